@@ -1,0 +1,50 @@
+"""Two small helpers that let reading and writing overlap with the model: one thread each, in order, bounded."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+def prefetch(items: Iterable[T], depth: int = 2) -> Iterator[T]:
+    """The same items in the same order, made up to `depth` ahead by a thread. An exception there is raised here."""
+    end: Any = object()
+    iterator = iter(items)
+    pool = ThreadPoolExecutor(1, thread_name_prefix="recycle-prefetch")
+    try:
+        ready: deque[Future[T]] = deque(pool.submit(next, iterator, end) for _ in range(depth))
+        while (item := ready.popleft().result()) is not end:
+            ready.append(pool.submit(next, iterator, end))
+            yield item
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def background(work: Callable[[T], None], depth: int = 2) -> Iterator[Callable[[T], None]]:
+    """A function that hands items to `work` in a thread, in order, and blocks while `depth` of them wait.
+
+    An exception in `work` is raised by a later hand-over or on leaving; items behind it are dropped, not worked on.
+    """
+    waiting: deque[Future[None]] = deque()
+    failed = False
+
+    def guarded(item: T) -> None:
+        nonlocal failed
+        if not failed:
+            failed = True
+            work(item)
+            failed = False
+
+    def put(item: T) -> None:
+        while len(waiting) >= depth:
+            waiting.popleft().result()
+        waiting.append(pool.submit(guarded, item))
+
+    with ThreadPoolExecutor(1, thread_name_prefix="recycle-background") as pool:
+        yield put
+        for future in waiting:
+            future.result()

@@ -1,0 +1,76 @@
+"""What decides a trunk's output, as plain data, and its digest: the fingerprint of a store."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import xxhash
+
+RECIPE_VERSION = 1
+
+DTYPES = ("float16", "bfloat16", "float32", "int8")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that decides the rows of a store. Paths, batch sizes and worker counts have no part in it.
+
+    `cuts` maps each cut's name to the digest of the weights of the trunk that ends there (names, dtypes, shapes,
+    bytes), so that a renamed folder changes nothing and one changed weight changes all.
+    """
+
+    modality: str
+    architecture: Mapping[str, Any]
+    cuts: Mapping[str, str]
+    preprocessor: str
+    max_length: int | None = None
+    view: str = "plain"
+    dtype: str = "float16"
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def fingerprint(self) -> str:
+        """xxh3_128 of the canonical JSON, 32 hexadecimal digits."""
+        return canonical_digest({"version": RECIPE_VERSION, **asdict(self)})
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-ready dictionary; `from_json` is its inverse."""
+        return json.loads(canonical_json(asdict(self)))
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "Recipe":
+        """Rebuild a recipe. Raises KeyError or TypeError where a field is missing or unknown."""
+        return cls(**data)
+
+    def difference(self, other: "Recipe") -> str | None:
+        """The first field in which the two differ, as `field: here is A, there is B`; None where they are equal."""
+        mine, theirs = _flat(self.to_json()), _flat(other.to_json())
+        for name in [*mine, *(name for name in theirs if name not in mine)]:
+            if mine.get(name) != theirs.get(name):
+                return f"{name}: {_shown(mine.get(name))} here, {_shown(theirs.get(name))} there"
+        return None
+
+
+def canonical_json(data: Mapping[str, Any]) -> str:
+    """JSON with sorted keys and no spaces, so that equal data give equal bytes."""
+    return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
+def canonical_digest(data: Mapping[str, Any]) -> str:
+    """xxh3_128 of the canonical JSON, 32 hexadecimal digits."""
+    return xxhash.xxh3_128_hexdigest(canonical_json(data).encode())
+
+
+def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in data.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
+def _shown(value: Any) -> str:
+    return "nothing" if value is None else str(value)

@@ -1,0 +1,136 @@
+"""What a command shows: a table and a progress bar on stderr for people, one JSON object on stdout for programs."""
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
+
+
+def console() -> "Console":
+    """A console on stderr, so that stdout carries results alone."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def say(message: str) -> None:
+    """One line for people, on stderr."""
+    print(message, file=sys.stderr, flush=True)
+
+
+def show(report: Any, *, as_json: bool) -> None:
+    """Show a report dataclass: a table on stderr, or with `as_json` one JSON object on stdout."""
+    fields: dict[str, Any] = asdict(report)
+    if as_json:
+        print(json.dumps(fields, allow_nan=False, default=str), flush=True)
+    else:
+        console().print(_table(type(report).__name__, fields))
+
+
+def show_rows(title: str, rows: list[Mapping[str, Any]], notes: str = "") -> None:
+    """Show records of equal fields as a table on stderr, one line each, with a caption below."""
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", caption=notes or None, caption_justify="left")
+    for name in rows[0]:
+        table.add_column(name.replace("_", " "), justify="right" if _is_number(rows[0][name]) else "left")
+    for row in rows:
+        table.add_row(*(human(name, value) for name, value in row.items()))
+    console().print(table)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _table(title: str, fields: Mapping[str, Any]) -> Any:
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", show_header=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for name, value in _leaves(fields):
+        table.add_row(name.replace("_", " "), human(name, value))
+    return table
+
+
+def _leaves(fields: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in fields.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{name} ")
+        elif value is not None:
+            yield f"{prefix}{name}", value
+
+
+def human(name: str, value: Any) -> str:
+    """A value as people read it: bytes in binary units, seconds to a fitting digit, shares as percentages."""
+    words = name.replace(" ", "_").split("_")
+    if value is None:
+        return "unknown"
+    if isinstance(value, list | tuple):
+        return ", ".join(human(name, item) for item in value)
+    if not _is_number(value):
+        return str(value)
+    if "share" in words:
+        return f"{value:.1%}"
+    if "bytes" in words and "per" not in words:
+        return size(value)
+    if words[-1] == "seconds":
+        return f"{value:,.3g} s" if value < 100 else f"{value:,.0f} s"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:,.4f}" if abs(value) < 10 else f"{value:,.1f}"
+
+
+def size(count: float) -> str:
+    """A number of bytes in binary units, such as `1.5 GiB`."""
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if abs(count) < 1024 or unit == "TiB":
+            return f"{count:,.0f} {unit}" if unit == "B" else f"{count:,.1f} {unit}"
+        count /= 1024
+    raise AssertionError("unreachable")
+
+
+class Bar:
+    """A running progress bar; `update` moves it on and sets the words beside it."""
+
+    def __init__(self, progress: "Progress | None", task: "TaskID | None") -> None:
+        self._progress, self._task = progress, task
+
+    def update(self, advance: int = 0, *, note: str | None = None, total: int | None = None) -> None:
+        """Advance by so many samples (or steps); `note` replaces the words, `total` the length where it was unknown."""
+        if self._progress is None or self._task is None:
+            return
+        changes: dict[str, Any] = {"advance": advance}
+        if note is not None:
+            changes["note"] = note
+        if total is not None:
+            changes["total"] = total
+        self._progress.update(self._task, **changes)
+
+
+@contextmanager
+def bar(description: str, total: int | None = None) -> Iterator[Bar]:
+    """A progress bar on stderr with the time left; silent where stderr is no terminal."""
+    if not sys.stderr.isatty():
+        yield Bar(None, None)
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=console()) as progress:
+        yield Bar(progress, progress.add_task(description, total=total, note=""))

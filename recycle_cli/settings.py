@@ -1,0 +1,63 @@
+"""What belongs together travels together: the options of the commands as plain data, each default written once."""
+
+from dataclasses import dataclass
+
+MINILM = "sentence-transformers/all-MiniLM-L6-v2"
+
+
+@dataclass(frozen=True)
+class CorpusSettings:
+    """Where the samples come from and which columns hold what. An unnamed column is found where it is obvious."""
+
+    source: tuple[str, ...]
+    text_column: str | None = None
+    text_pair_column: str | None = None
+    label_column: str | None = None
+    id_column: str | None = None
+    limit: int | None = None
+    on_error: str = "fail"
+    failures: str | None = None
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """Which pretrained model, and how it computes. `max_length` None: the longest that the model takes."""
+
+    name: str = MINILM
+    revision: str | None = None
+    max_length: int | None = None
+    trust_remote_code: bool = False
+    device: str = "auto"
+    precision: str = "float32"
+
+
+@dataclass(frozen=True)
+class PrecomputeSettings:
+    """How a store is filled. `batch_tokens`: padded tokens a trunk batch; `window`: samples sorted by length at once."""
+
+    cuts: tuple[str, ...] = ("50%",)
+    dtype: str = "float16"
+    batch_tokens: int = 8192
+    window: int = 16384
+    segment_bytes: int = 256 * 2**20
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How the head is trained. Steps are optimizer steps, shares are of all steps."""
+
+    epochs: int = 3
+    batch_size: int = 32
+    learning_rate: float = 5e-5
+    weight_decay: float = 0.01
+    warmup_share: float = 0.06
+    max_grad_norm: float = 1.0
+    accumulation: int = 1
+    class_weights: str = "none"
+    metric: str = "macro_f1"
+    patience: int = 0
+    eval_steps: int = 0
+    save_steps: int = 0
+    seed: int = 0
+    on_missing: str = "fail"
+    parity_check: bool = True
