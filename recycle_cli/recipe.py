@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import xxhash
@@ -42,6 +42,10 @@ class Recipe:
     def from_json(cls, data: Mapping[str, Any]) -> "Recipe":
         """Rebuild a recipe. Raises KeyError or TypeError where a field is missing or unknown."""
         return cls(**data)
+
+    def at(self, cut: str) -> "Recipe":
+        """The recipe of one of the cuts alone."""
+        return replace(self, cuts={cut: self.cuts[cut]})
 
     def difference(self, other: "Recipe") -> str | None:
         """The first field in which the two differ, as `field: here is A, there is B`; None where they are equal."""

@@ -1,6 +1,7 @@
 """What belongs together travels together: the options of the commands as plain data, each default written once."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 
@@ -15,7 +16,7 @@ class CorpusSettings:
     label_column: str | None = None
     id_column: str | None = None
     limit: int | None = None
-    on_error: str = "fail"
+    on_error: Literal["fail", "skip"] = "fail"
     failures: str | None = None
 
 
@@ -28,7 +29,7 @@ class ModelSettings:
     max_length: int | None = None
     trust_remote_code: bool = False
     device: str = "auto"
-    precision: str = "float32"
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class PrecomputeSettings:
     """How a store is filled. `batch_tokens`: padded tokens a trunk batch; `window`: samples sorted by length at once."""
 
     cuts: tuple[str, ...] = ("50%",)
-    dtype: str = "float16"
+    dtype: Literal["float16", "bfloat16", "float32", "int8"] = "float16"
     batch_tokens: int = 8192
     window: int = 16384
     segment_bytes: int = 256 * 2**20
@@ -53,11 +54,20 @@ class TrainingSettings:
     warmup_share: float = 0.06
     max_grad_norm: float = 1.0
     accumulation: int = 1
-    class_weights: str = "none"
-    metric: str = "macro_f1"
+    class_weights: Literal["none", "balanced"] = "none"
+    metric: Literal["macro_f1", "accuracy", "loss"] = "macro_f1"
     patience: int = 0
     eval_steps: int = 0
     save_steps: int = 0
     seed: int = 0
-    on_missing: str = "fail"
+    on_missing: Literal["fail", "compute", "skip"] = "fail"
     parity_check: bool = True
+
+
+@dataclass(frozen=True)
+class PredictSettings:
+    """How predictions are made. `batch_tokens`: rows a batch; `window`: samples sorted by length at once."""
+
+    batch_tokens: int = 8192
+    window: int = 4096
+    write_back: bool = False

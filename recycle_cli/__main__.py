@@ -1,0 +1,6 @@
+"""`recycle` and `python -m recycle_cli`."""
+
+from recycle_cli.cli.app import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,190 @@
+"""The commands: each parses, calls one function, shows what it returns."""
+
+from typing import Annotated, Literal
+
+import typer
+
+from recycle_cli.cli import options as o
+from recycle_cli.cli.app import app
+from recycle_cli.reports import show
+from recycle_cli.settings import CorpusSettings, ModelSettings, PrecomputeSettings, PredictSettings, TrainingSettings
+
+CORPUS, MODEL, FILL, TRAIN, SCORE = (
+    CorpusSettings(()),
+    ModelSettings(),
+    PrecomputeSettings(),
+    TrainingSettings(),
+    PredictSettings(),
+)
+
+
+@app.command()
+def precompute(
+    corpus: o.CorpusArgument,
+    store: o.StoreArgument,
+    model: o.Model = MODEL.name,
+    cut: o.Cuts = list(FILL.cuts),  # noqa: B006 - Typer reads it, nobody changes it
+    max_length: o.MaxLength = MODEL.max_length,
+    dtype: o.Dtype = FILL.dtype,
+    text_column: o.TextColumn = None,
+    text_pair_column: o.TextPairColumn = None,
+    id_column: o.IdColumn = None,
+    limit: o.Limit = None,
+    on_error: o.OnError = CORPUS.on_error,
+    failures: o.Failures = None,
+    batch_tokens: o.BatchTokens = FILL.batch_tokens,
+    device: o.Device = MODEL.device,
+    precision: o.Precision = MODEL.precision,
+    revision: o.Revision = None,
+    trust_remote_code: o.TrustRemoteCode = False,
+    as_json: o.Json = False,
+) -> None:
+    """Run the frozen trunk once over CORPUS and keep its activations in STORE; go on where an earlier run stopped."""
+    from recycle_cli.precompute import precompute as run
+
+    records = CorpusSettings(
+        tuple(corpus),
+        text_column,
+        text_pair_column,
+        None,
+        id_column,
+        limit,
+        on_error,
+        failures or f"{store.rstrip('/')}.failures.jsonl",
+    )
+    network = ModelSettings(model, revision, max_length, trust_remote_code, device, precision)
+    filling = PrecomputeSettings(tuple(cut), dtype, batch_tokens)
+    show(run(records, store, network, filling), as_json=as_json)
+
+
+@app.command()
+def finetune(
+    data: o.DataArgument,
+    output: Annotated[str, o.option("--output", "The RUN's folder")],
+    store: Annotated[str | None, typer.Argument(metavar="[STORE]", help="Train from this store; without it, from the inputs")] = None,
+    evaluation: Annotated[str | None, o.option("--eval", "Labelled records to evaluate on after each epoch")] = None,
+    task: o.Task = "text-classification",
+    model: Annotated[str | None, o.option("--model", "Pretrained model; else the store's, else MiniLM")] = None,
+    cut: o.Cut = None,
+    epochs: Annotated[int, o.option("--epochs", "Passes over the data", min=1)] = TRAIN.epochs,
+    batch_size: Annotated[int, o.option("--batch-size", "Samples a batch", min=1)] = TRAIN.batch_size,
+    learning_rate: Annotated[float, o.option("--learning-rate", "Peak of the schedule")] = TRAIN.learning_rate,
+    weight_decay: Annotated[float, o.option("--weight-decay", "AdamW's decay of matrices")] = TRAIN.weight_decay,
+    warmup_share: Annotated[
+        float, o.option("--warmup-share", "Share of the steps with a rising learning rate", min=0.0, max=1.0)
+    ] = TRAIN.warmup_share,
+    max_grad_norm: Annotated[float, o.option("--max-grad-norm", "Clip the gradient's norm; 0 for never")] = TRAIN.max_grad_norm,
+    accumulation: Annotated[int, o.option("--accumulation", "Batches an optimizer step", min=1)] = TRAIN.accumulation,
+    class_weights: Annotated[
+        Literal["none", "balanced"], o.option("--class-weights", "balanced weighs classes by their frequency")
+    ] = TRAIN.class_weights,
+    metric: Annotated[
+        Literal["macro_f1", "accuracy", "loss"], o.option("--metric", "Chooses the best checkpoint")
+    ] = TRAIN.metric,
+    patience: Annotated[
+        int, o.option("--patience", "Stop after so many evaluations without improvement; 0 for never", min=0)
+    ] = TRAIN.patience,
+    eval_steps: Annotated[int, o.option("--eval-steps", "Evaluate every so many steps as well", min=0)] = TRAIN.eval_steps,
+    save_steps: Annotated[int, o.option("--save-steps", "Keep a checkpoint every so many steps as well", min=0)] = TRAIN.save_steps,
+    seed: Annotated[int, o.option("--seed", "Of the new classifier, the shuffling and the dropout", min=0)] = TRAIN.seed,
+    on_missing: Annotated[
+        Literal["fail", "compute", "skip"], o.option("--on-missing", "What to do with samples that the store lacks")
+    ] = TRAIN.on_missing,
+    parity_check: Annotated[
+        bool, o.option("--parity-check/--no-parity-check", "Prove on a few samples that the stored rows are right")
+    ] = TRAIN.parity_check,
+    overwrite: Annotated[bool, o.option("--overwrite", "Replace the run that --output holds")] = False,
+    resume: Annotated[bool, o.option("--resume", "Go on with the unfinished run that --output holds")] = False,
+    tensorboard: Annotated[
+        bool, o.option("--tensorboard/--no-tensorboard", "Log to TensorBoard where it is installed")
+    ] = True,
+    max_length: o.MaxLength = MODEL.max_length,
+    text_column: o.TextColumn = None,
+    text_pair_column: o.TextPairColumn = None,
+    label_column: o.LabelColumn = None,
+    id_column: o.IdColumn = None,
+    limit: o.Limit = None,
+    on_error: o.OnError = CORPUS.on_error,
+    device: o.Device = MODEL.device,
+    precision: o.Precision = MODEL.precision,
+    revision: o.Revision = None,
+    trust_remote_code: o.TrustRemoteCode = False,
+    as_json: o.Json = False,
+) -> None:
+    """Train the layers after the cut from STORE; without STORE, from the inputs with --cut (0: the whole model)."""
+    from recycle_cli.finetune import Job
+    from recycle_cli.finetune import finetune as run
+
+    columns = (text_column, text_pair_column, label_column, id_column)
+    job = Job(
+        data=CorpusSettings((data,), *columns, limit, on_error),
+        output=output,
+        store=store,
+        evaluation=None if evaluation is None else CorpusSettings((evaluation,), *columns, None, on_error),
+        task=task,
+        cut=cut,
+        model_named=model is not None,
+        overwrite=overwrite,
+        resume=resume,
+        tensorboard=tensorboard,
+    )
+    network = ModelSettings(model or MODEL.name, revision, max_length, trust_remote_code, device, precision)
+    training = TrainingSettings(
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        weight_decay=weight_decay,
+        warmup_share=warmup_share,
+        max_grad_norm=max_grad_norm,
+        accumulation=accumulation,
+        class_weights=class_weights,
+        metric=metric,
+        patience=patience,
+        eval_steps=eval_steps,
+        save_steps=save_steps,
+        seed=seed,
+        on_missing=on_missing,
+        parity_check=parity_check,
+    )
+    show(run(job, network, training), as_json=as_json)
+
+
+@app.command()
+def predict(
+    data: o.CorpusArgument,
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A finished run, as `finetune --output` left it")],
+    store: Annotated[str | None, o.option("--store", "Take what this store holds instead of computing it")] = None,
+    output: Annotated[
+        str | None, o.option("--output", "Predictions as .csv, .jsonl or .parquet; else RUN/predictions.csv")
+    ] = None,
+    write_back: Annotated[bool, o.option("--write-back", "Add to the store what it lacked")] = False,
+    text_column: o.TextColumn = None,
+    text_pair_column: o.TextPairColumn = None,
+    label_column: o.LabelColumn = None,
+    id_column: o.IdColumn = None,
+    limit: o.Limit = None,
+    on_error: o.OnError = CORPUS.on_error,
+    failures: o.Failures = None,
+    batch_tokens: o.BatchTokens = SCORE.batch_tokens,
+    device: o.Device = MODEL.device,
+    precision: o.Precision = MODEL.precision,
+    trust_remote_code: o.TrustRemoteCode = False,
+    as_json: o.Json = False,
+) -> None:
+    """Predict with RUN: hits from the store, misses through the trunk, the same answers either way."""
+    from recycle_cli.predict import predict as score
+
+    target = output or f"{run.rstrip('/')}/predictions.csv"
+    records = CorpusSettings(
+        tuple(data),
+        text_column,
+        text_pair_column,
+        label_column,
+        id_column,
+        limit,
+        on_error,
+        failures or f"{target}.failures.jsonl",
+    )
+    network = ModelSettings(run, None, None, trust_remote_code, device, precision)
+    scoring = PredictSettings(batch_tokens=batch_tokens, write_back=write_back)
+    show(score(records, run, store, target, network, scoring), as_json=as_json)

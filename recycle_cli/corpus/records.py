@@ -1,0 +1,40 @@
+"""What every reader answers: which columns there are, and the records, one after another."""
+
+from collections.abc import Generator, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+
+class Record(NamedTuple):
+    """One record as its file holds it. `number` counts from 1 in `file`; `problem` says why `values` cannot be read."""
+
+    file: str
+    number: int
+    values: Mapping[str, Any]
+    problem: str | None = None
+
+
+class Reader(Protocol):
+    """A streaming source of records; `records` starts from the beginning each time."""
+
+    @property
+    def name(self) -> str:
+        """The corpus as messages call it."""
+
+    @property
+    def total(self) -> int | None:
+        """Records in all, where the files tell without being read."""
+
+    def schema(self) -> Mapping[str, bool]:
+        """The columns there are, each with whether it holds text. Empty where there is no record to judge by."""
+
+    def records(self, columns: Sequence[str]) -> Generator[Record]:
+        """The records, with at least the named columns where a record has them."""
+
+
+def shown(text: str) -> str:
+    """Text from a file made safe to print: what is no UTF-8 (a lone surrogate) as `\\udcff`."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+class BadRecord(Exception):  # noqa: N818 - it never leaves the package; the corpus turns it into a Failure or a DataError
+    """A record that cannot become a sample; the message is the reason."""

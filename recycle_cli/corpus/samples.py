@@ -1,0 +1,115 @@
+"""The corpus: records checked and turned into samples, again from the start for each pass."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import Literal, NoReturn
+
+from recycle_cli.corpus.columns import Columns, resolve
+from recycle_cli.corpus.records import BadRecord, Reader, Record, shown
+from recycle_cli.corpus.sources import find_reader
+from recycle_cli.corpus.texts import id_of, label_of, text_fields
+from recycle_cli.errors import DataError, UsageError
+from recycle_cli.keys import Sample
+
+OnError = Literal["fail", "skip"]
+
+EMPTY = "is empty, expected at least one record"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A record that was passed over. `id` as its sample would have had it; `reason` names file and record."""
+
+    id: str
+    reason: str
+
+
+@dataclass
+class Corpus:
+    """Samples, streamed; iterate as often as needed, each pass starts anew and reports its failures anew.
+
+    Iterating raises DataError at a record that cannot be used (`on_error="fail"`), at a file that cannot be read, and
+    where no record at all can be used. `failed` counts the records passed over in the latest pass.
+    """
+
+    name: str
+    columns: Columns
+    total: int | None
+    reader: Reader
+    limit: int | None = None
+    labelled: bool = False
+    on_error: OnError = "fail"
+    on_failure: Callable[[Failure], None] | None = None
+    failed: int = field(default=0, init=False)
+
+    def __iter__(self) -> Iterator[Sample]:
+        given = self.failed = 0
+        with closing(self.reader.records(self.columns.named)) as records:
+            for number, record in enumerate(records):
+                if given == self.limit:
+                    return
+                try:
+                    sample = self._sample(number, record)
+                except BadRecord as problem:
+                    self._fail(number, record, str(problem))
+                    continue
+                given += 1
+                yield sample
+        if not given:
+            raise DataError(f"{self.name}: " + (f"none of {self.failed} records can be used" if self.failed else EMPTY))
+
+    def _sample(self, number: int, record: Record) -> Sample:
+        if record.problem is not None:
+            raise BadRecord(record.problem)
+        fields = text_fields(record.values, self.columns)
+        return Sample(id_of(record.values, self.columns.id) or str(number), fields, self._label(record))
+
+    def _label(self, record: Record) -> str | None:
+        if self.columns.label is None:
+            return None
+        try:
+            return label_of(record.values, self.columns.label)
+        except BadRecord:
+            if self.labelled:
+                raise
+            return None
+
+    def _fail(self, number: int, record: Record, problem: str) -> None:
+        reason = f"{record.file}, record {record.number}: {problem}"
+        if self.on_error == "fail":
+            _stop(reason)
+        self.failed += 1
+        if self.on_failure is not None:
+            own = record.values.get(self.columns.id) if self.columns.id is not None else None
+            self.on_failure(Failure(shown(str(number if own in (None, "") else own)), reason))
+
+
+def _stop(reason: str) -> NoReturn:
+    raise DataError(f"{reason}; correct the record, or pass over such records with --on-error skip")
+
+
+def open_corpus(
+    source: str | Sequence[str],
+    columns: Columns | None = None,
+    *,
+    limit: int | None = None,
+    labelled: bool = False,
+    on_error: OnError = "fail",
+    on_failure: Callable[[Failure], None] | None = None,
+) -> Corpus:
+    """Open a corpus for streaming and decide its columns; nothing but its first records is read.
+
+    source: a file (.csv .tsv .jsonl .ndjson .json .txt, also compressed; .parquet .arrow), a glob, several of those, a
+    folder written by `save_to_disk`, or `hub:NAME[:config][:split]`. limit: at most so many samples. labelled: every
+    record must have a label; otherwise one that is missing is None. Raises DataError, UsageError.
+    """
+    if limit is not None and limit < 1:
+        raise UsageError(f"--limit {limit}: expected at least 1")
+    reader = find_reader(source)
+    schema = reader.schema()
+    if not schema:
+        raise DataError(f"{reader.name}: {EMPTY}")
+    resolved = resolve(columns or Columns(), schema, reader.name, labelled=labelled)
+    total = reader.total if limit is None or reader.total is None else min(limit, reader.total)
+    return Corpus(reader.name, resolved, total, reader, limit, labelled, on_error, on_failure)

@@ -1,0 +1,189 @@
+"""Records of tables with typed columns: Parquet, Arrow, a saved dataset, a dataset on the hub; all by `datasets`."""
+
+import glob
+import json
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from recycle_cli.corpus.records import Record
+from recycle_cli.errors import DataError
+
+BATCH = 1000
+"""Records turned into Python objects at once."""
+
+Open = Callable[[Sequence[str] | None], Any]
+"""Columns (None: all; those that are not there are left out) to a `Dataset` or an `IterableDataset`."""
+
+
+@dataclass(frozen=True)
+class Tables:
+    """Tables read one after another; `parts` holds each one's name and how to open it."""
+
+    name: str
+    parts: Mapping[str, Open]
+    total: int | None = None
+
+    def schema(self) -> Mapping[str, bool]:
+        """The columns of the first table."""
+        part, opened = next(iter(self.parts.items()))
+        features = _features(part, _guarded(part, opened, None))
+        return {
+            name: getattr(feature, "dtype", None) in ("string", "large_string") for name, feature in features.items()
+        }
+
+    def records(self, columns: Sequence[str]) -> Generator[Record]:
+        """The records, the named columns alone. Raises DataError where a table cannot be read."""
+        for part, opened in self.parts.items():
+            table = _guarded(part, opened, list(columns))
+            names = {column: _class_names(feature) for column, feature in _features(part, table).items()}
+            if missing := [column for column in columns if column not in names]:
+                raise DataError(f"{part}: no column {missing[0]!r}; the columns are: {', '.join(names)}")
+            for number, values in enumerate(_rows(part, table, {column: names[column] for column in columns}), start=1):
+                yield Record(part, number, dict(zip(columns, values, strict=True)))
+
+
+def _rows(part: str, table: Any, names: Mapping[str, Sequence[str] | None]) -> Iterator[tuple[Any, ...]]:
+    batches = iter(table.with_format("arrow").iter(batch_size=BATCH))
+    while (batch := _guarded(part, next, batches, None)) is not None:
+        yield from zip(*(_cells(batch[column].to_pylist(), names[column]) for column in names), strict=True)
+
+
+def _cells(values: list[Any], names: Sequence[str] | None) -> list[Any]:
+    """Class numbers as class names; -1, by which `datasets` marks a hidden label, as nothing."""
+    if names is None:
+        return values
+    return [names[value] if value is not None and 0 <= value < len(names) else None for value in values]
+
+
+def _class_names(feature: Any) -> Sequence[str] | None:
+    from datasets import ClassLabel
+
+    return feature.names if isinstance(feature, ClassLabel) else None
+
+
+def _features(part: str, table: Any) -> Mapping[str, Any]:
+    from datasets import Features
+
+    if table.features is not None:
+        return dict(table.features)
+    first = _guarded(part, next, iter(table.with_format("arrow").iter(batch_size=1)), None)
+    return {} if first is None else dict(Features.from_arrow_schema(first.schema))
+
+
+def _guarded(part: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call into `datasets`, whose failures on bad input are of these kinds (Arrow's own are ValueErrors)."""
+    from datasets.exceptions import DatasetsError
+
+    try:
+        return function(*arguments)
+    except (DatasetsError, OSError, EOFError, ValueError, NotImplementedError) as error:
+        raise DataError(f"{part}: cannot be read ({_brief(error.__cause__ or error)})") from error
+
+
+def _brief(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300]
+
+
+@cache
+def _quiet() -> None:
+    # Its log repeats, with a traceback, what our message says in one line.
+    from datasets import disable_progress_bars
+    from datasets.utils import logging
+
+    disable_progress_bars()
+    logging.set_verbosity(logging.CRITICAL)
+
+
+def parquet_files(name: str, files: Sequence[str]) -> Tables:
+    """Parquet files; only the columns in use are read."""
+    total = sum(_guarded(file, _parquet_rows, file) for file in files)
+    return Tables(name, {file: partial(_parquet, file) for file in files}, total)
+
+
+def _parquet_rows(file: str) -> int:
+    from pyarrow.parquet import read_metadata
+
+    return read_metadata(file).num_rows
+
+
+def _parquet(file: str, columns: Sequence[str] | None) -> Any:
+    from pyarrow.parquet import read_schema
+
+    there = [name for name in read_schema(file).names if columns is None or name in columns]
+    return _streamed("parquet", file, columns=there or None, batch_size=BATCH)
+
+
+def arrow_files(name: str, files: Sequence[str]) -> Tables:
+    """Arrow files, in the file or the stream format."""
+    return Tables(name, {file: partial(_arrow, file) for file in files})
+
+
+def _arrow(file: str, columns: Sequence[str] | None) -> Any:
+    return _select(_streamed("arrow", file), columns)
+
+
+def _streamed(kind: str, file: str, **options: Any) -> Any:
+    from datasets import load_dataset
+
+    _quiet()
+    name = glob.escape(str(Path(file).resolve()))
+    # Streaming writes nothing but a lock, which would otherwise end up in the user's home.
+    with TemporaryDirectory(prefix="recycle-") as scratch:
+        return load_dataset(kind, data_files=[name], split="train", streaming=True, cache_dir=scratch, **options)
+
+
+def _select(table: Any, columns: Sequence[str] | None) -> Any:
+    there = table.column_names
+    return table if columns is None or there is None else table.select_columns([c for c in columns if c in there])
+
+
+def saved_folder(folder: str) -> Tables:
+    """A folder written by `Dataset.save_to_disk`, mapped into memory. Raises DataError where it has several splits."""
+    if Path(folder, "dataset_dict.json").is_file():
+        splits = json.loads(Path(folder, "dataset_dict.json").read_text(encoding="utf-8"))["splits"]
+        raise DataError(f"{folder}: holds several splits ({', '.join(splits)}); name one: {Path(folder, splits[0])}")
+    if not Path(folder, "dataset_info.json").is_file():
+        raise DataError(
+            f"{folder}: is no saved dataset; to read a folder's files give '{Path(folder, '*.csv')}' or such"
+        )
+    opened = partial(_saved, folder)
+    return Tables(folder, {folder: opened}, len(_guarded(folder, opened, None)))
+
+
+def _saved(folder: str, columns: Sequence[str] | None) -> Any:
+    from datasets import load_from_disk
+
+    _quiet()
+    try:
+        return _select(load_from_disk(folder), columns)
+    except IndexError as error:  # what it makes of no rows at all
+        raise DataError(f"{folder}: is empty, expected at least one record") from error
+
+
+def hub_dataset(source: str) -> Tables:
+    """A dataset on the hub, streamed: `hub:NAME`, `hub:NAME:SPLIT`, `hub:NAME:CONFIG`, `hub:NAME:CONFIG:SPLIT`."""
+    name, *rest = source.removeprefix("hub:").split(":")
+    if not name or len(rest) > 2:
+        raise DataError(f"{source}: expected hub:NAME[:config][:split], such as hub:imdb:test")
+    splits, split = _guarded(source, _hub_splits, name, *rest)
+    if split is None and len(splits) == 1:
+        split = next(iter(splits))
+    if split not in splits:
+        raise DataError(
+            f"{source}: which split? There are: {', '.join(splits)}; name one, as in hub:{name}:{next(iter(splits))}"
+        )
+    return Tables(source, {source: partial(_select, splits[split])})
+
+
+def _hub_splits(name: str, first: str | None = None, second: str | None = None) -> tuple[Mapping[str, Any], str | None]:
+    """The splits there are, and the one asked for. `first` alone is a configuration if there is one of that name."""
+    from datasets import get_dataset_config_names, load_dataset
+
+    _quiet()
+    is_config = second is not None or first in get_dataset_config_names(name)
+    splits = load_dataset(name, (first or None) if is_config else None, streaming=True)
+    return splits, second if is_config else first

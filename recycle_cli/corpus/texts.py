@@ -1,0 +1,64 @@
+"""Values of a record to the fields of a text sample, and to its label and id. Images will stand beside this file."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from recycle_cli.corpus.columns import Columns
+from recycle_cli.corpus.records import BadRecord
+
+
+def text_fields(values: Mapping[str, Any], columns: Columns) -> dict[str, str | bytes]:
+    """The fields that the key covers: `text`, and `text_pair` where there is one. Raises BadRecord."""
+    assert columns.text is not None
+    fields: dict[str, str | bytes] = {"text": _text(values, columns.text)}
+    if columns.text_pair is not None:
+        fields["text_pair"] = _text(values, columns.text_pair)
+    return fields
+
+
+def label_of(values: Mapping[str, Any], column: str) -> str:
+    """A label as text: names as they are, 3 and 3.0 as "3", True as "True". Raises BadRecord where there is none."""
+    value = values.get(column)
+    if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
+        raise BadRecord(f"no label in column {column!r}")
+    if isinstance(value, str):
+        return _sound(value, column)
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    if isinstance(value, bool | int | float):
+        return str(value)
+    raise BadRecord(f"column {column!r} holds {_kind(value)}, expected a label (a text or a number)")
+
+
+def id_of(values: Mapping[str, Any], column: str | None) -> str | None:
+    """The record's own id as text; None where it has none. Raises BadRecord where it cannot be written down."""
+    value = values.get(column) if column is not None else None
+    return None if value is None or value == "" else _sound(str(value), str(column))
+
+
+def _text(values: Mapping[str, Any], column: str) -> str:
+    value = values.get(column)
+    if value is None:
+        raise BadRecord(f"no text in column {column!r}")
+    if not isinstance(value, str):
+        raise BadRecord(f"column {column!r} holds {_kind(value)}, expected a text")
+    if not value or value.isspace():
+        raise BadRecord(f"the text in column {column!r} is empty")
+    return _sound(value, column)
+
+
+def _sound(value: str, column: str) -> str:
+    # Readers keep bytes that are no UTF-8 as lone surrogates, so that one bad record does not take its file with it.
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise BadRecord(f"column {column!r} is not UTF-8 at character {error.start + 1}") from None
+    return value
+
+
+def _kind(value: object) -> str:
+    name = type(value).__name__
+    return {"dict": "an object", "int": "an integer", "float": "a number", "bool": "a truth value"}.get(
+        name, f"a {name}"
+    )

@@ -1,0 +1,62 @@
+"""Whether the store holds what a training needs, and what to do where it does not."""
+
+import numpy as np
+
+from recycle_cli.errors import MismatchError, MissingError, UsageError
+from recycle_cli.intake import Intake
+from recycle_cli.labelled import Labelled
+from recycle_cli.models import SplitModel
+from recycle_cli.precompute import Tally, fill
+from recycle_cli.recipe import Recipe
+from recycle_cli.reports import bar, say
+from recycle_cli.settings import CorpusSettings, ModelSettings, PrecomputeSettings
+from recycle_cli.store import Store
+
+def expect(store: Store, recipe: Recipe, cut: str | None = None) -> None:
+    """Raise MismatchError, naming the field, where the store was made with another recipe; `cut` compares that alone."""
+    held = store.recipe if cut is None else store.recipe.at(cut)
+    if difference := held.difference(recipe):
+        raise MismatchError(f"{store.path}: made with another recipe ({difference}); use what it was made with, or another store")
+
+
+ON_MISSING = ("fail", "compute", "skip")
+
+
+def covered(
+    corpus: CorpusSettings, data: Labelled, store: Store, halves: SplitModel, model: ModelSettings, on_missing: str
+) -> Labelled:
+    """The samples that the store holds: all of them, or as `on_missing` says.
+
+    `fail` raises MissingError with the command that would fill the store, `compute` fills it, `skip` leaves out.
+    """
+    if on_missing not in ON_MISSING:
+        raise UsageError(f"--on-missing {on_missing} is not known; take one of {', '.join(ON_MISSING)}")
+    absent = store.lookup(data.keys, data.digests) < 0
+    if not absent.any():
+        return data
+    if on_missing == "fail":
+        raise MissingError(_message(int(absent.sum()), len(data), corpus, store, model))
+    if on_missing == "compute":
+        _compute(corpus, store, halves, model)
+        absent = store.lookup(data.keys, data.digests) < 0
+    if absent.any():
+        say(f"skipping {int(absent.sum()):,} of {len(data):,} samples, which {store.path} does not hold")
+    if absent.all():
+        raise MissingError(f"{store.path} holds none of the samples; precompute it over this corpus")
+    return data.take(np.flatnonzero(~absent))
+
+
+def _compute(corpus: CorpusSettings, store: Store, halves: SplitModel, model: ModelSettings) -> None:
+    samples = Intake(corpus)
+    filling = PrecomputeSettings(dtype=store.recipe.dtype)
+    with bar("precompute", samples.total) as progress:
+        fill(store, samples, halves, model, filling, Tally(), progress)
+
+
+def _message(absent: int, total: int, corpus: CorpusSettings, store: Store, model: ModelSettings) -> str:
+    cuts = "".join(f" --cut {cut}" for cut in store.recipe.cuts)
+    command = (
+        f"recycle precompute {' '.join(corpus.source)} {store.path} --model {model.name}{cuts} "
+        f"--max-length {store.recipe.max_length} --dtype {store.recipe.dtype}"
+    )
+    return f"{store.path} lacks {absent:,} of {total:,} samples; fill it with `{command}`, or use --on-missing compute|skip"

@@ -1,0 +1,93 @@
+"""Labelled data as a task sees them: keys, class indices and a digest; the samples themselves only where needed."""
+
+import random
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import xxhash
+
+from recycle_cli.errors import DataError
+from recycle_cli.keys import Bytes16, Sample
+from recycle_cli.pipeline import windows
+from recycle_cli.tasks.text_classification import class_names
+
+READ_WINDOW = 8192
+PROBES = 8
+"""Samples kept for the parity check: few, since each costs a pass of the trunk; drawn over the whole data."""
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """n labelled samples: keys and digests (n, 16), targets (n,) as indices into `names`.
+
+    `samples` holds all of them where asked for, else nothing; `probes` always holds a few. `digest` covers keys and
+    labels in their order: two runs with equal digests trained on the same data.
+    """
+
+    keys: Bytes16
+    digests: Bytes16
+    targets: npt.NDArray[np.int64]
+    names: list[str]
+    samples: list[Sample]
+    probes: list[Sample]
+    digest: str
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def take(self, places: npt.NDArray[np.int64]) -> "Labelled":
+        """Only the samples at these places, in this order; the digest stays that of the data as read."""
+        samples = [self.samples[place] for place in places] if self.samples else []
+        return Labelled(
+            self.keys[places], self.digests[places], self.targets[places], self.names, samples, self.probes, self.digest
+        )
+
+
+def read_labelled(corpus: Iterable[Sample], names: Sequence[str] | None = None, *, keep: bool = False) -> Labelled:
+    """Read all of a labelled corpus. `names` are the known classes; None finds them (and wants at least two).
+
+    Raises DataError where there is no record, or for a label that is not among the known classes.
+    """
+    codes: dict[str, int] = {name: code for code, name in enumerate(names or ())}
+    found: list[int] = []
+    keys, digests, samples, probes = [], [], [], []
+    draw = random.Random(0)  # noqa: S311 - which samples to probe is no secret
+    for window in windows(corpus, READ_WINDOW):
+        keys.append(window.keys)
+        digests.append(window.digests)
+        samples += window.samples if keep else []
+        for sample in window.samples:
+            found.append(_code(sample, codes, fixed=names is not None))
+            _reservoir(probes, sample, len(found), draw)
+    if not found:
+        raise DataError("the data hold no record to train or evaluate on; check the file and --limit")
+    ordered = list(names) if names is not None else class_names(list(codes))
+    ranks = np.array([ordered.index(name) for name in codes], dtype=np.int64)
+    targets = ranks[np.array(found, dtype=np.int64)]
+    all_keys = np.concatenate(keys)
+    digest = xxhash.xxh3_128(all_keys.tobytes() + targets.tobytes() + "\0".join(ordered).encode()).hexdigest()
+    return Labelled(all_keys, np.concatenate(digests), targets, ordered, samples, probes, digest)
+
+
+def _code(sample: Sample, codes: dict[str, int], *, fixed: bool) -> int:
+    label = str(sample.label)
+    if label in codes:
+        return codes[label]
+    if fixed:
+        known = ", ".join(map(repr, list(codes)[:20]))
+        raise DataError(
+            f"label {label!r} of record {sample.id} was not seen in training (classes: {known}); "
+            "correct it, or train on data that have it"
+        )
+    codes[label] = len(codes)
+    return codes[label]
+
+
+def _reservoir(kept: list[Sample], sample: Sample, count: int, draw: random.Random) -> None:
+    """Algorithm R (Vitter 1985): each of `count` samples so far is kept with equal chance."""
+    if len(kept) < PROBES:
+        kept.append(sample)
+    elif (place := draw.randrange(count)) < PROBES:
+        kept[place] = sample

@@ -1,0 +1,33 @@
+"""Names of cuts: a block count, a share of the blocks, or `pooled`, each resolved to one canonical name."""
+
+import re
+
+from recycle_cli.errors import UsageError
+
+POOLED = "pooled"
+
+_SHARE = re.compile(r"(\d+(?:\.\d+)?)%")
+
+
+def resolve_cut(cut: str, n_blocks: int) -> str:
+    """The canonical name of a cut, a block count as text: `50%` of 6 blocks is `3`, `100%` is `6`, `0` is `0`.
+
+    A share rounds to the nearest block, halves up; above 0% it is at least one block. Raises UsageError for a cut out of
+    range or of another form, and for `pooled`, which a model with its pooling in the head does not have.
+    """
+    text = cut.strip().lower()
+    if text.isdecimal() and int(text) <= n_blocks:
+        return str(int(text))
+    if (share := _SHARE.fullmatch(text)) and float(share[1]) <= 100:
+        return str(_blocks_of(float(share[1]), n_blocks))
+    if text == POOLED:
+        raise UsageError(
+            f"cut pooled: text classification trains its pooling with the head, so that no pooled vector is frozen; "
+            f"use 100% ({n_blocks} blocks) for the deepest cut"
+        )
+    raise UsageError(f"cut {cut!r}: expected a block count from 0 to {n_blocks} or a share from 0% to 100%")
+
+
+def _blocks_of(percent: float, n_blocks: int) -> int:
+    nearest = int(percent * n_blocks / 100 + 0.5)
+    return max(nearest, 1) if percent > 0 else 0

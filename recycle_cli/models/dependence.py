@@ -1,0 +1,45 @@
+"""Which parameters a tensor depends on, read off the autograd graph: no backward pass, no gradient is allocated."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+def parameters_behind(compute: Callable[[], Tensor], model: nn.Module) -> set[int]:
+    """`id` of each of the model's parameters that the result depends on, whether it is frozen or not.
+
+    Sees a weight that is used without its module being called, as the relative embeddings of DeBERTa are.
+    """
+    with _all_trainable(model), torch.enable_grad():
+        result = compute()
+    return {id(leaf) for leaf in _leaves(result)}
+
+
+def _leaves(result: Tensor) -> Iterator[Tensor]:
+    """The leaf tensors of the graph that ends in `result`."""
+    todo: list[Any] = [result.grad_fn]
+    seen: set[Any] = set()
+    while todo:
+        node = todo.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if hasattr(node, "variable"):
+            yield node.variable
+        todo += [parent for parent, _ in node.next_functions]
+
+
+@contextmanager
+def _all_trainable(model: nn.Module) -> Iterator[None]:
+    frozen = [parameter for parameter in model.parameters() if not parameter.requires_grad]
+    floating = [parameter for parameter in frozen if parameter.is_floating_point()]
+    for parameter in floating:
+        parameter.requires_grad_(True)
+    try:
+        yield
+    finally:
+        for parameter in floating:
+            parameter.requires_grad_(False)

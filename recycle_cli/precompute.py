@@ -1,0 +1,186 @@
+"""Run the frozen trunk once over a corpus and keep its activations."""
+
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from recycle_cli import __version__
+from recycle_cli.background import background, prefetch
+from recycle_cli.devices import autocast, device_of, to_device
+from recycle_cli.intake import Intake
+from recycle_cli.keys import Bytes16, Sample
+from recycle_cli.models import SplitModel, load, split
+from recycle_cli.pipeline import TrunkBatch, Window, check_lengths, rows_of, trunk_batches, windows
+from recycle_cli.reports import Bar, bar, say
+from recycle_cli.settings import CorpusSettings, ModelSettings, PrecomputeSettings
+from recycle_cli.store import SegmentWriter, Store
+
+SEEN_LIMIT = 1_000_000
+
+
+@dataclass(frozen=True)
+class Precomputed:
+    """What a precompute did. Sizes in bytes, times in seconds; `rows` and `bytes` count what was added."""
+
+    samples: int
+    new_samples: int
+    reused_samples: int
+    failed_samples: int
+    rows: int
+    bytes: int
+    seconds: float
+    trunk_seconds: float
+    samples_per_second: float
+    rows_per_second: float
+    store: str
+    fingerprint: str
+    cuts: list[str]
+    dtype: str
+
+
+@dataclass
+class Tally:
+    """Running counts of one precompute; `samples` are those read, whether new or not."""
+
+    samples: int = 0
+    new: int = 0
+    trunk_seconds: float = 0.0
+    started: float = field(default_factory=time.perf_counter)
+
+    @property
+    def seconds(self) -> float:
+        """Since the start."""
+        return time.perf_counter() - self.started
+
+
+@dataclass(frozen=True)
+class Keyed:
+    """A trunk batch with the keys and digests (n, 16) of its samples."""
+
+    batch: TrunkBatch
+    keys: Bytes16
+    digests: Bytes16
+
+
+def precompute(
+    corpus: CorpusSettings, store_path: str, model: ModelSettings, settings: PrecomputeSettings
+) -> Precomputed:
+    """Fill a store with what it lacks of the corpus; what it holds is not computed again."""
+    samples = Intake(corpus)
+    loaded = load(model.name, revision=model.revision, trust_remote_code=model.trust_remote_code)
+    halves = split(loaded, settings.cuts, model=model, dtype=settings.dtype)
+    store = Store.create_or_open(store_path, halves.recipe, provenance_of(model))
+    halves.model.to(device_of(model.device))
+    tally = Tally()
+    with bar("precompute", samples.total) as progress:
+        written = fill(store, samples, halves, model, settings, tally, progress)
+    return report(store, tally, written, samples.failed)
+
+
+def provenance_of(model: ModelSettings) -> dict[str, str]:
+    """Where a store's activations come from: for people, and for finding the model again; not in the fingerprint."""
+    created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    found: Mapping[str, str | None] = {"model": model.name, "revision": model.revision}
+    versions = {"recycle": __version__, "torch": torch.__version__}
+    return {name: value for name, value in found.items() if value is not None} | versions | {"created": created}
+
+
+def fill(
+    store: Store,
+    samples: Iterable[Sample],
+    halves: SplitModel,
+    model: ModelSettings,
+    settings: PrecomputeSettings,
+    tally: Tally,
+    progress: Bar,
+) -> SegmentWriter:
+    """Run the trunk over the samples that the store lacks; reading, the trunk and writing overlap."""
+    device = device_of(model.device)
+    with store.writer(segment_bytes=settings.segment_bytes) as writer:
+
+        def write(done: tuple[Keyed, dict[str, torch.Tensor]]) -> None:
+            keyed, activations = done
+            rows = {cut: rows_of(values, keyed.batch.lengths, settings.dtype) for cut, values in activations.items()}
+            writer.append(keyed.keys, keyed.digests, keyed.batch.lengths, rows)
+
+        with background(write) as hand_over:
+            for keyed in prefetch(missing(samples, store, halves, settings, tally)):
+                started = time.perf_counter()
+                with autocast(device, model.precision):
+                    activations = halves.trunk(to_device(keyed.batch.inputs, device))
+                tally.trunk_seconds += time.perf_counter() - started
+                for values in activations.values():
+                    check_lengths(keyed.batch, values)
+                hand_over((keyed, activations))
+                progress.update(len(keyed.keys), note=_note(tally, writer))
+    store.refresh()
+    return writer
+
+
+def missing(
+    samples: Iterable[Sample], store: Store, halves: SplitModel, settings: PrecomputeSettings, tally: Tally
+) -> Iterator[Keyed]:
+    """Trunk batches of the samples that neither the store nor an earlier batch of this run holds."""
+    seen: set[bytes] = set()
+    for window in windows(samples, settings.window, store):
+        tally.samples += len(window.samples)
+        fresh = _first_seen(window, seen)
+        tally.new += len(fresh)
+        for batch in trunk_batches([window.samples[i] for i in fresh], halves, settings.batch_tokens):
+            places = fresh[batch.members]
+            yield Keyed(batch, window.keys[places], window.digests[places])
+        if len(seen) > SEEN_LIMIT:
+            _forget_sealed(seen, store)
+
+
+def _first_seen(window: Window, seen: set[bytes]) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Places of the samples that are absent from the store, each content once over the whole run."""
+    fresh = []
+    for place in np.flatnonzero(window.positions < 0).tolist():
+        key = window.keys[place].tobytes()
+        if key not in seen:
+            seen.add(key)
+            fresh.append(place)
+    return np.array(fresh, dtype=np.int64)
+
+
+def _forget_sealed(seen: set[bytes], store: Store) -> None:
+    """Drop the keys that the store has sealed meanwhile, so that memory does not grow with the corpus."""
+    store.refresh()
+    keys = np.frombuffer(b"".join(seen), dtype=np.uint8).reshape(-1, 16)
+    seen.intersection_update(key.tobytes() for key in keys[store.lookup(keys) < 0])
+
+
+def _note(tally: Tally, writer: SegmentWriter) -> str:
+    reused = (tally.samples - tally.new) / max(1, tally.samples)
+    return f"{writer.rows / tally.seconds:,.0f} rows/s, {reused:.0%} hits"
+
+
+def report(store: Store, tally: Tally, writer: SegmentWriter, failed: int) -> Precomputed:
+    """The counts of a finished precompute, with its rates."""
+    seconds = tally.seconds
+    return Precomputed(
+        samples=tally.samples + failed,
+        new_samples=writer.samples,
+        reused_samples=tally.samples - writer.samples,
+        failed_samples=failed,
+        rows=writer.rows,
+        bytes=writer.bytes,
+        seconds=seconds,
+        trunk_seconds=tally.trunk_seconds,
+        samples_per_second=tally.samples / seconds,
+        rows_per_second=writer.rows / seconds,
+        store=store.path,
+        fingerprint=store.fingerprint,
+        cuts=list(store.recipe.cuts),
+        dtype=store.recipe.dtype,
+    )
+
+
+def say_sealed(writer: SegmentWriter) -> None:
+    """Tell what an interruption left: nothing that was sealed is lost."""
+    say(f"interrupted: {writer.samples:,} new samples are sealed; the same command goes on from there")

@@ -1,0 +1,198 @@
+"""Predict with a RUN: what the store holds goes straight to the head, the rest through the trunk first."""
+
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from recycle_cli import runs
+from recycle_cli.background import prefetch
+from recycle_cli.batches import Indices, StoredRows, widened
+from recycle_cli.coverage import expect
+from recycle_cli.devices import autocast, device_of, to_device
+from recycle_cli.errors import MismatchError, UsageError
+from recycle_cli.intake import Intake
+from recycle_cli.keys import Sample
+from recycle_cli.models import SplitModel, load, split
+from recycle_cli.outputs import open_output
+from recycle_cli.pipeline import TrunkBatch, Window, by_token_budget, restored, rows_of, trunk_batches, windows
+from recycle_cli.reports import bar, say
+from recycle_cli.settings import CorpusSettings, ModelSettings, PredictSettings
+from recycle_cli.store import SegmentWriter, Store
+from recycle_cli.tasks import text_classification as task
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """What a prediction did. `metrics` are there where the data are labelled; times in seconds."""
+
+    samples: int
+    hits: int
+    misses: int
+    hit_share: float
+    seconds: float
+    samples_per_second: float
+    metrics: dict[str, float] | None
+    output: str
+    failed_samples: int
+
+
+@dataclass
+class Scored:
+    """A window with its logits (n, C), filled batch by batch; `left` samples still to come."""
+
+    window: Window
+    logits: torch.Tensor
+    left: int
+
+
+@dataclass(frozen=True)
+class Work:
+    """One batch for the head: either stored rows, or inputs that go through the trunk first."""
+
+    scored: Scored
+    members: Indices
+    stored: dict[str, torch.Tensor] | None = None
+    raw: TrunkBatch | None = None
+
+
+@dataclass
+class Found:
+    """Logits and labels over all windows, for the metrics."""
+
+    logits: list[torch.Tensor] = field(default_factory=list)
+    labels: list[str | None] = field(default_factory=list)
+
+
+class Predictor:
+    """A RUN ready to score samples: the split model, its cut, and the store where there is one."""
+
+    def __init__(self, run: str, store: str | None, model: ModelSettings, settings: PredictSettings) -> None:
+        about = runs.about(run)
+        self.cut: str = about["cut"]
+        self.settings, self.precision = settings, model.precision
+        self.device = device_of(model.device)
+        self.store = None if store is None else _store_for(store, self.cut, settings)
+        loaded = load(run, trust_remote_code=model.trust_remote_code)
+        dtype = "float32" if self.store is None else self.store.recipe.dtype
+        self.split: SplitModel = split(loaded, (self.cut,), max_length=about["max_length"], dtype=dtype)
+        if self.store is not None:
+            expect(self.store, self.split.recipe, self.cut)
+        self.head = self.split.head_from(self.cut)
+        self.split.model.to(self.device).eval()
+        self.names: list[str] = [loaded.model.config.id2label[index] for index in range(loaded.model.config.num_labels)]
+
+    def work(self, samples: Iterable[Sample]) -> Iterator[Work]:
+        """All batches of all windows: hits first, then misses, each sorted by length."""
+        for window in windows(samples, self.settings.window, self.store):
+            scored = Scored(window, torch.empty(len(window.samples), len(self.names)), len(window.samples))
+            yield from self._hits(scored)
+            yield from self._misses(scored)
+
+    def _hits(self, scored: Scored) -> Iterator[Work]:
+        held = np.flatnonzero(scored.window.positions >= 0)
+        if self.store is None or not len(held):
+            return
+        rows = StoredRows.of(self.store, self.cut, scored.window.positions[held])
+        for members, batch in rows.loaded(list(by_token_budget(rows.lengths, self.settings.batch_tokens))):
+            yield Work(scored, held[members], stored=batch)
+
+    def _misses(self, scored: Scored) -> Iterator[Work]:
+        absent = np.flatnonzero(scored.window.positions < 0)
+        samples = [scored.window.samples[place] for place in absent]
+        for batch in trunk_batches(samples, self.split, self.settings.batch_tokens) if samples else ():
+            yield Work(scored, absent[batch.members], raw=batch)
+
+    def logits(self, work: Work, writer: SegmentWriter | None) -> torch.Tensor:
+        """Logits (B, C) of a batch, float32 on the CPU; misses are rounded as the store would, and kept if asked to."""
+        with torch.inference_mode(), autocast(self.device, self.precision):
+            if work.stored is not None:
+                batch = to_device(work.stored, self.device)
+                logits = self.head(widened(batch), batch["lengths"])
+            elif work.raw is not None and self.store is not None:
+                logits = self._through_trunk(work, work.raw, self.store, writer)
+            else:
+                assert work.raw is not None
+                logits = self.split.full(to_device(work.raw.inputs, self.device))
+            return logits.float().cpu()
+
+    def _through_trunk(self, work: Work, raw: TrunkBatch, store: Store, writer: SegmentWriter | None) -> torch.Tensor:
+        activations = self.split.trunk(to_device(raw.inputs, self.device))
+        rows = {cut: rows_of(values, raw.lengths, store.recipe.dtype) for cut, values in activations.items()}
+        if writer is not None:
+            window = work.scored.window
+            writer.append(window.keys[work.members], window.digests[work.members], raw.lengths, rows)
+        stored = restored(rows[self.cut], raw.lengths, store.recipe.dtype).to(self.device)
+        return self.head(stored, torch.from_numpy(raw.lengths).to(self.device))
+
+
+def predict(
+    data: CorpusSettings, run: str, store: str | None, output: str, model: ModelSettings, settings: PredictSettings
+) -> Predicted:
+    """Score a corpus with a RUN and write a record a sample, in the corpus's order."""
+    if settings.write_back and store is None:
+        raise UsageError("--write-back needs a --store to write to")
+    samples = Intake(data)
+    predictor = Predictor(run, store, model, settings)
+    found, hits, total = Found(), 0, 0
+    started = time.perf_counter()
+    with ExitStack() as stack:
+        out = stack.enter_context(open_output(output, predictor.names))
+        progress = stack.enter_context(bar("predict", samples.total))
+        writer = stack.enter_context(_writer(predictor.store, settings))
+        for work in prefetch(predictor.work(samples)):
+            scored = work.scored
+            scored.logits[torch.from_numpy(work.members)] = predictor.logits(work, writer)
+            scored.left -= len(work.members)
+            hits += len(work.members) if work.stored is not None else 0
+            total += len(work.members)
+            progress.update(len(work.members), note=f"{hits / total:.0%} hits")
+            if scored.left == 0:
+                out(scored.window.samples, task.predictions(scored.logits, predictor.names))
+                found.logits.append(scored.logits)
+                found.labels += [sample.label for sample in scored.window.samples]
+    seconds = time.perf_counter() - started
+    return Predicted(
+        samples=total,
+        hits=hits,
+        misses=total - hits,
+        hit_share=hits / max(1, total),
+        seconds=seconds,
+        samples_per_second=total / seconds,
+        metrics=_metrics(found, predictor.names),
+        output=output,
+        failed_samples=samples.failed,
+    )
+
+
+def _store_for(path: str, cut: str, settings: PredictSettings) -> Store:
+    if cut == "0":
+        raise UsageError(f"this run was trained whole (cut 0), so {path} holds nothing for it; leave out --store")
+    store = Store.open(path)
+    if cut not in store.recipe.cuts:
+        raise MismatchError(f"{path} holds the cut {', '.join(store.recipe.cuts)}; this run needs {cut}")
+    if settings.write_back and len(store.recipe.cuts) > 1:
+        raise UsageError(f"{path} holds several cuts, of which this run makes only {cut}; leave out --write-back")
+    return store
+
+
+def _writer(store: Store | None, settings: PredictSettings) -> "SegmentWriter | nullcontext[None]":
+    return store.writer() if store is not None and settings.write_back else nullcontext()
+
+
+def _metrics(found: Found, names: list[str]) -> dict[str, float] | None:
+    """Metrics where every sample has a label that the RUN knows."""
+    labels = [label for label in found.labels if label is not None]
+    if not labels:
+        return None
+    unknown = sorted({*labels} - {*names})
+    if unknown:
+        say(f"no metrics: the label {unknown[0]!r} is not one of the run's classes ({', '.join(names)})")
+        return None
+    codes = {name: code for code, name in enumerate(names)}
+    labelled = [place for place, label in enumerate(found.labels) if label is not None]
+    targets = torch.tensor([codes[label] for label in labels])
+    return task.metrics(torch.cat(found.logits)[labelled], targets)

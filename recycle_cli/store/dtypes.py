@@ -1,0 +1,104 @@
+"""float32 rows to the stored number formats and back, with a guard: what a format cannot hold is an error."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from recycle_cli.errors import DataError
+
+Array = npt.NDArray[Any]
+
+STORED = {"float16": "<f2", "bfloat16": "<u2", "float32": "<f4", "int8": "|i1"}
+"""How each recipe dtype lies in the store; bfloat16 as its bits, since NumPy and core Zarr have no such type."""
+
+_EXPONENT = {"float16": 0x7C00, "bfloat16": 0x7F80}
+_LARGEST = {"float16": 65504.0, "bfloat16": 3.3895e38}
+_INT8_STEPS = 127
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """Rows as they are stored: values (n, *shape), and for int8 one float32 scale a row."""
+
+    values: Array
+    scales: Array | None = None
+
+
+def numpy_dtype(dtype: str) -> np.dtype[Any]:
+    """The NumPy dtype that holds rows of the recipe dtype `dtype`."""
+    return np.dtype(STORED[dtype])
+
+
+def encode(rows: Array, dtype: str) -> Encoded:
+    """Turn rows (n, *shape) into their stored form; rows already stored that way are only checked.
+
+    float16 and bfloat16 round to nearest even; int8 is symmetric per row (scale = largest magnitude / 127).
+    Raises DataError where a value is NaN or infinite, or is not one `dtype` can hold.
+    """
+    if dtype == "int8":
+        return _to_int8(rows)
+    values = rows if rows.dtype == numpy_dtype(dtype) else _convert(np.asarray(rows, dtype="<f4"), dtype)
+    if values.size and not _finite(values, dtype):
+        raise _cannot_hold(rows, values, dtype)
+    return Encoded(values)
+
+
+def decode(values: Array, scales: Array | None, dtype: str) -> npt.NDArray[np.float32]:
+    """Stored rows (n, *shape) as float32; `scales` (n,) for int8 only."""
+    if dtype == "bfloat16":
+        return (values.astype("<u4") << 16).view("<f4")
+    decoded = values.astype("<f4")
+    if dtype == "int8":
+        assert scales is not None, "int8 rows are meaningless without their scales"
+        decoded *= scales.reshape(scales.shape + (1,) * (values.ndim - scales.ndim))
+    return decoded
+
+
+def _convert(rows: Array, dtype: str) -> Array:
+    if dtype == "float32":
+        return rows
+    if dtype == "float16":
+        with np.errstate(over="ignore"):
+            return rows.astype("<f2")
+    bits = np.ascontiguousarray(rows).view("<u4")
+    rounded = (bits + np.uint32(0x7FFF) + ((bits >> 16) & 1)) >> 16
+    return np.where(np.isnan(rows), np.uint32(0x7FC0), rounded).astype("<u2")
+
+
+def _finite(values: Array, dtype: str) -> bool:
+    if dtype == "float32":
+        return bool(np.isfinite(values).all())
+    # On the bits: an all-ones exponent is NaN or infinity, and integers compare several times faster than halves.
+    return int((np.ascontiguousarray(values).view("<u2") & 0x7FFF).max()) < _EXPONENT[dtype]
+
+
+def _to_int8(rows: Array) -> Encoded:
+    exact = np.asarray(rows, dtype="<f4")
+    flat = exact.reshape(len(exact), math.prod(exact.shape[1:]))
+    largest = np.abs(flat).max(axis=1, initial=0.0)
+    if not np.isfinite(largest).all():
+        raise _cannot_hold(rows, exact, "int8")
+    scales = (largest / np.float32(_INT8_STEPS)).astype("<f4")
+    # A row of zeros, or of denormals too small to scale, is stored as zeros.
+    steps = np.divide(flat, scales[:, None], out=np.zeros_like(flat), where=scales[:, None] > 0)
+    values = np.clip(np.rint(steps), -_INT8_STEPS, _INT8_STEPS).astype("|i1")
+    return Encoded(values.reshape(exact.shape), scales)
+
+
+def _cannot_hold(rows: Array, values: Array, dtype: str) -> DataError:
+    exact = rows if rows.dtype.kind == "f" else decode(values, None, dtype)
+    bad = ~np.isfinite(values if values.dtype.kind == "f" else decode(values, None, dtype))
+    where = tuple(int(axis[0]) for axis in np.nonzero(bad))
+    value = float(exact[where])
+    if math.isfinite(value):
+        return DataError(
+            f"row {where[0]} holds {value:g}, beyond the largest {dtype} ({_LARGEST[dtype]:g}): "
+            f"use --dtype {'bfloat16' if dtype == 'float16' else 'float32'}"
+        )
+    return DataError(
+        f"row {where[0]} holds {value}, and a store keeps finite numbers only: check the model, "
+        f"or use --precision float32 and --dtype bfloat16"
+    )

@@ -1,0 +1,165 @@
+"""Files that are on the disk when we say so: synced writes, atomic renames, block checksums, mapped reads."""
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import xxhash
+
+from recycle_cli.errors import DamageError, StorageError
+from recycle_cli.store.layout import DOCUMENT_LIMIT
+
+BLOCK_BYTES = 4 << 20
+"""A damaged file is narrowed down to blocks of this many bytes."""
+
+Mark = tuple[int, int, xxhash.xxh3_128, xxhash.xxh3_64]
+
+_READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_TOO_MANY = (errno.EMFILE, errno.ENFILE)
+
+
+@contextmanager
+def storage_errors(path: object) -> Iterator[None]:
+    """Turn operating system errors into one StorageError line that names the path and the remedy."""
+    try:
+        yield
+    except OSError as error:
+        where = error.filename if isinstance(error.filename, str) else path
+        raise StorageError(f"{where}: {_remedy(error)}") from error
+
+
+class HashedFile:
+    """A new file written from front to back, with xxh3_128 of the whole and xxh3_64 of each block of 4 MiB."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.bytes = 0
+        self._file = path.open("xb", buffering=0)
+        self._whole = xxhash.xxh3_128()
+        self._block = xxhash.xxh3_64()
+        self._blocks: list[str] = []
+
+    def write(self, data: Any) -> None:
+        """Append the bytes of a contiguous, non-empty buffer."""
+        view = memoryview(data).cast("B")
+        _write_all(self._file.fileno(), view)
+        self._hash(view)
+
+    def mark(self) -> Mark:
+        """Where the file ends now, to rewind to."""
+        return self.bytes, len(self._blocks), self._whole.copy(), self._block.copy()
+
+    def rewind(self, mark: Mark) -> None:
+        """Cut off all that was written since the mark, whole or in part."""
+        self.bytes, blocks, self._whole, self._block = mark
+        del self._blocks[blocks:]
+        os.ftruncate(self._file.fileno(), self.bytes)
+        os.lseek(self._file.fileno(), self.bytes, os.SEEK_SET)
+
+    def close(self) -> dict[str, Any]:
+        """Flush to the disk and return {bytes, xxh3_128, blocks}."""
+        os.fsync(self._file.fileno())
+        self._file.close()
+        if self.bytes % BLOCK_BYTES:
+            self._blocks.append(self._block.hexdigest())
+        return {"bytes": self.bytes, "xxh3_128": self._whole.hexdigest(), "blocks": "".join(self._blocks)}
+
+    def abandon(self) -> None:
+        self._file.close()
+
+    def _hash(self, view: memoryview) -> None:
+        self._whole.update(view)
+        start = 0
+        while start < len(view):
+            stop = min(start + BLOCK_BYTES - self.bytes % BLOCK_BYTES, len(view))
+            self._block.update(view[start:stop])
+            self.bytes += stop - start
+            if self.bytes % BLOCK_BYTES == 0:
+                self._blocks.append(self._block.hexdigest())
+                self._block.reset()
+            start = stop
+
+
+def write_file(path: Path, data: Any) -> dict[str, Any]:
+    """Write a whole new file, synced; its record as of HashedFile.close."""
+    file = HashedFile(path)
+    try:
+        if memoryview(data).nbytes:
+            file.write(data)
+        return file.close()
+    except BaseException:
+        file.abandon()
+        raise
+
+
+def replace_file(path: Path, data: bytes, scratch: Path) -> None:
+    """Put `data` at `path` in one step, by way of the unused path `scratch` on the same file system."""
+    write_file(scratch, data)
+    scratch.replace(path)
+    sync_folder(path.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Flush a folder's entries to the disk."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read_document(path: Path) -> bytes:
+    """Bytes of a small metadata file, never through a symlink. Raises DamageError where absent or oversized."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        raise DamageError(f"{path}: missing; run `recycle store verify --repair`") from None
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENOTDIR):
+            raise DamageError(f"{path}: a link or a file where the store has none; refused") from None
+        raise
+    with open(descriptor, "rb") as file:  # noqa: PTH123 - from a descriptor
+        size = os.fstat(descriptor).st_size
+        if size > DOCUMENT_LIMIT:
+            raise DamageError(f"{path}: {size} bytes of metadata, more than the {DOCUMENT_LIMIT} that are read")
+        return file.read()
+
+
+def map_file(path: Path, size: int) -> npt.NDArray[np.uint8]:
+    """Map a file of exactly `size` bytes, read-only. Raises DamageError where it is missing or of another size."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        raise DamageError(f"{path}: missing; run `recycle store verify --repair`") from None
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENOTDIR):
+            raise DamageError(f"{path}: a link or a file where the store has none; refused") from None
+        raise
+    with open(descriptor, "rb") as file:  # noqa: PTH123 - from a descriptor
+        found = os.fstat(descriptor).st_size
+        if found != size:
+            raise DamageError(f"{path}: {found} bytes, {size} were sealed; run `recycle store verify --repair`")
+        if not size:
+            return np.empty(0, np.uint8)
+        return np.memmap(file, dtype=np.uint8, mode="r", shape=(size,)).view(np.ndarray)
+
+
+def _write_all(descriptor: int, view: memoryview) -> None:
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def _remedy(error: OSError) -> str:
+    if error.errno in _FULL:
+        return "the disk is full; free some space and run again, what was sealed is kept"
+    if error.errno in _READ_ONLY:
+        return "cannot be written; choose a folder that can, or change its permissions"
+    if error.errno in _TOO_MANY:
+        return "too many open files; raise the limit (`ulimit -n 65536`) or merge segments (`recycle store gc`)"
+    return error.strerror or str(error)

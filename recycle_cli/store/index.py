@@ -1,0 +1,137 @@
+"""Content key to position: sorted high halves of the keys beside positions, searched in batches, never in Python."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from recycle_cli.keys import Bytes16
+from recycle_cli.store.segment import Segment
+
+Positions = npt.NDArray[np.int64]
+Halves = npt.NDArray[np.uint64]
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """Sorted high halves of unique keys, and the position of each: 16 bytes a key, in memory or mapped."""
+
+    high: Halves
+    positions: Positions
+
+    def __len__(self) -> int:
+        return len(self.high)
+
+
+EMPTY = Level(np.empty(0, np.uint64), np.empty(0, np.int64))
+
+
+def high_half(keys: Bytes16) -> Halves:
+    """The first 8 bytes of each key as an integer, so that integers sort as the keys do."""
+    return np.ascontiguousarray(keys[:, :8]).view(">u8")[:, 0].astype(np.uint64)
+
+
+class Segments:
+    """Segments in a fixed order: position p is sample p - start of the segment whose range holds it."""
+
+    def __init__(self, segments: Sequence[Segment], samples: Sequence[int]) -> None:
+        self.list = list(segments)
+        self.starts: Positions = np.concatenate([[0], np.cumsum(np.asarray(samples, np.int64))]).astype(np.int64)
+        self.starts_list: list[int] = self.starts.tolist()
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    def owner(self, positions: Positions) -> Positions:
+        """Which segment holds each position."""
+        return np.searchsorted(self.starts, positions, side="right") - 1
+
+    def by_segment(self, positions: Positions) -> list[tuple[Segment, Positions, Positions]]:
+        """(segment, indices into `positions`, local samples) for each segment touched."""
+        owners = self.owner(positions)
+        order = np.argsort(owners, kind="stable")
+        touched, first = np.unique(owners[order], return_index=True)
+        stops = [*first[1:].tolist(), len(positions)][: len(touched)]
+        return [
+            (self.list[owner], part := order[start:stop], positions[part] - self.starts[owner])
+            for owner, start, stop in zip(touched.tolist(), first.tolist(), stops, strict=True)
+        ]
+
+    def take(self, name: str, positions: Positions) -> Bytes16:
+        """Rows of the segments' `keys` or `digests` at the positions: (n, 16) uint8."""
+        rows = np.empty((len(positions), 16), np.uint8)
+        for segment, part, local in self.by_segment(positions):
+            rows[part] = getattr(segment, name)[local]
+        return rows
+
+
+def build(segments: Segments, start: int = 0) -> Level:
+    """Index the samples of the segments from number `start` on; of equal keys the first stays."""
+    high = np.concatenate([high_half(segment.keys) for segment in segments.list[start:]] or [EMPTY.high])
+    order = np.argsort(high, kind="stable")
+    level = Level(high[order], order + segments.starts[start])
+    return _unique(level, segments)
+
+
+def merge(base: Level, delta: Level, segments: Segments) -> Level:
+    """One level of both; base wins where both hold a key."""
+    high = np.concatenate([base.high, delta.high])
+    # Two sorted runs: the stable sort is a merge then, and keeps base's entries before equal ones of delta.
+    order = np.argsort(high, kind="stable")
+    return _unique(Level(high[order], np.concatenate([base.positions, delta.positions])[order]), segments)
+
+
+def without(level: Level, base: Level, segments: Segments) -> Level:
+    """The entries of `level` whose keys `base` does not hold."""
+    if not len(base) or not len(level):
+        return level
+    nearest = np.minimum(np.searchsorted(base.high, level.high), len(base) - 1)
+    equal = np.flatnonzero(base.high[nearest] == level.high)
+    same = _same_keys(base.positions[nearest[equal]], level.positions[equal], segments)
+    keep = np.ones(len(level), bool)
+    keep[equal[same]] = False
+    return level if keep.all() else Level(level.high[keep], level.positions[keep])
+
+
+def find(level: Level, keys: Bytes16) -> tuple[Positions, Positions]:
+    """(queries, entries): for each key whose high half is in the level, the first entry that has it.
+
+    Queries are searched in sorted order, so that neighbours share cache lines and pages of a mapped level.
+    """
+    if not len(level) or not len(keys):
+        return EMPTY.positions, EMPTY.positions
+    wanted = high_half(keys)
+    order = np.argsort(wanted)
+    entries = np.searchsorted(level.high, wanted[order])
+    entries[entries == len(level)] = 0
+    hit = level.high[entries] == wanted[order]
+    return order[hit], entries[hit]
+
+
+def next_entries(level: Level, keys: Bytes16, entries: Positions) -> Positions:
+    """The entry after each, where that has the key's high half as well; else -1."""
+    following = np.minimum(entries + 1, len(level) - 1)
+    return np.where((following > entries) & (level.high[following] == high_half(keys)), following, -1)
+
+
+def equal_rows(first: Bytes16, second: Bytes16) -> npt.NDArray[np.bool_]:
+    """Which rows of two (n, 16) arrays are equal, as two integer comparisons each."""
+    left, right = (np.ascontiguousarray(rows).view(np.uint64) for rows in (first, second))
+    return (left[:, 0] == right[:, 0]) & (left[:, 1] == right[:, 1])
+
+
+def _unique(level: Level, segments: Segments) -> Level:
+    """Drop later entries of equal keys. Different keys that share 64 bits (never seen, 1 in 2^64) both stay."""
+    equal = np.flatnonzero(level.high[1:] == level.high[:-1])
+    if not len(equal):
+        return level
+    same = _same_keys(level.positions[equal], level.positions[equal + 1], segments)
+    keep = np.ones(len(level), bool)
+    keep[equal[same] + 1] = False
+    return Level(level.high[keep], level.positions[keep])
+
+
+def _same_keys(first: Positions, second: Positions, segments: Segments) -> npt.NDArray[np.bool_]:
+    """Whether the keys at two lists of positions are equal in full."""
+    return equal_rows(segments.take("keys", first), segments.take("keys", second))

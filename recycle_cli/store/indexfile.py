@@ -1,0 +1,103 @@
+"""The merged index on disk: derived data, written atomically, used only where it fits the segments there are."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from recycle_cli.errors import StoreError
+from recycle_cli.store.files import map_file, read_document, sync_folder, write_file
+from recycle_cli.store.index import Level
+from recycle_cli.store.layout import (
+    DOCUMENT,
+    FORMAT_VERSION,
+    INDEX,
+    SCRATCH,
+    ArraySpec,
+    array_document,
+    dumps,
+    group_document,
+    is_name,
+    loads,
+    sealed,
+    unsealed,
+)
+from recycle_cli.store.liveness import Claim, unique_id
+from recycle_cli.store.segment import Summary
+
+PERSIST_SAMPLES = 200_000
+"""Below this many samples outside the index on disk, sorting them anew is quicker than keeping them."""
+
+_HIGH, _POSITIONS = "high", "positions"
+
+
+def load(path: Path, present: Sequence[str]) -> tuple[list[Summary], Level] | None:
+    """The newest index below `path` all of whose segments are `present`; None where there is none that is sound."""
+    folder = path / INDEX
+    names = [entry.name for entry in folder.iterdir() if entry.is_dir()] if folder.is_dir() else []
+    for name in sorted(filter(is_name, names), reverse=True):
+        try:
+            return _load(folder / name, set(present))
+        except (StoreError, OSError, ValueError):
+            continue  # outdated, damaged, or just now replaced: it can always be built again
+    return None
+
+
+def save(path: Path, summaries: Sequence[Summary], level: Level) -> None:
+    """Put a new index in place of all older ones. Errors of the operating system come through."""
+    claim = Claim(path / SCRATCH)
+    try:
+        draft = claim.folder / unique_id()
+        _write(draft, summaries, level)
+        try:
+            draft.rename(path / INDEX / draft.name)
+        except OSError:
+            shutil.rmtree(draft)
+            raise
+        sync_folder(path / INDEX)
+    finally:
+        shutil.rmtree(claim.folder)
+        claim.folder.mkdir()
+        claim.release()
+    for entry in (path / INDEX).iterdir():
+        if entry.is_dir() and entry.name < draft.name:
+            shutil.rmtree(entry, ignore_errors=True)
+
+
+def _load(folder: Path, present: set[str]) -> tuple[list[Summary], Level]:
+    record = unsealed(loads(read_document(folder / DOCUMENT), str(folder)), str(folder))
+    summaries = [Summary(*map(_checked, row)) for row in record["segments"]]
+    count = record["keys"]
+    samples = sum(summary.samples for summary in summaries)
+    if record["version"] != FORMAT_VERSION or not present.issuperset(summary.id for summary in summaries):
+        raise ValueError("made for other segments")
+    if type(count) is not int or not 0 <= count <= samples:
+        raise ValueError("more keys than samples")
+    high, positions = (
+        map_file(folder / name / "c.0", count * 8).view(dtype) for name, dtype in ((_HIGH, "<u8"), (_POSITIONS, "<i8"))
+    )
+    return summaries, Level(high, positions)
+
+
+def _checked(value: Any) -> Any:
+    if isinstance(value, str) and is_name(value):
+        return value
+    if type(value) is int and 0 <= value < 1 << 62:
+        return value
+    raise ValueError(f"{value!r} in an index")
+
+
+def _write(folder: Path, summaries: Sequence[Summary], level: Level) -> None:
+    record = {
+        "version": FORMAT_VERSION,
+        "keys": len(level),
+        "segments": [[summary.id, summary.samples, summary.rows, summary.bytes] for summary in summaries],
+    }
+    for name, array in ((_HIGH, level.high), (_POSITIONS, level.positions)):
+        (folder / name).mkdir(parents=True)
+        write_file(folder / name / "c.0", array)
+        document = array_document(ArraySpec(array.shape, array.dtype.str, dimensions=("key",)))
+        write_file(folder / name / DOCUMENT, dumps(document))
+        sync_folder(folder / name)
+    write_file(folder / DOCUMENT, dumps(sealed(group_document({"recycle": record}))))
+    sync_folder(folder)

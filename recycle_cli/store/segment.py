@@ -1,0 +1,164 @@
+"""One sealed segment: its metadata, checked, and its arrays, mapped when first touched."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from recycle_cli.errors import DamageError, StoreError
+from recycle_cli.keys import KEY_BYTES
+from recycle_cli.store.dtypes import Array, numpy_dtype
+from recycle_cli.store.files import map_file, read_document, storage_errors
+from recycle_cli.store.layout import DOCUMENT, FORMAT_VERSION, ArraySpec, is_name, loads, parse_array, unsealed
+
+KEYS, DIGESTS, OFFSETS = "keys", "digests", "offsets"
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What the index keeps of a segment, so that opening a store need not open every segment."""
+
+    id: str
+    samples: int
+    rows: int
+    bytes: int
+
+
+def values_name(cut: str) -> str:
+    return f"cuts/{cut}/values"
+
+
+def scales_name(cut: str) -> str:
+    return f"cuts/{cut}/scales"
+
+
+class Segment:
+    """A sealed segment in `folder`, whose path holds no links. Nothing is read before it is asked for."""
+
+    def __init__(self, folder: Path, fingerprint: str, dtype: str) -> None:
+        self.folder = folder
+        self.fingerprint = fingerprint
+        self.dtype = dtype
+        self._rows: dict[str, Array] = {}
+
+    @cached_property
+    def document(self) -> dict[str, Any]:
+        """The group document with consolidated metadata, its seal checked."""
+        source = self._path(DOCUMENT)
+        with storage_errors(source):
+            return loads(read_document(source), str(source))
+
+    @cached_property
+    def record(self) -> Mapping[str, Any]:
+        """attributes.recycle: {version, fingerprint, samples, rows, bytes, files}."""
+        record = unsealed(self.document, str(self.folder / DOCUMENT))
+        if record.get("version") != FORMAT_VERSION or record.get("fingerprint") != self.fingerprint:
+            raise StoreError(
+                f"{self.folder}: format {record.get('version')}, recipe {record.get('fingerprint')}; the store has "
+                f"format {FORMAT_VERSION}, recipe {self.fingerprint}: take the foreign segment out of the store"
+            )
+        return record
+
+    @cached_property
+    def specs(self) -> dict[str, ArraySpec]:
+        """Every array by its name. Raises DamageError where names, shapes or dtypes do not fit one another."""
+        try:
+            metadata = self.document["consolidated_metadata"]["metadata"]
+            arrays = {name: meta for name, meta in metadata.items() if meta["node_type"] == "array"}
+        except (KeyError, TypeError, AttributeError):
+            raise DamageError(f"{self.folder}: no consolidated metadata; run `recycle store verify`") from None
+        specs = {name: parse_array(meta) for name, meta in arrays.items()}
+        check_specs(specs, self.summary, self.dtype, self.cuts_of(specs), str(self.folder))
+        return specs
+
+    @cached_property
+    def summary(self) -> Summary:
+        record = self.record
+        counts: list[Any] = [record.get(name) for name in ("samples", "rows", "bytes")]
+        if not all(type(count) is int and 0 <= count < 1 << 62 for count in counts):
+            raise DamageError(f"{self.folder}: samples, rows and bytes are {counts}")
+        return Summary(self.folder.name, *counts)
+
+    @staticmethod
+    def cuts_of(specs: Mapping[str, ArraySpec]) -> list[str]:
+        return [name.split("/")[1] for name in specs if name.endswith("/values") and name.count("/") == 2]
+
+    @cached_property
+    def keys(self) -> npt.NDArray[np.uint8]:
+        """(samples, 16) uint8, mapped."""
+        return self._whole(KEYS)
+
+    @cached_property
+    def digests(self) -> npt.NDArray[np.uint8]:
+        """(samples, 16) uint8, mapped."""
+        return self._whole(DIGESTS)
+
+    @cached_property
+    def offsets(self) -> npt.NDArray[np.int64]:
+        """(samples + 1,) int64, mapped. Raises DamageError where they decrease or overrun the rows."""
+        offsets = self._whole(OFFSETS)
+        ends = int(offsets[0]), int(offsets[-1])
+        if ends != (0, self.summary.rows) or bool((offsets[1:] < offsets[:-1]).any()):
+            raise DamageError(f"{self.folder}/{OFFSETS}: must rise from 0 to {self.summary.rows}; run verify --repair")
+        return offsets
+
+    @cached_property
+    def bounds(self) -> memoryview:
+        """The offsets as Python integers on access: single look-ups are several times faster than NumPy's."""
+        return self.offsets.data.cast("B").cast("q")
+
+    def values(self, cut: str) -> Array:
+        """(rows, *shape) in the stored dtype, mapped; slicing gives views."""
+        return self._row_array(values_name(cut))
+
+    def scales(self, cut: str) -> Array:
+        """(rows,) float32, int8 stores only."""
+        return self._row_array(scales_name(cut))
+
+    def _row_array(self, name: str) -> Array:
+        if name not in self._rows:
+            self._rows[name] = self._whole(name)
+        return self._rows[name]
+
+    def _whole(self, name: str) -> Array:
+        spec = self.specs[name]
+        path = self._path(f"{name}/{spec.chunk_key}")
+        if not spec.shape[0]:
+            return np.empty(spec.shape, spec.dtype)
+        size = spec.file_bytes
+        assert size is not None, "compressed arrays are not mapped"
+        with storage_errors(path):
+            mapped = map_file(path, size)
+        return mapped[: spec.data_bytes].view(spec.dtype).reshape(spec.shape)
+
+    def _path(self, name: str) -> Path:
+        path = self.folder / name
+        if os.path.realpath(path) != str(path):
+            raise DamageError(f"{path}: leads out of the store through a link; refused")
+        return path
+
+
+def check_specs(specs: Mapping[str, ArraySpec], summary: Summary, dtype: str, cuts: list[str], where: str) -> None:
+    """Raise DamageError unless the arrays are exactly those of a segment with this summary."""
+    bytes_type = numpy_dtype(dtype).str
+    expected: dict[str, tuple[tuple[int, ...], str]] = {
+        KEYS: ((summary.samples, KEY_BYTES), "|u1"),
+        DIGESTS: ((summary.samples, KEY_BYTES), "|u1"),
+        OFFSETS: ((summary.samples + 1,), "<i8"),
+    }
+    for cut in cuts:
+        if not is_name(cut):
+            raise DamageError(f"{where}: {cut!r} cannot be the name of a cut")
+        shape = specs[values_name(cut)].shape[1:]
+        expected[values_name(cut)] = ((summary.rows, *shape), bytes_type)
+        if dtype == "int8":
+            expected[scales_name(cut)] = ((summary.rows,), "<f4")
+    found = {name: (spec.shape, spec.dtype) for name, spec in specs.items()}
+    for name in sorted(expected.keys() | found.keys()):
+        if found.get(name) != expected.get(name):
+            raise DamageError(f"{where}/{name}: {found.get(name)} found, {expected.get(name)} expected")

@@ -1,0 +1,210 @@
+"""Open a store, find samples by content, read their rows at the speed of a memory map."""
+
+from bisect import bisect_right
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+from recycle_cli.errors import DamageError, StorageError, UsageError
+from recycle_cli.keys import KEY_BYTES, Bytes16
+from recycle_cli.recipe import Recipe
+from recycle_cli.store import indexfile
+from recycle_cli.store.dtypes import Array, numpy_dtype
+from recycle_cli.store.files import storage_errors
+from recycle_cli.store.index import (
+    EMPTY,
+    Level,
+    Positions,
+    Segments,
+    build,
+    equal_rows,
+    find,
+    merge,
+    next_entries,
+    without,
+)
+from recycle_cli.store.layout import SEGMENTS
+from recycle_cli.store.root import create_root, read_root, segment_names
+from recycle_cli.store.segment import Segment, Summary
+from recycle_cli.store.writer import SEGMENT_BYTES, SEGMENT_SECONDS, SegmentWriter
+
+
+class Store:
+    """The sealed segments of one recipe below a local folder, as they were at opening or at the last refresh."""
+
+    def __init__(self, path: Path, recipe: Recipe, provenance: Mapping[str, str]) -> None:
+        self.path = str(path)
+        self.recipe = recipe
+        self.fingerprint = recipe.fingerprint
+        self.provenance = dict(provenance)
+        self.stored_dtype = numpy_dtype(recipe.dtype)
+        self._path = Path(path.resolve())
+        self._known: dict[str, Segment] = {}
+        self._segments = Segments([], [])
+        self._summaries: list[Summary] = []
+        self._base = self._delta = EMPTY
+        self.refresh()
+
+    @classmethod
+    def create_or_open(cls, path: str, recipe: Recipe, provenance: Mapping[str, str]) -> Self:
+        """The store at `path`, made if there is none. Raises MismatchError naming the field that differs."""
+        with storage_errors(path):
+            create_root(Path(path), recipe, provenance)
+        return cls.open(path, recipe)
+
+    @classmethod
+    def open(cls, path: str, recipe: Recipe | None = None) -> Self:
+        """The store at `path`. Raises StoreError where there is none, MismatchError where its recipe is another."""
+        with storage_errors(path):
+            found, provenance = read_root(Path(path), recipe)
+        return cls(Path(path), found, provenance)
+
+    def __len__(self) -> int:
+        """Unique samples."""
+        return len(self._base) + len(self._delta)
+
+    @property
+    def rows(self) -> int:
+        """Stored rows of one cut, duplicates between writers included."""
+        return sum(summary.rows for summary in self._summaries)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all sealed segments, duplicates between writers included."""
+        return sum(summary.bytes for summary in self._summaries)
+
+    def refresh(self) -> None:
+        """See the segments sealed, and miss the ones removed, since the store was opened. Positions change."""
+        with storage_errors(self.path):
+            names = segment_names(self._path)
+            stored = indexfile.load(self._path, names)
+            known, base = stored or ([], EMPTY)
+            covered = {summary.id for summary in known}
+            fresh = [self._segment(name) for name in names if name not in covered]
+            self._summaries = [*known, *(segment.summary for segment in fresh)]
+            self._segments = Segments(
+                [*(self._segment(summary.id) for summary in known), *fresh],
+                [summary.samples for summary in self._summaries],
+            )
+            delta = build(self._segments, len(known)) if fresh else EMPTY
+            self._base, self._delta = self._keep(base, without(delta, base, self._segments))
+
+    def lookup(self, keys: Bytes16, digests: Bytes16) -> Positions:
+        """Position of each sample, -1 where the store does not have it: (n,) int64 for keys and digests (n, 16).
+
+        Raises DamageError where a key is there with another digest: damage, or a collision made on purpose.
+        """
+        assert keys.shape == digests.shape == (len(keys), KEY_BYTES), f"keys {keys.shape}, digests {digests.shape}"
+        positions = np.full(len(keys), -1, np.int64)
+        for level in (self._base, self._delta):
+            missing = np.flatnonzero(positions < 0)
+            queries, entries = find(level, keys if len(missing) == len(keys) else keys[missing])
+            self._confirm(level, keys, digests, missing[queries], entries, positions)
+        return positions
+
+    def lengths(self, positions: Positions) -> Positions:
+        """Rows of each sample: (n,) int64."""
+        lengths = np.empty(len(positions), np.int64)
+        for segment, part, local in self._segments.by_segment(np.asarray(positions, np.int64)):
+            lengths[part] = segment.offsets[local + 1] - segment.offsets[local]
+        return lengths
+
+    def row_shape(self, cut: str) -> tuple[int, ...]:
+        """Shape of one row of `cut`. Raises StoreError where the store is empty."""
+        self._known_cut(cut)
+        if not self._segments.list:
+            raise StorageError(f"{self.path}: no sealed samples yet; run `recycle precompute` first")
+        return self._segments.list[0].values(cut).shape[1:]
+
+    def read(self, cut: str, position: int) -> Array:
+        """Rows (length, *shape) of one sample in the stored dtype: a read-only view of the map where possible."""
+        self._known_cut(cut)
+        segment, start, stop = self._place(int(position))
+        return segment.values(cut)[start:stop]
+
+    def gather(self, cut: str, positions: Positions, out: Array, scales_out: Array | None = None) -> None:
+        """Copy samples into a batch padded with zeros: out (n, L, *shape) stored dtype, scales_out (n, L) float32."""
+        self._known_cut(cut)
+        owners = self._segments.owner(positions).tolist()
+        starts, segments = self._segments.starts_list, self._segments.list
+        for slot, (owner, position) in enumerate(zip(owners, positions.tolist(), strict=True)):
+            segment = segments[owner]
+            bounds, local = segment.bounds, position - starts[owner]
+            start, stop = bounds[local], bounds[local + 1]
+            length = stop - start
+            out[slot, :length] = segment.values(cut)[start:stop]
+            out[slot, length:] = 0
+            if scales_out is not None:
+                scales_out[slot, :length] = segment.scales(cut)[start:stop]
+                scales_out[slot, length:] = 0
+
+    def gather_rows(self, cut: str, positions: Positions) -> tuple[Array, npt.NDArray[np.float32] | None]:
+        """Rows of the samples one after another: values (sum of lengths, *shape), and for int8 scales (sum,)."""
+        places = [self._place(position) for position in np.asarray(positions).tolist()]
+        total = sum(stop - start for _, start, stop in places)
+        values = np.empty((total, *self.row_shape(cut)), self.stored_dtype)
+        scales = np.empty(total, np.float32) if self.recipe.dtype == "int8" else None
+        filled = 0
+        for segment, start, stop in places:
+            after = filled + stop - start
+            values[filled:after] = segment.values(cut)[start:stop]
+            if scales is not None:
+                scales[filled:after] = segment.scales(cut)[start:stop]
+            filled = after
+        return values, scales
+
+    def writer(self, *, segment_bytes: int = SEGMENT_BYTES, segment_seconds: float = SEGMENT_SECONDS) -> SegmentWriter:
+        """A writer of new segments; `refresh` shows here what it seals."""
+        return SegmentWriter(
+            self._path,
+            self.fingerprint,
+            self.recipe.dtype,
+            tuple(self.recipe.cuts),
+            segment_bytes=segment_bytes,
+            segment_seconds=segment_seconds,
+        )
+
+    def _confirm(
+        self, level: Level, keys: Bytes16, digests: Bytes16, queries: Positions, entries: Positions, found: Positions
+    ) -> None:
+        """Fill `found` with the candidates whose digest, read from the segment itself, is the one asked for."""
+        while len(queries):
+            positions = level.positions[entries]
+            inside = (positions >= 0) & (positions < len(self._segments))
+            queries, entries, positions = queries[inside], entries[inside], positions[inside]
+            same = equal_rows(self._segments.take("digests", positions), digests[queries])
+            found[queries[same]] = positions[same]
+            queries, entries, positions = queries[~same], entries[~same], positions[~same]
+            bad = equal_rows(self._segments.take("keys", positions), keys[queries])
+            if bad.any():
+                raise DamageError(
+                    f"{self.path}: key {keys[queries[bad][0]].tobytes().hex()} is stored with another digest (damage, "
+                    f"or a collision made on purpose); run `recycle store verify --repair`"
+                )
+            following = next_entries(level, keys[queries], entries)
+            queries, entries = queries[following >= 0], following[following >= 0]
+
+    def _segment(self, name: str) -> Segment:
+        return self._known.setdefault(name, Segment(self._path / SEGMENTS / name, self.fingerprint, self.recipe.dtype))
+
+    def _keep(self, base: Level, delta: Level) -> tuple[Level, Level]:
+        """Both levels merged and persisted where sorting the delta at each opening would cost more than that."""
+        if len(delta) < max(indexfile.PERSIST_SAMPLES, len(base) // 8):
+            return base, delta
+        merged = merge(base, delta, self._segments)
+        with suppress(OSError):  # a store that is read-only or full can still be read
+            indexfile.save(self._path, self._summaries, merged)
+        return merged, EMPTY
+
+    def _place(self, position: int) -> tuple[Segment, int, int]:
+        owner = bisect_right(self._segments.starts_list, position) - 1
+        segment, local = self._segments.list[owner], position - self._segments.starts_list[owner]
+        return segment, segment.bounds[local], segment.bounds[local + 1]
+
+    def _known_cut(self, cut: str) -> None:
+        if cut not in self.recipe.cuts:
+            raise UsageError(f"{self.path}: no cut {cut!r}; the store has {', '.join(self.recipe.cuts)}")

@@ -1,0 +1,1 @@
+"""Tasks: what labels, loss, metrics and predictions mean. One file a task, one contract."""

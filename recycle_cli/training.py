@@ -1,0 +1,206 @@
+"""The training loop, in the open: from stored rows or from raw inputs, the same steps in the same order."""
+
+import json
+import math
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from recycle_cli import runs
+from recycle_cli.background import prefetch
+from recycle_cli.batches import in_order, shuffled
+from recycle_cli.devices import to_device
+from recycle_cli.errors import DataError, Interrupted
+from recycle_cli.inputs import Source, logits_of
+from recycle_cli.labelled import Labelled
+from recycle_cli.models import SplitModel
+from recycle_cli.reports import Bar
+from recycle_cli.settings import TrainingSettings
+from recycle_cli.signals import deferred_signals
+from recycle_cli.tasks import text_classification as task
+
+
+def learning_rate(step: int, steps: int, settings: TrainingSettings) -> float:
+    """Linear warm-up from 0 over the first share of the steps, then linear decay to 0."""
+    warmup = math.ceil(steps * settings.warmup_share)
+    if step < warmup:
+        return settings.learning_rate * (step + 1) / warmup
+    return settings.learning_rate * (steps - step) / max(1, steps - warmup)
+
+
+def make_optimizer(weights: Mapping[str, torch.nn.Parameter], settings: TrainingSettings) -> torch.optim.AdamW:
+    """AdamW; no decay on vectors (biases, norms), as is usual."""
+    groups = [
+        {"params": [w for w in weights.values() if w.dim() > 1], "weight_decay": settings.weight_decay},
+        {"params": [w for w in weights.values() if w.dim() <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """All that a training step touches. `weights` are the head's; nothing else ever changes."""
+
+    split: SplitModel
+    cut: str
+    weights: Mapping[str, torch.nn.Parameter]
+    optimizer: torch.optim.AdamW
+    scaler: torch.amp.GradScaler
+    device: torch.device
+    autocast: Callable[[], AbstractContextManager[object]]
+    folder: Path
+    settings: TrainingSettings
+    identity: Mapping[str, Any]
+
+
+def train(
+    trainer: Trainer,
+    source: Source,
+    data: Labelled,
+    evaluation: tuple[Source, Labelled] | None,
+    log: Callable[[Mapping[str, Any]], None],
+    progress: Bar,
+) -> runs.Progress:
+    """Train the head and leave its best weights in place; an interruption leaves a checkpoint to resume from."""
+    settings, model = trainer.settings, trainer.split.model
+    targets = torch.from_numpy(data.targets)
+    class_weights = task.balanced_weights(data.targets, len(data.names)) if settings.class_weights == "balanced" else None
+    class_weights = None if class_weights is None else class_weights.to(trainer.device)
+    batches_an_epoch = math.ceil(len(data) / settings.batch_size)
+    steps = settings.epochs * math.ceil(batches_an_epoch / settings.accumulation)
+    state = runs.load_progress(trainer.folder, trainer.weights, trainer.optimizer, trainer.identity)
+    _forget_after(trainer.folder / runs.LOG, state.step)
+    progress.update(state.step, total=steps)
+
+    with deferred_signals() as signals:
+        while state.epoch < settings.epochs and not _patience_lost(state, settings):
+            model.train()
+            batches = shuffled(source.lengths, settings.batch_size, settings.seed, state.epoch)
+            started = time.perf_counter()
+            for members, batch in prefetch(source.loaded(batches[state.batch :])):
+                group = _group_size(state.batch, len(batches), settings.accumulation)
+                with trainer.autocast():
+                    logits = logits_of(trainer.split, trainer.cut, to_device(batch, trainer.device))
+                loss = task.loss(logits, targets[members].to(trainer.device), class_weights)
+                trainer.scaler.scale(loss / group).backward()
+                state.batch += 1
+                if state.batch % settings.accumulation and state.batch < len(batches):
+                    continue
+
+                rate = learning_rate(state.step, steps, settings)
+                for group_of_weights in trainer.optimizer.param_groups:
+                    group_of_weights["lr"] = rate
+                norm = _clipped(trainer)
+                trainer.scaler.step(trainer.optimizer)
+                trainer.scaler.update()
+                trainer.optimizer.zero_grad(set_to_none=True)
+                state.step += 1
+                log(_step_record(state, float(loss.detach()), rate, norm, len(members)))
+                progress.update(1, note=f"epoch {state.epoch + 1}, loss {float(loss.detach()):.4f}")
+
+                if signals.asked:
+                    state.seconds += time.perf_counter() - started
+                    _save(trainer, state)
+                    raise Interrupted
+                if settings.eval_steps and evaluation and state.step % settings.eval_steps == 0:
+                    state.seconds += time.perf_counter() - started
+                    _evaluate_and_keep(trainer, evaluation, state, log)
+                    started = time.perf_counter()
+                    model.train()
+                if settings.save_steps and state.step % settings.save_steps == 0:
+                    state.seconds += time.perf_counter() - started
+                    _save(trainer, state)
+                    started = time.perf_counter()
+
+            state.seconds += time.perf_counter() - started
+            state.epoch_seconds.append(state.seconds)
+            state.seconds, state.batch = 0.0, 0
+            state.epoch += 1
+            if evaluation:
+                _evaluate_and_keep(trainer, evaluation, state, log)
+            _save(trainer, state)
+            signals.stop_here()
+    runs.load_best(trainer.folder, trainer.weights)
+    return state
+
+
+def evaluate(trainer: Trainer, source: Source) -> torch.Tensor:
+    """Logits (n, C) of all samples of a source, float32 on the CPU, in the samples' order."""
+    trainer.split.model.eval()
+    found: list[torch.Tensor] = []
+    places: list[torch.Tensor] = []
+    with torch.inference_mode():
+        for members, batch in prefetch(source.loaded(in_order(source.lengths, 2 * trainer.settings.batch_size))):
+            with trainer.autocast():
+                logits = logits_of(trainer.split, trainer.cut, to_device(batch, trainer.device))
+            found.append(logits.float().cpu())
+            places.append(torch.from_numpy(members))
+    order = torch.cat(places)
+    return torch.cat(found)[torch.argsort(order)]
+
+
+def _evaluate_and_keep(
+    trainer: Trainer,
+    evaluation: tuple[Source, Labelled],
+    state: runs.Progress,
+    log: Callable[[Mapping[str, Any]], None],
+) -> None:
+    source, data = evaluation
+    found = task.metrics(evaluate(trainer, source), torch.from_numpy(data.targets))
+    log({"step": state.step, "epoch": state.epoch, "evaluation": found})
+    if task.is_better(trainer.settings.metric, found, state.best):
+        state.best, state.stale_evaluations = found, 0
+        state.best_epoch = state.epoch + (1 if state.batch else 0)
+        runs.save_best(trainer.folder, trainer.weights)
+    else:
+        state.stale_evaluations += 1
+
+
+def _patience_lost(state: runs.Progress, settings: TrainingSettings) -> bool:
+    return 0 < settings.patience <= state.stale_evaluations
+
+
+def _group_size(batch: int, batches: int, accumulation: int) -> int:
+    """Batches that share the optimizer step of this one; the last step of an epoch may have fewer."""
+    first = batch - batch % accumulation
+    return min(accumulation, batches - first)
+
+
+def _clipped(trainer: Trainer) -> float:
+    trainer.scaler.unscale_(trainer.optimizer)
+    limit = trainer.settings.max_grad_norm or math.inf
+    norm = float(torch.nn.utils.clip_grad_norm_(trainer.weights.values(), limit))
+    if not trainer.scaler.is_enabled() and not math.isfinite(norm):
+        raise DataError(
+            f"the gradient's norm became {norm}; lower --learning-rate (now {trainer.settings.learning_rate:g}), "
+            "or train with --precision float32"
+        )
+    return norm
+
+
+def _save(trainer: Trainer, state: runs.Progress) -> None:
+    runs.save_progress(trainer.folder, state, trainer.weights, trainer.optimizer, trainer.identity)
+
+
+def _step_record(state: runs.Progress, loss: float, rate: float, norm: float, samples: int) -> dict[str, Any]:
+    return {
+        "step": state.step,
+        "epoch": state.epoch,
+        "loss": loss,
+        "learning_rate": rate,
+        "grad_norm": norm,
+        "samples": samples,
+    }
+
+
+def _forget_after(path: Path, step: int) -> None:
+    """Drop log lines of steps that a resumed run makes again."""
+    if not path.exists():
+        return
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if json.loads(line)["step"] <= step]
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")

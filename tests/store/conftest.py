@@ -1,0 +1,8 @@
+import pytest
+
+from .corpora import Corpus
+
+
+@pytest.fixture
+def corpus():
+    return Corpus()
