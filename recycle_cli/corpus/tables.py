@@ -1,4 +1,4 @@
-"""Records of tables with typed columns: Parquet, Arrow, a saved dataset, a dataset on the hub; all by `datasets`."""
+"""Records of tables with typed columns: Parquet, Arrow, a saved dataset, a dataset on the hub."""
 
 import glob
 import json
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
 
 from recycle_cli.corpus.records import Record
 from recycle_cli.errors import DataError
@@ -15,8 +15,16 @@ from recycle_cli.errors import DataError
 BATCH = 1000
 """Records turned into Python objects at once."""
 
-Open = Callable[[Sequence[str] | None], Any]
-"""Columns (None: all; those that are not there are left out) to a `Dataset` or an `IterableDataset`."""
+
+class Table(NamedTuple):
+    """An open table: the `datasets` features of its columns, and its rows as Arrow batches."""
+
+    features: Mapping[str, Any]
+    batches: Iterator[Any]
+
+
+Open = Callable[[Sequence[str] | None], Table]
+"""Columns (None: all; those that are not there are left out) to a table."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +38,7 @@ class Tables:
     def schema(self) -> Mapping[str, bool]:
         """The columns of the first table."""
         part, opened = next(iter(self.parts.items()))
-        features = _features(part, _guarded(part, opened, None))
+        features = _guarded(part, opened, None).features
         return {
             name: getattr(feature, "dtype", None) in ("string", "large_string") for name, feature in features.items()
         }
@@ -39,17 +47,17 @@ class Tables:
         """The records, the named columns alone. Raises DataError where a table cannot be read."""
         for part, opened in self.parts.items():
             table = _guarded(part, opened, list(columns))
-            names = {column: _class_names(feature) for column, feature in _features(part, table).items()}
-            if missing := [column for column in columns if column not in names]:
-                raise DataError(f"{part}: no column {missing[0]!r}; the columns are: {', '.join(names)}")
-            for number, values in enumerate(_rows(part, table, {column: names[column] for column in columns}), start=1):
+            if missing := [column for column in columns if column not in table.features]:
+                raise DataError(f"{part}: no column {missing[0]!r}; the columns are: {', '.join(table.features)}")
+            for number, values in enumerate(_rows(part, table, columns), start=1):
                 yield Record(part, number, dict(zip(columns, values, strict=True)))
 
 
-def _rows(part: str, table: Any, names: Mapping[str, Sequence[str] | None]) -> Iterator[tuple[Any, ...]]:
-    batches = iter(table.with_format("arrow").iter(batch_size=BATCH))
-    while (batch := _guarded(part, next, batches, None)) is not None:
-        yield from zip(*(_cells(batch[column].to_pylist(), names[column]) for column in names), strict=True)
+def _rows(part: str, table: Table, columns: Sequence[str]) -> Iterator[tuple[Any, ...]]:
+    names = [_class_names(table.features[column]) for column in columns]
+    while (batch := _guarded(part, next, table.batches, None)) is not None:
+        cells = (batch.column(column).to_pylist() for column in columns)
+        yield from zip(*map(_cells, cells, names), strict=True)
 
 
 def _cells(values: list[Any], names: Sequence[str] | None) -> list[Any]:
@@ -63,15 +71,6 @@ def _class_names(feature: Any) -> Sequence[str] | None:
     from datasets import ClassLabel
 
     return feature.names if isinstance(feature, ClassLabel) else None
-
-
-def _features(part: str, table: Any) -> Mapping[str, Any]:
-    from datasets import Features
-
-    if table.features is not None:
-        return dict(table.features)
-    first = _guarded(part, next, iter(table.with_format("arrow").iter(batch_size=1)), None)
-    return {} if first is None else dict(Features.from_arrow_schema(first.schema))
 
 
 def _guarded(part: str, function: Callable[..., Any], *arguments: Any) -> Any:
@@ -100,21 +99,22 @@ def _quiet() -> None:
 
 def parquet_files(name: str, files: Sequence[str]) -> Tables:
     """Parquet files; only the columns in use are read."""
-    total = sum(_guarded(file, _parquet_rows, file) for file in files)
+    from pyarrow.parquet import read_metadata
+
+    total = sum(_guarded(file, read_metadata, file).num_rows for file in files)
     return Tables(name, {file: partial(_parquet, file) for file in files}, total)
 
 
-def _parquet_rows(file: str) -> int:
-    from pyarrow.parquet import read_metadata
+def _parquet(file: str, columns: Sequence[str] | None) -> Table:
+    # By pyarrow: the threads that `datasets` starts to stream Parquet can abort the process as it exits
+    # (apache/arrow#45214, huggingface/datasets#7566).
+    from datasets import Features
+    from pyarrow.parquet import ParquetFile
 
-    return read_metadata(file).num_rows
-
-
-def _parquet(file: str, columns: Sequence[str] | None) -> Any:
-    from pyarrow.parquet import read_schema
-
-    there = [name for name in read_schema(file).names if columns is None or name in columns]
-    return _streamed("parquet", file, columns=there or None, batch_size=BATCH)
+    opened = ParquetFile(file, memory_map=True)
+    features = Features.from_arrow_schema(opened.schema_arrow)
+    kept = [name for name in features if columns is None or name in columns]
+    return Table(features, opened.iter_batches(BATCH, columns=kept, use_threads=False))
 
 
 def arrow_files(name: str, files: Sequence[str]) -> Tables:
@@ -122,23 +122,29 @@ def arrow_files(name: str, files: Sequence[str]) -> Tables:
     return Tables(name, {file: partial(_arrow, file) for file in files})
 
 
-def _arrow(file: str, columns: Sequence[str] | None) -> Any:
-    return _select(_streamed("arrow", file), columns)
-
-
-def _streamed(kind: str, file: str, **options: Any) -> Any:
+def _arrow(file: str, columns: Sequence[str] | None) -> Table:
     from datasets import load_dataset
 
     _quiet()
     name = glob.escape(str(Path(file).resolve()))
     # Streaming writes nothing but a lock, which would otherwise end up in the user's home.
     with TemporaryDirectory(prefix="recycle-") as scratch:
-        return load_dataset(kind, data_files=[name], split="train", streaming=True, cache_dir=scratch, **options)
+        return _table(
+            load_dataset("arrow", data_files=[name], split="train", streaming=True, cache_dir=scratch), columns
+        )
 
 
-def _select(table: Any, columns: Sequence[str] | None) -> Any:
-    there = table.column_names
-    return table if columns is None or there is None else table.select_columns([c for c in columns if c in there])
+def _table(dataset: Any, columns: Sequence[str] | None) -> Table:
+    """A table of a `Dataset` or an `IterableDataset`; the features of one that declares none are those of its rows."""
+    from datasets import Features
+
+    features = dataset.features
+    if features is None:
+        first = next(iter(dataset.with_format("arrow").iter(batch_size=1)), None)
+        features = {} if first is None else Features.from_arrow_schema(first.schema)
+    if columns is not None:
+        dataset = dataset.select_columns([column for column in columns if column in features])
+    return Table(features, iter(dataset.with_format("arrow").iter(batch_size=BATCH)))
 
 
 def saved_folder(folder: str) -> Tables:
@@ -150,16 +156,16 @@ def saved_folder(folder: str) -> Tables:
         raise DataError(
             f"{folder}: is no saved dataset; to read a folder's files give '{Path(folder, '*.csv')}' or such"
         )
-    opened = partial(_saved, folder)
-    return Tables(folder, {folder: opened}, len(_guarded(folder, opened, None)))
+    saved = _guarded(folder, _load_saved, folder)
+    return Tables(folder, {folder: partial(_table, saved)}, len(saved))
 
 
-def _saved(folder: str, columns: Sequence[str] | None) -> Any:
+def _load_saved(folder: str) -> Any:
     from datasets import load_from_disk
 
     _quiet()
     try:
-        return _select(load_from_disk(folder), columns)
+        return load_from_disk(folder)
     except IndexError as error:  # what it makes of no rows at all
         raise DataError(f"{folder}: is empty, expected at least one record") from error
 
@@ -176,7 +182,7 @@ def hub_dataset(source: str) -> Tables:
         raise DataError(
             f"{source}: which split? There are: {', '.join(splits)}; name one, as in hub:{name}:{next(iter(splits))}"
         )
-    return Tables(source, {source: partial(_select, splits[split])})
+    return Tables(source, {source: partial(_table, splits[split])})
 
 
 def _hub_splits(name: str, first: str | None = None, second: str | None = None) -> tuple[Mapping[str, Any], str | None]:
