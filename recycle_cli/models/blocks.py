@@ -23,9 +23,10 @@ class Extra:
 
 @dataclass(frozen=True)
 class Block:
-    """One block and the form of its output: `extras` is None where it returns the rows bare."""
+    """One block and the form of its output: `extras` is None where it returns the rows bare, `width` values each."""
 
     module: nn.Module
+    width: int
     extras: tuple[Extra, ...] | None
 
 
@@ -96,7 +97,9 @@ def _watch(watched: _Watched) -> list[Any]:
 
 def _the_chain(model: nn.Module, lists: Sequence[_Watched], tokens: tuple[int, ...]) -> list[_Call]:
     name = type(model).__name__
-    rows = [watched for watched in lists if watched.calls and all(_carries_rows(call, tokens) for call in watched.calls)]
+    rows = [
+        watched for watched in lists if watched.calls and all(_carries_rows(call, tokens) for call in watched.calls)
+    ]
     outer = [one for one in rows if not any(one.name.startswith(f"{other.name}.") for other in rows)]
     if not outer:
         raise ModelError(f"{name} cannot be cut: no list of blocks hands on rows of shape (samples, tokens, width)")
@@ -123,9 +126,10 @@ def _carries_rows(call: _Call, tokens: tuple[int, ...]) -> bool:
 
 
 def _block(call: _Call, later: Sequence[_Call]) -> Block:
+    width = int(first(call.output).shape[-1])
     if not isinstance(call.output, tuple | list):
-        return Block(call.module, None)
-    return Block(call.module, tuple(_extra(value, call.arguments, later) for value in call.output[1:]))
+        return Block(call.module, width, None)
+    return Block(call.module, width, tuple(_extra(value, call.arguments, later) for value in call.output[1:]))
 
 
 def _extra(value: Any, arguments: Arguments, later: Sequence[_Call]) -> Extra:

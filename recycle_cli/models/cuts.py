@@ -12,8 +12,8 @@ _SHARE = re.compile(r"(\d+(?:\.\d+)?)%")
 def resolve_cut(cut: str, n_blocks: int) -> str:
     """The canonical name of a cut, a block count as text: `50%` of 6 blocks is `3`, `100%` is `6`, `0` is `0`.
 
-    A share rounds to the nearest block, halves up; above 0% it is at least one block. Raises UsageError for a cut out of
-    range or of another form, and for `pooled`, which a model with its pooling in the head does not have.
+    A share rounds to the nearest block, halves up; above 0% it is at least one block. Raises UsageError for a cut
+    out of range or of another form, and for `pooled`, which a model with its pooling in the head does not have.
     """
     text = cut.strip().lower()
     if text.isdecimal() and int(text) <= n_blocks:

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, nn
 
 
-def parameters_behind(compute: Callable[[], Tensor], model: nn.Module) -> set[int]:
+def parameters_behind(compute: Callable[[], Tensor], model: nn.Module) -> frozenset[int]:
     """`id` of each of the model's parameters that the result depends on, whether it is frozen or not.
 
     Sees a weight that is used without its module being called, as the relative embeddings of DeBERTa are.
     """
     with _all_trainable(model), torch.enable_grad():
         result = compute()
-    return {id(leaf) for leaf in _leaves(result)}
+    return frozenset(id(leaf) for leaf in _leaves(result))
 
 
 def _leaves(result: Tensor) -> Iterator[Tensor]:

@@ -30,7 +30,9 @@ class Engine:
         """Logits (B, labels) of the whole model, in the mode it is in."""
         batch = inputs_of(batch, self.model)
         with self.lock:
-            return self._each_length(batch["attention_mask"].sum(1), lambda rows, end: self._output(_part(batch, rows, end)))
+            return self._each_length(
+                batch["attention_mask"].sum(1), lambda rows, end: self._output(_part(batch, rows, end))
+            )
 
     def trunk(self, batch: Mapping[str, Tensor], cuts: Sequence[int]) -> dict[int, Tensor]:
         """Rows (B, L, width) at each cut >= 1, without gradient, in eval whatever the model's mode."""
@@ -42,7 +44,7 @@ class Engine:
 
     def rows(self, batch: Mapping[str, Tensor], cuts: Sequence[int]) -> dict[int, Tensor]:
         """Rows at each cut as `trunk` gives them, in the caller's gradient mode and with all lengths together."""
-        return run_trunk(self.model, self.blocks, self._options(batch), cuts)
+        return run_trunk(self.model, self.blocks, self.options(batch), cuts)
 
     def head(self, rows: Tensor, lengths: Tensor, cut: int) -> Tensor:
         """Logits (B, labels) from the rows at a cut >= 1 and the tokens of each sample, in the mode the model is in."""
@@ -53,14 +55,14 @@ class Engine:
 
     def _head(self, rows: Tensor, lengths: Tensor, cut: int) -> Tensor:
         batch = self.inputs.stand_in(mask_of(lengths, rows.shape[1]))
-        logits: Tensor = run_head(self.model, self.blocks, self._options(batch), cut, rows)[0]
+        logits: Tensor = run_head(self.model, self.blocks, self.options(batch), cut, rows)[0]
         return logits
 
     def _output(self, batch: Mapping[str, Tensor]) -> Tensor:
-        logits: Tensor = self.model(**self._options(batch))[0]
+        logits: Tensor = self.model(**self.options(batch))[0]
         return logits
 
-    def _options(self, batch: Mapping[str, Tensor]) -> dict[str, Any]:
+    def options(self, batch: Mapping[str, Tensor]) -> dict[str, Any]:
         # A cache of keys and values is of no use to one pass, and counts on every block having run.
         return {**batch, "use_cache": False} if "use_cache" in forward_names(self.model) else dict(batch)
 
@@ -73,7 +75,10 @@ class Engine:
         return torch.cat([compute(some, length) for some, length in groups])[order]
 
     def _rows_apart(self, batch: Mapping[str, Tensor], cuts: Sequence[int]) -> dict[int, Tensor]:
-        parts = [(some, end, self.rows(_part(batch, some, end), cuts)) for some, end in _by_length(batch["attention_mask"].sum(1))]
+        parts = [
+            (some, end, self.rows(_part(batch, some, end), cuts))
+            for some, end in _by_length(batch["attention_mask"].sum(1))
+        ]
         shape = batch["input_ids"].shape
         whole = {cut: rows.new_zeros((*shape, rows.shape[-1])) for cut, rows in parts[0][2].items()}
         for some, end, rows in parts:

@@ -1,6 +1,6 @@
 """Which tensors belong to the trunk of a cut, which may train, and how the trunk is kept frozen."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from types import MethodType
 from typing import Any
@@ -60,9 +60,14 @@ class Ownership:
         return any(id(one) in self.head for one in module.parameters(recurse=False))
 
 
-def block_parameters(blocks: Sequence[Block]) -> frozenset[int]:
-    """`id` of each parameter of the blocks, used in every pass or not (experts may rest)."""
-    return frozenset(id(one) for block in blocks for one in block.module.parameters())
+def parameters_in(modules: Iterable[nn.Module]) -> frozenset[int]:
+    """`id` of each parameter of the modules, used in every pass or not (experts may rest)."""
+    return frozenset(id(one) for module in modules for one in module.parameters())
+
+
+def parameters_of_blocks(blocks: Sequence[Block]) -> frozenset[int]:
+    """`id` of each parameter of the blocks."""
+    return parameters_in(block.module for block in blocks)
 
 
 def _persistent_buffers(prefix: str, module: nn.Module) -> Iterator[tuple[str, Tensor]]:

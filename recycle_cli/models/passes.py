@@ -100,7 +100,7 @@ def _passing(block: Block, rows: Tensor | None) -> Iterator[None]:
 
 
 def _extras(block: Block, forward: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[Any]:
-    """What the block returns beside its rows. T5's first block makes the position bias of all: only running it tells."""
+    """What the block returns beside its rows. T5's first block makes the position bias of all: it has to run."""
     assert block.extras is not None
     computed = None
     if any(extra.computed for extra in block.extras):

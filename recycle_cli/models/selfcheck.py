@@ -1,6 +1,6 @@
 """Prove on the model at hand that head after trunk is the whole model, so that no architecture is silently wrong."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -24,7 +24,16 @@ TOLERANCE = 2e-5
 PADDING_TOLERANCE = 1e-3
 """The same between a text alone and a text padded, which other kernels compute; a real influence is far larger."""
 
-CANNOT_RUN = (RuntimeError, ValueError, TypeError, IndexError, KeyError, AttributeError, NotImplementedError, AssertionError)
+CANNOT_RUN = (
+    RuntimeError,
+    ValueError,
+    TypeError,
+    IndexError,
+    KeyError,
+    AttributeError,
+    NotImplementedError,
+    AssertionError,
+)
 """What a model raises that wants other inputs than token ids and their mask."""
 
 
@@ -35,7 +44,10 @@ def check_batch(model: Any, inputs: TextInputs) -> Batch:
     ordinary = [number for number in range(min(text_config(model).vocab_size, 1000)) if number not in special]
     picks = torch.randint(len(ordinary), (len(LENGTHS), longest), generator=torch.Generator().manual_seed(0))
     mask = mask_of(torch.tensor(LENGTHS), longest)
-    batch = {"input_ids": torch.where(mask.bool(), torch.tensor(ordinary)[picks], inputs.pad_id), "attention_mask": mask}
+    batch = {
+        "input_ids": torch.where(mask.bool(), torch.tensor(ordinary)[picks], inputs.pad_id),
+        "attention_mask": mask,
+    }
     if "token_type_ids" in inputs.names and (getattr(text_config(model), "type_vocab_size", 0) or 0) > 1:
         second = torch.arange(longest) >= torch.tensor(LENGTHS)[:, None] / 2
         batch["token_type_ids"] = (second & mask.bool()).long()
@@ -79,19 +91,24 @@ def padding_leaks(engine: Engine, batch: Batch) -> bool:
 
 def _check_cut(engine: Engine, batch: Batch, cut: int) -> None:
     mask = batch["attention_mask"]
-    rows = engine.trunk(batch, [cut])[cut].clone() * mask[..., None]
-    with _last_rows(engine.blocks) as seen:
-        whole = engine.full(batch)
-        expected = [*seen, whole]
-        seen.clear()
-        halves = [*seen, engine.head(rows, mask.sum(1), cut)]
-        halves = [*seen, halves[-1]]
-    for one, other in zip(expected, halves, strict=True):
+    rows = engine.trunk(batch, [cut])[cut].clone().masked_fill(~mask.bool()[..., None], 0)
+    whole = _outputs(engine, mask, lambda: engine.full(batch))
+    halves = _outputs(engine, mask, lambda: engine.head(rows, mask.sum(1), cut))
+    for one, other in zip(whole, halves, strict=True):
         if not _close(one, other, TOLERANCE):
             raise ModelError(
                 f"{type(engine.model).__name__} cannot be cut at {cut}: its blocks take more from the first {cut} than "
                 f"their rows (head after trunk differs from the whole by {_difference(one, other):.1e}); use cut 0"
             )
+
+
+def _outputs(engine: Engine, mask: Tensor, compute: Callable[[], Tensor]) -> list[Tensor]:
+    """The last block's rows at real tokens, and the logits."""
+    with _last_rows(engine.blocks) as seen:
+        logits = compute()
+    if engine.apart:
+        return [*(rows.flatten(0, 1) for rows in seen), logits]
+    return [*(rows[:, : mask.shape[1]][mask.bool()] for rows in seen), logits]
 
 
 def _final_pad_matters(engine: Engine, batch: Batch, cut: int) -> bool:
@@ -100,7 +117,9 @@ def _final_pad_matters(engine: Engine, batch: Batch, cut: int) -> bool:
     ids = batch["input_ids"].clone()
     ids[torch.arange(len(ids)), lengths - 1] = engine.inputs.pad_id
     ending: Mapping[str, Tensor] = {**batch, "input_ids": ids}
-    return not _close(engine.full(ending), engine.head(engine.trunk(ending, [cut])[cut].clone(), lengths, cut), TOLERANCE)
+    return not _close(
+        engine.full(ending), engine.head(engine.trunk(ending, [cut])[cut].clone(), lengths, cut), TOLERANCE
+    )
 
 
 @contextmanager

@@ -15,7 +15,6 @@ import torch
 import transformers
 from huggingface_hub.constants import ENDPOINT
 from safetensors import SafetensorError
-from torch import nn
 
 from recycle_cli.errors import ModelError, UsageError
 
@@ -34,7 +33,7 @@ class Loaded:
     """A model with its task layer and its tokenizer, as loaded. `missing`: parameters the checkpoint does not have."""
 
     name: str
-    model: nn.Module
+    model: Any
     tokenizer: Any
     missing: frozenset[str] = frozenset()
 

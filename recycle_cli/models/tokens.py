@@ -85,11 +85,13 @@ class TextInputs:
 
 
 def text_inputs(loaded: Loaded, forward_names: Sequence[str], max_length: int) -> TextInputs:
-    """How `loaded` takes text. Gives the model a padding token where it has none, the tokenizer's or its end of text."""
+    """How `loaded` takes text. A model without a padding token is given one, the end of text if need be."""
     limit = longest_text(loaded.model)
     least = loaded.tokenizer.num_special_tokens_to_add(pair=True) + 2
     if limit is not None and max_length > limit:
-        raise UsageError(f"max length {max_length}: {loaded.name} has places for {limit} tokens; use --max-length {limit}")
+        raise UsageError(
+            f"max length {max_length}: {loaded.name} has places for {limit} tokens; use --max-length {limit}"
+        )
     if max_length < least:
         raise UsageError(f"max length {max_length}: expected at least {least}, the special tokens and one of each text")
     names = ("input_ids", *(name for name in ("token_type_ids",) if name in forward_names))

@@ -1,0 +1,19 @@
+"""Pretrained models as a trunk, which is frozen and run once, and a head, which trains from the trunk's rows."""
+
+from recycle_cli.models.cuts import resolve_cut
+from recycle_cli.models.sources import Loaded, load
+from recycle_cli.models.split_model import Batch, Prepared, SplitModel, lengths_of
+from recycle_cli.models.text import split
+from recycle_cli.models.tokens import default_max_length
+
+__all__ = [
+    "Batch",
+    "Loaded",
+    "Prepared",
+    "SplitModel",
+    "default_max_length",
+    "lengths_of",
+    "load",
+    "resolve_cut",
+    "split",
+]
