@@ -1,6 +1,6 @@
 """`recycle` and `python -m recycle_cli`."""
 
-from recycle_cli.cli.app import main
+from recycle_cli.cli.main import main
 
 if __name__ == "__main__":
     main()

@@ -10,7 +10,8 @@ from safetensors import SafetensorError
 
 from recycle_cli import __version__, runs
 from recycle_cli.errors import StorageError
-from recycle_cli.models import SplitModel
+from recycle_cli.models import Loaded
+from recycle_cli.models.sources import quiet
 from recycle_cli.reports import human
 
 CARD = """---
@@ -40,13 +41,12 @@ def versions() -> dict[str, str]:
     return {"recycle": __version__, "python": platform.python_version(), **found}
 
 
-def save_run(folder: Path, split: SplitModel, about: Mapping[str, Any]) -> None:
+def save_run(folder: Path, loaded: Loaded, about: Mapping[str, Any]) -> None:
     """Write the checkpoint into the RUN and mark it finished. Raises StorageError where the disk does not take it."""
-    model = split.model
-    for parameter in model.parameters():
-        parameter.requires_grad_(True)
     try:
-        split.save(folder)
+        with quiet():
+            loaded.model.save_pretrained(folder)
+            loaded.tokenizer.save_pretrained(folder)
         (folder / "README.md").write_text(_card(about), encoding="utf-8")
         runs.finish(folder, {**about, "versions": versions()})
     except (OSError, SafetensorError) as error:

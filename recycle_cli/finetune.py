@@ -19,7 +19,7 @@ from recycle_cli.errors import MismatchError, UsageError
 from recycle_cli.inputs import RawInputs, Source
 from recycle_cli.intake import Intake
 from recycle_cli.labelled import Labelled, read_labelled
-from recycle_cli.models import SplitModel, load, split
+from recycle_cli.models import Loaded, SplitModel, default_max_length, load, resolve_cut, split
 from recycle_cli.parity import check_parity
 from recycle_cli.reports import bar
 from recycle_cli.settings import CorpusSettings, ModelSettings, TrainingSettings
@@ -70,7 +70,7 @@ def finetune(job: Job, model: ModelSettings, settings: TrainingSettings) -> Fine
     data = read_labelled(corpus, keep=store is None)
     evaluation = _read_evaluation(job, data, keep=store is None)
 
-    model, halves, cut = _split_for(job, model, store, data.names, settings.seed)
+    model, loaded, halves, cut = _split_for(job, model, store, data.names, settings.seed)
     device = device_of(model.device)
     halves.model.to(device)
     if store is not None:
@@ -88,7 +88,9 @@ def finetune(job: Job, model: ModelSettings, settings: TrainingSettings) -> Fine
     tested = None if evaluation is None else (_source(store, halves, cut, evaluation), evaluation)
     with _logger(folder, tensorboard=job.tensorboard) as log, bar("finetune") as progress:
         state = train(trainer, source, data, tested, log, progress)
-    return _conclude(trainer, job, model, store, data, source, tested, state)
+    report = _report(trainer, job, store, data, state)
+    save_run(folder, loaded, _about(trainer, model, store, data, report))
+    return report
 
 
 def _read_evaluation(job: Job, data: Labelled, *, keep: bool) -> Labelled | None:
@@ -99,7 +101,7 @@ def _read_evaluation(job: Job, data: Labelled, *, keep: bool) -> Labelled | None
 
 def _split_for(
     job: Job, model: ModelSettings, store: Store | None, names: list[str], seed: int
-) -> tuple[ModelSettings, SplitModel, str]:
+) -> tuple[ModelSettings, Loaded, SplitModel, str]:
     """The model in two halves: cut as the store was made, or as asked for where there is no store."""
     if store is None:
         if job.cut is None:
@@ -114,15 +116,15 @@ def _split_for(
     loaded = load(
         model.name, labels=names, revision=model.revision, trust_remote_code=model.trust_remote_code, seed=seed
     )
-    halves = split(loaded, cuts, model=model, dtype=dtype)
+    halves = split(loaded, cuts, max_length=model.max_length or default_max_length(loaded), dtype=dtype)
     if store is not None:
         expect(store, halves.recipe)
-    return model, halves, _chosen_cut(job, halves, store)
+    return model, loaded, halves, _chosen_cut(job, halves, store)
 
 
 def _chosen_cut(job: Job, halves: SplitModel, store: Store | None) -> str:
     if job.cut is not None:
-        cut = halves.resolve(job.cut)
+        cut = resolve_cut(job.cut, halves.blocks)
         if cut not in halves.cuts:
             held = ", ".join(halves.cuts)
             raise MismatchError(f"{job.store} holds the cut {held}, not {cut}; name that, or precompute a store at {cut}")
@@ -200,26 +202,14 @@ def _board(folder: Path) -> Any:
     return SummaryWriter(str(folder / "tensorboard"))
 
 
-def _conclude(
-    trainer: Trainer,
-    job: Job,
-    model: ModelSettings,
-    store: Store | None,
-    data: Labelled,
-    source: Source,
-    tested: tuple[Source, Labelled] | None,
-    state: runs.Progress,
-) -> Finetuned:
-    """Save the RUN with the figures of its best weights."""
-    found = state.best
-    if found is None:
-        found = {"train_loss": _last_loss(trainer.folder)}
+def _report(trainer: Trainer, job: Job, store: Store | None, data: Labelled, state: runs.Progress) -> Finetuned:
+    """The figures of a finished training; without evaluation the last training loss stands for the metrics."""
     seconds = sum(state.epoch_seconds)
-    report = Finetuned(
+    return Finetuned(
         train_seconds=seconds,
         epoch_seconds=state.epoch_seconds,
         samples_per_second=len(data) * len(state.epoch_seconds) / seconds,
-        metrics=found,
+        metrics=state.best or {"train_loss": _last_loss(trainer.folder)},
         best_epoch=state.best_epoch or len(state.epoch_seconds),
         output=job.output,
         store_hit_share=1.0 if store is not None else 0.0,
@@ -227,7 +217,13 @@ def _conclude(
         cut=trainer.cut,
         classes=data.names,
     )
-    about = {
+
+
+def _about(
+    trainer: Trainer, model: ModelSettings, store: Store | None, data: Labelled, report: Finetuned
+) -> dict[str, Any]:
+    """What `recycle.json` keeps: enough to predict with the RUN, and to tell how it was made."""
+    return {
         "task": "text-classification",
         "model": model.name,
         "revision": model.revision,
@@ -240,8 +236,6 @@ def _conclude(
         "settings": trainer.identity,
         "report": asdict(report),
     }
-    save_run(trainer.folder, trainer.split, about)
-    return report
 
 
 def _last_loss(folder: Path) -> float:

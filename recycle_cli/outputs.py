@@ -3,7 +3,7 @@
 import csv
 import json
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,8 @@ def open_output(path: str, names: Sequence[str]) -> Iterator[Write]:
     except OSError as error:
         raise StorageError(f"{path} cannot be written ({error.strerror or error})") from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
 
 
 def _records(samples: Sequence[Sample], predictions: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

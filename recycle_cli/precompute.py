@@ -3,7 +3,6 @@
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,10 +11,10 @@ from recycle_cli import __version__
 from recycle_cli.background import background, prefetch
 from recycle_cli.devices import autocast, device_of, to_device
 from recycle_cli.intake import Intake
-from recycle_cli.keys import Bytes16, Sample
-from recycle_cli.models import SplitModel, load, split
-from recycle_cli.pipeline import TrunkBatch, Window, check_lengths, rows_of, trunk_batches, windows
-from recycle_cli.reports import Bar, bar, say
+from recycle_cli.keys import KEY_BYTES, Bytes16, Sample
+from recycle_cli.models import SplitModel, default_max_length, load, split
+from recycle_cli.pipeline import Indices, TrunkBatch, Window, check_lengths, rows_of, trunk_batches, windows
+from recycle_cli.reports import Bar, bar
 from recycle_cli.settings import CorpusSettings, ModelSettings, PrecomputeSettings
 from recycle_cli.store import SegmentWriter, Store
 
@@ -71,8 +70,9 @@ def precompute(
 ) -> Precomputed:
     """Fill a store with what it lacks of the corpus; what it holds is not computed again."""
     samples = Intake(corpus)
-    loaded = load(model.name, revision=model.revision, trust_remote_code=model.trust_remote_code)
-    halves = split(loaded, settings.cuts, model=model, dtype=settings.dtype)
+    loaded = load(model.name, labels=None, revision=model.revision, trust_remote_code=model.trust_remote_code)
+    max_length = model.max_length or default_max_length(loaded)
+    halves = split(loaded, settings.cuts, max_length=max_length, dtype=settings.dtype)
     store = Store.create_or_open(store_path, halves.recipe, provenance_of(model))
     halves.model.to(device_of(model.device))
     tally = Tally()
@@ -108,7 +108,7 @@ def fill(
             writer.append(keyed.keys, keyed.digests, keyed.batch.lengths, rows)
 
         with background(write) as hand_over:
-            for keyed in prefetch(missing(samples, store, halves, settings, tally)):
+            for keyed in prefetch(missing(samples, store, halves, settings, tally, progress)):
                 started = time.perf_counter()
                 with autocast(device, model.precision):
                     activations = halves.trunk(to_device(keyed.batch.inputs, device))
@@ -122,7 +122,12 @@ def fill(
 
 
 def missing(
-    samples: Iterable[Sample], store: Store, halves: SplitModel, settings: PrecomputeSettings, tally: Tally
+    samples: Iterable[Sample],
+    store: Store,
+    halves: SplitModel,
+    settings: PrecomputeSettings,
+    tally: Tally,
+    progress: Bar,
 ) -> Iterator[Keyed]:
     """Trunk batches of the samples that neither the store nor an earlier batch of this run holds."""
     seen: set[bytes] = set()
@@ -130,6 +135,7 @@ def missing(
         tally.samples += len(window.samples)
         fresh = _first_seen(window, seen)
         tally.new += len(fresh)
+        progress.update(len(window.samples) - len(fresh))
         for batch in trunk_batches([window.samples[i] for i in fresh], halves, settings.batch_tokens):
             places = fresh[batch.members]
             yield Keyed(batch, window.keys[places], window.digests[places])
@@ -137,22 +143,23 @@ def missing(
             _forget_sealed(seen, store)
 
 
-def _first_seen(window: Window, seen: set[bytes]) -> np.ndarray[Any, np.dtype[np.int64]]:
+def _first_seen(window: Window, seen: set[bytes]) -> Indices:
     """Places of the samples that are absent from the store, each content once over the whole run."""
     fresh = []
     for place in np.flatnonzero(window.positions < 0).tolist():
-        key = window.keys[place].tobytes()
-        if key not in seen:
-            seen.add(key)
+        content = window.keys[place].tobytes() + window.digests[place].tobytes()
+        if content not in seen:
+            seen.add(content)
             fresh.append(place)
     return np.array(fresh, dtype=np.int64)
 
 
 def _forget_sealed(seen: set[bytes], store: Store) -> None:
-    """Drop the keys that the store has sealed meanwhile, so that memory does not grow with the corpus."""
+    """Drop what the store has sealed meanwhile, so that memory does not grow with the corpus."""
     store.refresh()
-    keys = np.frombuffer(b"".join(seen), dtype=np.uint8).reshape(-1, 16)
-    seen.intersection_update(key.tobytes() for key in keys[store.lookup(keys) < 0])
+    contents = np.frombuffer(b"".join(seen), dtype=np.uint8).reshape(-1, 2 * KEY_BYTES)
+    absent = store.lookup(contents[:, :KEY_BYTES], contents[:, KEY_BYTES:]) < 0
+    seen.intersection_update(content.tobytes() for content in contents[absent])
 
 
 def _note(tally: Tally, writer: SegmentWriter) -> str:
@@ -179,8 +186,3 @@ def report(store: Store, tally: Tally, writer: SegmentWriter, failed: int) -> Pr
         cuts=list(store.recipe.cuts),
         dtype=store.recipe.dtype,
     )
-
-
-def say_sealed(writer: SegmentWriter) -> None:
-    """Tell what an interruption left: nothing that was sealed is lost."""
-    say(f"interrupted: {writer.samples:,} new samples are sealed; the same command goes on from there")

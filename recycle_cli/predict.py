@@ -76,7 +76,7 @@ class Predictor:
         self.settings, self.precision = settings, model.precision
         self.device = device_of(model.device)
         self.store = None if store is None else _store_for(store, self.cut, settings)
-        loaded = load(run, trust_remote_code=model.trust_remote_code)
+        loaded = load(run, labels=None, trust_remote_code=model.trust_remote_code)
         dtype = "float32" if self.store is None else self.store.recipe.dtype
         self.split: SplitModel = split(loaded, (self.cut,), max_length=about["max_length"], dtype=dtype)
         if self.store is not None:

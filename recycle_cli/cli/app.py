@@ -1,16 +1,10 @@
-"""The `recycle` command and its error boundary."""
+"""The `recycle` command itself; `commands` hangs the verbs on it."""
 
-import errno
-import json
-import sys
 from typing import Annotated
 
 import typer
 
 from recycle_cli import __version__
-from recycle_cli.errors import Interrupted, RecycleError
-from recycle_cli.reports import say
-from recycle_cli.signals import raise_on_signals
 
 app = typer.Typer(
     name="recycle",
@@ -20,14 +14,6 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-_DISK = {
-    errno.ENOSPC: "no space is left on the disk; free some and run the same command again",
-    errno.EDQUOT: "the disk quota is used up; free some and run the same command again",
-    errno.EROFS: "the disk is read-only; choose another place",
-    errno.EACCES: "permission is denied; choose another place or change the permissions",
-}
-
 
 def _version(asked: bool) -> None:
     if asked:
@@ -40,28 +26,3 @@ def recycle(
     version: Annotated[bool, typer.Option("--version", help="Show the version.", callback=_version, is_eager=True)] = False,
 ) -> None:
     """Run the frozen half of a pretrained network once; train, predict and serve from its stored activations."""
-
-
-def main() -> None:
-    """Run the command line; an expected failure becomes one line on stderr and its exit code."""
-    from recycle_cli.cli import commands  # noqa: F401 - registers the commands
-
-    raise_on_signals()
-    try:
-        app()
-    except RecycleError as error:
-        _fail(str(error), type(error).__name__, error.exit_code)
-    except Interrupted as stop:
-        _fail("interrupted; nothing that was finished is lost", "Interrupted", stop.exit_code)
-    except OSError as error:
-        if error.errno not in _DISK:
-            raise
-        where = f"{error.filename}: " if error.filename else ""
-        _fail(f"{where}{_DISK[error.errno]}", "StorageError", 4)
-
-
-def _fail(message: str, kind: str, code: int) -> None:
-    say(f"recycle: {message}")
-    if "--json" in sys.argv:
-        print(json.dumps({"error": {"kind": kind, "message": message, "exit_code": code}}), flush=True)
-    sys.exit(code)

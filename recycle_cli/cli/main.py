@@ -1,0 +1,40 @@
+"""The error boundary: what a user can cause becomes one line on stderr and an exit code."""
+
+import errno
+import json
+import sys
+
+from recycle_cli.cli.commands import app
+from recycle_cli.errors import Interrupted, RecycleError
+from recycle_cli.reports import say
+from recycle_cli.signals import raise_on_signals
+
+_DISK = {
+    errno.ENOSPC: "no space is left on the disk; free some and run the same command again",
+    errno.EDQUOT: "the disk quota is used up; free some and run the same command again",
+    errno.EROFS: "the disk is read-only; choose another place",
+    errno.EACCES: "permission is denied; choose another place or change the permissions",
+}
+
+
+def main() -> None:
+    """Run the command line; an expected failure becomes one line on stderr and its exit code."""
+    raise_on_signals()
+    try:
+        app()
+    except RecycleError as error:
+        _fail(str(error), type(error).__name__, error.exit_code)
+    except Interrupted as stop:
+        _fail("interrupted; nothing that was finished is lost", "Interrupted", stop.exit_code)
+    except OSError as error:
+        if error.errno not in _DISK:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        _fail(f"{where}{_DISK[error.errno]}", "StorageError", 4)
+
+
+def _fail(message: str, kind: str, code: int) -> None:
+    say(f"recycle: {message}")
+    if "--json" in sys.argv:
+        print(json.dumps({"error": {"kind": kind, "message": message, "exit_code": code}}), flush=True)
+    sys.exit(code)
