@@ -12,11 +12,14 @@ from recycle_cli.reports import bar, say
 from recycle_cli.settings import CorpusSettings, ModelSettings, PrecomputeSettings
 from recycle_cli.store import Store
 
+
 def expect(store: Store, recipe: Recipe, cut: str | None = None) -> None:
-    """Raise MismatchError, naming the field, where the store was made with another recipe; `cut` compares that alone."""
+    """Raise MismatchError, naming the field, where the store has another recipe; `cut` compares that cut alone."""
     held = store.recipe if cut is None else store.recipe.at(cut)
     if difference := held.difference(recipe):
-        raise MismatchError(f"{store.path}: made with another recipe ({difference}); use what it was made with, or another store")
+        raise MismatchError(
+            f"{store.path}: made with another recipe ({difference}); use what it was made with, or another store"
+        )
 
 
 ON_MISSING = ("fail", "compute", "skip")
@@ -48,9 +51,8 @@ def covered(
 
 def _compute(corpus: CorpusSettings, store: Store, halves: SplitModel, model: ModelSettings) -> None:
     samples = Intake(corpus)
-    filling = PrecomputeSettings(dtype=store.recipe.dtype)
     with bar("precompute", samples.total) as progress:
-        fill(store, samples, halves, model, filling, Tally(), progress)
+        fill(store, samples, halves, model, PrecomputeSettings(), Tally(), progress)
 
 
 def _message(absent: int, total: int, corpus: CorpusSettings, store: Store, model: ModelSettings) -> str:
@@ -59,4 +61,7 @@ def _message(absent: int, total: int, corpus: CorpusSettings, store: Store, mode
         f"recycle precompute {' '.join(corpus.source)} {store.path} --model {model.name}{cuts} "
         f"--max-length {store.recipe.max_length} --dtype {store.recipe.dtype}"
     )
-    return f"{store.path} lacks {absent:,} of {total:,} samples; fill it with `{command}`, or use --on-missing compute|skip"
+    return (
+        f"{store.path} lacks {absent:,} of {total:,} samples; fill it with `{command}`, "
+        "or use --on-missing compute|skip"
+    )

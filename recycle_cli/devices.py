@@ -18,7 +18,9 @@ def device_of(name: str) -> torch.device:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise UsageError(f"--device {name} cannot be used ({reason}); take cpu, or auto for the best there is") from error
+        raise UsageError(
+            f"--device {name} cannot be used ({reason}); take cpu, or auto for the best there is"
+        ) from error
     return device
 
 

@@ -106,7 +106,8 @@ def _split_for(
     if store is None:
         if job.cut is None:
             raise UsageError("without a STORE, name the --cut to train from (0 trains the whole model)")
-        cuts, dtype = (job.cut,), "float32"
+        cuts: tuple[str, ...] = (job.cut,)
+        dtype = "float32"
     else:
         if not job.model_named:
             model = replace(model, name=store.provenance["model"], revision=store.provenance.get("revision"))
@@ -127,7 +128,9 @@ def _chosen_cut(job: Job, halves: SplitModel, store: Store | None) -> str:
         cut = resolve_cut(job.cut, halves.blocks)
         if cut not in halves.cuts:
             held = ", ".join(halves.cuts)
-            raise MismatchError(f"{job.store} holds the cut {held}, not {cut}; name that, or precompute a store at {cut}")
+            raise MismatchError(
+                f"{job.store} holds the cut {held}, not {cut}; name that, or precompute a store at {cut}"
+            )
         return cut
     if len(halves.cuts) > 1:
         raise UsageError(f"{job.store} holds the cuts {', '.join(halves.cuts)}; choose one with --cut")
@@ -187,7 +190,9 @@ def _logger(folder: Path, *, tensorboard: bool) -> Iterator[Callable[[Mapping[st
             if board is not None:
                 for name, value in {**record, **record.get("evaluation", {})}.items():
                     if isinstance(value, float):
-                        board.add_scalar(f"{'evaluation' if 'evaluation' in record else 'train'}/{name}", value, record["step"])
+                        board.add_scalar(
+                            f"{'evaluation' if 'evaluation' in record else 'train'}/{name}", value, record["step"]
+                        )
 
         yield log
     if board is not None:

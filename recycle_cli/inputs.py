@@ -1,9 +1,8 @@
-"""What a training or an evaluation reads: stored rows, or the raw inputs where there is no store. One shape for both."""
+"""What a training or an evaluation reads: stored rows, or raw inputs where there is no store. One shape for both."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 
 from recycle_cli.batches import Indices, StoredRows, widened

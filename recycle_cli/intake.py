@@ -15,9 +15,7 @@ class Intake:
     that could not be used, and the failures file lists them."""
 
     def __init__(self, settings: CorpusSettings, *, labelled: bool = False) -> None:
-        columns = Columns(
-            settings.text_column, settings.text_pair_column, settings.label_column, settings.id_column
-        )
+        columns = Columns(settings.text_column, settings.text_pair_column, settings.label_column, settings.id_column)
         self.failed = 0
         self._list = None if settings.failures is None else Path(settings.failures)
         self._corpus = open_corpus(

@@ -39,7 +39,7 @@ class Labelled:
 
     def take(self, places: npt.NDArray[np.int64]) -> "Labelled":
         """Only the samples at these places, in this order; the digest stays that of the data as read."""
-        samples = [self.samples[place] for place in places] if self.samples else []
+        samples = [self.samples[place] for place in places.tolist()] if self.samples else []
         return Labelled(
             self.keys[places], self.digests[places], self.targets[places], self.names, samples, self.probes, self.digest
         )
@@ -52,8 +52,11 @@ def read_labelled(corpus: Iterable[Sample], names: Sequence[str] | None = None, 
     """
     codes: dict[str, int] = {name: code for code, name in enumerate(names or ())}
     found: list[int] = []
-    keys, digests, samples, probes = [], [], [], []
-    draw = random.Random(0)  # noqa: S311 - which samples to probe is no secret
+    keys: list[Bytes16] = []
+    digests: list[Bytes16] = []
+    samples: list[Sample] = []
+    probes: list[Sample] = []
+    draw = random.Random(0)
     for window in windows(corpus, READ_WINDOW):
         keys.append(window.keys)
         digests.append(window.digests)

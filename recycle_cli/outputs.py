@@ -1,4 +1,4 @@
-"""Prediction files, written as they come and put in place when whole: CSV, JSON lines or Parquet by the name's ending."""
+"""Prediction files, written as they come and put in place when whole: CSV, JSON lines or Parquet, by the ending."""
 
 import csv
 import json

@@ -41,4 +41,4 @@ def check_parity(
 
 
 def _relative(stored: np.ndarray, computed: np.ndarray) -> float:
-    return float(np.linalg.norm(stored - computed) / max(np.linalg.norm(computed), 1e-12))
+    return float(np.linalg.norm(stored - computed)) / max(float(np.linalg.norm(computed)), 1e-12)

@@ -23,7 +23,7 @@ _TORCH_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32"
 
 @dataclass(frozen=True)
 class Window:
-    """Consecutive samples with their keys and digests (n, 16) and their positions in the store (n,), -1 where absent."""
+    """Consecutive samples, their keys and digests (n, 16), their positions in the store (n,), -1 where absent."""
 
     samples: Sequence[Sample]
     keys: Bytes16
@@ -90,7 +90,7 @@ def rows_of(activations: torch.Tensor, lengths: Indices, dtype: str) -> Encoded:
 def restored(rows: Encoded, lengths: Indices, dtype: str) -> torch.Tensor:
     """Padded float32 activations (B, L, *shape) from ragged stored rows: what the head sees, hit or miss."""
     values = torch.from_numpy(decode(rows.values, rows.scales, dtype))
-    pieces = torch.split(values, lengths.tolist())
+    pieces = list(torch.split(values, lengths.tolist()))
     return torch.nn.utils.rnn.pad_sequence(pieces, batch_first=True)
 
 
@@ -101,4 +101,3 @@ def check_lengths(batch: TrunkBatch, activations: torch.Tensor) -> None:
             f"the trunk gave {activations.shape[1]} rows where {int(batch.lengths.max())} went in; "
             "this model shortens its sequence and cannot be recycled"
         )
-

@@ -104,7 +104,9 @@ def fill(
 
         def write(done: tuple[Keyed, dict[str, torch.Tensor]]) -> None:
             keyed, activations = done
-            rows = {cut: rows_of(values, keyed.batch.lengths, settings.dtype) for cut, values in activations.items()}
+            rows = {
+                cut: rows_of(values, keyed.batch.lengths, store.recipe.dtype) for cut, values in activations.items()
+            }
             writer.append(keyed.keys, keyed.digests, keyed.batch.lengths, rows)
 
         with background(write) as hand_over:

@@ -102,7 +102,7 @@ class Predictor:
 
     def _misses(self, scored: Scored) -> Iterator[Work]:
         absent = np.flatnonzero(scored.window.positions < 0)
-        samples = [scored.window.samples[place] for place in absent]
+        samples = [scored.window.samples[place] for place in absent.tolist()]
         for batch in trunk_batches(samples, self.split, self.settings.batch_tokens) if samples else ():
             yield Work(scored, absent[batch.members], raw=batch)
 

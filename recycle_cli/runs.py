@@ -39,7 +39,10 @@ class Progress:
 
 
 def claim(output: str, *, overwrite: bool, resume: bool) -> Path:
-    """The RUN's folder, made if need be. Raises UsageError where it holds what must not be lost, StorageError if it cannot be written."""
+    """The RUN's folder, made if need be.
+
+    Raises UsageError where it holds what must not be lost, StorageError where it cannot be written.
+    """
     folder = Path(output)
     finished, unfinished = (folder / ABOUT).exists(), (folder / CHECKPOINT).exists()
     if finished and not overwrite:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+Dtype = Literal["float16", "bfloat16", "float32", "int8"]
+
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 
 
@@ -34,10 +36,10 @@ class ModelSettings:
 
 @dataclass(frozen=True)
 class PrecomputeSettings:
-    """How a store is filled. `batch_tokens`: padded tokens a trunk batch; `window`: samples sorted by length at once."""
+    """How a store is filled. `batch_tokens`: padded tokens a batch; `window`: samples sorted by length at once."""
 
     cuts: tuple[str, ...] = ("50%",)
-    dtype: Literal["float16", "bfloat16", "float32", "int8"] = "float16"
+    dtype: Dtype = "float16"
     batch_tokens: int = 8192
     window: int = 16384
     segment_bytes: int = 256 * 2**20

@@ -69,7 +69,9 @@ def train(
     """Train the head and leave its best weights in place; an interruption leaves a checkpoint to resume from."""
     settings, model = trainer.settings, trainer.split.model
     targets = torch.from_numpy(data.targets)
-    class_weights = task.balanced_weights(data.targets, len(data.names)) if settings.class_weights == "balanced" else None
+    class_weights = (
+        task.balanced_weights(data.targets, len(data.names)) if settings.class_weights == "balanced" else None
+    )
     class_weights = None if class_weights is None else class_weights.to(trainer.device)
     batches_an_epoch = math.ceil(len(data) / settings.batch_size)
     steps = settings.epochs * math.ceil(batches_an_epoch / settings.accumulation)

@@ -67,7 +67,9 @@ def test_every_arrow_points_down(module):
 def test_no_cycles_between_modules():
     names = {".".join(("recycle_cli", *path.relative_to(PACKAGE).with_suffix("").parts)): path for path in modules()}
     names = {name.removesuffix(".__init__"): path for name, path in names.items()}
-    graph = {name: {used for used in imports_of(path) if used in names and used != name} for name, path in names.items()}
+    graph = {
+        name: {used for used in imports_of(path) if used in names and used != name} for name, path in names.items()
+    }
     for name, used in graph.items():
         if names[name].name != "__init__.py":
             package = name.rpartition(".")[0]

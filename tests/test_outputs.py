@@ -10,7 +10,7 @@ from recycle_cli.errors import StorageError, UsageError
 from recycle_cli.keys import Sample
 from recycle_cli.outputs import open_output
 
-SAMPLES = [Sample("a", {"text": "x"}), Sample("b,\n\"", {"text": "y"})]
+SAMPLES = [Sample("a", {"text": "x"}), Sample('b,\n"', {"text": "y"})]
 FOUND = [
     {"label": "no", "score": 0.75, "scores": {"no": 0.75, "yes": 0.25}},
     {"label": "yes", "score": 0.5, "scores": {"no": 0.5, "yes": 0.5}},
@@ -35,7 +35,7 @@ def test_every_kind_holds_the_same_records(tmp_path, ending):
     records = written(tmp_path / f"out{ending}")
     assert records == [
         {"id": "a", "label": "no", "score": 0.75, "score_no": 0.75, "score_yes": 0.25},
-        {"id": "b,\n\"", "label": "yes", "score": 0.5, "score_no": 0.5, "score_yes": 0.5},
+        {"id": 'b,\n"', "label": "yes", "score": 0.5, "score_no": 0.5, "score_yes": 0.5},
     ]
     assert [path.name for path in tmp_path.iterdir()] == [f"out{ending}"]
 
@@ -54,7 +54,10 @@ def test_a_failed_run_leaves_no_file_and_keeps_the_old_one(tmp_path):
 
 
 def test_an_unknown_ending_is_a_usage_error_that_lists_the_known(tmp_path):
-    with pytest.raises(UsageError, match=r"out\.xlsx.*\.csv, \.jsonl, \.parquet"), open_output(str(tmp_path / "out.xlsx"), []):
+    with (
+        pytest.raises(UsageError, match=r"out\.xlsx.*\.csv, \.jsonl, \.parquet"),
+        open_output(str(tmp_path / "out.xlsx"), []),
+    ):
         pass
 
 

@@ -15,6 +15,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+
 def _version(asked: bool) -> None:
     if asked:
         typer.echo(f"recycle {__version__}")
@@ -23,6 +24,8 @@ def _version(asked: bool) -> None:
 
 @app.callback()
 def recycle(
-    version: Annotated[bool, typer.Option("--version", help="Show the version.", callback=_version, is_eager=True)] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version.", callback=_version, is_eager=True)
+    ] = False,
 ) -> None:
     """Run the frozen half of a pretrained network once; train, predict and serve from its stored activations."""

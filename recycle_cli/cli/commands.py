@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 import typer
 
 from recycle_cli.cli import options as o
-from recycle_cli.cli.app import app
+from recycle_cli.cli.app import app as app
 from recycle_cli.reports import show
 from recycle_cli.settings import CorpusSettings, ModelSettings, PrecomputeSettings, PredictSettings, TrainingSettings
 
@@ -61,7 +61,9 @@ def precompute(
 def finetune(
     data: o.DataArgument,
     output: Annotated[str, o.option("--output", "The RUN's folder")],
-    store: Annotated[str | None, typer.Argument(metavar="[STORE]", help="Train from this store; without it, from the inputs")] = None,
+    store: Annotated[
+        str | None, typer.Argument(metavar="[STORE]", help="Train from this store; without it, from the inputs")
+    ] = None,
     evaluation: Annotated[str | None, o.option("--eval", "Labelled records to evaluate on after each epoch")] = None,
     task: o.Task = "text-classification",
     model: Annotated[str | None, o.option("--model", "Pretrained model; else the store's, else MiniLM")] = None,
@@ -73,7 +75,9 @@ def finetune(
     warmup_share: Annotated[
         float, o.option("--warmup-share", "Share of the steps with a rising learning rate", min=0.0, max=1.0)
     ] = TRAIN.warmup_share,
-    max_grad_norm: Annotated[float, o.option("--max-grad-norm", "Clip the gradient's norm; 0 for never")] = TRAIN.max_grad_norm,
+    max_grad_norm: Annotated[
+        float, o.option("--max-grad-norm", "Clip the gradient's norm; 0 for never")
+    ] = TRAIN.max_grad_norm,
     accumulation: Annotated[int, o.option("--accumulation", "Batches an optimizer step", min=1)] = TRAIN.accumulation,
     class_weights: Annotated[
         Literal["none", "balanced"], o.option("--class-weights", "balanced weighs classes by their frequency")
@@ -84,9 +88,15 @@ def finetune(
     patience: Annotated[
         int, o.option("--patience", "Stop after so many evaluations without improvement; 0 for never", min=0)
     ] = TRAIN.patience,
-    eval_steps: Annotated[int, o.option("--eval-steps", "Evaluate every so many steps as well", min=0)] = TRAIN.eval_steps,
-    save_steps: Annotated[int, o.option("--save-steps", "Keep a checkpoint every so many steps as well", min=0)] = TRAIN.save_steps,
-    seed: Annotated[int, o.option("--seed", "Of the new classifier, the shuffling and the dropout", min=0)] = TRAIN.seed,
+    eval_steps: Annotated[
+        int, o.option("--eval-steps", "Evaluate every so many steps as well", min=0)
+    ] = TRAIN.eval_steps,
+    save_steps: Annotated[
+        int, o.option("--save-steps", "Keep a checkpoint every so many steps as well", min=0)
+    ] = TRAIN.save_steps,
+    seed: Annotated[
+        int, o.option("--seed", "Of the new classifier, the shuffling and the dropout", min=0)
+    ] = TRAIN.seed,
     on_missing: Annotated[
         Literal["fail", "compute", "skip"], o.option("--on-missing", "What to do with samples that the store lacks")
     ] = TRAIN.on_missing,

@@ -4,7 +4,7 @@ import errno
 import json
 import sys
 
-from recycle_cli.cli.commands import app
+from recycle_cli.cli import commands
 from recycle_cli.errors import Interrupted, RecycleError
 from recycle_cli.reports import say
 from recycle_cli.signals import raise_on_signals
@@ -21,7 +21,7 @@ def main() -> None:
     """Run the command line; an expected failure becomes one line on stderr and its exit code."""
     raise_on_signals()
     try:
-        app()
+        commands.app()
     except RecycleError as error:
         _fail(str(error), type(error).__name__, error.exit_code)
     except Interrupted as stop:

@@ -15,10 +15,13 @@ CorpusArgument = Annotated[
     list[str],
     typer.Argument(
         metavar="CORPUS...",
-        help="CSV, TSV, JSON lines, Parquet, Arrow or text files (globs too), a saved dataset folder, or hub:NAME[:config][:split]",
+        help="CSV, TSV, JSON lines, Parquet, Arrow or text files (globs too), a saved dataset folder, "
+        "or hub:NAME[:config][:split]",
     ),
 ]
-DataArgument = Annotated[str, typer.Argument(metavar="DATA", help="Labelled records: as CORPUS, one file, glob or name")]
+DataArgument = Annotated[
+    str, typer.Argument(metavar="DATA", help="Labelled records: as CORPUS, one file, glob or name")
+]
 StoreArgument = Annotated[str, typer.Argument(metavar="STORE", help="The store's folder")]
 
 TextColumn = Annotated[str | None, option("--text-column", "Column of the text; found where it is obvious")]
@@ -40,9 +43,12 @@ Precision = Annotated[
 Task = Annotated[Literal["text-classification"], option("--task", "What the head is trained for")]
 
 Cuts = Annotated[list[str], option("--cut", "Where the trunk ends: blocks (3) or a share (50%); may repeat")]
-Cut = Annotated[str | None, option("--cut", "Where the head begins: blocks (3), a share (50%), 0 for all; else the store's")]
+Cut = Annotated[
+    str | None, option("--cut", "Where the head begins: blocks (3), a share (50%), 0 for all; else the store's")
+]
 Dtype = Annotated[
-    Literal["float16", "bfloat16", "float32", "int8"], option("--dtype", "How the rows are stored; int8 has a scale a row")
+    Literal["float16", "bfloat16", "float32", "int8"],
+    option("--dtype", "How the rows are stored; int8 has a scale a row"),
 ]
 BatchTokens = Annotated[int, option("--batch-tokens", "Padded tokens a batch at most", min=1)]
 Json = Annotated[bool, option("--json", "Print one JSON object on stdout")]
