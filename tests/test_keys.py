@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from recycle_cli.keys import Sample, frame, keys_of
@@ -49,6 +49,7 @@ def test_the_frame_is_written_down():
     )  # fmt: skip
 
 
+@settings(deadline=None)
 @given(FIELDS, FIELDS)
 @example({"a": "b"}, {"a": b"b"})
 @example({"ab": ""}, {"a": "b"})
@@ -59,6 +60,7 @@ def test_different_fields_never_frame_to_the_same_bytes(one, other):
     assert (frame(one) == frame(other)) == (one == other)
 
 
+@settings(deadline=None)
 @given(FIELDS)
 def test_a_frame_can_be_read_back(fields):
     assert unframe(frame(fields)) == fields
@@ -76,6 +78,7 @@ def unframe(framed: bytes) -> dict[str, str | bytes]:
     return fields
 
 
+@settings(deadline=None)
 @given(FIELDS, st.randoms())
 def test_the_order_of_the_fields_does_not_matter(fields, random):
     shuffled = list(fields.items())
