@@ -1,0 +1,48 @@
+"""The sample data are what their README says."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from recycle_cli.corpus import open_corpus
+from recycle_cli.keys import Sample, keys_of
+
+FOLDER = Path(__file__).parents[1] / "sample_data"
+LABELS = ["account", "delivery", "order", "payment", "product", "returns"]
+RECORDS = {"train": 413, "test": 120}
+
+
+def read(name: str) -> list[Sample]:
+    return list(open_corpus(str(FOLDER / name), labelled=True))
+
+
+@pytest.mark.parametrize("split", RECORDS)
+def test_csv_and_json_lines_hold_the_same_records(split):
+    samples = read(f"{split}.csv")
+    assert samples == read(f"{split}.jsonl")
+    assert len(samples) == RECORDS[split]
+
+
+def test_no_record_is_there_twice():
+    samples = read("train.csv") + read("test.csv")
+    keys, _ = keys_of(samples)
+    folded = {" ".join(str(sample.fields["text"]).casefold().split()) for sample in samples}
+    ids = {sample.id for sample in samples}
+    assert len({key.tobytes() for key in keys}) == len(folded) == len(ids) == len(samples)
+
+
+def test_the_labels_are_even():
+    train, test = (Counter(sample.label for sample in read(f"{split}.csv")) for split in RECORDS)
+    assert sorted(train) == sorted(test) == LABELS
+    assert min(train.values()) >= 65
+    assert set(test.values()) == {20}
+
+
+def test_the_texts_are_awkward_enough_to_find_bugs():
+    texts = [str(sample.fields["text"]) for sample in read("train.csv")]
+    for awkward in ('"', ",", "\n", "é", "£", "😂"):
+        assert any(awkward in text for text in texts), awkward
+    lengths = [len(text.split()) for text in texts]
+    assert min(lengths) == 1
+    assert max(lengths) > 100
