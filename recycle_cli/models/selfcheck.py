@@ -11,7 +11,6 @@ from torch import Tensor
 from recycle_cli.errors import ModelError
 from recycle_cli.models.blocks import Block, first
 from recycle_cli.models.engine import Engine, evaluating
-from recycle_cli.models.passes import run_trunk
 from recycle_cli.models.split_model import Batch
 from recycle_cli.models.tokens import TextInputs, mask_of, text_config
 
@@ -69,11 +68,10 @@ def checked(engine: Engine, batch: Batch, cuts: Sequence[int]) -> Engine:
 def depends_on_task(engine: Engine, batch: Batch, cuts: Sequence[int]) -> bool:
     """Whether the model with its task layer gives its blocks other inputs than the bare one (Longformer does)."""
     through = engine.trunk(batch, cuts)
-    with evaluating(engine.model), torch.no_grad():
-        try:
-            bare = run_trunk(engine.model.base_model, engine.blocks, batch, cuts)
-        except CANNOT_RUN:
-            return True
+    try:
+        bare = replace(engine, model=engine.model.base_model).trunk(batch, cuts)
+    except CANNOT_RUN:
+        return True
     real = batch["attention_mask"].bool()
     return not all(_close(through[cut][real], bare[cut][real], TOLERANCE) for cut in cuts)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,8 +11,8 @@ from torch import Tensor, nn
 from recycle_cli.keys import Sample
 from recycle_cli.recipe import Recipe
 
-Prepared = dict[str, npt.NDArray[np.int32]]
-"""One sample as the model takes it: one array an input, truncated and not padded."""
+Prepared = dict[str, npt.NDArray[Any]]
+"""One sample as the model takes it: one array an input; token ids truncated and not padded, or an image's pixels."""
 
 Batch = dict[str, Tensor]
 """Prepared samples of unequal length, padded on the right, with their attention mask."""
@@ -57,5 +58,6 @@ class SplitModel:
 
 
 def lengths_of(prepared: Iterable[Prepared]) -> npt.NDArray[np.int64]:
-    """Tokens of each sample, int64 (n,)."""
-    return np.fromiter((len(inputs["input_ids"]) for inputs in prepared), dtype=np.int64)
+    """Rows of each sample, int64 (n,): its tokens, or one for an image."""
+    rows = (len(inputs["input_ids"]) if "input_ids" in inputs else 1 for inputs in prepared)
+    return np.fromiter(rows, dtype=np.int64)

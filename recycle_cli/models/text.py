@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -15,7 +16,7 @@ from recycle_cli.models.ownership import Ownership, parameters_in, parameters_of
 from recycle_cli.models.selfcheck import CANNOT_RUN, check_batch, checked, depends_on_task
 from recycle_cli.models.sources import Loaded, quiet
 from recycle_cli.models.split_model import Batch, SplitModel
-from recycle_cli.models.tokens import text_inputs
+from recycle_cli.models.tokens import text_inputs, word_embeddings
 from recycle_cli.models.untie import untie_blocks
 from recycle_cli.recipe import Recipe
 
@@ -68,9 +69,15 @@ def ownership(engine: Engine, batch: Batch, cut: int) -> Ownership:
         rows = engine.trunk(batch, [cut])[cut].clone()
         behind = parameters_behind(lambda: engine.rows(batch, [cut])[cut], model)
         ahead = parameters_behind(lambda: engine.head(rows, batch["attention_mask"].sum(1), cut), model)
-    words = parameters_in([model.get_input_embeddings()])
-    trunk = behind | parameters_of_blocks(blocks[:cut]) | words
-    return Ownership(model, blocks, cut, trunk, (ahead | parameters_of_blocks(blocks[cut:])) - trunk)
+    words = word_embeddings(model)
+    trunk = behind | parameters_of_blocks(blocks[:cut]) | parameters_in([words] if words else [])
+    head = ahead | parameters_of_blocks(blocks[cut:])
+    return Ownership(model, blocks, cut, trunk | (_fixed(model) - head), head - trunk)
+
+
+def _fixed(model: Any) -> frozenset[int]:
+    """`id` of the parameters that never train, as RoFormer's table of positions: no graph leads to them."""
+    return frozenset(id(one) for one in model.base_model.parameters() if not one.requires_grad)
 
 
 def _refuse_decoders_of_encoders(loaded: Loaded) -> None:

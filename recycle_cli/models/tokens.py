@@ -113,7 +113,7 @@ def longest_text(model: Any) -> int | None:
     places = getattr(text_config(model), "max_position_embeddings", None)
     if not isinstance(places, int) or places < 1:
         return None
-    words = model.get_input_embeddings()
+    words = word_embeddings(model)
     for module in model.modules():
         if isinstance(module, nn.Embedding) and module is not words and module.num_embeddings == places:
             return places if module.padding_idx is None else places - module.padding_idx - 1
@@ -128,6 +128,15 @@ def mask_of(lengths: Tensor, longest: int) -> Tensor:
 def text_config(model: Any) -> Any:
     """The config of the model's text part, which is the whole config but for models of several modalities."""
     return model.config.get_text_config()
+
+
+def word_embeddings(model: Any) -> nn.Module | None:
+    """The table of the model's vocabulary; None where it has none of the usual kind (CANINE hashes characters)."""
+    try:
+        table: nn.Module | None = model.get_input_embeddings()
+    except NotImplementedError:
+        return None
+    return table
 
 
 def _pad_id(loaded: Loaded) -> int:

@@ -1,0 +1,44 @@
+"""What a model must offer to be cut, whichever way its halves are found."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from recycle_cli.models.vision.points import CutPoint
+
+Named = list[tuple[str, Tensor]]
+
+
+class Cutter(Protocol):
+    """A model with its cuts. `others`: places that are no cut, with their position and what crosses there."""
+
+    @property
+    def model(self) -> nn.Module:
+        """The whole model."""
+
+    @property
+    def points(self) -> Sequence[CutPoint]:
+        """The cuts in the order of computation."""
+
+    @property
+    def others(self) -> Mapping[str, tuple[int, int]]:
+        """Names of places at which no cut is possible: their position, and the number of tensors that cross."""
+
+    def full(self, images: Tensor) -> Tensor:
+        """Normalised images (B, 3, H, W) to logits (B, classes), in the mode the model is in."""
+
+    def trunk(self, names: Sequence[str]) -> Callable[[Tensor], dict[str, Tensor]]:
+        """A function from images to what crosses at each cut, one pass that ends at the deepest."""
+
+    def head(self, name: str) -> Callable[[Tensor], Tensor]:
+        """A function from what crosses at a cut to logits."""
+
+    def trunk_tensors(self, name: str) -> Named:
+        """Named parameters and buffers that the trunk reads."""
+
+    def head_tensors(self, name: str) -> Named:
+        """Named parameters and buffers that the head alone uses."""
+
+    def trunk_modules(self, name: str) -> list[nn.Module]:
+        """The modules that the trunk alone calls."""

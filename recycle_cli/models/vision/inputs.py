@@ -1,0 +1,48 @@
+"""Image files to batches of pixels: decoded and resized by threads, ahead of the model."""
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import torch
+
+from recycle_cli.keys import Sample
+from recycle_cli.models.split_model import Batch, Prepared
+from recycle_cli.models.vision.decoding import decode
+from recycle_cli.models.vision.transforms import ImageTransform, array_of
+from recycle_cli.models.vision.views import draw_for, parse_view
+
+PIXELS = "pixel_values"
+
+
+@dataclass(frozen=True)
+class ImageInputs:
+    """The image side of a split model. `prepare` gives uint8 (3, H, W), a quarter of what floats would take."""
+
+    transform: ImageTransform
+
+    def prepare(self, samples: Sequence[Sample]) -> list[Prepared]:
+        """Decode and resize samples, views augmented. Raises DataError for the first that is no usable image."""
+        return list(_workers().map(self._prepared, samples))
+
+    def collate(self, prepared: Sequence[Prepared]) -> Batch:
+        """Pixels of all images, uint8 (B, 3, H, W)."""
+        return {PIXELS: torch.from_numpy(np.stack([one[PIXELS] for one in prepared]))}
+
+    def _prepared(self, sample: Sample) -> Prepared:
+        content, name = sample.fields["image"], f"image {sample.id}"
+        assert isinstance(content, bytes)
+        image = decode(content, name)
+        if (view := sample.fields.get("view")) is None:
+            return {PIXELS: array_of(self.transform.fitted(image, name))}
+        draw = draw_for(content, str(view))
+        return {PIXELS: array_of(parse_view(str(view)).apply(image, self.transform, name, draw))}
+
+
+@cache
+def _workers() -> ThreadPoolExecutor:
+    # Threads, not processes: Pillow decodes and resizes without the interpreter's lock, and nothing is copied.
+    return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="recycle-decode")

@@ -1,0 +1,216 @@
+"""Where image models come from: torchvision by name, with its weights, a file's or none; a RUN; transformers."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torchvision import models as torchvision_models
+
+from recycle_cli.errors import ModelError, UsageError
+from recycle_cli.models.vision.transforms import ImageTransform, of_torchvision
+
+NO_WEIGHTS = "none"
+DEFAULT_WEIGHTS = "DEFAULT"
+ABOUT = "torchvision.json"
+WEIGHTS = "model.safetensors"
+
+
+@dataclass(frozen=True)
+class LoadedImages:
+    """An image model in eval, and how images become its input.
+
+    architecture  what builds it, as plain data: part of the recipe
+    weights       where its weights are from, in words
+    missing       parameters that the weights do not have: a new task layer
+    """
+
+    name: str
+    model: nn.Module
+    transform: ImageTransform
+    labels: tuple[str, ...]
+    architecture: Mapping[str, Any]
+    weights: str
+    missing: frozenset[str] = frozenset()
+    processor: Any = field(default=None, repr=False)
+
+
+def architectures() -> list[str]:
+    """Names of torchvision's classification models."""
+    return list(torchvision_models.list_models(module=torchvision_models))
+
+
+def is_torchvision(name: str) -> bool:
+    """Whether the name is an architecture of torchvision, or a folder that holds one of ours."""
+    return name in architectures() or (Path(name) / ABOUT).is_file()
+
+
+def preset_of(architecture: str) -> ImageTransform:
+    """The transform that torchvision gives with the architecture's own weights."""
+    return of_torchvision(torchvision_models.get_model_weights(architecture).DEFAULT.transforms())
+
+
+def load_torchvision(
+    name: str,
+    *,
+    labels: Sequence[str] | None,
+    weights: str | None = None,
+    transform: ImageTransform | None = None,
+    seed: int = 0,
+) -> LoadedImages:
+    """Load a torchvision model with a task layer for `labels`; None keeps that of the weights.
+
+    `weights`: a name of torchvision's (`IMAGENET1K_V2`; downloaded), a file (.safetensors, or a state_dict as .pt or
+    .pth, read without running code), `none` (random, from `seed`); None: `DEFAULT`, or a RUN's own. `transform` None:
+    the weights' own. Raises ModelError where weights cannot be had or do not fit, UsageError for an unknown name.
+    """
+    folder = Path(name)
+    if (folder / ABOUT).is_file():
+        return _from_run(folder, labels, transform, seed)
+    if name not in architectures():
+        raise ModelError(f"model {name!r}: no architecture of torchvision; expected one such as resnet50 or vit_b_16")
+    found, preset, source = _weights(name, weights or DEFAULT_WEIGHTS, seed)
+    transform = transform or preset
+    classes = tuple(labels) if labels is not None else _own_labels(name, found)
+    model = _built(name, len(classes), transform, seed)
+    missing = frozenset() if found is None else _fill(model, found, name, fixed=labels is None)
+    return LoadedImages(name, model, transform, classes, _architecture(name), source, missing)
+
+
+def save_torchvision(folder: Path, loaded: LoadedImages) -> None:
+    """Write a RUN's model: its state dict, which the torchvision class loads with strict=True, and how to build it."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in loaded.model.state_dict().items()}
+    save_file(tensors, folder / WEIGHTS, {"format": "pt"})
+    about = {
+        "architecture": loaded.architecture["name"],
+        "labels": list(loaded.labels),
+        "transform": asdict(loaded.transform),
+        "weights": loaded.weights,
+    }
+    (folder / ABOUT).write_text(json.dumps(about, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _from_run(folder: Path, labels: Sequence[str] | None, transform: ImageTransform | None, seed: int) -> LoadedImages:
+    try:
+        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+        own: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in about["transform"].items()
+        }
+        architecture, known = about["architecture"], tuple(about["labels"])
+        transform = transform or ImageTransform(**own)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{folder / ABOUT} cannot be read ({error}); train the run again") from error
+    model = _built(architecture, len(labels if labels is not None else known), transform, seed)
+    missing = _fill(model, _from_file(folder / WEIGHTS), str(folder), fixed=labels is None)
+    classes = tuple(labels) if labels is not None else known
+    return LoadedImages(str(folder), model, transform, classes, _architecture(architecture), str(folder), missing)
+
+
+def _architecture(name: str) -> dict[str, Any]:
+    return {"library": "torchvision", "name": name}
+
+
+def _built(name: str, classes: int, transform: ImageTransform, seed: int) -> nn.Module:
+    """A random model; those that are made for one size of image are made for the transform's."""
+    options: dict[str, Any] = {"num_classes": classes}
+    height, width = transform.size
+    if name.startswith("vit_"):
+        if height != width:
+            raise UsageError(f"model {name!r} takes square images, not {height} x {width}; change --crop")
+        options["image_size"] = height
+    elif name == "maxvit_t":
+        options["input_size"] = (height, width)
+    elif name in ("googlenet", "inception_v3"):
+        options["init_weights"] = True
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            model: nn.Module = torchvision_models.get_model(name, weights=None, **options)
+        except ValueError as error:
+            raise ModelError(
+                f"model {name!r} cannot be built for images of {height} x {width} ({_first_line(error)}); change --crop"
+            ) from error
+    return model.eval()
+
+
+def _weights(name: str, weights: str, seed: int) -> tuple[dict[str, Tensor] | None, ImageTransform, str]:
+    """The tensors (None: random), the transform that goes with them, and where they are from."""
+    known = torchvision_models.get_model_weights(name)
+    if weights == NO_WEIGHTS:
+        return None, preset_of(name), f"random, seed {seed}"
+    if weights in known.__members__:
+        chosen = known[weights]
+        return _downloaded(name, chosen), of_torchvision(chosen.transforms()), str(chosen)
+    path = Path(weights).expanduser()
+    if not path.is_file():
+        names = ", ".join(known.__members__)
+        raise UsageError(f"--weights {weights}: expected a file, {NO_WEIGHTS}, or one of {names}")
+    return _from_file(path), preset_of(name), f"file {path.name}"
+
+
+def _downloaded(name: str, chosen: Any) -> dict[str, Tensor]:
+    try:
+        tensors: dict[str, Tensor] = chosen.get_state_dict(progress=False, check_hash=True, weights_only=True)
+    except (OSError, RuntimeError) as error:
+        raise ModelError(
+            f"model {name!r}: its weights {chosen.name} cannot be downloaded ({_first_line(error)}); connect to the "
+            f"network, or give --weights with a file, or --weights {NO_WEIGHTS} for random ones"
+        ) from error
+    return tensors
+
+
+def _from_file(path: Path) -> dict[str, Tensor]:
+    """A state dict from safetensors, or from PyTorch's own format with nothing but tensors in it."""
+    try:
+        if path.suffix == ".safetensors":
+            return dict(load_file(path))
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, SafetensorError, RuntimeError, ValueError, EOFError, _unpickling()) as error:
+        raise ModelError(
+            f"weights {path} cannot be read ({_first_line(error)}); expected .safetensors, or a state_dict saved alone"
+        ) from error
+    for key in ("state_dict", "model"):
+        if isinstance(found, dict) and isinstance(found.get(key), dict):
+            found = found[key]
+    if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
+        raise ModelError(f"weights {path}: expected a state_dict, names to tensors")
+    return {str(name).removeprefix("module."): value for name, value in found.items()}
+
+
+def _unpickling() -> type[Exception]:
+    from pickle import UnpicklingError
+
+    return UnpicklingError
+
+
+def _own_labels(name: str, found: Mapping[str, Tensor] | None) -> tuple[str, ...]:
+    """Class names of the weights, as far as they are known: ImageNet's, or numbers for a file's."""
+    if found is None:
+        return ("0", "1")
+    categories = torchvision_models.get_model_weights(name).DEFAULT.meta["categories"]
+    last = [tensor for tensor in found.values() if tensor.ndim][-1]
+    return tuple(categories) if len(last) == len(categories) else tuple(str(number) for number in range(len(last)))
+
+
+def _fill(model: nn.Module, found: Mapping[str, Tensor], name: str, *, fixed: bool) -> frozenset[str]:
+    """Copy weights into the model; a task layer of another number of classes stays new. Returns what was left new."""
+    mine = model.state_dict()
+    ignored = [key for key in found if key not in mine]
+    other = {key for key, tensor in mine.items() if key in found and found[key].shape != tensor.shape}
+    absent = {key for key in mine if key not in found and not key.endswith("num_batches_tracked")}
+    wrong = {key for key in other if fixed or found[key].shape[1:] != mine[key].shape[1:]}
+    if absent or wrong or ignored:
+        key = sorted(absent or wrong or ignored)[0]
+        why = "is not there" if absent else "has another shape" if wrong else "is not the model's"
+        raise ModelError(f"model {name!r}: the weights do not fit: {key} {why}; expected the architecture's state_dict")
+    model.load_state_dict({key: tensor for key, tensor in found.items() if key not in other}, strict=False)
+    return frozenset(other)
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -1,0 +1,145 @@
+"""Split an image model into trunk and head: the same fields as a text model's, an image being one row."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import MethodType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from recycle_cli.errors import UsageError
+from recycle_cli.models.identity import weights_digest
+from recycle_cli.models.split_model import Parameters, SplitModel
+from recycle_cli.models.vision.cutter import Cutter
+from recycle_cli.models.vision.inputs import PIXELS, ImageInputs
+from recycle_cli.models.vision.points import WHOLE, CutPoint, resolve_point
+from recycle_cli.models.vision.sources import LoadedImages
+from recycle_cli.recipe import Recipe
+
+BATCHNORM = ("train", "eval")
+
+
+def split_images(
+    loaded: LoadedImages, cutter: Cutter, cuts: Sequence[str], *, dtype: str, head_batchnorm: str = "train"
+) -> SplitModel:
+    """Cut an image model at each of `cuts`: module names or shares of the FLOPs.
+
+    What crosses for one image is one row, whatever its shape. `head_batchnorm` eval keeps the statistics of the head's
+    BatchNorm layers too; the trunk's never move. Raises UsageError for a cut at which not one tensor crosses.
+    """
+    if head_batchnorm not in BATCHNORM:
+        raise UsageError(f"--head-batchnorm {head_batchnorm}: expected one of {', '.join(BATCHNORM)}")
+    found = {resolve_point(cut, cutter.points, cutter.others) for cut in cuts}
+    if not found:
+        raise UsageError("no cut given: expected at least one, as 50% or a module's name")
+    points = sorted((point for point in found if point), key=lambda point: point.place)
+    names = ((WHOLE,) if None in found else ()) + tuple(point.name for point in points)
+    recipe = Recipe(
+        modality="image",
+        architecture=loaded.architecture,
+        cuts={point.name: weights_digest(cutter.trunk_tensors(point.name)) for point in points},
+        preprocessor=loaded.transform.digest,
+        dtype=dtype,
+    )
+    halves = _Halves(cutter, ImageInputs(loaded.transform), points, head_batchnorm)
+    return SplitModel(
+        recipe=recipe,
+        cuts=names,
+        blocks=len(cutter.points),
+        row_shape=points[-1].shape if points else (),
+        model=cutter.model,
+        prepare=halves.inputs.prepare,
+        collate=halves.inputs.collate,
+        trunk=halves.trunk,
+        head=lambda rows, lengths: halves.head_from(names[-1])(rows, lengths),
+        head_from=halves.head_from,
+        full=halves.full,
+        head_parameters=halves.head_parameters,
+        trunk_parameters=halves.trunk_parameters,
+        freeze=halves.freeze,
+    )
+
+
+class _Halves:
+    """The passes of a cut model, on pixels."""
+
+    def __init__(self, cutter: Cutter, inputs: ImageInputs, points: Sequence[CutPoint], head_batchnorm: str) -> None:
+        self.cutter, self.inputs, self.model = cutter, inputs, cutter.model
+        self.points = {point.name: point for point in points}
+        self._trunk = cutter.trunk(list(self.points)) if points else None
+        self._heads = {name: cutter.head(name) for name in self.points}
+        self._keep_statistics = head_batchnorm == "eval"
+
+    def full(self, batch: Mapping[str, Tensor]) -> Tensor:
+        return self.cutter.full(self._images(batch))
+
+    def trunk(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        if self._trunk is None:
+            raise UsageError("cut 0 has no trunk: nothing is frozen and nothing is stored")
+        with _evaluating(self.model), torch.inference_mode():
+            return {name: crossing.unsqueeze(1) for name, crossing in self._trunk(self._images(batch)).items()}
+
+    def head_from(self, cut: str) -> Callable[[Tensor, Tensor], Tensor]:
+        if cut == WHOLE:
+            raise UsageError("cut 0 has no head of its own: the whole model trains on the images")
+        head, shape = self._heads[self._known(cut)], self.points[cut].shape
+
+        def run(rows: Tensor, lengths: Tensor) -> Tensor:
+            # Rows made under inference mode cannot enter a graph; a copy can.
+            rows = rows.clone() if rows.is_inference() and torch.is_grad_enabled() else rows
+            return head(rows.to(self._device).reshape(len(rows), *shape))
+
+        return run
+
+    def head_parameters(self, cut: str) -> Parameters:
+        if self._known(cut) == WHOLE:
+            return list(self.model.named_parameters())
+        return [(name, one) for name, one in self.cutter.head_tensors(cut) if isinstance(one, nn.Parameter)]
+
+    def trunk_parameters(self, cut: str) -> Parameters:
+        if self._known(cut) == WHOLE:
+            return []
+        return [(name, one) for name, one in self.cutter.trunk_tensors(cut) if isinstance(one, nn.Parameter)]
+
+    def freeze(self, cut: str) -> None:
+        """Trunk without gradient and in eval for good, and with it the head's BatchNorm where that was asked for."""
+        still = [] if self._known(cut) == WHOLE else self.cutter.trunk_modules(cut)
+        for module in self.model.modules():
+            module.__dict__.pop("train", None)
+            if self._keep_statistics and isinstance(module, nn.modules.batchnorm._BatchNorm):
+                still.append(module)
+        for _, parameter in self.trunk_parameters(cut):
+            parameter.requires_grad_(False)
+        for module in still:
+            module.eval()
+            module.__dict__["train"] = MethodType(_stay_in_eval, module)
+
+    def _known(self, cut: str) -> str:
+        if cut != WHOLE and cut not in self.points:
+            raise UsageError(f"cut {cut!r}: the model was split at {', '.join(self.points) or WHOLE}")
+        return cut
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    def _images(self, batch: Mapping[str, Tensor]) -> Tensor:
+        return self.inputs.transform.normalised(batch[PIXELS].to(self._device, non_blocking=True))
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Every module in eval while it lasts, each back in its own mode afterwards."""
+    training = [module for module in model.modules() if module.training]
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def _stay_in_eval(module: Any, mode: bool = True) -> Any:
+    return module

@@ -1,0 +1,136 @@
+"""full(x) == head(store(trunk(x))), for every architecture at every cut: the proof that the project rests on."""
+
+from collections.abc import Callable, Iterator
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from recycle_cli.models import SplitModel, split
+from recycle_cli.models.engine import Engine
+from recycle_cli.models.passes import run_head, run_trunk
+from tests.models.architectures import DECODERS, ENCODERS, random_model
+
+LENGTHS = torch.tensor([11, 5, 2, 8])
+CUTS = (1, 2, 3, 4)
+
+every_architecture = pytest.mark.parametrize("model_type", [*ENCODERS, *DECODERS])
+
+
+@cache
+def parts(model_type: str) -> SplitModel:
+    return split(random_model(model_type), [str(cut) for cut in CUTS], max_length=32, dtype="float32")
+
+
+def engine_of(model: SplitModel) -> Engine:
+    return model.full.__self__
+
+
+def batch_of(model: SplitModel, left: bool = False) -> dict[str, Tensor]:
+    """Random tokens in a batch of unequal lengths, padded on one side; token types where the model takes them."""
+    generator = torch.Generator().manual_seed(1)
+    engine, longest = engine_of(model), int(LENGTHS.max())
+    mask = (torch.arange(longest) < LENGTHS[:, None]).long()
+    mask = mask.flip(1) if left else mask
+    ids = torch.randint(5, engine.model.config.vocab_size, mask.shape, generator=generator)
+    batch = {"input_ids": torch.where(mask.bool(), ids, engine.inputs.pad_id), "attention_mask": mask}
+    if "token_type_ids" in engine.inputs.names and getattr(engine.model.config, "type_vocab_size", 0) > 1:
+        batch["token_type_ids"] = torch.randint(2, mask.shape, generator=generator) * mask
+    return batch
+
+
+def stored(rows: Tensor, mask: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Rows as a store gives them back: rounded to its type, nothing but zeros beyond each sample's own."""
+    return rows.clone().masked_fill(~mask.bool()[..., None], 0).to(dtype).float()
+
+
+def error(one: Tensor, other: Tensor) -> float:
+    """Largest difference, as a share of the largest value where that is above 1."""
+    return float((one - other).abs().max() / one.abs().max().clamp_min(1))
+
+
+@every_architecture
+def test_right_padded(model_type):
+    model = parts(model_type)
+    batch = batch_of(model)
+    with torch.no_grad():
+        full, rows = model.full(batch), model.trunk(batch)
+        for cut, values in rows.items():
+            halves = model.head_from(cut)(stored(values, batch["attention_mask"]), LENGTHS)
+            assert error(full, halves) <= 1e-5, cut
+
+
+@every_architecture
+def test_float16_store(model_type):
+    """The output moves no further than random relative errors of float16's size move it."""
+    model = parts(model_type)
+    batch = batch_of(model)
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        full, rows = model.full(batch), model.trunk(batch)
+        for cut, values in rows.items():
+            exact = stored(values, batch["attention_mask"])
+            noise = 1 + 2**-11 * torch.sign(torch.randn(exact.shape, generator=generator))
+            moved = error(full, model.head_from(cut)(exact * noise, LENGTHS))
+            halves = model.head_from(cut)(stored(values, batch["attention_mask"], torch.float16), LENGTHS)
+            assert error(full, halves) <= 4 * moved + 1e-5, cut
+
+
+@every_architecture
+def test_left_padded(model_type):
+    """The two halves as they are called inside, since batches of the tool itself are padded on the right."""
+    engine = engine_of(parts(model_type))
+    batch = batch_of(parts(model_type), left=True)
+    mask, inputs = batch["attention_mask"], engine.options(batch)
+    with torch.no_grad():
+        full, last = with_last_rows(engine, lambda: engine.model(**inputs)[0])
+        for cut, values in run_trunk(engine.model, engine.blocks, inputs, CUTS).items():
+            assert error(full, with_last_rows(engine, head_of(engine, cut, mask, values))[0]) <= 1e-5, cut
+            if not engine.apart:
+                _, halves = with_last_rows(engine, head_of(engine, cut, mask, stored(values, mask)))
+                assert error(last[mask.bool()], halves[mask.bool()]) <= 1e-5, cut
+
+
+@every_architecture
+def test_gradients(model_type):
+    """The head learns from stored rows what it learns with the frozen trunk in place."""
+    model = parts(model_type)
+    batch = batch_of(model)
+    for cut in model.cuts:
+        for parameter in model.model.parameters():
+            parameter.requires_grad_(True)
+        model.freeze(cut)
+        rows = stored(model.trunk(batch)[cut], batch["attention_mask"])
+        expected = gradients(model, cut, lambda: model.full(batch))
+        got = gradients(model, cut, lambda rows=rows, cut=cut: model.head_from(cut)(rows, LENGTHS))
+        assert expected
+        for name in expected:
+            assert error(expected[name], got[name]) <= 1e-5, (cut, name)
+
+
+def gradients(model: SplitModel, cut: str, compute: Callable[[], Tensor]) -> dict[str, Tensor]:
+    model.model.zero_grad()
+    compute().square().sum().backward()
+    assert all(parameter.grad is None for _, parameter in model.trunk_parameters(cut))
+    return {name: one.grad for name, one in model.head_parameters(cut) if one.grad is not None}
+
+
+def head_of(engine: Engine, cut: int, mask: Tensor, rows: Tensor) -> Callable[[], Tensor]:
+    return lambda: run_head(engine.model, engine.blocks, engine.options(engine.inputs.stand_in(mask)), cut, rows)[0]
+
+
+def with_last_rows(engine: Engine, compute: Callable[[], Tensor]) -> tuple[Tensor, Tensor]:
+    """The logits, and the last block's rows at the batch's own tokens."""
+    seen: list[Any] = []
+    handle = engine.blocks[-1].module.register_forward_hook(lambda module, args, output: seen.append(output))
+    logits = compute()
+    handle.remove()
+    return logits, (seen[0] if isinstance(seen[0], Tensor) else seen[0][0])[:, : int(LENGTHS.max())]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def forget_models() -> Iterator[None]:
+    yield
+    parts.cache_clear()
