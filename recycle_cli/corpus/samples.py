@@ -47,8 +47,6 @@ class Corpus:
         given = self.failed = 0
         with closing(self.reader.records(self.columns.named)) as records:
             for number, record in enumerate(records):
-                if given == self.limit:
-                    return
                 try:
                     sample = self._sample(number, record)
                 except BadRecord as problem:
@@ -56,6 +54,8 @@ class Corpus:
                     continue
                 given += 1
                 yield sample
+                if given == self.limit:
+                    return
         if not given:
             raise DataError(f"{self.name}: " + (f"none of {self.failed} records can be used" if self.failed else EMPTY))
 
