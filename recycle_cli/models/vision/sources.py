@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,7 @@ def load_torchvision(
         raise ModelError(f"model {name!r}: no architecture of torchvision; expected one such as resnet50 or vit_b_16")
     found, preset, source = _weights(name, weights or DEFAULT_WEIGHTS, seed)
     transform = transform or preset
-    classes = tuple(labels) if labels is not None else _own_labels(name, found)
+    classes = tuple(labels) if labels is not None else _own_labels(name, found, transform)
     model = _built(name, len(classes), transform, seed)
     missing = frozenset() if found is None else _fill(model, found, name, fixed=labels is None)
     return LoadedImages(name, model, transform, classes, _architecture(name), source, missing)
@@ -188,13 +189,15 @@ def _unpickling() -> type[Exception]:
     return UnpicklingError
 
 
-def _own_labels(name: str, found: Mapping[str, Tensor] | None) -> tuple[str, ...]:
+def _own_labels(name: str, found: Mapping[str, Tensor] | None, transform: ImageTransform) -> tuple[str, ...]:
     """Class names of the weights, as far as they are known: ImageNet's, or numbers for a file's."""
     if found is None:
         return ("0", "1")
-    categories = torchvision_models.get_model_weights(name).DEFAULT.meta["categories"]
-    last = [tensor for tensor in found.values() if tensor.ndim][-1]
-    return tuple(categories) if len(last) == len(categories) else tuple(str(number) for number in range(len(last)))
+    categories = tuple(torchvision_models.get_model_weights(name).DEFAULT.meta["categories"])
+    with torch.device("meta") if not name.startswith("regnet") else nullcontext():
+        last = list(_built(name, len(categories), transform, 0).state_dict())[-1]
+    classes = len(found[last]) if last in found else 0
+    return categories if classes == len(categories) else tuple(str(number) for number in range(max(2, classes)))
 
 
 def _fill(model: nn.Module, found: Mapping[str, Tensor], name: str, *, fixed: bool) -> frozenset[str]:
