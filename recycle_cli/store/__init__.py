@@ -1,7 +1,11 @@
 """The activation store: a Zarr v3 group of sealed, immutable segments, mapped into memory and found by content key."""
 
+from recycle_cli.store.check import verify
+from recycle_cli.store.collect import gc
+from recycle_cli.store.describe import info
 from recycle_cli.store.dtypes import Encoded, decode, encode, numpy_dtype
+from recycle_cli.store.export import export
 from recycle_cli.store.store import Store
 from recycle_cli.store.writer import SegmentWriter
 
-__all__ = ["Encoded", "SegmentWriter", "Store", "decode", "encode", "numpy_dtype"]
+__all__ = ["Encoded", "SegmentWriter", "Store", "decode", "encode", "export", "gc", "info", "numpy_dtype", "verify"]

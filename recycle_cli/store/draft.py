@@ -1,5 +1,6 @@
 """A segment in flight: its arrays grow in a scratch folder until they are sealed or discarded."""
 
+import math
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from recycle_cli.keys import KEY_BYTES, Bytes16
+from recycle_cli.store.codecs import compressor
 from recycle_cli.store.dtypes import Array, Encoded, numpy_dtype
 from recycle_cli.store.files import sync_folder, write_file
 from recycle_cli.store.layout import (
@@ -29,7 +31,7 @@ from recycle_cli.store.segment import DIGESTS, KEYS, OFFSETS, scales_name, value
 class Draft:
     """The samples of one segment to be, in `folder`. Errors of the operating system come through."""
 
-    def __init__(self, folder: Path, dtype: str, rows: Mapping[str, Encoded]) -> None:
+    def __init__(self, folder: Path, dtype: str, codec: str, rows: Mapping[str, Encoded]) -> None:
         self.folder = folder
         self.samples = 0
         self._dtype = dtype
@@ -38,7 +40,10 @@ class Draft:
         self._digests: list[Bytes16] = []
         self._lengths: list[Array] = []
         folder.mkdir()
-        self._rows = {name: RowArray(folder / name, spec) for name, spec in _row_specs(rows, dtype).items()}
+        even = codec == "none"
+        self._rows = {
+            name: RowArray(folder / name, spec, even=even) for name, spec in _row_specs(rows, dtype, codec).items()
+        }
 
     @property
     def age(self) -> float:
@@ -128,7 +133,7 @@ def _arrays_of(rows: Mapping[str, Encoded]) -> dict[str, Array]:
     return arrays
 
 
-def _row_specs(rows: Mapping[str, Encoded], dtype: str) -> dict[str, ArraySpec]:
+def _row_specs(rows: Mapping[str, Encoded], dtype: str, codec: str) -> dict[str, ArraySpec]:
     """Specs of no rows yet. A cut's scales share the chunk boundaries of its values: what is fetched together fits."""
     specs: dict[str, ArraySpec] = {}
     for cut, encoded in rows.items():
@@ -136,9 +141,10 @@ def _row_specs(rows: Mapping[str, Encoded], dtype: str) -> dict[str, ArraySpec]:
         assert (encoded.scales is not None) == (dtype == "int8"), "scales belong to int8 rows, and to no others"
         shape = encoded.values.shape[1:]
         dimensions = ("row", *(None for _ in shape))
-        values = ArraySpec((0, *shape), numpy_dtype(dtype).str, 1, dimensions=dimensions)
-        chunk_rows = rows_per_chunk(values.row_bytes)
-        specs[values_name(cut)] = ArraySpec(values.shape, values.dtype, chunk_rows, dimensions=dimensions)
+        stored = numpy_dtype(dtype)
+        chunk_rows = rows_per_chunk(math.prod(shape) * stored.itemsize)
+        how = compressor(codec, stored.itemsize)
+        specs[values_name(cut)] = ArraySpec((0, *shape), stored.str, chunk_rows, how, dimensions)
         if encoded.scales is not None:
             specs[scales_name(cut)] = ArraySpec((0,), "<f4", chunk_rows, dimensions=("row",))
     return specs

@@ -35,11 +35,14 @@ def load(path: Path, present: Sequence[str]) -> tuple[list[Summary], Level] | No
     """The newest index below `path` all of whose segments are `present`; None where there is none that is sound."""
     folder = path / INDEX
     names = [entry.name for entry in folder.iterdir() if entry.is_dir()] if folder.is_dir() else []
+    there = set(present)
     for name in sorted(filter(is_name, names), reverse=True):
         try:
-            return _load(folder / name, set(present))
+            summaries, level = load_one(folder / name)
         except (StoreError, OSError, ValueError):
-            continue  # outdated, damaged, or just now replaced: it can always be built again
+            continue  # damaged, or just now replaced: it can always be built again
+        if there.issuperset(summary.id for summary in summaries):
+            return summaries, level
     return None
 
 
@@ -49,28 +52,23 @@ def save(path: Path, summaries: Sequence[Summary], level: Level) -> None:
     try:
         draft = claim.folder / unique_id()
         _write(draft, summaries, level)
-        try:
-            draft.rename(path / INDEX / draft.name)
-        except OSError:
-            shutil.rmtree(draft)
-            raise
+        draft.rename(path / INDEX / draft.name)
         sync_folder(path / INDEX)
     finally:
-        shutil.rmtree(claim.folder)
-        claim.folder.mkdir()
         claim.release()
     for entry in (path / INDEX).iterdir():
         if entry.is_dir() and entry.name < draft.name:
             shutil.rmtree(entry, ignore_errors=True)
 
 
-def _load(folder: Path, present: set[str]) -> tuple[list[Summary], Level]:
+def load_one(folder: Path) -> tuple[list[Summary], Level]:
+    """The index in `folder`, mapped. Raises StoreError or ValueError where it is not sound."""
     record = unsealed(loads(read_document(folder / DOCUMENT), str(folder)), str(folder))
     summaries = [Summary(*map(_checked, row)) for row in record["segments"]]
     count = record["keys"]
     samples = sum(summary.samples for summary in summaries)
-    if record["version"] != FORMAT_VERSION or not present.issuperset(summary.id for summary in summaries):
-        raise ValueError("made for other segments")
+    if record["version"] != FORMAT_VERSION:
+        raise ValueError(f"format version {record['version']}")
     if type(count) is not int or not 0 <= count <= samples:
         raise ValueError("more keys than samples")
     high, positions = (

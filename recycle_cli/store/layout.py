@@ -11,6 +11,7 @@ import numpy as np
 
 from recycle_cli.errors import DamageError
 from recycle_cli.recipe import canonical_digest, canonical_json
+from recycle_cli.store.codecs import is_allowed
 
 FORMAT_VERSION = 1
 
@@ -18,6 +19,7 @@ DOCUMENT = "zarr.json"
 SEGMENTS = "segments"
 SCRATCH = "tmp"
 INDEX = "index"
+DAMAGED = "damaged"
 
 DOCUMENT_LIMIT = 16 << 20
 """Largest metadata document that is read, in bytes; one of 10,000 block checksums takes 0.2 MB."""
@@ -211,4 +213,6 @@ def _read_array(document: Mapping[str, Any]) -> ArraySpec:
             raise ValueError(f"chunks of {chunk_rows} rows")
         inner = first["configuration"]["codecs"]
         compressor = inner[1] if len(inner) > 1 else None
+        if compressor is not None and not is_allowed(compressor, np.dtype(dtype).itemsize):
+            raise ValueError(f"codec {compressor!r:.80}, which is not on the list of those allowed")
     return ArraySpec(shape, dtype, chunk_rows, compressor, tuple(document["dimension_names"]))

@@ -9,6 +9,7 @@ from recycle_cli.errors import MismatchError, StoreError
 from recycle_cli.recipe import DTYPES, Recipe
 from recycle_cli.store.files import read_document, sync_folder, write_file
 from recycle_cli.store.layout import (
+    DAMAGED,
     DOCUMENT,
     FORMAT_VERSION,
     INDEX,
@@ -41,8 +42,8 @@ def create_root(path: Path, recipe: Recipe, provenance: Mapping[str, str]) -> No
     }
     for group in _GROUPS:
         (path / group).mkdir(parents=True, exist_ok=True)
-        _create_file(path / group / DOCUMENT, dumps(group_document()))
-    _create_file(path / DOCUMENT, dumps(sealed(group_document({"recycle": record}))))
+        create_file(path / group / DOCUMENT, dumps(group_document()))
+    create_file(path / DOCUMENT, dumps(sealed(group_document({"recycle": record}))))
     sync_folder(path.resolve().parent)
 
 
@@ -107,11 +108,11 @@ def _recipe(record: Mapping[str, Any], where: str) -> Recipe:
 
 
 def _only_beginnings(path: Path) -> bool:
-    """Whether a folder is empty, or holds no more than a creation that was cut short left there."""
-    return all(entry.name in _GROUPS or entry.name.startswith(f".{DOCUMENT}-") for entry in path.iterdir())
+    """Whether a folder is empty, or a store but for its root: a creation cut short, or a damaged root set aside."""
+    return all(entry.name in (*_GROUPS, DAMAGED) or entry.name.startswith(f".{DOCUMENT}-") for entry in path.iterdir())
 
 
-def _create_file(path: Path, data: bytes) -> None:
+def create_file(path: Path, data: bytes) -> None:
     """Write a file in one step where there is none; of several that try at once, one wins."""
     scratch = path.with_name(f".{DOCUMENT}-{unique_id()}")
     write_file(scratch, data)

@@ -1,72 +1,99 @@
-"""One row array being written: whole inner chunks in order, the shard's index last."""
+"""One row array being written: whole inner chunks in order, plain or compressed, the shard's index last."""
 
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import google_crc32c
 import numpy as np
 
+from recycle_cli.store.codecs import compress
 from recycle_cli.store.dtypes import Array
 from recycle_cli.store.files import HashedFile, Mark
 from recycle_cli.store.layout import ArraySpec
 
 
-class RowArray:
-    """Rows (n, *shape) on their way into one file in `folder`. Errors of the operating system come through."""
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a row array ended at some time, to rewind to."""
 
-    def __init__(self, folder: Path, spec: ArraySpec) -> None:
+    rows: int
+    file: Mark
+    chunks: int
+    pending: Array
+
+
+class RowArray:
+    """Rows (n, *shape) on their way into one file in `folder`. Errors of the operating system come through.
+
+    With `even`, an uncompressed array is cut into chunks of equal size at the end, so that next to nothing is padding;
+    without, its chunks are those of its spec, as those of a compressed array are.
+    """
+
+    def __init__(self, folder: Path, spec: ArraySpec, *, even: bool) -> None:
         assert spec.chunk_rows is not None, "row arrays are chunked"
-        self._empty = spec
-        self._chunk_rows = spec.chunk_rows
         self.rows = 0
+        self._spec = spec
+        self._chunk_rows = spec.chunk_rows
+        self._even = even
+        self._sizes: list[int] = []
+        self._pending = np.empty(spec.shape, spec.dtype)
         folder.mkdir(parents=True)
         self._file = HashedFile(folder / spec.chunk_key)
 
     @property
     def bytes(self) -> int:
-        return self._file.bytes
+        return self._file.bytes + self._pending.nbytes
 
     def write(self, rows: Array) -> None:
         """Append rows of the spec's dtype and shape."""
-        assert rows.shape[1:] == self._empty.shape[1:], f"rows of {rows.shape[1:]}, here are {self._empty.shape[1:]}"
-        assert rows.dtype == self._empty.dtype, f"rows of {rows.dtype}, here are {self._empty.dtype}"
-        if rows.size:
+        assert rows.shape[1:] == self._spec.shape[1:], f"rows of {rows.shape[1:]}, here are {self._spec.shape[1:]}"
+        assert rows.dtype == self._spec.dtype, f"rows of {rows.dtype}, here are {self._spec.dtype}"
+        if self._spec.compressor is not None:
+            self._write_chunks(rows)
+        elif rows.size:
             self._file.write(np.ascontiguousarray(rows))
         self.rows += len(rows)
 
-    def mark(self) -> tuple[int, Mark]:
-        return self.rows, self._file.mark()
+    def mark(self) -> Place:
+        return Place(self.rows, self._file.mark(), len(self._sizes), self._pending)
 
-    def rewind(self, mark: tuple[int, Mark]) -> None:
+    def rewind(self, place: Place) -> None:
         """Forget what was written since the mark."""
-        self.rows, position = mark
-        self._file.rewind(position)
+        self.rows, self._pending = place.rows, place.pending
+        del self._sizes[place.chunks :]
+        self._file.rewind(place.file)
 
     def finish(self) -> tuple[ArraySpec, dict[str, Any]]:
         """Complete the shard and sync it: the array's spec and its file's record."""
-        spec = self._spec()
+        if self.rows:
+            chunks = -(-self.rows // self._chunk_rows)
+            self._chunk_rows = -(-self.rows // chunks) if self._even or chunks == 1 else self._chunk_rows
+        spec = replace(self._spec, shape=(self.rows, *self._spec.shape[1:]), chunk_rows=self._chunk_rows)
+        padding = spec.chunks * self._chunk_rows - self.rows
+        if padding or len(self._pending):
+            self.write(np.zeros((padding, *spec.shape[1:]), spec.dtype))
         if spec.chunks:
-            padding = spec.chunks * self._chunk_rows * spec.row_bytes - spec.data_bytes
-            if padding:
-                self._file.write(bytes(padding))
-            self._file.write(shard_index(spec))
+            sizes = self._sizes or [self._chunk_rows * spec.row_bytes] * spec.chunks
+            self._file.write(shard_index(sizes))
         return spec, self._file.close()
 
     def abandon(self) -> None:
         self._file.abandon()
 
-    def _spec(self) -> ArraySpec:
-        empty = self._empty
-        shape = (self.rows, *empty.shape[1:])
-        return ArraySpec(shape, empty.dtype, empty.chunk_rows, empty.compressor, empty.dimensions)
+    def _write_chunks(self, rows: Array) -> None:
+        assert self._spec.compressor is not None, "only compressed rows wait for a whole chunk"
+        waiting = np.concatenate([self._pending, rows])
+        whole = len(waiting) // self._chunk_rows * self._chunk_rows
+        for start in range(0, whole, self._chunk_rows):
+            frame = compress(waiting[start : start + self._chunk_rows], self._spec.compressor)
+            self._file.write(frame)
+            self._sizes.append(len(frame))
+        self._pending = waiting[whole:].copy()  # a new array each time, so that a mark can keep the old one
 
 
-def shard_index(spec: ArraySpec) -> bytes:
+def shard_index(sizes: list[int]) -> bytes:
     """(offset, size) of each inner chunk as uint64, then their CRC-32C: Zarr's `sharding_indexed`, index at the end."""
-    assert spec.chunk_rows is not None, "only shards have an index"
-    size = spec.chunk_rows * spec.row_bytes
-    entries = np.empty((spec.chunks, 2), "<u8")
-    entries[:, 0] = np.arange(spec.chunks, dtype="<u8") * np.uint64(size)
-    entries[:, 1] = size
-    index = entries.tobytes()
-    return index + google_crc32c.value(index).to_bytes(4, "little")
+    ends = np.cumsum(np.asarray(sizes, "<u8"))
+    entries = np.stack([ends - np.asarray(sizes, "<u8"), np.asarray(sizes, "<u8")], axis=1).astype("<u8").tobytes()
+    return entries + google_crc32c.value(entries).to_bytes(4, "little")

@@ -1,7 +1,7 @@
 """One sealed segment: its metadata, checked, and its arrays, mapped when first touched."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,10 +12,12 @@ import numpy.typing as npt
 
 from recycle_cli.errors import DamageError, StoreError
 from recycle_cli.keys import KEY_BYTES
+from recycle_cli.store.chunked import ChunkedRows
 from recycle_cli.store.dtypes import Array, numpy_dtype
 from recycle_cli.store.files import map_file, read_document, storage_errors
 from recycle_cli.store.layout import DOCUMENT, FORMAT_VERSION, ArraySpec, is_name, loads, parse_array, unsealed
 
+Rows = Array | ChunkedRows
 KEYS, DIGESTS, OFFSETS = "keys", "digests", "offsets"
 
 
@@ -44,7 +46,8 @@ class Segment:
         self.folder = folder
         self.fingerprint = fingerprint
         self.dtype = dtype
-        self._rows: dict[str, Array] = {}
+        self._values: dict[str, Rows] = {}
+        self._scales: dict[str, Rows] = {}
 
     @cached_property
     def document(self) -> dict[str, Any]:
@@ -73,7 +76,7 @@ class Segment:
         except (KeyError, TypeError, AttributeError):
             raise DamageError(f"{self.folder}: no consolidated metadata; run `recycle store verify`") from None
         specs = {name: parse_array(meta) for name, meta in arrays.items()}
-        check_specs(specs, self.summary, self.dtype, self.cuts_of(specs), str(self.folder))
+        check_specs(specs, self.summary, self.dtype, str(self.folder))
         return specs
 
     @cached_property
@@ -84,9 +87,9 @@ class Segment:
             raise DamageError(f"{self.folder}: samples, rows and bytes are {counts}")
         return Summary(self.folder.name, *counts)
 
-    @staticmethod
-    def cuts_of(specs: Mapping[str, ArraySpec]) -> list[str]:
-        return [name.split("/")[1] for name in specs if name.endswith("/values") and name.count("/") == 2]
+    @cached_property
+    def cuts(self) -> list[str]:
+        return cuts_of(self.specs)
 
     @cached_property
     def keys(self) -> npt.NDArray[np.uint8]:
@@ -112,28 +115,45 @@ class Segment:
         """The offsets as Python integers on access: single look-ups are several times faster than NumPy's."""
         return self.offsets.data.cast("B").cast("q")
 
-    def values(self, cut: str) -> Array:
-        """(rows, *shape) in the stored dtype, mapped; slicing gives views."""
-        return self._row_array(values_name(cut))
+    def values(self, cut: str) -> Rows:
+        """(rows, *shape) in the stored dtype: mapped, so that slices are views, or decoded by the chunk."""
+        if cut not in self._values:
+            self._values[cut] = self._row_array(values_name(cut))
+        return self._values[cut]
 
-    def scales(self, cut: str) -> Array:
+    def scales(self, cut: str) -> Rows:
         """(rows,) float32, int8 stores only."""
-        return self._row_array(scales_name(cut))
+        if cut not in self._scales:
+            self._scales[cut] = self._row_array(scales_name(cut))
+        return self._scales[cut]
 
-    def _row_array(self, name: str) -> Array:
-        if name not in self._rows:
-            self._rows[name] = self._whole(name)
-        return self._rows[name]
+    def _row_array(self, name: str) -> Rows:
+        spec = self.specs[name]
+        if spec.compressor is None or not spec.shape[0]:
+            return self._whole(name)
+        file = f"{name}/{spec.chunk_key}"
+        path = self._path(file)
+        with storage_errors(path):
+            mapped = map_file(path, self._recorded_bytes(file))
+        return ChunkedRows(mapped, spec, str(path))
+
+    def _recorded_bytes(self, file: str) -> int:
+        try:
+            size = self.record["files"][file]["bytes"]
+        except (KeyError, TypeError):
+            size = None
+        if type(size) is not int or size < 0:
+            raise DamageError(f"{self.folder}/{file}: {size} bytes recorded; run `recycle store verify --repair`")
+        return size
 
     def _whole(self, name: str) -> Array:
         spec = self.specs[name]
         path = self._path(f"{name}/{spec.chunk_key}")
         if not spec.shape[0]:
             return np.empty(spec.shape, spec.dtype)
-        size = spec.file_bytes
-        assert size is not None, "compressed arrays are not mapped"
+        assert spec.file_bytes is not None, "compressed arrays are not mapped"
         with storage_errors(path):
-            mapped = map_file(path, size)
+            mapped = map_file(path, spec.file_bytes)
         return mapped[: spec.data_bytes].view(spec.dtype).reshape(spec.shape)
 
     def _path(self, name: str) -> Path:
@@ -143,7 +163,13 @@ class Segment:
         return path
 
 
-def check_specs(specs: Mapping[str, ArraySpec], summary: Summary, dtype: str, cuts: list[str], where: str) -> None:
+def cuts_of(names: Iterable[str]) -> list[str]:
+    """The cuts that have values among array names."""
+    parts = [name.split("/") for name in names]
+    return [part[1] for part in parts if len(part) == 3 and (part[0], part[2]) == ("cuts", "values")]
+
+
+def check_specs(specs: Mapping[str, ArraySpec], summary: Summary, dtype: str, where: str) -> None:
     """Raise DamageError unless the arrays are exactly those of a segment with this summary."""
     bytes_type = numpy_dtype(dtype).str
     expected: dict[str, tuple[tuple[int, ...], str]] = {
@@ -151,7 +177,7 @@ def check_specs(specs: Mapping[str, ArraySpec], summary: Summary, dtype: str, cu
         DIGESTS: ((summary.samples, KEY_BYTES), "|u1"),
         OFFSETS: ((summary.samples + 1,), "<i8"),
     }
-    for cut in cuts:
+    for cut in cuts_of(specs):
         if not is_name(cut):
             raise DamageError(f"{where}: {cut!r} cannot be the name of a cut")
         shape = specs[values_name(cut)].shape[1:]

@@ -77,21 +77,40 @@ class Store:
         """Bytes of all sealed segments, duplicates between writers included."""
         return sum(summary.bytes for summary in self._summaries)
 
+    @property
+    def segments(self) -> list[Segment]:
+        """The sealed segments, in the order of their positions."""
+        return self._segments.list
+
+    def by_age(self) -> Segments:
+        """The same segments in the order of their sealing, whatever the index made of it."""
+        ordered = sorted(self.segments, key=lambda segment: segment.folder.name)
+        return Segments(ordered, [segment.summary.samples for segment in ordered])
+
     def refresh(self) -> None:
         """See the segments sealed, and miss the ones removed, since the store was opened. Positions change."""
         with storage_errors(self.path):
             names = segment_names(self._path)
-            stored = indexfile.load(self._path, names)
-            known, base = stored or ([], EMPTY)
-            covered = {summary.id for summary in known}
-            fresh = [self._segment(name) for name in names if name not in covered]
-            self._summaries = [*known, *(segment.summary for segment in fresh)]
-            self._segments = Segments(
-                [*(self._segment(summary.id) for summary in known), *fresh],
-                [summary.samples for summary in self._summaries],
-            )
-            delta = build(self._segments, len(known)) if fresh else EMPTY
-            self._base, self._delta = self._keep(base, without(delta, base, self._segments))
+            while True:
+                try:
+                    return self._index(names)
+                except DamageError:
+                    # A segment may go while we look (`gc` seals what replaces it first): then look again.
+                    names, before = segment_names(self._path), names
+                    if set(names).issuperset(before):
+                        raise
+
+    def _index(self, names: list[str]) -> None:
+        known, base = indexfile.load(self._path, names) or ([], EMPTY)
+        covered = {summary.id for summary in known}
+        fresh = [self._segment(name) for name in names if name not in covered]
+        self._summaries = [*known, *(segment.summary for segment in fresh)]
+        self._segments = Segments(
+            [*(self._segment(summary.id) for summary in known), *fresh],
+            [summary.samples for summary in self._summaries],
+        )
+        delta = build(self._segments, len(known)) if fresh else EMPTY
+        self._base, self._delta = self._keep(base, without(delta, base, self._segments))
 
     def lookup(self, keys: Bytes16, digests: Bytes16) -> Positions:
         """Position of each sample, -1 where the store does not have it: (n,) int64 for keys and digests (n, 16).
@@ -99,12 +118,19 @@ class Store:
         Raises DamageError where a key is there with another digest: damage, or a collision made on purpose.
         """
         assert keys.shape == digests.shape == (len(keys), KEY_BYTES), f"keys {keys.shape}, digests {digests.shape}"
-        positions = np.full(len(keys), -1, np.int64)
-        for level in (self._base, self._delta):
-            missing = np.flatnonzero(positions < 0)
-            queries, entries = find(level, keys if len(missing) == len(keys) else keys[missing])
-            self._confirm(level, keys, digests, missing[queries], entries, positions)
-        return positions
+        return self._search(keys, digests)
+
+    def find(self, keys: Bytes16) -> Positions:
+        """As `lookup`, by the keys alone: for keys that came from this store."""
+        return self._search(keys, None)
+
+    def positions(self) -> Positions:
+        """Positions of all unique samples, in the order of the store."""
+        return np.sort(np.concatenate([self._base.positions, self._delta.positions]))
+
+    def keys(self, positions: Positions) -> Bytes16:
+        """Keys of the samples: (n, 16) uint8."""
+        return self._segments.take("keys", positions)
 
     def lengths(self, positions: Positions) -> Positions:
         """Rows of each sample: (n,) int64."""
@@ -129,12 +155,8 @@ class Store:
     def gather(self, cut: str, positions: Positions, out: Array, scales_out: Array | None = None) -> None:
         """Copy samples into a batch padded with zeros: out (n, L, *shape) stored dtype, scales_out (n, L) float32."""
         self._known_cut(cut)
-        owners = self._segments.owner(positions).tolist()
-        starts, segments = self._segments.starts_list, self._segments.list
-        for slot, (owner, position) in enumerate(zip(owners, positions.tolist(), strict=True)):
-            segment = segments[owner]
-            bounds, local = segment.bounds, position - starts[owner]
-            start, stop = bounds[local], bounds[local + 1]
+        for slot, position in enumerate(positions.tolist()):
+            segment, start, stop = self._place(position)
             length = stop - start
             out[slot, :length] = segment.values(cut)[start:stop]
             out[slot, length:] = 0
@@ -157,8 +179,18 @@ class Store:
             filled = after
         return values, scales
 
-    def writer(self, *, segment_bytes: int = SEGMENT_BYTES, segment_seconds: float = SEGMENT_SECONDS) -> SegmentWriter:
-        """A writer of new segments; `refresh` shows here what it seals."""
+    def writer(
+        self,
+        *,
+        segment_bytes: int = SEGMENT_BYTES,
+        segment_seconds: float = SEGMENT_SECONDS,
+        codec: str = "none",
+        max_disk: int | None = None,
+    ) -> SegmentWriter:
+        """A writer of new segments, which `refresh` shows here once sealed.
+
+        `codec` is none, lz4, zstd or auto (measured on the first rows); `max_disk` limits the bytes of the store.
+        """
         return SegmentWriter(
             self._path,
             self.fingerprint,
@@ -166,17 +198,34 @@ class Store:
             tuple(self.recipe.cuts),
             segment_bytes=segment_bytes,
             segment_seconds=segment_seconds,
+            codec=codec,
+            max_disk=max_disk,
         )
 
+    def _search(self, keys: Bytes16, digests: Bytes16 | None) -> Positions:
+        found = np.full(len(keys), -1, np.int64)
+        for level in (self._base, self._delta):
+            missing = np.flatnonzero(found < 0)
+            queries, entries = find(level, keys if len(missing) == len(keys) else keys[missing])
+            self._confirm(level, keys, digests, missing[queries], entries, found)
+        return found
+
     def _confirm(
-        self, level: Level, keys: Bytes16, digests: Bytes16, queries: Positions, entries: Positions, found: Positions
+        self,
+        level: Level,
+        keys: Bytes16,
+        digests: Bytes16 | None,
+        queries: Positions,
+        entries: Positions,
+        found: Positions,
     ) -> None:
-        """Fill `found` with the candidates whose digest, read from the segment itself, is the one asked for."""
+        """Fill `found` with the candidates that hold, by the digests (or keys) read from the segments themselves."""
+        name, wanted = ("keys", keys) if digests is None else ("digests", digests)
         while len(queries):
             positions = level.positions[entries]
             inside = (positions >= 0) & (positions < len(self._segments))
             queries, entries, positions = queries[inside], entries[inside], positions[inside]
-            same = equal_rows(self._segments.take("digests", positions), digests[queries])
+            same = equal_rows(self._segments.take(name, positions), wanted[queries])
             found[queries[same]] = positions[same]
             queries, entries, positions = queries[~same], entries[~same], positions[~same]
             bad = equal_rows(self._segments.take("keys", positions), keys[queries])

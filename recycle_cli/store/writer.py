@@ -7,7 +7,10 @@ from typing import Self
 
 import numpy as np
 
+from recycle_cli.errors import UsageError
 from recycle_cli.keys import Bytes16
+from recycle_cli.store.budget import DiskBudget
+from recycle_cli.store.codecs import CODECS, Choice, choose
 from recycle_cli.store.draft import Draft
 from recycle_cli.store.dtypes import Array, Encoded
 from recycle_cli.store.files import storage_errors, sync_folder
@@ -35,13 +38,19 @@ class SegmentWriter:
         *,
         segment_bytes: int = SEGMENT_BYTES,
         segment_seconds: float = SEGMENT_SECONDS,
+        codec: str = "none",
+        max_disk: int | None = None,
     ) -> None:
+        if codec not in (*CODECS, "auto"):
+            raise UsageError(f"--codec {codec}: one of {', '.join(CODECS)}, auto was expected")
         self._path = path
         self._fingerprint = fingerprint
         self._dtype = dtype
         self._cuts = sorted(cuts)
         self._segment_bytes = segment_bytes
         self._segment_seconds = segment_seconds
+        self._codec = Choice(codec, "asked for") if codec != "auto" else None
+        self._budget = None if max_disk is None else DiskBudget(path, max_disk)
         self._claim: Claim | None = None
         self._draft: Draft | None = None
         self.samples = 0
@@ -64,13 +73,25 @@ class SegmentWriter:
                 self._claim.release()
             self._claim = None
 
+    @property
+    def codec(self) -> Choice | None:
+        """The codec and why; None while `auto` has seen no rows."""
+        return self._codec
+
     def append(self, keys: Bytes16, digests: Bytes16, lengths: Array, rows: Mapping[str, Encoded]) -> None:
-        """Add samples: keys and digests (n, 16), lengths (n,), and per cut the samples' rows one after another."""
+        """Add samples: keys and digests (n, 16), lengths (n,), and per cut the samples' rows one after another.
+
+        Raises BarError, after sealing what was there before, where `max_disk` would be passed.
+        """
         assert self._claim is not None, "append to a SegmentWriter inside its `with` block"
         assert sorted(rows) == self._cuts, f"cuts {sorted(rows)}, the store has {self._cuts}"
+        if self._codec is None:
+            self._codec = choose(np.concatenate([encoded.values.reshape(-1) for encoded in rows.values()]))
+        if self._budget is not None:
+            self._stay_within(self._budget, rows)
         with storage_errors(self._path):
             if self._draft is None:
-                self._draft = Draft(self._claim.folder / unique_id(), self._dtype, rows)
+                self._draft = Draft(self._claim.folder / unique_id(), self._dtype, self._codec.codec, rows)
             before = self._draft.bytes
             self._draft.append(keys, digests, lengths, rows)
         self.samples += len(keys)
@@ -78,6 +99,16 @@ class SegmentWriter:
         self.bytes += self._draft.bytes - before
         if self._draft.bytes >= self._segment_bytes or self._draft.age >= self._segment_seconds:
             self.seal()
+
+    def _stay_within(self, budget: DiskBudget, rows: Mapping[str, Encoded]) -> None:
+        """Seal, and raise BarError, before rows are written that might not fit."""
+        coming = sum(encoded.values.nbytes for encoded in rows.values())
+        if self._draft is not None:
+            coming += self._draft.bytes
+        if not budget.holds(coming):
+            self.seal()
+            budget.measure()
+            raise budget.passed()
 
     def seal(self) -> None:
         """Make everything appended so far durable and visible."""
@@ -94,3 +125,5 @@ class SegmentWriter:
         with storage_errors(self._path):
             sync_folder(visible.parent)
             sync_folder(draft.folder.parent)
+            if self._budget is not None:
+                self._budget.measure()

@@ -1,0 +1,57 @@
+"""What is in a store, as plain data."""
+
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from recycle_cli.store.files import storage_errors
+from recycle_cli.store.layout import DAMAGED, DOCUMENT, FORMAT_VERSION, SCRATCH
+from recycle_cli.store.liveness import writers
+from recycle_cli.store.segment import Segment, values_name
+from recycle_cli.store.store import Store
+
+
+def info(path: str, *, segments: bool = False) -> dict[str, Any]:
+    """Recipe, counts, sizes, writers at work and leftovers of dead ones; with `segments`, each of them too.
+
+    `samples` are unique ones; `duplicates` is how many more are stored, which `gc` gives back. Sizes in bytes.
+    """
+    store = Store.open(path)
+    root = Path(path).resolve()
+    with storage_errors(path):
+        at_work = writers(root / SCRATCH)
+        aside = [entry.name for entry in _entries(root / DAMAGED) if entry.name != DOCUMENT]
+    held = store.segments
+    stored = sum(segment.summary.samples for segment in held)
+    described: dict[str, Any] = {
+        "store": path,
+        "format": FORMAT_VERSION,
+        "fingerprint": store.fingerprint,
+        "recipe": store.recipe.to_json(),
+        "provenance": store.provenance,
+        "samples": len(store),
+        "duplicates": stored - len(store),
+        "rows": store.rows,
+        "bytes": store.bytes,
+        "segments": len(held),
+        "codecs": dict(Counter(codec_of(segment) for segment in held)),
+        "cuts": {cut: {"row_shape": list(store.row_shape(cut)) if held else None} for cut in store.recipe.cuts},
+        "writers": [asdict(writer) for writer in at_work if writer.alive],
+        "leftovers": [asdict(writer) for writer in at_work if not writer.alive],
+        "set_aside": aside,
+    }
+    if segments:
+        described["segment_list"] = [asdict(segment.summary) | {"codec": codec_of(segment)} for segment in held]
+    return described
+
+
+def codec_of(segment: Segment) -> str:
+    """Name of the compressor of a segment's values: `none`, `lz4` or `zstd`."""
+    cut = segment.cuts[0]
+    compressor = segment.specs[values_name(cut)].compressor
+    return "none" if compressor is None else str(compressor["configuration"]["cname"])
+
+
+def _entries(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir()) if folder.is_dir() else []

@@ -1,0 +1,155 @@
+import json
+import os
+import shutil
+
+import numpy as np
+import pytest
+
+from recycle_cli.errors import RecycleError, StoreError
+from recycle_cli.store import Store, info, verify
+from recycle_cli.store.files import BLOCK_BYTES
+
+from .corpora import Corpus
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Corpus("int8", shape=(16,)).store(tmp_path / "s.zarr", range(40), segment_bytes=800, codec="lz4")
+
+
+def files(segment):
+    return sorted(path for path in segment.folder.rglob("*") if path.is_file())
+
+
+def repaired(store, *, refilled):
+    """After `--repair`, what is left is clean, and filling in what is missing makes the store whole."""
+    corpus = Corpus("int8", shape=(16,))
+    verify(store.path, repair=True)
+    fresh = Store.create_or_open(store.path, corpus.recipe, {"model": "tiny"})
+    assert verify(store.path)["damaged"] == []
+    missing = np.flatnonzero(fresh.lookup(*corpus.keys(range(40))) < 0).tolist()
+    assert missing == refilled
+    corpus.check(corpus.store(store.path, missing), range(40))
+
+
+def test_a_sound_store_is_clean(store):
+    seen = []
+    found = verify(store.path, workers=2, progress=lambda done, total: seen.append((done, total)))
+    assert found["damaged"] == []
+    assert found["segments"] == len(store.segments) > 2
+    assert max(seen)[0] == found["bytes"] <= seen[0][1]
+
+
+def test_one_flipped_bit_anywhere_is_found_and_named(store):
+    rng = np.random.default_rng(7)
+    segment = store.segments[1]
+    for _ in range(100):
+        path = rng.choice(files(segment))
+        content = path.read_bytes()
+        at, bit = int(rng.integers(len(content))), int(rng.integers(8))
+        path.write_bytes(content[:at] + bytes([content[at] ^ 1 << bit]) + content[at + 1 :])
+        (damage, *more) = verify(store.path)["damaged"]
+        name = path.relative_to(segment.folder).as_posix()
+        assert damage["segment"] == segment.folder.name
+        assert name == damage["file"]
+        assert name == "zarr.json" or damage["start"] <= at < damage["stop"]
+        assert not more
+        path.write_bytes(content)
+    assert verify(store.path)["damaged"] == []
+
+
+@pytest.mark.parametrize("harm", ["flip", "truncate", "grow", "remove", "document", "extra", "link"])
+def test_repair_sets_a_damaged_segment_aside_and_only_that(store, harm):
+    segment = store.segments[1]
+    held = segment.summary.samples
+    first = store.segments[0].summary.samples
+    values = segment.folder / "cuts/2/values/c.0.0"
+    content = values.read_bytes()
+    if harm == "flip":
+        values.write_bytes(bytes([content[0] ^ 4]) + content[1:])
+    elif harm == "truncate":
+        values.write_bytes(content[:-5])
+    elif harm == "grow":
+        values.write_bytes(content + b"x")
+    elif harm == "remove":
+        values.unlink()
+    elif harm == "document":
+        (segment.folder / "zarr.json").unlink()
+    elif harm == "extra":
+        (segment.folder / "cuts/evil.bin").write_bytes(b"x")
+    else:
+        values.rename(values.with_name("elsewhere"))
+        values.symlink_to(values.with_name("elsewhere"))
+    assert {damage["segment"] for damage in verify(store.path)["damaged"]} == {segment.folder.name}
+    repaired(store, refilled=list(range(first, first + held)))
+    assert len(info(store.path)["set_aside"]) == 1
+
+
+def test_arrays_swapped_between_segments_are_found(store):
+    a, b = (segment.folder / "cuts/2/values" for segment in store.segments[1:3])
+    a.rename(a.with_name("swap"))
+    b.rename(a)
+    a.with_name("swap").rename(b)
+    assert {damage["segment"] for damage in verify(store.path)["damaged"]} == {a.parts[-4], b.parts[-4]}
+
+
+def test_a_damaged_root_is_set_aside_and_comes_back(store):
+    root = store._path / "zarr.json"
+    root.write_bytes(root.read_bytes().replace(b"tiny", b"tinY"))
+    assert verify(store.path)["damaged"][0]["file"] == "zarr.json"
+    repaired(store, refilled=[])
+
+
+def test_the_range_of_the_damage_is_blocks(tmp_path):
+    corpus = Corpus(shape=(1024,), longest=700)
+    store = corpus.store(tmp_path / "s.zarr", range(20))
+    path = store.segments[0].folder / "cuts/2/values/c.0.0"
+    assert path.stat().st_size > 3 * BLOCK_BYTES
+    with path.open("r+b") as file:
+        file.seek(BLOCK_BYTES + 5)
+        file.write(b"damage")
+        file.seek(2 * BLOCK_BYTES)
+        file.write(b"damage")
+    (damage,) = verify(str(tmp_path / "s.zarr"))["damaged"]
+    assert (damage["start"], damage["stop"]) == (BLOCK_BYTES, 3 * BLOCK_BYTES)
+
+
+def test_a_wrong_index_is_found_and_rebuilt(tmp_path, monkeypatch):
+    monkeypatch.setattr("recycle_cli.store.indexfile.PERSIST_SAMPLES", 10)
+    corpus = Corpus("int8", shape=(16,))
+    store = corpus.store(tmp_path / "s.zarr", range(40))
+    (index,) = [path for path in (store._path / "index").iterdir() if path.is_dir()]
+    assert verify(store.path)["damaged"] == []
+    (index / "positions/c.0").write_bytes(np.roll(np.fromfile(index / "positions/c.0", "<i8"), 1).tobytes())
+    assert verify(store.path)["damaged"][0]["segment"] == f"index/{index.name}"
+    repaired(store, refilled=[])
+
+
+def test_what_is_no_store_cannot_be_verified(tmp_path):
+    with pytest.raises(StoreError, match="not a store"):
+        verify(str(tmp_path))
+
+
+@pytest.mark.parametrize("harm", ["truncate", "remove", "offsets", "shape", "document", "link", "codec"])
+def test_reading_catches_what_it_can_at_no_cost(store, harm):
+    folder = store.segments[0].folder
+    document = json.loads((folder / "zarr.json").read_text())
+    if harm == "truncate":
+        os.truncate(folder / "cuts/2/values/c.0.0", 100)
+    elif harm == "remove":
+        shutil.rmtree(folder / "cuts/2/values")
+    elif harm == "offsets":
+        np.roll(np.fromfile(folder / "offsets/c.0", "<i8"), 1).tofile(folder / "offsets/c.0")
+    elif harm == "shape":
+        document["consolidated_metadata"]["metadata"]["keys"]["shape"][0] += 1
+    elif harm == "codec":
+        document["consolidated_metadata"]["metadata"]["keys"]["codecs"].append({"name": "numcodecs.pickle"})
+    elif harm == "link":
+        folder.rename(folder.parents[1] / "elsewhere")
+        folder.symlink_to(folder.parents[1] / "elsewhere")
+    (folder / "zarr.json").write_text(json.dumps(document)) if harm in ("shape", "document", "codec") else None
+    if harm == "document":
+        (folder / "zarr.json").write_text(json.dumps(document)[:-1])
+    corpus = Corpus("int8", shape=(16,))
+    with pytest.raises(RecycleError, match=str(folder)):
+        corpus.check(Store.open(store.path), range(3))
