@@ -139,7 +139,7 @@ def test_limit_and_total(tmp_path):
     assert (corpus.total, len(list(corpus)), len(list(corpus))) == (2, 2, 2)
     assert open_corpus(str(tmp_path / "a.parquet"), limit=99).total == 3
     (tmp_path / "a.csv").write_text("text\none\ntwo\n" + 200 * "x\n" + '"three\n')
-    assert texts(open_corpus(str(tmp_path / "a.csv"), limit=2, on_error="skip")) == ["one", "two"]
+    assert len(texts(open_corpus(str(tmp_path / "a.csv"), limit=202))) == 202
     with pytest.raises(UsageError, match="--limit 0"):
         open_corpus(str(tmp_path / "a.parquet"), limit=0)
 
