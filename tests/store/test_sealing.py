@@ -19,7 +19,8 @@ def test_everything_is_synced_before_it_is_visible(tmp_path, corpus, monkeypatch
     """In the order of the calls: every file and folder of a segment, then the rename, then both folders around it."""
     events = []
     rename = Path.rename
-    monkeypatch.setattr(os, "fsync", lambda descriptor: events.append(str(Path(f"/proc/self/fd/{descriptor}").readlink())))
+    opened = Path("/proc/self/fd")
+    monkeypatch.setattr(os, "fsync", lambda descriptor: events.append(str((opened / str(descriptor)).readlink())))
     monkeypatch.setattr(Path, "rename", lambda path, to: (events.append(f"{path} -> {to}"), rename(path, to))[1])
     store = corpus.store(tmp_path / "s.zarr")
     events.clear()
