@@ -9,7 +9,6 @@ from recycle_cli import __version__
 app = typer.Typer(
     name="recycle",
     help="Run the frozen half of a pretrained network once; train, predict and serve from its stored activations.",
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},

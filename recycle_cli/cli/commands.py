@@ -70,13 +70,15 @@ def finetune(
     cut: o.Cut = None,
     epochs: Annotated[int, o.option("--epochs", "Passes over the data", min=1)] = TRAIN.epochs,
     batch_size: Annotated[int, o.option("--batch-size", "Samples a batch", min=1)] = TRAIN.batch_size,
-    learning_rate: Annotated[float, o.option("--learning-rate", "Peak of the schedule")] = TRAIN.learning_rate,
-    weight_decay: Annotated[float, o.option("--weight-decay", "AdamW's decay of matrices")] = TRAIN.weight_decay,
+    learning_rate: Annotated[float, o.option("--learning-rate", "Peak of the schedule", min=0.0)] = TRAIN.learning_rate,
+    weight_decay: Annotated[
+        float, o.option("--weight-decay", "AdamW's decay of matrices", min=0.0)
+    ] = TRAIN.weight_decay,
     warmup_share: Annotated[
         float, o.option("--warmup-share", "Share of the steps with a rising learning rate", min=0.0, max=1.0)
     ] = TRAIN.warmup_share,
     max_grad_norm: Annotated[
-        float, o.option("--max-grad-norm", "Clip the gradient's norm; 0 for never")
+        float, o.option("--max-grad-norm", "Clip the gradient's norm; 0 for never", min=0.0)
     ] = TRAIN.max_grad_norm,
     accumulation: Annotated[int, o.option("--accumulation", "Batches an optimizer step", min=1)] = TRAIN.accumulation,
     class_weights: Annotated[
@@ -86,7 +88,12 @@ def finetune(
         Literal["macro_f1", "accuracy", "loss"], o.option("--metric", "Chooses the best checkpoint")
     ] = TRAIN.metric,
     patience: Annotated[
-        int, o.option("--patience", "Stop after so many evaluations without improvement; 0 for never", min=0)
+        int,
+        o.option(
+            "--patience",
+            "Stop at the end of an epoch after so many evaluations without improvement; 0 for never",
+            min=0,
+        ),
     ] = TRAIN.patience,
     eval_steps: Annotated[
         int, o.option("--eval-steps", "Evaluate every so many steps as well", min=0)
@@ -95,7 +102,7 @@ def finetune(
         int, o.option("--save-steps", "Keep a checkpoint every so many steps as well", min=0)
     ] = TRAIN.save_steps,
     seed: Annotated[
-        int, o.option("--seed", "Of the new classifier, the shuffling and the dropout", min=0)
+        int, o.option("--seed", "Of the new classifier, the shuffling and the dropout", min=0, max=2**32 - 1)
     ] = TRAIN.seed,
     on_missing: Annotated[
         Literal["fail", "compute", "skip"], o.option("--on-missing", "What to do with samples that the store lacks")

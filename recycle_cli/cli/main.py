@@ -2,12 +2,19 @@
 
 import errno
 import json
+import os
 import sys
+from typing import Any
+
+import typer
 
 from recycle_cli.cli import commands
-from recycle_cli.errors import Interrupted, RecycleError
+from recycle_cli.errors import Interrupted, RecycleError, UsageError
 from recycle_cli.reports import say
 from recycle_cli.signals import raise_on_signals
+
+_PARSING: Any = typer.BadParameter.__mro__[2]
+"""Click's ClickException, from wherever this version of Typer has it."""
 
 _DISK = {
     errno.ENOSPC: "no space is left on the disk; free some and run the same command again",
@@ -21,7 +28,12 @@ def main() -> None:
     """Run the command line; an expected failure becomes one line on stderr and its exit code."""
     raise_on_signals()
     try:
-        commands.app()
+        code = commands.app(sys.argv[1:] or ["--help"], standalone_mode=False)
+    except typer.Abort:
+        _fail("interrupted; nothing that was finished is lost", "Interrupted", Interrupted.exit_code)
+    except _PARSING as error:
+        message = " ".join(error.format_message().split())
+        _fail(f"{message} (see --help)", "UsageError", UsageError.exit_code)
     except RecycleError as error:
         _fail(str(error), type(error).__name__, error.exit_code)
     except Interrupted as stop:
@@ -31,10 +43,11 @@ def main() -> None:
             raise
         where = f"{error.filename}: " if error.filename else ""
         _fail(f"{where}{_DISK[error.errno]}", "StorageError", 4)
+    sys.exit(code if isinstance(code, int) else 0)
 
 
 def _fail(message: str, kind: str, code: int) -> None:
     say(f"recycle: {message}")
-    if "--json" in sys.argv:
+    if "--json" in sys.argv or os.environ.get("RECYCLE_JSON", "").lower() in ("1", "true", "t", "yes", "y", "on"):
         print(json.dumps({"error": {"kind": kind, "message": message, "exit_code": code}}), flush=True)
     sys.exit(code)
