@@ -1,6 +1,7 @@
 """Pretrained models as a trunk, which is frozen and run once, and a head, which trains from the trunk's rows."""
 
 from recycle_cli.models.cuts import resolve_cut
+from recycle_cli.models.layers import Layer, bytes_per_sample, layers
 from recycle_cli.models.sources import Loaded, load
 from recycle_cli.models.split_model import Batch, Prepared, SplitModel, lengths_of
 from recycle_cli.models.text import split
@@ -8,10 +9,13 @@ from recycle_cli.models.tokens import default_max_length
 
 __all__ = [
     "Batch",
+    "Layer",
     "Loaded",
     "Prepared",
     "SplitModel",
+    "bytes_per_sample",
     "default_max_length",
+    "layers",
     "lengths_of",
     "load",
     "resolve_cut",

@@ -1,4 +1,4 @@
-"""Tiny random models of every architecture that the splitter is proved on: 4 blocks, so that odd and even cuts differ."""
+"""Tiny random models of every architecture that the splitter is proved on; 4 blocks: odd and even cuts differ."""
 
 from typing import Any
 

@@ -1,0 +1,38 @@
+"""Names of cuts."""
+
+import pytest
+
+from recycle_cli.errors import UsageError
+from recycle_cli.models import resolve_cut
+
+
+@pytest.mark.parametrize(
+    ("cut", "blocks", "name"),
+    [
+        ("3", 6, "3"),
+        ("03", 6, "3"),
+        ("0", 6, "0"),
+        ("6", 6, "6"),
+        ("50%", 6, "3"),
+        (" 50% ", 12, "6"),
+        ("0%", 6, "0"),
+        ("100%", 6, "6"),
+        ("1%", 6, "1"),
+        ("25%", 6, "2"),
+        ("33.3%", 12, "4"),
+        ("50%", 5, "3"),
+    ],
+)
+def test_canonical_name(cut, blocks, name):
+    assert resolve_cut(cut, blocks) == name
+
+
+@pytest.mark.parametrize("cut", ["7", "-1", "101%", "half", "", "3.5", "0.5", "%", "layer3"])
+def test_out_of_range_lists_what_is_valid(cut):
+    with pytest.raises(UsageError, match="a block count from 0 to 6 or a share from 0% to 100%"):
+        resolve_cut(cut, 6)
+
+
+def test_pooled_is_refused_with_the_reason():
+    with pytest.raises(UsageError, match=r"pooled.*use 100%"):
+        resolve_cut("pooled", 6)
