@@ -45,6 +45,7 @@ def save_run(folder: Path, loaded: Loaded, about: Mapping[str, Any]) -> None:
     """Write the checkpoint into the RUN and mark it finished. Raises StorageError where the disk does not take it."""
     try:
         with quiet():
+            loaded.tokenizer.model_max_length = about["max_length"]  # so that a pipeline's truncation is ours
             loaded.model.save_pretrained(folder)
             loaded.tokenizer.save_pretrained(folder)
         (folder / "README.md").write_text(_card(about), encoding="utf-8")

@@ -1,5 +1,7 @@
 """Whether the store holds what a training needs, and what to do where it does not."""
 
+import shlex
+
 import numpy as np
 
 from recycle_cli.errors import MismatchError, MissingError, UsageError
@@ -56,12 +58,25 @@ def _compute(corpus: CorpusSettings, store: Store, halves: SplitModel, model: Mo
 
 
 def _message(absent: int, total: int, corpus: CorpusSettings, store: Store, model: ModelSettings) -> str:
-    cuts = "".join(f" --cut {cut}" for cut in store.recipe.cuts)
-    command = (
-        f"recycle precompute {' '.join(corpus.source)} {store.path} --model {model.name}{cuts} "
-        f"--max-length {store.recipe.max_length} --dtype {store.recipe.dtype}"
-    )
     return (
-        f"{store.path} lacks {absent:,} of {total:,} samples; fill it with `{command}`, "
+        f"{store.path} lacks {absent:,} of {total:,} samples; fill it with `{_command(corpus, store, model)}`, "
         "or use --on-missing compute|skip"
     )
+
+
+def _command(corpus: CorpusSettings, store: Store, model: ModelSettings) -> str:
+    """The precompute that would fill the store, as a shell takes it."""
+    options: list[tuple[str, object]] = [
+        ("--model", model.name),
+        ("--revision", model.revision),
+        *(("--cut", cut) for cut in store.recipe.cuts),
+        ("--max-length", store.recipe.max_length),
+        ("--dtype", store.recipe.dtype),
+        ("--text-column", corpus.text_column),
+        ("--text-pair-column", corpus.text_pair_column),
+        ("--limit", corpus.limit),
+        ("--on-error", None if corpus.on_error == "fail" else corpus.on_error),
+    ]
+    words = ["recycle", "precompute", *corpus.source, store.path]
+    words += [word for name, value in options if value is not None for word in (name, str(value))]
+    return shlex.join(words + (["--trust-remote-code"] if model.trust_remote_code else []))

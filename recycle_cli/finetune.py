@@ -30,7 +30,10 @@ from recycle_cli.training import Trainer, make_optimizer, train
 
 @dataclass(frozen=True)
 class Finetuned:
-    """What a training did. Times in seconds; `epoch_seconds` are those of training alone, without evaluation."""
+    """What a training did. Times in seconds; `epoch_seconds` are those of training alone, without evaluation.
+
+    `store_hit_share` is the share of the data that the store held before any of it was computed.
+    """
 
     train_seconds: float
     epoch_seconds: list[float]
@@ -73,7 +76,9 @@ def finetune(job: Job, model: ModelSettings, settings: TrainingSettings) -> Fine
     model, loaded, halves, cut = _split_for(job, model, store, data.names, settings.seed)
     device = device_of(model.device)
     halves.model.to(device)
+    held = 0.0
     if store is not None:
+        held = float((store.lookup(data.keys, data.digests) >= 0).mean())
         data = covered(job.data, data, store, halves, model, settings.on_missing)
         if job.evaluation and evaluation:
             evaluation = covered(job.evaluation, evaluation, store, halves, model, settings.on_missing)
@@ -83,12 +88,12 @@ def finetune(job: Job, model: ModelSettings, settings: TrainingSettings) -> Fine
     if not job.resume:
         runs.clear(folder)
 
-    trainer = _trainer(folder, halves, cut, device, model, settings, data, store)
+    trainer = _trainer(folder, halves, cut, device, model, settings, data, evaluation, store)
     source = _source(store, halves, cut, data)
     tested = None if evaluation is None else (_source(store, halves, cut, evaluation), evaluation)
     with _logger(folder, tensorboard=job.tensorboard) as log, bar("finetune") as progress:
         state = train(trainer, source, data, tested, log, progress)
-    report = _report(trainer, job, store, data, state)
+    report = _report(trainer, job, held, data, state)
     save_run(folder, loaded, _about(trainer, model, store, data, report))
     return report
 
@@ -151,16 +156,20 @@ def _trainer(
     model: ModelSettings,
     settings: TrainingSettings,
     data: Labelled,
+    evaluation: Labelled | None,
     store: Store | None,
 ) -> Trainer:
     weights = dict(halves.head_parameters(cut))
     scaling = model.precision == "float16" and device.type == "cuda"
     identity = {
-        **asdict(settings),
+        **{name: value for name, value in asdict(settings).items() if name not in ("save_steps", "parity_check")},
         "precision": model.precision,
         "model": model.name,
+        "revision": model.revision,
+        "max_length": halves.recipe.max_length,
         "cut": cut,
         "data": data.digest,
+        "evaluation": evaluation.digest if evaluation is not None else None,
         "fingerprint": store.fingerprint if store else None,
     }
     torch.manual_seed(settings.seed)
@@ -207,7 +216,7 @@ def _board(folder: Path) -> Any:
     return SummaryWriter(str(folder / "tensorboard"))
 
 
-def _report(trainer: Trainer, job: Job, store: Store | None, data: Labelled, state: runs.Progress) -> Finetuned:
+def _report(trainer: Trainer, job: Job, held: float, data: Labelled, state: runs.Progress) -> Finetuned:
     """The figures of a finished training; without evaluation the last training loss stands for the metrics."""
     seconds = sum(state.epoch_seconds)
     return Finetuned(
@@ -217,7 +226,7 @@ def _report(trainer: Trainer, job: Job, store: Store | None, data: Labelled, sta
         metrics=state.best or {"train_loss": _last_loss(trainer.folder)},
         best_epoch=state.best_epoch or len(state.epoch_seconds),
         output=job.output,
-        store_hit_share=1.0 if store is not None else 0.0,
+        store_hit_share=held,
         samples=len(data),
         cut=trainer.cut,
         classes=data.names,

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from recycle_cli.corpus import Columns, Failure, open_corpus
+from recycle_cli.errors import StorageError
 from recycle_cli.keys import Sample
 from recycle_cli.reports import say
 from recycle_cli.settings import CorpusSettings
@@ -40,6 +41,11 @@ class Intake:
 
     def _note(self, failure: Failure) -> None:
         self.failed += 1
-        if self._list is not None:
+        if self._list is None:
+            return
+        try:
+            self._list.parent.mkdir(parents=True, exist_ok=True)
             with self._list.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"id": failure.id, "reason": failure.reason}) + "\n")
+        except OSError as error:
+            raise StorageError(f"--failures {self._list} cannot be written ({error.strerror}); name another") from error

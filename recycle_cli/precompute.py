@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ import torch
 from recycle_cli import __version__
 from recycle_cli.background import background, prefetch
 from recycle_cli.devices import autocast, device_of, to_device
+from recycle_cli.errors import UsageError
 from recycle_cli.intake import Intake
 from recycle_cli.keys import KEY_BYTES, Bytes16, Sample
 from recycle_cli.models import SplitModel, default_max_length, load, split
@@ -73,6 +75,10 @@ def precompute(
     loaded = load(model.name, labels=None, revision=model.revision, trust_remote_code=model.trust_remote_code)
     max_length = model.max_length or default_max_length(loaded)
     halves = split(loaded, settings.cuts, max_length=max_length, dtype=settings.dtype)
+    if "0" in halves.cuts:
+        raise UsageError(
+            f"--cut 0 freezes nothing, so there is nothing to store; take 1 to {halves.blocks}, or a share"
+        )
     store = Store.create_or_open(store_path, halves.recipe, provenance_of(model))
     halves.model.to(device_of(model.device))
     tally = Tally()
@@ -84,7 +90,8 @@ def precompute(
 def provenance_of(model: ModelSettings) -> dict[str, str]:
     """Where a store's activations come from: for people, and for finding the model again; not in the fingerprint."""
     created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    found: Mapping[str, str | None] = {"model": model.name, "revision": model.revision}
+    name = str(Path(model.name).resolve()) if Path(model.name).is_dir() else model.name
+    found: Mapping[str, str | None] = {"model": name, "revision": model.revision}
     versions = {"recycle": __version__, "torch": torch.__version__}
     return {name: value for name, value in found.items() if value is not None} | versions | {"created": created}
 

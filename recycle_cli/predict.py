@@ -61,10 +61,18 @@ class Work:
 
 @dataclass
 class Found:
-    """Logits and labels over all windows, for the metrics."""
+    """Logits and labels of the labelled samples of all windows, for the metrics."""
 
     logits: list[torch.Tensor] = field(default_factory=list)
-    labels: list[str | None] = field(default_factory=list)
+    labels: list[str] = field(default_factory=list)
+
+    def add(self, scored: Scored) -> None:
+        """Keep what is labelled; without labels nothing grows with the corpus."""
+        labels = [sample.label for sample in scored.window.samples]
+        labelled = [place for place, label in enumerate(labels) if label is not None]
+        if labelled:
+            self.logits.append(scored.logits[labelled])
+            self.labels += [label for label in labels if label is not None]
 
 
 class Predictor:
@@ -83,6 +91,7 @@ class Predictor:
             expect(self.store, self.split.recipe, self.cut)
         self.head = self.split.head_from(self.cut)
         self.split.model.to(self.device).eval()
+        self._written: set[bytes] = set()
         self.names: list[str] = [loaded.model.config.id2label[index] for index in range(loaded.model.config.num_labels)]
 
     def work(self, samples: Iterable[Sample]) -> Iterator[Work]:
@@ -121,12 +130,23 @@ class Predictor:
 
     def _through_trunk(self, work: Work, raw: TrunkBatch, store: Store, writer: SegmentWriter | None) -> torch.Tensor:
         activations = self.split.trunk(to_device(raw.inputs, self.device))
-        rows = {cut: rows_of(values, raw.lengths, store.recipe.dtype) for cut, values in activations.items()}
+        rows = rows_of(activations[self.cut], raw.lengths, store.recipe.dtype)
         if writer is not None:
-            window = work.scored.window
-            writer.append(window.keys[work.members], window.digests[work.members], raw.lengths, rows)
-        stored = restored(rows[self.cut], raw.lengths, store.recipe.dtype).to(self.device)
+            self._keep(work, raw, activations[self.cut], writer)
+        stored = restored(rows, raw.lengths, store.recipe.dtype).to(self.device)
         return self.head(stored, torch.from_numpy(raw.lengths).to(self.device))
+
+    def _keep(self, work: Work, raw: TrunkBatch, activations: torch.Tensor, writer: SegmentWriter) -> None:
+        """Write rows back, each content once, however often the data repeat it."""
+        keys, digests = work.scored.window.keys[work.members], work.scored.window.digests[work.members]
+        first = []
+        for place, (key, digest) in enumerate(zip(keys, digests, strict=True)):
+            if (content := key.tobytes() + digest.tobytes()) not in self._written:
+                self._written.add(content)
+                first.append(place)
+        if first:
+            rows = rows_of(activations[first], raw.lengths[first], self.split.recipe.dtype)
+            writer.append(keys[first], digests[first], raw.lengths[first], {self.cut: rows})
 
 
 def predict(
@@ -152,8 +172,7 @@ def predict(
             progress.update(len(work.members), note=f"{hits / total:.0%} hits")
             if scored.left == 0:
                 out(scored.window.samples, task.predictions(scored.logits, predictor.names))
-                found.logits.append(scored.logits)
-                found.labels += [sample.label for sample in scored.window.samples]
+                found.add(scored)
     seconds = time.perf_counter() - started
     return Predicted(
         samples=total,
@@ -184,8 +203,8 @@ def _writer(store: Store | None, settings: PredictSettings) -> "SegmentWriter | 
 
 
 def _metrics(found: Found, names: list[str]) -> dict[str, float] | None:
-    """Metrics where every sample has a label that the RUN knows."""
-    labels = [label for label in found.labels if label is not None]
+    """Metrics of the labelled samples, where the RUN knows all their labels."""
+    labels = found.labels
     if not labels:
         return None
     unknown = sorted({*labels} - {*names})
@@ -193,6 +212,4 @@ def _metrics(found: Found, names: list[str]) -> dict[str, float] | None:
         say(f"no metrics: the label {unknown[0]!r} is not one of the run's classes ({', '.join(names)})")
         return None
     codes = {name: code for code, name in enumerate(names)}
-    labelled = [place for place, label in enumerate(found.labels) if label is not None]
-    targets = torch.tensor([codes[label] for label in labels])
-    return task.metrics(torch.cat(found.logits)[labelled], targets)
+    return task.metrics(torch.cat(found.logits), torch.tensor([codes[label] for label in labels]))

@@ -6,6 +6,7 @@
 import json
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,10 @@ Named = Mapping[str, torch.Tensor]
 
 @dataclass
 class Progress:
-    """How far a training is: the next batch of the next epoch, and what was best so far. Times in seconds."""
+    """How far a training is: the next batch of the next epoch, and what was best so far. Times in seconds.
+
+    `lines` counts what the log holds by then, so that a resumed run drops what came after.
+    """
 
     epoch: int = 0
     batch: int = 0
@@ -36,6 +40,7 @@ class Progress:
     best: dict[str, float] | None = None
     best_epoch: int = 0
     stale_evaluations: int = 0
+    lines: int = 0
 
 
 def claim(output: str, *, overwrite: bool, resume: bool) -> Path:
@@ -66,24 +71,26 @@ def claim(output: str, *, overwrite: bool, resume: bool) -> Path:
 
 
 def clear(folder: Path) -> None:
-    """Empty a RUN's folder of an earlier run, its mark of being finished first."""
+    """Empty a RUN's folder of an earlier run, its mark of being finished first, and mark it as unfinished."""
     (folder / ABOUT).unlink(missing_ok=True)
     for entry in folder.iterdir():
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry)
         else:
             entry.unlink()
+    (folder / CHECKPOINT).mkdir()
 
 
 def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor], notes: Mapping[str, str]) -> None:
     """Write tensors and notes as one safetensors file, in one step. Raises StorageError where the disk is full."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, partial, dict(notes))
         partial.replace(path)
     except (OSError, SafetensorError) as error:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
         raise StorageError(f"{path} cannot be written ({error}); free some space, then --resume") from error
 
 

@@ -1,21 +1,21 @@
 """The training loop, in the open: from stored rows or from raw inputs, the same steps in the same order."""
 
-import json
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from recycle_cli import runs
 from recycle_cli.background import prefetch
-from recycle_cli.batches import in_order, shuffled
+from recycle_cli.batches import Indices, in_order, shuffled
 from recycle_cli.devices import to_device
-from recycle_cli.errors import DataError, Interrupted
+from recycle_cli.errors import DataError
 from recycle_cli.inputs import Source, logits_of
 from recycle_cli.labelled import Labelled
 from recycle_cli.models import SplitModel
@@ -76,20 +76,23 @@ def train(
     batches_an_epoch = math.ceil(len(data) / settings.batch_size)
     steps = settings.epochs * math.ceil(batches_an_epoch / settings.accumulation)
     state = runs.load_progress(trainer.folder, trainer.weights, trainer.optimizer, trainer.identity)
-    _forget_after(trainer.folder / runs.LOG, state.step)
+    _keep_lines(trainer.folder / runs.LOG, state.lines)
     progress.update(state.step, total=steps)
 
     with deferred_signals() as signals:
         while state.epoch < settings.epochs and not _patience_lost(state, settings):
             model.train()
             batches = shuffled(source.lengths, settings.batch_size, settings.seed, state.epoch)
+            shares = _shares(batches, data.targets, class_weights, settings.accumulation)
+            step_loss, step_samples = torch.zeros((), device=trainer.device), 0
             started = time.perf_counter()
             for members, batch in prefetch(source.loaded(batches[state.batch :])):
-                group = _group_size(state.batch, len(batches), settings.accumulation)
                 with trainer.autocast():
                     logits = logits_of(trainer.split, trainer.cut, to_device(batch, trainer.device))
-                loss = task.loss(logits, targets[members].to(trainer.device), class_weights)
-                trainer.scaler.scale(loss / group).backward()
+                loss = shares[state.batch] * task.loss(logits, targets[members].to(trainer.device), class_weights)
+                trainer.scaler.scale(loss).backward()
+                step_loss += loss.detach()
+                step_samples += len(members)
                 state.batch += 1
                 if state.batch % settings.accumulation and state.batch < len(batches):
                     continue
@@ -102,21 +105,20 @@ def train(
                 trainer.scaler.update()
                 trainer.optimizer.zero_grad(set_to_none=True)
                 state.step += 1
-                log(_step_record(state, float(loss.detach()), rate, norm, len(members)))
-                progress.update(1, note=f"epoch {state.epoch + 1}, loss {float(loss.detach()):.4f}")
+                record = _step_record(state, float(step_loss), rate, norm, step_samples)
+                _log(log, state, record)
+                progress.update(1, note=f"epoch {state.epoch + 1}, loss {record['loss']:.4f}")
+                step_loss, step_samples = torch.zeros((), device=trainer.device), 0
 
-                if signals.asked:
-                    state.seconds += time.perf_counter() - started
-                    _save(trainer, state)
-                    raise Interrupted
                 if settings.eval_steps and evaluation and state.step % settings.eval_steps == 0:
                     state.seconds += time.perf_counter() - started
                     _evaluate_and_keep(trainer, evaluation, state, log)
                     started = time.perf_counter()
                     model.train()
-                if settings.save_steps and state.step % settings.save_steps == 0:
+                if signals.asked or (settings.save_steps and state.step % settings.save_steps == 0):
                     state.seconds += time.perf_counter() - started
                     _save(trainer, state)
+                    signals.stop_here()
                     started = time.perf_counter()
 
             state.seconds += time.perf_counter() - started
@@ -154,7 +156,9 @@ def _evaluate_and_keep(
 ) -> None:
     source, data = evaluation
     found = task.metrics(evaluate(trainer, source), torch.from_numpy(data.targets))
-    log({"step": state.step, "epoch": state.epoch, "evaluation": found})
+    if not math.isfinite(found["loss"]):
+        raise DataError(_diverged("the evaluation's loss", found["loss"], trainer.settings))
+    _log(log, state, {"step": state.step, "epoch": state.epoch, "evaluation": found})
     if task.is_better(trainer.settings.metric, found, state.best):
         state.best, state.stale_evaluations = found, 0
         state.best_epoch = state.epoch + (1 if state.batch else 0)
@@ -167,10 +171,14 @@ def _patience_lost(state: runs.Progress, settings: TrainingSettings) -> bool:
     return 0 < settings.patience <= state.stale_evaluations
 
 
-def _group_size(batch: int, batches: int, accumulation: int) -> int:
-    """Batches that share the optimizer step of this one; the last step of an epoch may have fewer."""
-    first = batch - batch % accumulation
-    return min(accumulation, batches - first)
+def _shares(
+    batches: Sequence[Indices], targets: Indices, class_weights: torch.Tensor | None, accumulation: int
+) -> list[float]:
+    """What each batch's mean loss counts in its optimizer step, so that a step's loss is the mean over its samples."""
+    weights = np.ones(len(targets)) if class_weights is None else class_weights.double().cpu().numpy()[targets]
+    sums = [float(weights[members].sum()) for members in batches]
+    steps = [sum(sums[at : at + accumulation]) for at in range(0, len(sums), accumulation)]
+    return [own / steps[place // accumulation] for place, own in enumerate(sums)]
 
 
 def _clipped(trainer: Trainer) -> float:
@@ -178,11 +186,20 @@ def _clipped(trainer: Trainer) -> float:
     limit = trainer.settings.max_grad_norm or math.inf
     norm = float(torch.nn.utils.clip_grad_norm_(trainer.weights.values(), limit))
     if not trainer.scaler.is_enabled() and not math.isfinite(norm):
-        raise DataError(
-            f"the gradient's norm became {norm}; lower --learning-rate (now {trainer.settings.learning_rate:g}), "
-            "or train with --precision float32"
-        )
+        raise DataError(_diverged("the gradient's norm", norm, trainer.settings))
     return norm
+
+
+def _diverged(what: str, value: float, settings: TrainingSettings) -> str:
+    return (
+        f"{what} became {value}; lower --learning-rate (now {settings.learning_rate:g}), "
+        "or train with --precision float32"
+    )
+
+
+def _log(log: Callable[[Mapping[str, Any]], None], state: runs.Progress, record: Mapping[str, Any]) -> None:
+    log(record)
+    state.lines += 1
 
 
 def _save(trainer: Trainer, state: runs.Progress) -> None:
@@ -200,9 +217,8 @@ def _step_record(state: runs.Progress, loss: float, rate: float, norm: float, sa
     }
 
 
-def _forget_after(path: Path, step: int) -> None:
-    """Drop log lines of steps that a resumed run makes again."""
-    if not path.exists():
-        return
-    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if json.loads(line)["step"] <= step]
-    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+def _keep_lines(path: Path, count: int) -> None:
+    """Drop log lines, the last perhaps cut short, of what a resumed run does again."""
+    if path.exists():
+        lines = path.read_text(encoding="utf-8").splitlines()[:count]
+        path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")

@@ -36,7 +36,7 @@ def class_indices(labels: Sequence[str], names: Sequence[str], ids: Sequence[str
 
 def balanced_weights(targets: npt.NDArray[np.int64], classes: int) -> torch.Tensor:
     """Class weights n / (classes * count), float32 (classes,), as scikit-learn's `balanced`."""
-    counts = np.bincount(targets, minlength=classes)
+    counts = np.maximum(np.bincount(targets, minlength=classes), 1)
     return torch.from_numpy((len(targets) / (classes * counts)).astype(np.float32))
 
 
