@@ -7,6 +7,7 @@ from recycle_cli.corpus.records import shown
 from recycle_cli.errors import DataError
 
 TEXTS = ("text", "sentence", "content", "document", "review", "body", "message")
+IMAGES = ("image", "img", "image_path", "image_file", "path", "file_path", "file", "file_name", "filename")
 LABELS = ("label", "labels", "class", "category", "intent")
 PAIRS = (
     ("text", "text_pair"),
@@ -25,6 +26,7 @@ class Columns:
     text_pair: str | None = None
     label: str | None = None
     id: str | None = None
+    image: str | None = None
 
     @property
     def named(self) -> tuple[str, ...]:
@@ -40,6 +42,30 @@ def resolve(columns: Columns, schema: Mapping[str, bool], corpus: str, *, labell
     one column of TEXTS is there, else the two of one of PAIRS, else the only column left that holds text.
     Raises DataError, with the columns there are, where a named column is missing or more than one choice is left.
     """
+    resolved, free = _resolve_common(columns, schema, corpus, labelled=labelled)
+    if columns.text is not None:
+        return resolved
+    text, pair = _choose_text(schema, free, columns.text_pair is None)
+    if text is None:
+        raise DataError(f"{corpus}: which column is the text? Name it with --text-column; {_listing(schema)}")
+    return replace(resolved, text=text, text_pair=pair or columns.text_pair)
+
+
+def resolve_images(columns: Columns, schema: Mapping[str, bool], corpus: str, *, labelled: bool) -> Columns:
+    """As `resolve`, for a corpus of images: the image, if not named, is the only column of IMAGES that is there."""
+    if columns.text is not None or columns.text_pair is not None:
+        raise DataError(f"{corpus}: the model takes images, so that --text-column has no meaning; use --image-column")
+    resolved, free = _resolve_common(columns, schema, corpus, labelled=labelled)
+    image = columns.image or _only(IMAGES, free)
+    if image is None:
+        raise DataError(f"{corpus}: which column is the image? Name it with --image-column; {_listing(schema)}")
+    return replace(resolved, image=image)
+
+
+def _resolve_common(
+    columns: Columns, schema: Mapping[str, bool], corpus: str, *, labelled: bool
+) -> tuple[Columns, list[str]]:
+    """The columns with label and id filled in, and the names that are left."""
     for option, name in _named_options(columns):
         if name not in schema:
             raise DataError(f"{corpus}: no column {name!r} ({option}); {_listing(schema)}")
@@ -47,14 +73,8 @@ def resolve(columns: Columns, schema: Mapping[str, bool], corpus: str, *, labell
     label = columns.label or _only(LABELS, free)
     if label is None and labelled:
         raise DataError(f"{corpus}: which column is the label? Name it with --label-column; {_listing(schema)}")
-    identity = columns.id or _only(("id",), free)
-    resolved = replace(columns, label=label, id=identity)
-    if columns.text is not None:
-        return resolved
-    text, pair = _choose_text(schema, [name for name in free if name not in resolved.named], columns.text_pair is None)
-    if text is None:
-        raise DataError(f"{corpus}: which column is the text? Name it with --text-column; {_listing(schema)}")
-    return replace(resolved, text=text, text_pair=pair or columns.text_pair)
+    resolved = replace(columns, label=label, id=columns.id or _only(("id",), free))
+    return resolved, [name for name in free if name not in resolved.named]
 
 
 def _choose_text(schema: Mapping[str, bool], free: list[str], with_pair: bool) -> tuple[str | None, str | None]:

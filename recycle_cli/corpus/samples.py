@@ -5,7 +5,9 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Literal, NoReturn
 
-from recycle_cli.corpus.columns import Columns, resolve
+from recycle_cli.corpus.columns import Columns, resolve, resolve_images
+from recycle_cli.corpus.folders import ImageFolder
+from recycle_cli.corpus.images import image_fields
 from recycle_cli.corpus.records import BadRecord, Reader, Record, shown
 from recycle_cli.corpus.sources import find_reader
 from recycle_cli.corpus.texts import id_of, label_of, text_fields
@@ -62,7 +64,8 @@ class Corpus:
     def _sample(self, number: int, record: Record) -> Sample:
         if record.problem is not None:
             raise BadRecord(record.problem)
-        fields = text_fields(record.values, self.columns)
+        image = self.columns.image
+        fields = text_fields(record.values, self.columns) if image is None else image_fields(record, image)
         return Sample(id_of(record.values, self.columns.id) or str(number), fields, self._label(record))
 
     def _label(self, record: Record) -> str | None:
@@ -76,7 +79,9 @@ class Corpus:
             return None
 
     def _fail(self, number: int, record: Record, problem: str) -> None:
-        reason = f"{record.file}, record {record.number}: {problem}"
+        # A file that is a record of its own has no number.
+        where = f"{record.file}, record {record.number}" if record.number else record.file
+        reason = f"{where}: {problem}"
         if self.on_error == "fail":
             _stop(reason)
         self.failed += 1
@@ -97,19 +102,24 @@ def open_corpus(
     labelled: bool = False,
     on_error: OnError = "fail",
     on_failure: Callable[[Failure], None] | None = None,
+    images: bool = False,
 ) -> Corpus:
     """Open a corpus for streaming and decide its columns; nothing but its first records is read.
 
     source: a file (.csv .tsv .jsonl .ndjson .json .txt, also compressed; .parquet .arrow), a glob, several of those, a
     folder written by `save_to_disk`, or `hub:NAME[:config][:split]`. limit: at most so many samples. labelled: every
-    record must have a label; otherwise one that is missing is None. Raises DataError, UsageError.
+    record must have a label; otherwise one that is missing is None. images: the samples are images, and the source may
+    also be a folder of image files, one folder a class. Raises DataError, UsageError.
     """
     if limit is not None and limit < 1:
         raise UsageError(f"--limit {limit}: expected at least 1")
-    reader = find_reader(source)
+    reader = find_reader(source, images=images)
+    if labelled and isinstance(reader, ImageFolder) and not reader.classes:
+        raise DataError(f"{reader.name}: holds images but no folders of classes; expected {reader.name}/CLASS/IMAGE")
     schema = reader.schema()
     if not schema:
         raise DataError(f"{reader.name}: {EMPTY}")
-    resolved = resolve(columns or Columns(), schema, reader.name, labelled=labelled)
+    decide = resolve_images if images else resolve
+    resolved = decide(columns or Columns(), schema, reader.name, labelled=labelled)
     total = reader.total if limit is None or reader.total is None else min(limit, reader.total)
     return Corpus(reader.name, resolved, total, reader, limit, labelled, on_error, on_failure)

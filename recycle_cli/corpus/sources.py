@@ -4,9 +4,10 @@ import glob
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from recycle_cli.corpus.folders import ImageFolder
 from recycle_cli.corpus.lines import COMPRESSIONS, LineFiles, Parse, comma_separated, json_lines, plain, tab_separated
 from recycle_cli.corpus.records import Reader
-from recycle_cli.corpus.tables import arrow_files, hub_dataset, parquet_files, saved_folder
+from recycle_cli.corpus.tables import arrow_files, hub_dataset, is_saved, parquet_files, saved_folder
 from recycle_cli.errors import DataError
 
 LINES: Mapping[str, Parse] = {
@@ -20,8 +21,10 @@ LINES: Mapping[str, Parse] = {
 TABLES: Mapping[str, Callable[[str, Sequence[str]], Reader]] = {".parquet": parquet_files, ".arrow": arrow_files}
 
 
-def find_reader(source: str | Sequence[str]) -> Reader:
+def find_reader(source: str | Sequence[str], *, images: bool = False) -> Reader:
     """The reader for a file, a glob, several of those, a saved dataset's folder, or `hub:NAME[:config][:split]`.
+
+    With `images`, a folder that is no saved dataset is one of image files.
 
     Files of a glob come in sorted order, several sources in the order given. Raises DataError where there is nothing
     to read, or where the files are of several kinds.
@@ -31,7 +34,7 @@ def find_reader(source: str | Sequence[str]) -> Reader:
     if len(sources) == 1 and name.startswith("hub:"):
         return hub_dataset(name)
     if len(sources) == 1 and Path(name).is_dir():
-        return saved_folder(name)
+        return ImageFolder(name) if images and not is_saved(name) else saved_folder(name)
     files = [file for each in sources for file in _expand(each)]
     kinds = list(dict.fromkeys(map(_kind, files)))
     if len(kinds) != 1:

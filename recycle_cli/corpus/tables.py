@@ -147,6 +147,11 @@ def _table(dataset: Any, columns: Sequence[str] | None) -> Table:
     return Table(features, iter(dataset.with_format("arrow").iter(batch_size=BATCH)))
 
 
+def is_saved(folder: str) -> bool:
+    """Whether the folder was written by `Dataset.save_to_disk`."""
+    return any(Path(folder, name).is_file() for name in ("dataset_info.json", "dataset_dict.json"))
+
+
 def saved_folder(folder: str) -> Tables:
     """A folder written by `Dataset.save_to_disk`, mapped into memory. Raises DataError where it has several splits."""
     if Path(folder, "dataset_dict.json").is_file():

@@ -1,4 +1,4 @@
-"""Values of a record to the fields of a text sample, and to its label and id. Images will stand beside this file."""
+"""Values of a record to the fields of a text sample, and to its label and id."""
 
 import math
 from collections.abc import Mapping

@@ -39,7 +39,7 @@ def decode(content: bytes, name: str) -> Image.Image:
         return _rgb(ImageOps.exif_transpose(image), name)
     except UnidentifiedImageError:
         raise DataError(f"{name}: {_unknown(content)}") from None
-    except Image.DecompressionBombError:
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise DataError(f"{name}: the image has too many pixels (at most {MAX_PIXELS:,}); make it smaller") from None
     except _BROKEN as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -1,0 +1,86 @@
+"""A tree of image files: one folder a class, or one folder of images without classes."""
+
+import os
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from recycle_cli.corpus.records import Record
+from recycle_cli.errors import DataError
+
+ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".avif")
+"""Files of other endings are no part of the corpus. What a file holds is found out when it is decoded."""
+
+
+@dataclass(frozen=True)
+class ImageFolder:
+    """`root/CLASS/.../image.jpg`, classes and files in sorted order; a file's id is its path below `root`.
+
+    Raises DataError where there is no image, or images stand beside the classes' folders.
+    """
+
+    root: str
+
+    @property
+    def name(self) -> str:
+        """The folder."""
+        return self.root
+
+    @property
+    def total(self) -> int | None:
+        """Images in all."""
+        return sum(1 for folder in self._folders for _ in _images(folder))
+
+    @cached_property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the folders in `root`; none where the images lie in it bare."""
+        root = Path(self.root)
+        try:
+            entries = sorted(entry for entry in root.iterdir() if not entry.name.startswith("."))
+        except OSError as error:
+            raise DataError(f"{self.root}: cannot be read ({error.strerror})") from error
+        folders = tuple(entry.name for entry in entries if entry.is_dir())
+        bare = next((entry for entry in entries if _is_image(entry.name) and entry.is_file()), None)
+        if folders and bare:
+            raise DataError(
+                f"{self.root}: {bare.name} lies beside the folders of the classes; move it into one of them"
+            )
+        if not folders and not bare:
+            raise DataError(
+                f"{self.root}: holds no image; expected {Path(self.root, 'CLASS', 'image.jpg')} and the like"
+            )
+        return folders
+
+    def schema(self) -> Mapping[str, bool]:
+        """`image` and `id`, and `label` where there are classes."""
+        columns = {"image": True, "id": True}
+        return {**columns, "label": True} if self.classes else columns
+
+    def records(self, columns: Sequence[str]) -> Generator[Record]:
+        """A record an image; a class without one is a record with a problem."""
+        for folder in self._folders:
+            empty = True
+            for path in _images(folder):
+                empty = False
+                identity = path.relative_to(self.root).as_posix()
+                yield Record(str(path), 0, {"image": path.name, "id": identity, "label": identity.partition("/")[0]})
+            if empty:
+                problem = f"the class holds no image; expected files of {', '.join(ENDINGS[:4])} and the like"
+                yield Record(str(folder), 0, {"id": folder.name}, problem)
+
+    @property
+    def _folders(self) -> list[Path]:
+        return [Path(self.root, name) for name in self.classes] or [Path(self.root)]
+
+
+def _images(folder: Path) -> Iterator[Path]:
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            if _is_image(name):
+                yield Path(parent, name)
+
+
+def _is_image(name: str) -> bool:
+    return not name.startswith(".") and name.lower().endswith(ENDINGS)
