@@ -1,7 +1,7 @@
 """Draws `shapes/`: small pictures of circles, squares and triangles, one folder a class.
 
-`python sample_data/make_images.py`. The same seed draws the same pixels. Position, size, angle and colours vary: nothing
-but the outline tells the class.
+`python sample_data/make_images.py`. The same seed draws the same pixels. Position, size, angle and colours vary;
+the outline alone tells the class.
 """
 
 import math
