@@ -18,6 +18,25 @@ def parameters_behind(compute: Callable[[], Tensor], model: nn.Module) -> frozen
     return frozenset(id(leaf) for leaf in _leaves(result))
 
 
+@contextmanager
+def owners_called(model: nn.Module) -> Iterator[set[int]]:
+    """Collects the `id` of each parameter held by a module that is called while it lasts.
+
+    Finds what no graph leads to, as the table of positions that RoFormer reads without gradient.
+    """
+    owned: set[int] = set()
+
+    def note(module: nn.Module, args: Any) -> None:
+        owned.update(id(parameter) for parameter in module.parameters(recurse=False))
+
+    handles = [module.register_forward_pre_hook(note) for module in model.modules()]
+    try:
+        yield owned
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
 def _leaves(result: Tensor) -> Iterator[Tensor]:
     """The leaf tensors of the graph that ends in `result`."""
     todo: list[Any] = [result.grad_fn]

@@ -74,6 +74,7 @@ def load(
         except _UNREADABLE as error:
             raise _unusable(name, place, error) from error
     _check_sizes(name, model, report)
+    _check_vocabulary(name, tokenizer)
     return Loaded(name, model.eval(), tokenizer, frozenset(report["missing_keys"]))
 
 
@@ -140,6 +141,12 @@ def _check_sizes(name: str, model: Any, report: dict[str, Any]) -> None:
     for key in sorted(str(entry[0] if isinstance(entry, tuple) else entry) for entry in report["mismatched_keys"]):
         if key.startswith(base):
             raise ModelError(f"model {name!r}: the checkpoint's {key} has another shape than its config.json says")
+
+
+def _check_vocabulary(name: str, tokenizer: Any) -> None:
+    """Where the tokenizer's files are missing, transformers makes one that knows nothing but its special tokens."""
+    if set(tokenizer.get_vocab().values()) <= set(tokenizer.all_special_ids):
+        raise ModelError(f"model {name!r}: no vocabulary found; expected tokenizer.json or the like beside the weights")
 
 
 def _unusable(name: str, place: str, error: Exception) -> ModelError:

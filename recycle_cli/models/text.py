@@ -2,14 +2,13 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from torch import Tensor, nn
 
 from recycle_cli.errors import ModelError, UsageError
 from recycle_cli.models.blocks import Block, find_blocks
 from recycle_cli.models.cuts import resolve_cut
-from recycle_cli.models.dependence import parameters_behind
+from recycle_cli.models.dependence import owners_called, parameters_behind
 from recycle_cli.models.engine import Engine, evaluating, forward_names
 from recycle_cli.models.identity import architecture_of, tokenizer_digest, weights_digest
 from recycle_cli.models.ownership import Ownership, parameters_in, parameters_of_blocks
@@ -67,17 +66,13 @@ def ownership(engine: Engine, batch: Batch, cut: int) -> Ownership:
             whole = parameters_behind(lambda: engine.full(batch), model)
             return Ownership(model, blocks, 0, frozenset(), whole | parameters_of_blocks(blocks))
         rows = engine.trunk(batch, [cut])[cut].clone()
-        behind = parameters_behind(lambda: engine.rows(batch, [cut])[cut], model)
+        with owners_called(model) as owned:
+            behind = parameters_behind(lambda: engine.rows(batch, [cut])[cut], model)
         ahead = parameters_behind(lambda: engine.head(rows, batch["attention_mask"].sum(1), cut), model)
     words = word_embeddings(model)
     trunk = behind | parameters_of_blocks(blocks[:cut]) | parameters_in([words] if words else [])
     head = ahead | parameters_of_blocks(blocks[cut:])
-    return Ownership(model, blocks, cut, trunk | (_fixed(model) - head), head - trunk)
-
-
-def _fixed(model: Any) -> frozenset[int]:
-    """`id` of the parameters that never train, as RoFormer's table of positions: no graph leads to them."""
-    return frozenset(id(one) for one in model.base_model.parameters() if not one.requires_grad)
+    return Ownership(model, blocks, cut, trunk | (owned - head), head - trunk)
 
 
 def _refuse_decoders_of_encoders(loaded: Loaded) -> None:

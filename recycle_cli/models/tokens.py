@@ -26,6 +26,7 @@ class TextInputs:
     max_length: int
     pad_id: int
     ordinary_id: int
+    vocabulary: int | None = None
     refuses_final_pad: bool = False
 
     def prepare(self, samples: Sequence[Sample]) -> list[Prepared]:
@@ -77,6 +78,11 @@ class TextInputs:
         ids = inputs["input_ids"]
         if not len(ids):
             raise DataError(f"record {sample.id}: its text gives no token; remove the record")
+        if self.vocabulary is not None and ids.max() >= self.vocabulary:
+            raise DataError(
+                f"record {sample.id}: its token {int(ids.max())} is not one of the model's {self.vocabulary}; "
+                f"expected the tokenizer that the model was made with"
+            )
         if self.refuses_final_pad and ids[-1] == self.pad_id:
             raise DataError(
                 f"record {sample.id}: its last token is the padding token {self.tokenizer.pad_token!r}, by which this "
@@ -96,7 +102,9 @@ def text_inputs(loaded: Loaded, forward_names: Sequence[str], max_length: int) -
         raise UsageError(f"max length {max_length}: expected at least {least}, the special tokens and one of each text")
     names = ("input_ids", *(name for name in ("token_type_ids",) if name in forward_names))
     pad = _pad_id(loaded)
-    return TextInputs(loaded.tokenizer, names, max_length, pad, _ordinary_id(loaded.tokenizer, pad))
+    words = word_embeddings(loaded.model)
+    vocabulary = words.num_embeddings if isinstance(words, nn.Embedding) else None
+    return TextInputs(loaded.tokenizer, names, max_length, pad, _ordinary_id(loaded.tokenizer, pad), vocabulary)
 
 
 def default_max_length(loaded: Loaded) -> int:

