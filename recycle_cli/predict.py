@@ -19,7 +19,7 @@ from recycle_cli.keys import Sample
 from recycle_cli.models import SplitModel, load, split
 from recycle_cli.outputs import open_output
 from recycle_cli.pipeline import TrunkBatch, Window, by_token_budget, restored, rows_of, trunk_batches, windows
-from recycle_cli.reports import bar, say
+from recycle_cli.reports import Bar, bar, say
 from recycle_cli.settings import CorpusSettings, ModelSettings, PredictSettings
 from recycle_cli.store import SegmentWriter, Store
 from recycle_cli.tasks import text_classification as task
@@ -157,12 +157,17 @@ def predict(
         raise UsageError("--write-back needs a --store to write to")
     samples = Intake(data)
     predictor = Predictor(run, store, model, settings)
+    with bar("predict", samples.total) as progress:
+        return score(predictor, samples, output, progress)
+
+
+def score(predictor: Predictor, samples: Intake, output: str, progress: Bar) -> Predicted:
+    """Score samples with a loaded RUN and write a record a sample; `seconds` are those of all but the metrics."""
     found, hits, total = Found(), 0, 0
     started = time.perf_counter()
     with ExitStack() as stack:
         out = stack.enter_context(open_output(output, predictor.names))
-        progress = stack.enter_context(bar("predict", samples.total))
-        writer = stack.enter_context(_writer(predictor.store, settings))
+        writer = stack.enter_context(_writer(predictor.store, predictor.settings))
         for work in prefetch(predictor.work(samples)):
             scored = work.scored
             scored.logits[torch.from_numpy(work.members)] = predictor.logits(work, writer)
