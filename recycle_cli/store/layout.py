@@ -27,6 +27,9 @@ DOCUMENT_LIMIT = 16 << 20
 CHUNK_BYTES = 256 << 10
 """Aim for one inner chunk of a row array: what plain Zarr readers fetch, and compressed stores decode, at once."""
 
+CHUNK_LIMIT = 1 << 30
+"""Largest inner chunk that is decoded, in bytes: less than Blosc's own limit of 2 GiB."""
+
 _INDEX_ENTRY = 16
 _CRC = 4
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,199}")
@@ -209,10 +212,12 @@ def _read_array(document: Mapping[str, Any]) -> ArraySpec:
     chunk_rows, compressor = None, None
     if first["name"] == "sharding_indexed":
         chunk_rows = first["configuration"]["chunk_shape"][0]
-        if type(chunk_rows) is not int or not 0 < chunk_rows < 1 << 40:
+        if type(chunk_rows) is not int or not 0 < chunk_rows <= (shape[0] or 1 << 31):
             raise ValueError(f"chunks of {chunk_rows} rows")
         inner = first["configuration"]["codecs"]
         compressor = inner[1] if len(inner) > 1 else None
         if compressor is not None and not is_allowed(compressor, np.dtype(dtype).itemsize):
             raise ValueError(f"codec {compressor!r:.80}, which is not on the list of those allowed")
+        if compressor is not None and chunk_rows * math.prod(shape[1:]) * np.dtype(dtype).itemsize > CHUNK_LIMIT:
+            raise ValueError(f"compressed chunks of {chunk_rows} rows, more than {CHUNK_LIMIT} bytes each")
     return ArraySpec(shape, dtype, chunk_rows, compressor, tuple(document["dimension_names"]))

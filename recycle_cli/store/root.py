@@ -60,7 +60,10 @@ def read_root(path: Path, asked: Recipe | None = None) -> tuple[Recipe, dict[str
         raise MismatchError(
             f"{path}: made with another recipe ({difference}): use the options it was made with, or another store"
         )
-    return recipe, {str(name): str(value) for name, value in dict(record.get("provenance") or {}).items()}
+    provenance = record.get("provenance")
+    if not isinstance(provenance, dict):
+        raise StoreError(f"{path}: provenance {provenance!r:.80}, an object was expected")
+    return recipe, {str(name): str(value) for name, value in provenance.items()}
 
 
 def segment_names(path: Path) -> list[str]:

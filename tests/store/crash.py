@@ -53,6 +53,7 @@ WORK = {"write": write, "collect": collect, "repair": repair}
 
 
 def work(name: str, path: str, first: int) -> None:
+    print("ready", flush=True)
     try:
         WORK[name](path, first)
     except (StorageError, DamageError) as error:
@@ -84,7 +85,10 @@ class Trial:
             )
             for name, first in zip(names, firsts, strict=False)
         ]
-        time.sleep(0.25 + self.random.uniform(0, LONGEST))
+        for process in processes:  # the clock starts once all have loaded
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+        time.sleep(self.random.uniform(0, LONGEST))
         for process in processes:
             self.rounds["killed" if process.poll() is None else "finished"] += 1
             process.kill()
@@ -113,6 +117,7 @@ class Trial:
 
     def finish(self) -> None:
         """The next run goes on: collect what is left over, and write once more."""
+        Store.create_or_open(self.path, CORPUS.recipe, {})
         gc(self.path, damaged=True)
         assert info(self.path)["leftovers"] == []
         assert info(self.path)["duplicates"] == 0
