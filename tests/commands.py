@@ -161,7 +161,7 @@ if __name__ == "__main__":
         code = 0
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - as Python itself ends a program
         traceback.print_exc()
         code = 1
     sys.stdout.flush()

@@ -6,13 +6,15 @@ import os
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import tokenizers
 import torch
 import transformers
+
+from tests.commands import Commands
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 
@@ -76,6 +78,14 @@ def save_tiny(folder: Path, config: transformers.PreTrainedConfig, seed: int = 0
         auto.from_config(config).save_pretrained(folder)
     tiny_tokenizer().save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def recycle() -> Iterator[Commands]:
+    """The real command, each call in a process of its own: `recycle("predict", data, run)`."""
+    commands = Commands()
+    yield commands
+    commands.close()
 
 
 @pytest.fixture(scope="session")

@@ -33,6 +33,7 @@ def precompute(
     on_error: o.OnError = CORPUS.on_error,
     failures: o.Failures = None,
     batch_tokens: o.BatchTokens = FILL.batch_tokens,
+    segment_bytes: o.SegmentBytes = FILL.segment_bytes,
     device: o.Device = MODEL.device,
     precision: o.Precision = MODEL.precision,
     revision: o.Revision = None,
@@ -53,7 +54,7 @@ def precompute(
         failures or f"{store.rstrip('/')}.failures.jsonl",
     )
     network = ModelSettings(model, revision, max_length, trust_remote_code, device, precision)
-    filling = PrecomputeSettings(tuple(cut), dtype, batch_tokens)
+    filling = PrecomputeSettings(tuple(cut), dtype, batch_tokens, segment_bytes=segment_bytes)
     show(run(records, store, network, filling), as_json=as_json)
 
 

@@ -51,4 +51,7 @@ Dtype = Annotated[
     option("--dtype", "How the rows are stored; int8 has a scale a row"),
 ]
 BatchTokens = Annotated[int, option("--batch-tokens", "Padded tokens a batch at most", min=1)]
+SegmentBytes = Annotated[
+    int, option("--segment-bytes", "Seal what is done at about so many bytes: the most a crash can lose", min=1)
+]
 Json = Annotated[bool, option("--json", "Print one JSON object on stdout")]
