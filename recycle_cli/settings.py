@@ -20,6 +20,32 @@ class CorpusSettings:
     limit: int | None = None
     on_error: Literal["fail", "skip"] = "fail"
     failures: str | None = None
+    image_column: str | None = None
+
+
+@dataclass(frozen=True)
+class ImageSettings:
+    """How an image model gets its weights and its images. What is unset is as the weights have it.
+
+    weights    a name of torchvision's, a file, or `none`
+    transform  a whole transform as JSON, as a store keeps it; the four before it change it
+    """
+
+    weights: str | None = None
+    resize: tuple[int, ...] = ()
+    crop: tuple[int, ...] = ()
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    transform: str | None = None
+    head_batchnorm: Literal["train", "eval"] = "train"
+
+
+@dataclass(frozen=True)
+class ViewSettings:
+    """Augmented views of each image beside the plain one; 0 for none."""
+
+    views: int = 0
+    augment: str = "random-resized-crop,flip,color-jitter"
 
 
 @dataclass(frozen=True)
@@ -32,6 +58,7 @@ class ModelSettings:
     trust_remote_code: bool = False
     device: str = "auto"
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    images: ImageSettings = ImageSettings()
 
 
 @dataclass(frozen=True)
@@ -43,6 +70,7 @@ class PrecomputeSettings:
     batch_tokens: int = 8192
     window: int = 16384
     segment_bytes: int = 256 * 2**20
+    views: ViewSettings = ViewSettings()
 
 
 @dataclass(frozen=True)
@@ -64,6 +92,9 @@ class TrainingSettings:
     seed: int = 0
     on_missing: Literal["fail", "compute", "skip"] = "fail"
     parity_check: bool = True
+    views: ViewSettings = ViewSettings()
+    mixup: float = 0.0
+    cutmix: float = 0.0
 
 
 @dataclass(frozen=True)

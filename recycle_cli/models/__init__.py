@@ -2,6 +2,7 @@
 
 from recycle_cli.models.cuts import resolve_cut
 from recycle_cli.models.layers import Layer, bytes_per_sample, layers
+from recycle_cli.models.network import Network, found_again, open_network, takes_images
 from recycle_cli.models.sources import Loaded, load
 from recycle_cli.models.split_model import Batch, Prepared, SplitModel, lengths_of
 from recycle_cli.models.text import split
@@ -11,13 +12,17 @@ __all__ = [
     "Batch",
     "Layer",
     "Loaded",
+    "Network",
     "Prepared",
     "SplitModel",
     "bytes_per_sample",
     "default_max_length",
+    "found_again",
     "layers",
     "lengths_of",
     "load",
+    "open_network",
     "resolve_cut",
     "split",
+    "takes_images",
 ]

@@ -18,6 +18,10 @@ Batch = dict[str, Tensor]
 """Prepared samples of unequal length, padded on the right, with their attention mask."""
 
 Parameters = list[tuple[str, nn.Parameter]]
+Buffers = list[tuple[str, Tensor]]
+
+IMAGE_COST = 128
+"""Tokens that an image counts for where a batch is limited by tokens: 8,192 tokens are 64 images."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,8 @@ class SplitModel:
     full             Batch -> logits (B, labels) of the whole model, in the mode it is in
     head_parameters  cut -> named parameters that only the head uses: the only ones that may train
     trunk_parameters cut -> named parameters that the trunk's rows depend on, shared ones included
+    head_buffers     cut -> named buffers that training the head changes (statistics of BatchNorm)
+    batch_cost       what a row counts for in a batch's budget of tokens: one, or IMAGE_COST for an image
     freeze           cut -> None. The trunk takes no gradient and stays in eval, whatever `model.train()` says later
     """
 
@@ -55,6 +61,8 @@ class SplitModel:
     head_parameters: Callable[[str], Parameters]
     trunk_parameters: Callable[[str], Parameters]
     freeze: Callable[[str], None]
+    head_buffers: Callable[[str], Buffers] = lambda cut: []
+    batch_cost: int = 1
 
 
 def lengths_of(prepared: Iterable[Prepared]) -> npt.NDArray[np.int64]:

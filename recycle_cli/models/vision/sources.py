@@ -14,9 +14,11 @@ from torch import Tensor, nn
 from torchvision import models as torchvision_models
 
 from recycle_cli.errors import ModelError, UsageError
-from recycle_cli.models.vision.transforms import ImageTransform, of_torchvision
+from recycle_cli.models.vision.transforms import ImageTransform, from_json, of_torchvision
 
 NO_WEIGHTS = "none"
+RANDOM_SEED = 0
+RANDOM = f"random, seed {RANDOM_SEED}"
 DEFAULT_WEIGHTS = "DEFAULT"
 ABOUT = "torchvision.json"
 WEIGHTS = "model.safetensors"
@@ -67,19 +69,20 @@ def load_torchvision(
     """Load a torchvision model with a task layer for `labels`; None keeps that of the weights.
 
     `weights`: a name of torchvision's (`IMAGENET1K_V2`; downloaded), a file (.safetensors, or a state_dict as .pt or
-    .pth, read without running code), `none` (random, from `seed`); None: `DEFAULT`, or a RUN's own. `transform` None:
-    the weights' own. Raises ModelError where weights cannot be had or do not fit, UsageError for an unknown name.
+    .pth, read without running code), `none` (random, the same each time); None: `DEFAULT`, or a RUN's own. `seed` is of
+    the task layer where the weights have another. `transform` None: the weights' own. Raises ModelError where weights
+    cannot be had or do not fit, UsageError for unknown ones.
     """
     folder = Path(name)
     if (folder / ABOUT).is_file():
         return _from_run(folder, labels, transform, seed)
     if name not in architectures():
         raise ModelError(f"model {name!r}: no architecture of torchvision; expected one such as resnet50 or vit_b_16")
-    found, preset, source = _weights(name, weights or DEFAULT_WEIGHTS, seed)
-    transform = transform or preset
+    transform = transform or preset(name, weights or DEFAULT_WEIGHTS)
+    found, source = _weights(name, weights or DEFAULT_WEIGHTS, transform)
     classes = tuple(labels) if labels is not None else _own_labels(name, found, transform)
     model = _built(name, len(classes), transform, seed)
-    missing = frozenset() if found is None else _fill(model, found, name, fixed=labels is None)
+    missing = _fill(model, found, name, fixed=labels is None)
     return LoadedImages(name, model, transform, classes, _architecture(name), source, missing)
 
 
@@ -99,11 +102,8 @@ def save_torchvision(folder: Path, loaded: LoadedImages) -> None:
 def _from_run(folder: Path, labels: Sequence[str] | None, transform: ImageTransform | None, seed: int) -> LoadedImages:
     try:
         about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
-        own: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value for name, value in about["transform"].items()
-        }
         architecture, known = about["architecture"], tuple(about["labels"])
-        transform = transform or ImageTransform(**own)
+        transform = transform or from_json(about["transform"])
     except (ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{folder / ABOUT} cannot be read ({error}); train the run again") from error
     model = _built(architecture, len(labels if labels is not None else known), transform, seed)
@@ -139,19 +139,25 @@ def _built(name: str, classes: int, transform: ImageTransform, seed: int) -> nn.
     return model.eval()
 
 
-def _weights(name: str, weights: str, seed: int) -> tuple[dict[str, Tensor] | None, ImageTransform, str]:
-    """The tensors (None: random), the transform that goes with them, and where they are from."""
+def preset(name: str, weights: str) -> ImageTransform:
+    """The transform of these weights; of files and random weights the architecture's."""
+    known = torchvision_models.get_model_weights(name)
+    return of_torchvision(known[weights].transforms()) if weights in known.__members__ else preset_of(name)
+
+
+def _weights(name: str, weights: str, transform: ImageTransform) -> tuple[dict[str, Tensor], str]:
+    """The tensors, and where they are from."""
     known = torchvision_models.get_model_weights(name)
     if weights == NO_WEIGHTS:
-        return None, preset_of(name), f"random, seed {seed}"
+        # Of one size of task layer whatever the labels: its size decides what random numbers the trunk gets.
+        return _built(name, len(known.DEFAULT.meta["categories"]), transform, RANDOM_SEED).state_dict(), RANDOM
     if weights in known.__members__:
-        chosen = known[weights]
-        return _downloaded(name, chosen), of_torchvision(chosen.transforms()), str(chosen)
+        return _downloaded(name, known[weights]), str(known[weights])
     path = Path(weights).expanduser()
     if not path.is_file():
         names = ", ".join(known.__members__)
         raise UsageError(f"--weights {weights}: expected a file, {NO_WEIGHTS}, or one of {names}")
-    return _from_file(path), preset_of(name), f"file {path.name}"
+    return _from_file(path), f"file {path.name}"
 
 
 def _downloaded(name: str, chosen: Any) -> dict[str, Tensor]:
@@ -189,10 +195,8 @@ def _unpickling() -> type[Exception]:
     return UnpicklingError
 
 
-def _own_labels(name: str, found: Mapping[str, Tensor] | None, transform: ImageTransform) -> tuple[str, ...]:
+def _own_labels(name: str, found: Mapping[str, Tensor], transform: ImageTransform) -> tuple[str, ...]:
     """Class names of the weights, as far as they are known: ImageNet's, or numbers for a file's."""
-    if found is None:
-        return ("0", "1")
     categories = tuple(torchvision_models.get_model_weights(name).DEFAULT.meta["categories"])
     with torch.device("meta") if not name.startswith("regnet") else nullcontext():
         last = list(_built(name, len(categories), transform, 0).state_dict())[-1]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from recycle_cli.errors import UsageError
 from recycle_cli.models.identity import weights_digest
-from recycle_cli.models.split_model import Parameters, SplitModel
+from recycle_cli.models.split_model import IMAGE_COST, Buffers, Parameters, SplitModel
 from recycle_cli.models.vision.cutter import Cutter
 from recycle_cli.models.vision.inputs import PIXELS, ImageInputs
 from recycle_cli.models.vision.points import WHOLE, CutPoint, resolve_point
@@ -58,6 +58,8 @@ def split_images(
         head_parameters=halves.head_parameters,
         trunk_parameters=halves.trunk_parameters,
         freeze=halves.freeze,
+        head_buffers=halves.head_buffers,
+        batch_cost=IMAGE_COST,
     )
 
 
@@ -101,6 +103,10 @@ class _Halves:
         if self._known(cut) == WHOLE:
             return []
         return [(name, one) for name, one in self.cutter.trunk_tensors(cut) if isinstance(one, nn.Parameter)]
+
+    def head_buffers(self, cut: str) -> Buffers:
+        tensors = self.model.named_buffers() if self._known(cut) == WHOLE else self.cutter.head_tensors(cut)
+        return [(name, one) for name, one in tensors if not isinstance(one, nn.Parameter)]
 
     def freeze(self, cut: str) -> None:
         """Trunk without gradient and in eval for good, and with it the head's BatchNorm where that was asked for."""

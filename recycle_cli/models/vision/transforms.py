@@ -98,6 +98,12 @@ def _square(sides: Sequence[int]) -> tuple[int, ...]:
     return tuple(sides) * (2 if len(sides) == 1 else 1)
 
 
+def from_json(data: Mapping[str, Any]) -> ImageTransform:
+    """A transform read back from `asdict`, whose tuples JSON has made lists."""
+    fields: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in data.items()}
+    return ImageTransform(**fields)
+
+
 def of_torchvision(preset: Any) -> ImageTransform:
     """The transform that comes with torchvision's weights, `weights.transforms()`."""
     return ImageTransform(

@@ -25,7 +25,7 @@ FAST = (
 )
 """The small ones; the rest are marked long, and their families tested on small models of their classes."""
 
-SIZES = {"inception_v3": 96, "maxvit_t": 64, "vit_h_14": 42, "alexnet": 64}
+SIZES = {"inception_v3": 96, "maxvit_t": 224, "vit_h_14": 42, "alexnet": 64}
 """Small images, of a size that the architecture takes; 64 pixels for the others."""
 
 
@@ -255,11 +255,15 @@ def test_the_head_leaves_the_callers_rows_as_they_are():
     assert torch.equal(rows["features.0"], before)
 
 
-def test_a_random_model_is_the_same_for_the_same_seed():
-    one, same, other = (load_torchvision("resnet18", labels=None, weights="none", seed=seed) for seed in (1, 1, 2))
-    assert one.weights == "random, seed 1"
-    assert torch.equal(one.model.conv1.weight, same.model.conv1.weight)
-    assert not torch.equal(one.model.conv1.weight, other.model.conv1.weight)
+def test_a_random_trunk_is_always_the_same_and_the_seed_is_of_the_task_layer():
+    one, other = (load_torchvision("squeezenet1_1", labels=labels, weights="none") for labels in (None, "ab"))
+    assert one.weights == "random, seed 0"
+    other_seed = load_torchvision("squeezenet1_1", labels="ab", weights="none", seed=1)
+    first = [loaded.model.features[0].weight for loaded in (one, other, other_seed)]
+    assert torch.equal(first[0], first[1])
+    assert torch.equal(first[0], first[2])
+    task = [loaded.model.classifier[1].weight for loaded in (other, other_seed)]
+    assert not torch.equal(task[0], task[1])
 
 
 @pytest.mark.parametrize("ending", [".safetensors", ".pth"])
