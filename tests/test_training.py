@@ -1,0 +1,169 @@
+"""Training from a store is training: the losses of the whole model in place, and of a loop written by hand."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from recycle_cli.batches import shuffled
+from recycle_cli.finetune import Job, finetune
+from recycle_cli.precompute import precompute
+from recycle_cli.settings import CorpusSettings, ModelSettings, PrecomputeSettings, TrainingSettings
+from recycle_cli.training import learning_rate
+from tests.conftest import save_tiny, tiny_config
+from tests.records import TOPICS, records, write_csv
+
+RECORDS = records(50)
+NAMES = sorted(TOPICS)
+SETTINGS = TrainingSettings(epochs=2, batch_size=8, learning_rate=1e-3)
+STILL = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+STILL_GPT2 = {"embd_pdrop": 0.0, "attn_pdrop": 0.0, "resid_pdrop": 0.0}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return CorpusSettings((str(write_csv(tmp_path_factory.mktemp("data") / "train.csv", RECORDS)),))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A BERT without dropout."""
+    return ModelSettings(str(save_tiny(tmp_path_factory.mktemp("still"), tiny_config(**STILL), bare=True)), None, 16)
+
+
+def run(data, output, model, settings, *, store=None, cut=None):
+    job = Job(data, str(output), store and str(store), cut=cut, model_named=True, tensorboard=False)
+    return finetune(job, model, settings)
+
+
+def log(output):
+    return [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+
+
+def losses(output):
+    return [line["loss"] for line in log(output) if "loss" in line]
+
+
+def by_hand(model, settings, *, weights=None, accumulation=1):
+    """Losses and final weights of an ordinary PyTorch loop over the same batches, with nothing of ours but those."""
+    torch.manual_seed(settings.seed)
+    network = transformers.AutoModelForSequenceClassification.from_pretrained(model.name, num_labels=len(NAMES)).train()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(model.name)
+    encoded = [tokenizer(one["text"], truncation=True, max_length=16) for one in RECORDS]
+    targets = torch.tensor([NAMES.index(one["label"]) for one in RECORDS])
+    lengths = np.array([len(one["input_ids"]) for one in encoded])
+    decayed = [weight for weight in network.parameters() if weight.dim() > 1]
+    others = [weight for weight in network.parameters() if weight.dim() <= 1]
+    groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate)
+    epochs = [shuffled(lengths, settings.batch_size, settings.seed, epoch) for epoch in range(settings.epochs)]
+    merged = [
+        np.concatenate(batches[at : at + accumulation])
+        for batches in epochs
+        for at in range(0, len(batches), accumulation)
+    ]
+    found = []
+    for step, members in enumerate(merged):
+        batch = tokenizer.pad({"input_ids": [encoded[at]["input_ids"] for at in members]}, return_tensors="pt")
+        logits = network(**batch).logits
+        loss = torch.nn.functional.cross_entropy(logits, targets[members], weight=weights)
+        optimizer.param_groups[0]["lr"] = optimizer.param_groups[1]["lr"] = learning_rate(step, len(merged), settings)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), settings.max_grad_norm)
+        optimizer.step()
+        found.append(loss.item())
+    return found
+
+
+@pytest.mark.parametrize("cut", ["1", "50%", "100%"])
+@pytest.mark.parametrize(
+    "config",
+    [tiny_config(**STILL), tiny_config(), tiny_config("gpt2", **STILL_GPT2), tiny_config("gpt2")],
+    ids=["bert", "bert-dropout", "gpt2", "gpt2-dropout"],
+)
+def test_losses_from_the_store_are_those_with_the_frozen_trunk_in_place(data, make_tiny, tmp_path, config, cut):
+    model = ModelSettings(str(make_tiny("model", config, bare=True)), None, 16)
+    precompute(data, str(tmp_path / "store"), model, PrecomputeSettings((cut,), "float32"))
+    run(data, tmp_path / "stored", model, SETTINGS, store=tmp_path / "store")
+    run(data, tmp_path / "inplace", model, SETTINGS, cut=cut)
+    stored, inplace = losses(tmp_path / "stored"), losses(tmp_path / "inplace")
+    assert len(stored) == 14
+    assert stored[0] != stored[-1]
+    np.testing.assert_allclose(stored, inplace, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "int8"])
+def test_smaller_dtypes_stay_near(data, model, tmp_path, dtype):
+    precompute(data, str(tmp_path / "store"), model, PrecomputeSettings(("2",), dtype))
+    run(data, tmp_path / "stored", model, SETTINGS, store=tmp_path / "store")
+    run(data, tmp_path / "inplace", model, SETTINGS, cut="2")
+    near = {"float16": 0.01, "bfloat16": 0.05, "int8": 0.2}[dtype]
+    np.testing.assert_allclose(losses(tmp_path / "stored"), losses(tmp_path / "inplace"), rtol=0, atol=near)
+
+
+def test_full_finetuning_is_an_ordinary_loop(data, model, tmp_path):
+    settings = replace(SETTINGS, learning_rate=1e-4)
+    run(data, tmp_path / "run", model, settings, cut="0")
+    np.testing.assert_allclose(losses(tmp_path / "run"), by_hand(model, settings), rtol=0, atol=1e-4)
+
+
+def test_accumulated_batches_are_one_larger_batch(data, model, tmp_path):
+    """50 records in batches of 8 end with 2: the mean is over samples, not over batches."""
+    settings = replace(SETTINGS, learning_rate=1e-4, accumulation=3)
+    run(data, tmp_path / "run", model, settings, cut="0")
+    expected = by_hand(model, settings, accumulation=3)
+    assert [line["samples"] for line in log(tmp_path / "run")].count(24) >= 2
+    np.testing.assert_allclose(losses(tmp_path / "run"), expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_class_weights_are_those_of_the_frequencies(data, model, tmp_path, accumulation):
+    labels = [one["label"] for one in RECORDS]
+    weights = torch.tensor([len(labels) / (3 * labels.count(name)) for name in NAMES])
+    settings = replace(SETTINGS, learning_rate=1e-4, class_weights="balanced", accumulation=accumulation)
+    run(data, tmp_path / "run", model, settings, cut="0")
+    expected = by_hand(model, settings, weights=weights, accumulation=accumulation)
+    np.testing.assert_allclose(losses(tmp_path / "run"), expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("cut", ["2", "100%"])
+def test_only_the_head_learns(data, model, tmp_path, cut):
+    run(data, tmp_path / "run", model, SETTINGS, cut=cut)
+    before = transformers.AutoModelForSequenceClassification.from_pretrained(model.name, num_labels=3).state_dict()
+    after = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "run").state_dict()
+    blocks = 2 if cut == "2" else 4
+    trunk = ("bert.embeddings", *(f"bert.encoder.layer.{block}." for block in range(blocks)))
+    for name, weight in after.items():
+        assert torch.equal(weight, before[name]) == name.startswith(trunk), name
+
+
+def test_the_log_has_one_line_a_step(data, model, tmp_path):
+    run(data, tmp_path / "run", model, SETTINGS, cut="2")
+    lines = log(tmp_path / "run")
+    assert [line["step"] for line in lines] == list(range(1, 15))
+    assert [line["epoch"] for line in lines] == [0] * 7 + [1] * 7
+    assert sum(line["samples"] for line in lines) == 100
+    assert lines[0]["learning_rate"] == SETTINGS.learning_rate
+    assert lines[-1]["learning_rate"] == pytest.approx(SETTINGS.learning_rate / 13)
+
+
+def test_the_schedule_rises_and_falls():
+    settings = TrainingSettings(learning_rate=1.0, warmup_share=0.1)
+    rates = [learning_rate(step, 100, settings) for step in range(100)]
+    assert rates[:10] == pytest.approx([step / 10 for step in range(1, 11)])
+    assert rates[9:] == sorted(rates[9:], reverse=True)
+    assert rates[-1] == pytest.approx(1 / 90)
+    assert learning_rate(0, 1, replace(settings, warmup_share=0.0)) == 1.0
+
+
+def test_the_same_seed_gives_the_same_run_and_another_seed_another(data, tiny_bert, tmp_path):
+    model = ModelSettings(str(tiny_bert), None, 16)
+    for name, seed in [("a", 0), ("b", 0), ("c", 1)]:
+        run(data, tmp_path / name, model, replace(SETTINGS, seed=seed), cut="2")
+    one, two, other = ((tmp_path / name / "model.safetensors").read_bytes() for name in "abc")
+    assert one == two
+    assert one != other
