@@ -44,9 +44,14 @@ def gc(
         kept, stale = _plan(store, segment_bytes)
         before = store.bytes
         duplicates = sum(segment.summary.samples - len(kept[segment.folder.name]) for segment in stale)
+        replaced = len(stale)
         rewritten = sum(len(kept[segment.folder.name]) > 0 for segment in stale)
         if not dry_run:
             left = [writer for writer in left if remove_dead(root / SCRATCH, writer.name)]
+            _check(store if duplicates else None, stale)
+            # On a full disk there is room to rewrite once those are gone of which nothing stays.
+            _remove(root, [segment.folder for segment in stale if not len(kept[segment.folder.name])])
+            stale = [segment for segment in stale if len(kept[segment.folder.name])]
             _rewrite(store, stale, kept, segment_bytes)
             _remove(root, [segment.folder for segment in stale])
             store.refresh()
@@ -61,7 +66,7 @@ def gc(
         "leftover_bytes": leftover_bytes,
         "duplicates": duplicates,
         "rewritten": rewritten,
-        "removed": len(stale),
+        "removed": replaced,
         "set_aside": len(aside),
         "freed_bytes": leftover_bytes + aside_bytes + before - store.bytes,
         "seconds": time.perf_counter() - began,
@@ -87,16 +92,19 @@ def _plan(store: Store, segment_bytes: int) -> tuple[dict[str, Positions], list[
     return kept, [*doubled, *small] if len(small) + len(doubled) > 1 or doubled else []
 
 
-def _rewrite(store: Store, stale: list[Segment], kept: dict[str, Positions], segment_bytes: int) -> None:
-    """Seal what is to stay of the stale segments in new ones, once all that is relied on has been checked."""
-    winners = store.segments if any(len(kept[s.folder.name]) < s.summary.samples for s in stale) else stale
-    for segment in winners:
+def _check(store: Store | None, stale: list[Segment]) -> None:
+    """Read all that is relied on: with duplicates any segment may hold the copy that stays, else just the rewritten."""
+    for segment in stale if store is None else store.segments:
         problems = check_segment(segment)
         if problems:
             raise DamageError(
                 f"{segment.folder}/{problems[0].file}: {problems[0].problem}; "
                 f"run `recycle store verify --repair` before gc, nothing was removed"
             )
+
+
+def _rewrite(store: Store, stale: list[Segment], kept: dict[str, Positions], segment_bytes: int) -> None:
+    """Seal what is to stay of the stale segments in new ones."""
     for codec in sorted({codec_of(segment) for segment in stale}):
         with store.writer(segment_bytes=segment_bytes, codec=codec) as writer:
             for segment in stale:

@@ -116,38 +116,63 @@ def sync_folder(path: Path) -> None:
 
 def read_document(path: Path) -> bytes:
     """Bytes of a small metadata file, never through a symlink. Raises DamageError where absent or oversized."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
-    except FileNotFoundError:
-        raise DamageError(f"{path}: missing; run `recycle store verify --repair`") from None
-    except OSError as error:
-        if error.errno in (errno.ELOOP, errno.ENOTDIR):
-            raise DamageError(f"{path}: a link or a file where the store has none; refused") from None
-        raise
-    with open(descriptor, "rb") as file:  # noqa: PTH123 - from a descriptor
+    with _opened(path) as descriptor:
         size = os.fstat(descriptor).st_size
         if size > DOCUMENT_LIMIT:
             raise DamageError(f"{path}: {size} bytes of metadata, more than the {DOCUMENT_LIMIT} that are read")
-        return file.read()
+        return b"".join(iter(lambda: os.read(descriptor, DOCUMENT_LIMIT), b""))
+
+
+class FileBytes:
+    """A file of `size` bytes that is read by the slice: nothing is mapped or held open, so memory stays what it was."""
+
+    def __init__(self, path: Path, size: int) -> None:
+        self._path, self._size = path, size
+        with _opened(path) as descriptor:
+            _check_size(path, descriptor, size)
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, span: slice) -> bytes:
+        with storage_errors(self._path), _opened(self._path) as descriptor:
+            data = os.pread(descriptor, span.stop - span.start, span.start)
+        if len(data) != span.stop - span.start:
+            raise DamageError(f"{self._path}: shorter than it was; run `recycle store verify --repair`")
+        return data
 
 
 def map_file(path: Path, size: int) -> npt.NDArray[np.uint8]:
     """Map a file of exactly `size` bytes, read-only. Raises DamageError where it is missing or of another size."""
+    with _opened(path) as descriptor:
+        _check_size(path, descriptor, size)
+        if not size:
+            return np.empty(0, np.uint8)
+        with open(descriptor, "rb", closefd=False) as file:
+            return np.memmap(file, dtype=np.uint8, mode="r", shape=(size,)).view(np.ndarray)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    """A descriptor to read from, never through a symlink. Raises DamageError where there is no such file."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError:
         raise DamageError(f"{path}: missing; run `recycle store verify --repair`") from None
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.ENOTDIR):
             raise DamageError(f"{path}: a link or a file where the store has none; refused") from None
         raise
-    with open(descriptor, "rb") as file:  # noqa: PTH123 - from a descriptor
-        found = os.fstat(descriptor).st_size
-        if found != size:
-            raise DamageError(f"{path}: {found} bytes, {size} were sealed; run `recycle store verify --repair`")
-        if not size:
-            return np.empty(0, np.uint8)
-        return np.memmap(file, dtype=np.uint8, mode="r", shape=(size,)).view(np.ndarray)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _check_size(path: Path, descriptor: int, size: int) -> None:
+    found = os.fstat(descriptor).st_size
+    if found != size:
+        raise DamageError(f"{path}: {found} bytes, {size} were sealed; run `recycle store verify --repair`")
 
 
 def _write_all(descriptor: int, view: memoryview) -> None:

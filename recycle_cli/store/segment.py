@@ -14,7 +14,7 @@ from recycle_cli.errors import DamageError, StoreError
 from recycle_cli.keys import KEY_BYTES
 from recycle_cli.store.chunked import ChunkedRows
 from recycle_cli.store.dtypes import Array, numpy_dtype
-from recycle_cli.store.files import map_file, read_document, storage_errors
+from recycle_cli.store.files import FileBytes, map_file, read_document, storage_errors
 from recycle_cli.store.layout import DOCUMENT, FORMAT_VERSION, ArraySpec, is_name, loads, parse_array, unsealed
 
 Rows = Array | ChunkedRows
@@ -127,15 +127,20 @@ class Segment:
             self._scales[cut] = self._row_array(scales_name(cut))
         return self._scales[cut]
 
+    def chunked_values(self, cut: str) -> ChunkedRows:
+        """The values read by whole chunks and never mapped, whatever the codec."""
+        return self._chunked(values_name(cut))
+
     def _row_array(self, name: str) -> Rows:
         spec = self.specs[name]
-        if spec.compressor is None or not spec.shape[0]:
-            return self._whole(name)
+        return self._whole(name) if spec.compressor is None or not spec.shape[0] else self._chunked(name)
+
+    def _chunked(self, name: str) -> ChunkedRows:
+        spec = self.specs[name]
         file = f"{name}/{spec.chunk_key}"
         path = self._path(file)
         with storage_errors(path):
-            mapped = map_file(path, self._recorded_bytes(file))
-        return ChunkedRows(mapped, spec, str(path))
+            return ChunkedRows(FileBytes(path, self._recorded_bytes(file)), spec, str(path))
 
     def _recorded_bytes(self, file: str) -> int:
         try:

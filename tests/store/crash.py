@@ -67,6 +67,7 @@ class Trial:
     def __init__(self, folder: Path, seed: int) -> None:
         self.path = str(folder / "crash.zarr")
         self.random = random.Random(seed)
+        self.full = False
         self.sealed: set[int] = set()
         self.rounds = {"killed": 0, "finished": 0, "full": 0}
 
@@ -95,6 +96,7 @@ class Trial:
         for process in processes:
             out, error = process.communicate()
             assert "Traceback" not in error, error
+            self.full |= "disk is full" in error
             self.rounds["full"] += "disk is full" in error
             for line in out.split("\n")[:-1]:
                 self.sealed.update(range(int(line), int(line) + 20))
@@ -123,6 +125,12 @@ class Trial:
         assert info(self.path)["duplicates"] == 0
         self.check(damaged=False)
 
+    def start_over(self) -> None:
+        """A full disk has been survived: make room, as its owner would."""
+        shutil.rmtree(self.path)
+        self.sealed.clear()
+        self.full = False
+
     def _damage(self) -> None:
         """Flip a bit of a segment, and take what only that segment held off the list."""
         segments = sorted(path for path in Path(self.path, "segments").glob("2*") if path.is_dir())
@@ -150,7 +158,9 @@ def run(kills: int, seed: int, folder: Path) -> dict[str, int]:
     while trial.rounds["killed"] < kills:
         trial.round()
         rounds += 1
-        if sum(path.is_dir() for path in Path(trial.path, "segments").glob("2*")) > 300 or trial.rounds["full"]:
+        if trial.full:
+            trial.start_over()
+        elif sum(path.is_dir() for path in Path(trial.path, "segments").glob("2*")) > 300:
             trial.finish()
     trial.finish()
     return {"rounds": rounds, **trial.rounds, "samples": len(trial.sealed)}

@@ -1,0 +1,241 @@
+"""Shuffled reading by whole chunks: a window of randomly chosen runs in memory, shuffled again, the next on its way."""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from recycle_cli.store.chunked import ChunkedRows
+from recycle_cli.store.dtypes import Array
+from recycle_cli.store.index import Positions, Segments
+from recycle_cli.store.segment import Segment, values_name
+
+WINDOW_SHARE = 0.42
+"""Of the memory budget, for each of two windows: the one being used and the one being read; the rest is for the
+chunks being decoded, the index pages touched and the caller's batches."""
+
+RUNS = 8
+"""A window mixes at least this many runs of neighbouring samples, each a segment or a part of one."""
+
+_STEP_BYTES = 4 << 20
+_READERS = 2
+
+
+class Window:
+    """Some samples of a store in memory: `gather` and `gather_rows` as the store's own, for these `positions`.
+
+    `positions` are in the shuffled order in which to use them. A window is valid until the next is asked for.
+    """
+
+    def __init__(self, held: "_Held", positions: Positions) -> None:
+        self.positions = positions
+        self._held = held
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    @property
+    def lengths(self) -> Positions:
+        """Rows of each of `positions`."""
+        return np.diff(self._held.spans(self.positions))[:, 0]
+
+    def gather(self, positions: Positions, out: Array, scales_out: Array | None = None) -> None:
+        """Copy samples of this window into a batch padded with zeros; shapes as in Store.gather."""
+        values, scales = self._held.values, self._held.scales
+        for slot, (start, stop) in enumerate(self._held.spans(positions).tolist()):
+            length = stop - start
+            out[slot, :length] = values[start:stop]
+            out[slot, length:] = 0
+            if scales_out is not None and scales is not None:
+                scales_out[slot, :length] = scales[start:stop]
+                scales_out[slot, length:] = 0
+
+    def gather_rows(self, positions: Positions) -> tuple[Array, npt.NDArray[np.float32] | None]:
+        """Rows of samples of this window one after another: values (sum, *shape), and for int8 scales (sum,)."""
+        held = self._held.only(positions)
+        return held.values, held.scales
+
+    def _release(self) -> None:
+        """Give the memory back, though the caller may still hold the window."""
+        self._held = _Held(self.positions[:0], np.zeros(1, np.int64), self._held.values[:0].copy(), None)
+
+
+class _Held:
+    """Samples in memory in the order in which they were read: sample i has rows bounds[i] to bounds[i + 1]."""
+
+    def __init__(
+        self, positions: Positions, bounds: Positions, values: Array, scales: npt.NDArray[np.float32] | None
+    ) -> None:
+        self.positions, self.bounds, self.values, self.scales = positions, bounds, values, scales
+        self._order = np.argsort(positions, kind="stable")
+        self._sorted = positions[self._order]
+
+    def spans(self, positions: Positions) -> npt.NDArray[np.int64]:
+        """First row and end of each sample: (n, 2)."""
+        found = np.searchsorted(self._sorted, positions)
+        assert (self._sorted[np.minimum(found, len(self._sorted) - 1)] == positions).all(), "not of this window"
+        slots = self._order[found]
+        return np.stack([self.bounds[slots], self.bounds[slots + 1]], axis=1)
+
+    def only(self, positions: Positions) -> "_Held":
+        """A copy of some of the samples."""
+        spans = self.spans(positions)
+        bounds = np.concatenate([[0], np.cumsum(spans[:, 1] - spans[:, 0])])
+        pieces = spans.tolist()
+        values = np.concatenate([self.values[:0], *(self.values[start:stop] for start, stop in pieces)])
+        if self.scales is None:
+            return _Held(positions, bounds, values, None)
+        scales = np.concatenate([self.scales[:0], *(self.scales[start:stop] for start, stop in pieces)])
+        return _Held(positions, bounds, values, scales)
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """Neighbouring samples of one segment, in the order in which they lie there."""
+
+    segment: Segment
+    positions: Positions
+    starts: Positions
+    stops: Positions
+
+    @property
+    def lengths(self) -> Positions:
+        return self.stops - self.starts
+
+    @property
+    def rows(self) -> int:
+        return int(self.lengths.sum())
+
+
+def read_windows(
+    segments: Segments, cut: str, positions: Positions, memory: int | None, seed: int | Sequence[int], batch_size: int
+) -> Iterator[Window]:
+    """The windows of one epoch over `positions`. Every chunk is decoded once, and at the ends of a part twice.
+
+    A segment that fits is read whole, so its chunks are decoded once exactly.
+    """
+    rng = np.random.default_rng(seed)
+    budget = None if memory is None else int(memory * WINDOW_SHARE)
+    plans = list(_planned(segments, cut, positions, budget, rng))
+    if not plans:
+        return
+    with ThreadPoolExecutor(1) as ahead, ThreadPoolExecutor(_READERS) as readers:
+        held = _load(plans[0], cut, None, readers)
+        for runs in plans[1:]:
+            order = rng.permutation(held.positions)
+            whole = len(order) // batch_size * batch_size
+            coming = ahead.submit(_load, runs, cut, held.only(order[whole:]), readers)
+            window = Window(held, order[:whole])
+            del held
+            yield window
+            window._release()
+            held = coming.result()
+        yield Window(held, rng.permutation(held.positions))
+
+
+def _load(runs: list["_Run"], cut: str, left: _Held | None, readers: ThreadPoolExecutor) -> _Held:
+    """Read runs into memory, behind what the window before left over."""
+    before = left.positions if left is not None else runs[0].positions[:0]
+    lengths = [np.diff(left.bounds)] if left is not None else []
+    positions = np.concatenate([before, *(run.positions for run in runs)])
+    bounds = np.concatenate([[0], np.cumsum(np.concatenate([*lengths, *(run.lengths for run in runs)]))])
+    spec = runs[0].segment.specs[values_name(cut)]
+    values = np.empty((int(bounds[-1]), *spec.shape[1:]), spec.dtype)
+    scales = np.empty(len(values), np.float32) if spec.dtype == "|i1" else None
+    if left is not None:
+        values[: len(left.values)] = left.values
+        if scales is not None and left.scales is not None:
+            scales[: len(left.values)] = left.scales
+    firsts = np.cumsum([0 if left is None else len(left.values), *(run.rows for run in runs)]).tolist()
+    jobs = [
+        readers.submit(_read, run, cut, values[first : first + run.rows], None if scales is None else scales[first:])
+        for run, first in zip(runs, firsts[:-1], strict=True)
+    ]
+    for job in jobs:
+        job.result()
+    return _Held(positions, bounds, values, scales)
+
+
+def _read(run: "_Run", cut: str, values: Array, scales: Array | None) -> None:
+    """Decode the chunks that hold samples of the run, each once, and copy out the samples' rows."""
+    rows = run.segment.chunked_values(cut)
+    filled = 0
+    at = 0
+    carried: tuple[int, Array] = (-1, values[:0])
+    per_step = max(1, _STEP_BYTES // (rows.chunk_rows * _row_bytes(run.segment, cut)))
+    starts, stops = run.starts.tolist(), run.stops.tolist()
+    while at < len(starts):
+        first = starts[at] // rows.chunk_rows
+        end = at
+        while end < len(starts) and (end == at or (stops[end] - 1) // rows.chunk_rows < first + per_step):
+            if end > at and starts[end] // rows.chunk_rows > -(-max(stops[end - 1], 1) // rows.chunk_rows):
+                break  # chunks between that hold nothing of ours are not read
+            end += 1
+        last = max(first, (max(stops[end - 1], 1) - 1) // rows.chunk_rows) + 1
+        block = _decoded(rows, first, last, carried)
+        for start, stop in zip(starts[at:end], stops[at:end], strict=True):
+            low = start - first * rows.chunk_rows
+            values[filled : filled + stop - start] = block[low : low + stop - start]
+            if scales is not None:
+                scales[filled : filled + stop - start] = run.segment.scales(cut)[start:stop]
+            filled += stop - start
+        carried = (last - 1, block[(last - 1 - first) * rows.chunk_rows :])
+        at = end
+
+
+def _decoded(rows: ChunkedRows, first: int, last: int, carried: tuple[int, Array]) -> Array:
+    """Chunks `first` to `last` (exclusive), the first of them from the step before where it was decoded there."""
+    block = np.empty(((last - first) * rows.chunk_rows, *rows.shape[1:]), rows.dtype)
+    skip = 0
+    if carried[0] == first:
+        block[: rows.chunk_rows] = carried[1]
+        skip = 1
+    if first + skip < last:
+        rows.read_into(first + skip, last, block[skip * rows.chunk_rows :])
+    return block
+
+
+def _planned(
+    segments: Segments, cut: str, positions: Positions, budget: int | None, rng: np.random.Generator
+) -> Iterator[list[_Run]]:
+    """Which runs share a window: drawn at random until the budget is full."""
+    limit = None if budget is None else max(1, budget // RUNS)
+    runs = [run for segment in _runs(segments, positions) for run in _parts(segment, cut, limit)]
+    chosen: list[_Run] = []
+    filled = 0
+    for number in rng.permutation(len(runs)):
+        size = runs[number].rows * _row_bytes(runs[number].segment, cut)
+        if chosen and budget is not None and filled + size > budget:
+            yield chosen
+            chosen, filled = [], 0
+        chosen.append(runs[number])
+        filled += size
+    if chosen:
+        yield chosen
+
+
+def _runs(segments: Segments, positions: Positions) -> Iterator[_Run]:
+    for segment, part, local in segments.by_segment(positions):
+        order = np.argsort(local, kind="stable")
+        local = local[order]
+        yield _Run(segment, positions[part[order]], segment.offsets[local], segment.offsets[local + 1])
+
+
+def _parts(run: _Run, cut: str, limit: int | None) -> Iterator[_Run]:
+    """The run cut into parts of at most `limit` bytes, a sample at least."""
+    if limit is None:
+        yield run
+        return
+    ends = np.cumsum(run.stops - run.starts) * _row_bytes(run.segment, cut)
+    first = 0
+    while first < len(ends):
+        before = int(ends[first - 1]) if first else 0
+        last = max(first + 1, int(np.searchsorted(ends, before + limit, side="right")))
+        yield _Run(run.segment, run.positions[first:last], run.starts[first:last], run.stops[first:last])
+        first = last
+
+
+def _row_bytes(segment: Segment, cut: str) -> int:
+    return segment.specs[values_name(cut)].row_bytes
