@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,18 +11,19 @@ from typing import Any
 import torch
 
 from recycle_cli import runs
+from recycle_cli.adapters import attach, merge, save_apart
 from recycle_cli.batches import StoredRows
 from recycle_cli.card import save_run
-from recycle_cli.coverage import covered, expect
-from recycle_cli.devices import autocast, device_of
-from recycle_cli.errors import MismatchError, UsageError
+from recycle_cli.coverage import covered
+from recycle_cli.devices import autocast
+from recycle_cli.errors import UsageError
 from recycle_cli.inputs import RawInputs, Source
 from recycle_cli.intake import Intake
 from recycle_cli.labelled import Labelled, read_labelled
-from recycle_cli.models import Loaded, SplitModel, default_max_length, load, resolve_cut, split
 from recycle_cli.parity import check_parity
 from recycle_cli.reports import bar
 from recycle_cli.settings import CorpusSettings, ModelSettings, TrainingSettings
+from recycle_cli.setup import Setup, set_up
 from recycle_cli.store import Store
 from recycle_cli.tasks import text_classification as task
 from recycle_cli.training import Trainer, make_optimizer, train
@@ -73,28 +74,30 @@ def finetune(job: Job, model: ModelSettings, settings: TrainingSettings) -> Fine
     data = read_labelled(corpus, keep=store is None)
     evaluation = _read_evaluation(job, data, keep=store is None)
 
-    model, loaded, halves, cut = _split_for(job, model, store, data.names, settings.seed)
-    device = device_of(model.device)
-    halves.model.to(device)
+    setup = set_up(store, model, job.cut, data.names, named=job.model_named, seed=settings.seed)
     held = 0.0
     if store is not None:
         held = float((store.lookup(data.keys, data.digests) >= 0).mean())
-        data = covered(job.data, data, store, halves, model, settings.on_missing)
+        data = covered(job.data, data, store, setup.split, setup.model, settings.on_missing)
         if job.evaluation and evaluation:
-            evaluation = covered(job.evaluation, evaluation, store, halves, model, settings.on_missing)
+            evaluation = covered(job.evaluation, evaluation, store, setup.split, setup.model, settings.on_missing)
         if settings.parity_check:
-            check_parity(store, halves, cut, data.probes, model, device)
-    halves.freeze(cut)
+            check_parity(store, setup.split, setup.cut, data.probes, setup.model, setup.device)
+    setup.split.freeze(setup.cut)
     if not job.resume:
         runs.clear(folder)
 
-    trainer = _trainer(folder, halves, cut, device, model, settings, data, evaluation, store)
-    source = _source(store, halves, cut, data)
-    tested = None if evaluation is None else (_source(store, halves, cut, evaluation), evaluation)
+    trainer = _trainer(folder, setup, settings, data, evaluation)
+    source = _source(setup, data)
+    tested = None if evaluation is None else (_source(setup, evaluation), evaluation)
     with _logger(folder, tensorboard=job.tensorboard) as log, bar("finetune") as progress:
         state = train(trainer, source, data, tested, log, progress)
     report = _report(trainer, job, held, data, state)
-    save_run(folder, loaded, _about(trainer, model, store, data, report))
+    if settings.adapter.kind != "none":
+        if settings.adapter.save == "apart":
+            save_apart(setup.loaded, folder)
+        merge(setup.split.model)
+    save_run(folder, setup.loaded, _about(trainer, setup, data, report))
     return report
 
 
@@ -104,87 +107,49 @@ def _read_evaluation(job: Job, data: Labelled, *, keep: bool) -> Labelled | None
     return read_labelled(Intake(job.evaluation, labelled=True), data.names, keep=keep)
 
 
-def _split_for(
-    job: Job, model: ModelSettings, store: Store | None, names: list[str], seed: int
-) -> tuple[ModelSettings, Loaded, SplitModel, str]:
-    """The model in two halves: cut as the store was made, or as asked for where there is no store."""
-    if store is None:
-        if job.cut is None:
-            raise UsageError("without a STORE, name the --cut to train from (0 trains the whole model)")
-        cuts: tuple[str, ...] = (job.cut,)
-        dtype = "float32"
-    else:
-        if not job.model_named:
-            model = replace(model, name=store.provenance["model"], revision=store.provenance.get("revision"))
-        if model.max_length is None:
-            model = replace(model, max_length=store.recipe.max_length)
-        cuts, dtype = tuple(store.recipe.cuts), store.recipe.dtype
-    loaded = load(
-        model.name, labels=names, revision=model.revision, trust_remote_code=model.trust_remote_code, seed=seed
-    )
-    halves = split(loaded, cuts, max_length=model.max_length or default_max_length(loaded), dtype=dtype)
-    if store is not None:
-        expect(store, halves.recipe)
-    return model, loaded, halves, _chosen_cut(job, halves, store)
-
-
-def _chosen_cut(job: Job, halves: SplitModel, store: Store | None) -> str:
-    if job.cut is not None:
-        cut = resolve_cut(job.cut, halves.blocks)
-        if cut not in halves.cuts:
-            held = ", ".join(halves.cuts)
-            raise MismatchError(
-                f"{job.store} holds the cut {held}, not {cut}; name that, or precompute a store at {cut}"
-            )
-        return cut
-    if len(halves.cuts) > 1:
-        raise UsageError(f"{job.store} holds the cuts {', '.join(halves.cuts)}; choose one with --cut")
-    return halves.cuts[0]
-
-
-def _source(store: Store | None, halves: SplitModel, cut: str, data: Labelled) -> Source:
-    if store is None:
-        return RawInputs.of(halves, data.samples)
-    return StoredRows.of(store, cut, store.lookup(data.keys, data.digests))
+def _source(setup: Setup, data: Labelled) -> Source:
+    if setup.store is None:
+        return RawInputs.of(setup.split, data.samples)
+    return StoredRows.of(setup.store, setup.cut, setup.store.lookup(data.keys, data.digests))
 
 
 def _trainer(
-    folder: Path,
-    halves: SplitModel,
-    cut: str,
-    device: torch.device,
-    model: ModelSettings,
-    settings: TrainingSettings,
-    data: Labelled,
-    evaluation: Labelled | None,
-    store: Store | None,
+    folder: Path, setup: Setup, settings: TrainingSettings, data: Labelled, evaluation: Labelled | None
 ) -> Trainer:
-    weights = dict(halves.head_parameters(cut))
-    scaling = model.precision == "float16" and device.type == "cuda"
-    identity = {
-        **{name: value for name, value in asdict(settings).items() if name not in ("save_steps", "parity_check")},
-        "precision": model.precision,
-        "model": model.name,
-        "revision": model.revision,
-        "max_length": halves.recipe.max_length,
-        "cut": cut,
-        "data": data.digest,
-        "evaluation": evaluation.digest if evaluation is not None else None,
-        "fingerprint": store.fingerprint if store else None,
-    }
     torch.manual_seed(settings.seed)
+    weights = dict(setup.split.head_parameters(setup.cut))
+    if settings.adapter.kind != "none":
+        weights = attach(setup.loaded, setup.split, setup.cut, settings.adapter)
+    torch.manual_seed(settings.seed)
+    scaling = setup.model.precision == "float16" and setup.device.type == "cuda"
     return Trainer(
-        split=halves,
-        cut=cut,
+        split=setup.split,
+        cut=setup.cut,
         weights=weights,
         optimizer=make_optimizer(weights, settings),
-        scaler=torch.amp.GradScaler(device.type, enabled=scaling),
-        device=device,
-        autocast=partial(autocast, device, model.precision),
+        scaler=torch.amp.GradScaler(setup.device.type, enabled=scaling),
+        device=setup.device,
+        autocast=partial(autocast, setup.device, setup.model.precision),
         folder=folder,
         settings=settings,
-        identity=identity,
+        identity=_identity(setup, settings, data, evaluation),
     )
+
+
+def _identity(setup: Setup, settings: TrainingSettings, data: Labelled, evaluation: Labelled | None) -> dict[str, Any]:
+    """All that must be the same for a resumed run to go on as if it had never stopped."""
+    free = ("save_steps", "parity_check")
+    return {
+        **{name: value for name, value in asdict(settings).items() if name not in free},
+        "precision": setup.model.precision,
+        "model": setup.model.name,
+        "revision": setup.model.revision,
+        "max_length": setup.split.recipe.max_length,
+        "cut": setup.cut,
+        "data": data.digest,
+        "evaluation": evaluation.digest if evaluation is not None else None,
+        "fingerprint": setup.store.fingerprint if setup.store else None,
+    }
 
 
 @contextmanager
@@ -233,14 +198,13 @@ def _report(trainer: Trainer, job: Job, held: float, data: Labelled, state: runs
     )
 
 
-def _about(
-    trainer: Trainer, model: ModelSettings, store: Store | None, data: Labelled, report: Finetuned
-) -> dict[str, Any]:
+def _about(trainer: Trainer, setup: Setup, data: Labelled, report: Finetuned) -> dict[str, Any]:
     """What `recycle.json` keeps: enough to predict with the RUN, and to tell how it was made."""
+    store = setup.store
     return {
         "task": "text-classification",
-        "model": model.name,
-        "revision": model.revision,
+        "model": setup.model.name,
+        "revision": setup.model.revision,
         "max_length": trainer.split.recipe.max_length,
         "cut": trainer.cut,
         "fingerprint": store.fingerprint if store is not None else None,

@@ -74,6 +74,17 @@ class PrecomputeSettings:
 
 
 @dataclass(frozen=True)
+class AdapterSettings:
+    """Low-rank updates instead of full ones; `save` apart writes the adapter beside the merged checkpoint as well."""
+
+    kind: Literal["none", "lora"] = "none"
+    rank: int = 8
+    alpha: int = 16
+    dropout: float = 0.0
+    save: Literal["merged", "apart"] = "merged"
+
+
+@dataclass(frozen=True)
 class TrainingSettings:
     """How the head is trained. Steps are optimizer steps, shares are of all steps."""
 
@@ -92,6 +103,7 @@ class TrainingSettings:
     seed: int = 0
     on_missing: Literal["fail", "compute", "skip"] = "fail"
     parity_check: bool = True
+    adapter: AdapterSettings = AdapterSettings()
     views: ViewSettings = ViewSettings()
     mixup: float = 0.0
     cutmix: float = 0.0

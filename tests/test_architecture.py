@@ -12,9 +12,11 @@ PACKAGE = Path(recycle_cli.__file__).parent
 ROWS = [
     ["__main__"],
     ["cli"],
+    ["plan"],
     ["serve", "bench", "sweep"],
     ["finetune", "predict"],
-    ["training", "coverage"],
+    ["training", "setup"],
+    ["coverage", "adapters"],
     ["precompute", "parity", "labelled", "inputs", "card"],
     ["batches", "tasks", "freezing", "pipeline", "intake", "runs", "outputs"],
     ["corpus", "store", "models"],

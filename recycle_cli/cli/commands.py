@@ -7,7 +7,14 @@ import typer
 from recycle_cli.cli import options as o
 from recycle_cli.cli.app import app as app
 from recycle_cli.reports import show
-from recycle_cli.settings import CorpusSettings, ModelSettings, PrecomputeSettings, PredictSettings, TrainingSettings
+from recycle_cli.settings import (
+    AdapterSettings,
+    CorpusSettings,
+    ModelSettings,
+    PrecomputeSettings,
+    PredictSettings,
+    TrainingSettings,
+)
 
 CORPUS, MODEL, FILL, TRAIN, SCORE = (
     CorpusSettings(()),
@@ -102,6 +109,19 @@ def finetune(
     save_steps: Annotated[
         int, o.option("--save-steps", "Keep a checkpoint every so many steps as well", min=0)
     ] = TRAIN.save_steps,
+    adapter: Annotated[
+        Literal["none", "lora"], o.option("--adapter", "Train low-rank updates of the pretrained layers alone")
+    ] = TRAIN.adapter.kind,
+    adapter_rank: Annotated[int, o.option("--adapter-rank", "Rank of the updates", min=1)] = TRAIN.adapter.rank,
+    adapter_alpha: Annotated[
+        int, o.option("--adapter-alpha", "Scale of the updates, divided by their rank", min=1)
+    ] = TRAIN.adapter.alpha,
+    adapter_dropout: Annotated[
+        float, o.option("--adapter-dropout", "Dropout before the updates", min=0.0, max=1.0)
+    ] = TRAIN.adapter.dropout,
+    adapter_save: Annotated[
+        Literal["merged", "apart"], o.option("--adapter-save", "apart writes RUN/adapter beside the merged checkpoint")
+    ] = TRAIN.adapter.save,
     seed: Annotated[
         int, o.option("--seed", "Of the new classifier, the shuffling and the dropout", min=0, max=2**32 - 1)
     ] = TRAIN.seed,
@@ -163,6 +183,7 @@ def finetune(
         seed=seed,
         on_missing=on_missing,
         parity_check=parity_check,
+        adapter=AdapterSettings(adapter, adapter_rank, adapter_alpha, adapter_dropout, adapter_save),
     )
     show(run(job, network, training), as_json=as_json)
 
