@@ -139,3 +139,10 @@ def test_a_tokenizer_without_padding_is_given_one(tmp_path):
     assert bare.pad_token == "[SEP]"
     assert model.model.config.pad_token_id == 3
     assert recipe_of(saved(given, tmp_path)).fingerprint == model.recipe.fingerprint
+
+
+@pytest.mark.parametrize("model_type", [*ENCODERS, *DECODERS])
+def test_the_recipe_names_a_task_only_where_the_rows_depend_on_it(model_type):
+    """Longformer's classifier gives the first token global attention; every other trunk serves every task."""
+    extra = {"through": "LongformerForSequenceClassification"} if model_type == "longformer" else {}
+    assert cut_at_two(random_model(model_type)).recipe.extra == extra
