@@ -1,0 +1,321 @@
+"""A fine-tuning: the best checkpoint, early stopping, what a RUN holds, and resuming as if nothing had happened."""
+
+import json
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from recycle_cli import training
+from recycle_cli.errors import DataError, Interrupted, MismatchError, MissingError, UsageError
+from recycle_cli.finetune import Job, finetune
+from recycle_cli.precompute import precompute
+from recycle_cli.predict import predict
+from recycle_cli.settings import CorpusSettings, ModelSettings, PrecomputeSettings, PredictSettings, TrainingSettings
+from tests.records import records, write_csv
+
+SETTINGS = TrainingSettings(epochs=3, batch_size=8, learning_rate=2e-3)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """train.csv, test.csv, and a float32 store of both at the cuts 2 and 3."""
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(scope="module")
+def train(folder):
+    return CorpusSettings((str(write_csv(folder / "train.csv", records(50))),))
+
+
+@pytest.fixture(scope="module")
+def test(folder):
+    return CorpusSettings((str(write_csv(folder / "test.csv", records(30, seed=1))),))
+
+
+@pytest.fixture(scope="module")
+def model(tiny_bert):
+    return ModelSettings(str(tiny_bert), None, 16)
+
+
+@pytest.fixture(scope="module")
+def store(folder, train, test, model):
+    both = CorpusSettings((*train.source, *test.source))
+    precompute(both, str(folder / "store"), model, PrecomputeSettings(("2", "3"), "float32"))
+    return str(folder / "store")
+
+
+@pytest.fixture
+def fit(train, test, store):
+    """Fine-tune from the store at cut 2, evaluating on the test data."""
+
+    def fit(output, settings=SETTINGS, **changes):
+        job = Job(train, str(output), store, test, cut="2", tensorboard=False)
+        return finetune(replace(job, **changes), ModelSettings(), settings)
+
+    return fit
+
+
+def log(output):
+    return [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+
+
+def evaluations(output):
+    return [line["evaluation"] for line in log(output) if "evaluation" in line]
+
+
+@pytest.mark.parametrize(("metric", "choose"), [("macro_f1", max), ("accuracy", max), ("loss", min)])
+def test_the_best_checkpoint_by_the_metric_is_kept(fit, test, tmp_path, metric, choose):
+    report = fit(tmp_path / "run", replace(SETTINGS, metric=metric, epochs=6, learning_rate=2e-2))
+    found = [one[metric] for one in evaluations(tmp_path / "run")]
+    assert len(found) == 6
+    assert found[-1] != choose(found), "the last is the best: this shows nothing"
+    assert report.metrics[metric] == choose(found)
+    assert report.best_epoch == 1 + found.index(choose(found))
+    out = str(tmp_path / "out.csv")
+    scored = predict(test, str(tmp_path / "run"), None, out, ModelSettings(), PredictSettings())
+    assert scored.metrics == pytest.approx(report.metrics, abs=1e-5)
+
+
+def test_patience_stops_early(fit, tmp_path):
+    report = fit(tmp_path / "run", replace(SETTINGS, epochs=9, patience=2, learning_rate=0.0))
+    assert len(report.epoch_seconds) == len(evaluations(tmp_path / "run")) == 3
+    assert report.best_epoch == 1
+
+
+def test_evaluations_between_epochs(fit, tmp_path):
+    fit(tmp_path / "run", replace(SETTINGS, eval_steps=3, epochs=1))
+    assert [line["step"] for line in log(tmp_path / "run") if "evaluation" in line] == [3, 6, 7]
+
+
+def test_without_evaluation_the_last_weights_and_the_training_loss_stand(fit, tmp_path):
+    report = fit(tmp_path / "run", evaluation=None)
+    assert report.metrics == {"train_loss": log(tmp_path / "run")[-1]["loss"]}
+    assert report.best_epoch == 3
+
+
+def test_a_run_is_an_ordinary_checkpoint_with_its_story(fit, tmp_path, store):
+    report = fit(tmp_path / "run")
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert {"config.json", "model.safetensors", "tokenizer.json", "README.md", "recycle.json", "metrics.jsonl"} <= names
+    assert not {"checkpoint", ".writable"} & names
+    assert not [name for name in names if name.endswith((".bin", ".pt", ".pkl", ".partial"))]
+    network = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "run")
+    assert list(network.config.id2label.values()) == report.classes == ["art", "bio", "code"]
+    about = json.loads((tmp_path / "run" / "recycle.json").read_text())
+    assert (about["cut"], about["max_length"]) == ("2", 16)
+    assert about["fingerprint"]
+    assert about["data"]
+    assert {"recycle", "torch", "transformers"} <= about["versions"].keys()
+    card = (tmp_path / "run" / "README.md").read_text()
+    assert f"{report.metrics['macro_f1']:.4f}" in card
+    assert report.store_hit_share == 1.0
+
+
+# Resuming
+
+
+INTERRUPTED = replace(SETTINGS, eval_steps=3, accumulation=2, batch_size=4, metric="loss")
+"""13 batches and 7 steps an epoch, dropout as the model has it."""
+
+
+@pytest.fixture
+def interrupt_at(monkeypatch):
+    """Ctrl-C while the step is done."""
+
+    def interrupt_at(step):
+        def recorded(state, *rest):
+            if state.step == step:
+                os.kill(os.getpid(), signal.SIGINT)
+            return record(state, *rest)
+
+        monkeypatch.setattr(training, "_step_record", recorded)
+
+    record = training._step_record
+    yield interrupt_at
+    monkeypatch.setattr(training, "_step_record", record)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(train, test, store, tmp_path_factory):
+    output = tmp_path_factory.mktemp("undisturbed") / "run"
+    finetune(Job(train, str(output), store, test, cut="2", tensorboard=False), ModelSettings(), INTERRUPTED)
+    return output
+
+
+def same(run, undisturbed):
+    assert (run / "metrics.jsonl").read_text() == (undisturbed / "metrics.jsonl").read_text()
+    assert (run / "model.safetensors").read_bytes() == (undisturbed / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("steps", [[1], [3], [7], [10], [21], [2, 5, 9]], ids=str)
+def test_interrupted_and_resumed_it_is_the_undisturbed_run(fit, tmp_path, undisturbed, interrupt_at, steps):
+    run = tmp_path / "run"
+    for number, step in enumerate(steps):
+        interrupt_at(step)
+        with pytest.raises(Interrupted):
+            fit(run, INTERRUPTED, resume=number > 0)
+        assert log(run)[-1]["step"] == step
+    interrupt_at(-1)
+    report = fit(run, INTERRUPTED, resume=True)
+    same(run, undisturbed)
+    kept = json.loads((undisturbed / "recycle.json").read_text())["report"]
+    assert (report.metrics, report.best_epoch) == (kept["metrics"], kept["best_epoch"])
+
+
+def test_other_save_steps_and_no_parity_check_do_not_hinder_a_resume(fit, tmp_path, undisturbed, interrupt_at):
+    interrupt_at(5)
+    with pytest.raises(Interrupted):
+        fit(tmp_path / "run", replace(INTERRUPTED, save_steps=2))
+    interrupt_at(-1)
+    fit(tmp_path / "run", replace(INTERRUPTED, parity_check=False), resume=True)
+    same(tmp_path / "run", undisturbed)
+
+
+def test_an_unfinished_run_is_neither_overwritten_nor_predicted_with(fit, test, tmp_path, interrupt_at):
+    interrupt_at(5)
+    with pytest.raises(Interrupted):
+        fit(tmp_path / "run", INTERRUPTED)
+    interrupt_at(-1)
+    with pytest.raises(UsageError, match="unfinished run; add --resume"):
+        fit(tmp_path / "run", INTERRUPTED)
+    with pytest.raises(Exception, match="has not finished; go on with --resume"):
+        predict(test, str(tmp_path / "run"), None, str(tmp_path / "o.csv"), ModelSettings(), PredictSettings())
+    fit(tmp_path / "run", SETTINGS, overwrite=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"epochs": 4}, "epochs was 3"),
+        ({"learning_rate": 1e-4}, "learning_rate was 0.002"),
+        ({"batch_size": 5}, "batch_size was 4"),
+        ({"seed": 1}, "seed was 0"),
+        ({"metric": "accuracy"}, "metric was loss"),
+        ({"class_weights": "balanced"}, "class_weights was none"),
+    ],
+)
+def test_another_setting_is_refused_by_name(fit, tmp_path, interrupt_at, change, message):
+    interrupt_at(2)
+    with pytest.raises(Interrupted):
+        fit(tmp_path / "run", INTERRUPTED)
+    interrupt_at(-1)
+    before = (tmp_path / "run" / "checkpoint" / "state.safetensors").read_bytes()
+    with pytest.raises(UsageError, match=message):
+        fit(tmp_path / "run", replace(INTERRUPTED, **change), resume=True)
+    assert (tmp_path / "run" / "checkpoint" / "state.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize("what", ["data", "evaluation", "cut"])
+def test_other_data_or_another_cut_is_refused_by_name(fit, train, test, tmp_path, interrupt_at, what):
+    interrupt_at(2)
+    with pytest.raises(Interrupted):
+        fit(tmp_path / "run", INTERRUPTED)
+    interrupt_at(-1)
+    other = {"data": replace(train, limit=49), "evaluation": replace(test, limit=20), "cut": "3"}
+    with pytest.raises((UsageError, MismatchError), match=what):
+        fit(tmp_path / "run", INTERRUPTED, resume=True, **{what: other[what]})
+
+
+def test_a_finished_run_is_kept_unless_told_to_overwrite(fit, tmp_path):
+    fit(tmp_path / "run")
+    before = (tmp_path / "run" / "model.safetensors").read_bytes()
+    with pytest.raises(UsageError, match="holds a finished run; add --overwrite"):
+        fit(tmp_path / "run", replace(SETTINGS, seed=1))
+    with pytest.raises(UsageError, match="finished"):
+        fit(tmp_path / "run", replace(SETTINGS, seed=1), resume=True)
+    assert (tmp_path / "run" / "model.safetensors").read_bytes() == before
+    fit(tmp_path / "run", replace(SETTINGS, seed=1), overwrite=True)
+    assert (tmp_path / "run" / "model.safetensors").read_bytes() != before
+
+
+def test_a_folder_that_is_no_run_is_left_alone(fit, tmp_path):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(UsageError, match="not empty and is no run"):
+        fit(tmp_path, overwrite=True)
+    assert (tmp_path / "thesis.txt").read_text() == "years of work"
+
+
+def test_a_failed_overwrite_leaves_the_old_run(fit, train, folder, tmp_path):
+    fit(tmp_path / "run")
+    more = replace(train, source=(str(write_csv(folder / "more.csv", records(60, seed=7))),))
+    with pytest.raises(MissingError):
+        fit(tmp_path / "run", data=more, overwrite=True)
+    assert (tmp_path / "run" / "recycle.json").exists()
+
+
+def test_a_diverging_training_says_so(fit, tmp_path):
+    with pytest.raises(DataError, match=r"became (nan|inf).*lower --learning-rate \(now 1e\+30\)"):
+        fit(tmp_path / "run", replace(SETTINGS, learning_rate=1e30))
+    assert not (tmp_path / "run" / "recycle.json").exists()
+
+
+# What the store lacks
+
+
+@pytest.fixture
+def partial(train, model, tmp_path):
+    """A store of 30 of the 50 training samples at cut 2."""
+    precompute(replace(train, limit=30), str(tmp_path / "partial"), model, PrecomputeSettings(("2",), "float32"))
+    return str(tmp_path / "partial")
+
+
+def test_missing_samples_fail_with_their_count(fit, partial, tmp_path):
+    with pytest.raises(MissingError, match="lacks 20 of 50 samples; fill it with `recycle precompute"):
+        fit(tmp_path / "run", store=partial, evaluation=None)
+
+
+def test_missing_samples_are_computed_on_request(fit, store, partial, tmp_path):
+    computed = fit(tmp_path / "a", replace(SETTINGS, on_missing="compute"), store=partial, evaluation=None)
+    assert (computed.samples, computed.store_hit_share) == (50, 0.6)
+    fit(tmp_path / "b", evaluation=None)
+    one, two = ([line["loss"] for line in log(tmp_path / name)] for name in "ab")
+    np.testing.assert_allclose(one, two, atol=1e-4)
+    assert fit(tmp_path / "c", store=partial, evaluation=None).store_hit_share == 1.0
+
+
+def test_missing_samples_are_skipped_on_request(fit, train, partial, tmp_path):
+    skipped = fit(tmp_path / "a", replace(SETTINGS, on_missing="skip"), store=partial, evaluation=None)
+    assert (skipped.samples, skipped.store_hit_share) == (30, 0.6)
+    fit(tmp_path / "b", store=partial, data=replace(train, limit=30), evaluation=None)
+    assert [line["loss"] for line in log(tmp_path / "a")] == [line["loss"] for line in log(tmp_path / "b")]
+
+
+def test_skipping_everything_is_missing(fit, test, partial, tmp_path):
+    with pytest.raises(MissingError, match="holds none of the samples"):
+        fit(tmp_path / "a", replace(SETTINGS, on_missing="skip"), store=partial, data=test, evaluation=None)
+
+
+# Parity
+
+
+def tamper(store, value=0x3C):
+    """Overwrite the middle of every row array, behind the store's back."""
+    for chunk in Path(store).glob("segments/*/cuts/*/values/c.*"):
+        data = bytearray(chunk.read_bytes())
+        data[: len(data) * 9 // 10] = bytes([value]) * (len(data) * 9 // 10)
+        chunk.write_bytes(data)
+
+
+def test_tampered_rows_are_refused_and_may_be_let_pass(fit, partial, tmp_path):
+    tamper(partial)
+    skip = replace(SETTINGS, on_missing="skip")
+    with pytest.raises(MismatchError, match=r"not what the trunk gives now.*--no-parity-check"):
+        fit(tmp_path / "run", skip, store=partial, evaluation=None)
+    fit(tmp_path / "run", replace(skip, parity_check=False), store=partial, evaluation=None)
+
+
+def test_a_changed_trunk_is_refused(train, model, partial, tmp_path):
+    network = transformers.AutoModel.from_pretrained(model.name)
+    with torch.no_grad():
+        network.embeddings.word_embeddings.weight[7] += 0.01
+    network.save_pretrained(tmp_path / "changed")
+    transformers.AutoTokenizer.from_pretrained(model.name).save_pretrained(tmp_path / "changed")
+    job = Job(train, str(tmp_path / "run"), partial, model_named=True, tensorboard=False)
+    with pytest.raises(MismatchError, match=r"cuts\.2"):
+        finetune(job, ModelSettings(str(tmp_path / "changed")), replace(SETTINGS, on_missing="skip"))
