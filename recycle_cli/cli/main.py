@@ -8,13 +8,17 @@ from typing import Any
 
 import typer
 
-from recycle_cli.cli import commands
+from recycle_cli.cli import commands, measure
+from recycle_cli.cli.app import app
 from recycle_cli.errors import Interrupted, RecycleError, UsageError
 from recycle_cli.reports import say
 from recycle_cli.signals import raise_on_signals
 
 _PARSING: Any = typer.BadParameter.__mro__[2]
 """Click's ClickException, from wherever this version of Typer has it."""
+
+COMMANDS = (commands, measure)
+"""Importing them hangs their commands on the app."""
 
 _DISK = {
     errno.ENOSPC: "no space is left on the disk; free some and run the same command again",
@@ -28,7 +32,7 @@ def main() -> None:
     """Run the command line; an expected failure becomes one line on stderr and its exit code."""
     raise_on_signals()
     try:
-        code = commands.app(sys.argv[1:] or ["--help"], standalone_mode=False)
+        code = app(sys.argv[1:] or ["--help"], standalone_mode=False)
     except typer.Abort:
         _fail("interrupted; nothing that was finished is lost", "Interrupted", Interrupted.exit_code)
     except _PARSING as error:

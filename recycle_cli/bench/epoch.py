@@ -1,0 +1,95 @@
+"""A few batches of a training epoch, timed by the training loop that `recycle finetune` runs."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from recycle_cli.batches import Indices, shuffled
+from recycle_cli.bench.subject import SILENT, Subject, discard
+from recycle_cli.bench.timing import WARM_UP
+from recycle_cli.devices import autocast
+from recycle_cli.inputs import RawInputs, Source
+from recycle_cli.models import SplitModel
+from recycle_cli.settings import TrainingSettings
+from recycle_cli.training import Trainer, make_optimizer, train
+
+FEW = 2
+"""Batches of the warm-up."""
+
+
+def training(subject: Subject) -> TrainingSettings:
+    """One epoch, all else as by default."""
+    return TrainingSettings(epochs=1, batch_size=subject.settings.batch_size, seed=subject.settings.seed)
+
+
+def slice_of(lengths: Indices, settings: TrainingSettings, batches: int, place: float) -> Indices:
+    """Members of some whole batches of the first epoch, evenly spread over the batches' lengths.
+
+    `place` from 0 to 1 shifts the choice, so that another repetition takes other batches of the same spread.
+    """
+    whole = [
+        members
+        for members in shuffled(lengths, settings.batch_size, settings.seed, 0)
+        if len(members) == settings.batch_size
+    ]
+    whole.sort(key=lambda members: int(lengths[members].max()))
+    count = min(batches, len(whole))
+    chosen = ((np.arange(count) + place) * len(whole) / count).astype(np.int64)
+    return np.concatenate([whole[at] for at in chosen.tolist()])
+
+
+def slice_for(subject: Subject, repetition: int) -> Indices:
+    """The samples of a repetition: the same for every variant."""
+    settings = subject.settings
+    if repetition == WARM_UP:
+        return slice_of(subject.raw.lengths, training(subject), FEW, 0.5)
+    place = (repetition + 0.5) / settings.repetitions
+    return slice_of(subject.raw.lengths, training(subject), settings.batches, place)
+
+
+def raw_inputs(subject: Subject, halves: SplitModel, members: Indices) -> RawInputs:
+    """The tokenised samples, for another copy of the model."""
+    prepared = [subject.raw.prepared[place] for place in members.tolist()]
+    return RawInputs(halves, prepared, subject.raw.lengths[members])
+
+
+def ignore(record: Mapping[str, Any]) -> None:
+    """A log that keeps nothing."""
+
+
+def epoch_seconds(
+    subject: Subject,
+    halves: SplitModel,
+    cut: str,
+    source: Source,
+    members: Indices,
+    log: Callable[[Mapping[str, Any]], None] = ignore,
+) -> float:
+    """Seconds of one epoch over these samples from the source, with a new optimizer, as a training counts them."""
+    folder = subject.folder()
+    trainer = new_trainer(subject, halves, cut, folder)
+    state = train(trainer, source, subject.data.take(members), None, log, SILENT)
+    discard(folder)
+    return state.epoch_seconds[0]
+
+
+def new_trainer(subject: Subject, halves: SplitModel, cut: str, folder: Path) -> Trainer:
+    """What `recycle finetune` trains with."""
+    settings, precision, device = training(subject), subject.model.precision, subject.device
+    weights = dict(halves.head_parameters(cut))
+    return Trainer(
+        split=halves,
+        cut=cut,
+        weights=weights,
+        optimizer=make_optimizer(weights, settings),
+        scaler=torch.amp.GradScaler(device.type, enabled=precision == "float16" and device.type == "cuda"),
+        device=device,
+        autocast=partial(autocast, device, precision),
+        folder=folder,
+        settings=settings,
+        identity={},
+    )

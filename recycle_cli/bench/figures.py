@@ -1,0 +1,92 @@
+"""Figures: the median of interleaved repetitions and how far they spread."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from recycle_cli.bench.layout import MEASURES, Comparison, Layout
+from recycle_cli.bench.timing import Run, Unavailable
+
+
+@dataclass(frozen=True)
+class Figure:
+    """Median, least and greatest of some repetitions. All None where it could not be measured; `note` says why."""
+
+    median: float | None
+    low: float | None
+    high: float | None
+    repetitions: int
+    unit: str
+    note: str | None = None
+
+
+def figure(values: Sequence[float], unit: str) -> Figure:
+    """The figure of one value a repetition."""
+    return Figure(float(median(values)), float(min(values)), float(max(values)), len(values), unit)
+
+
+def unknown(unit: str, note: str) -> Figure:
+    """A figure that could not be measured."""
+    return Figure(None, None, None, 0, unit, note)
+
+
+def higher_is_better(name: str) -> bool:
+    """Rates and speed-ups; times, memory and bytes are better when lower."""
+    last = name.rpartition(".")[2]
+    return last.startswith("speedup_vs_") or last.endswith("_per_second")
+
+
+def unit_of(name: str) -> str:
+    """The unit of a figure, by the last part of its name."""
+    last = name.rpartition(".")[2]
+    if last.startswith(("speedup_vs_", "time_vs_")):
+        return "x"
+    units = {"samples_per_second": "samples/s", "bytes_per_second": "bytes/s"}
+    return units.get(last, "bytes" if last.endswith("bytes") else "s")
+
+
+def figures_of(layout: Layout, runs: Mapping[str, Sequence[Run] | Unavailable], samples: int) -> dict[str, Figure]:
+    """Every figure of a layout from its runs; `samples` of the corpus make an epoch."""
+    found: dict[str, Figure] = {}
+    for variant in layout.variants:
+        for measure in MEASURES[layout.verb]:
+            found[f"{variant}.{measure}"] = _measured(f"{variant}.{measure}", runs[variant], samples)
+    return found | {comparison.name: _compared(comparison, runs) for comparison in layout.comparisons}
+
+
+def _measured(name: str, runs: Sequence[Run] | Unavailable, samples: int) -> Figure:
+    unit = unit_of(name)
+    if isinstance(runs, Unavailable):
+        return unknown(unit, runs.reason)
+    values = [_value(name.rpartition(".")[2], run, samples) for run in runs]
+    known = [value for value in values if value is not None]
+    return figure(known, unit) if len(known) == len(values) else unknown(unit, "this machine does not tell")
+
+
+def _value(measure: str, run: Run, samples: int) -> float | None:
+    match measure:
+        case "seconds":
+            return run.seconds
+        case "samples_per_second":
+            return run.samples / run.seconds
+        case "seconds_per_step":
+            return None if run.steps is None else run.seconds / run.steps
+        case "epoch_seconds":
+            return run.seconds / run.samples * samples
+        case "bytes_per_second":
+            return None if run.bytes is None else run.bytes / run.seconds
+        case "bytes":
+            return run.bytes
+        case _:
+            return run.peak_memory
+
+
+def _compared(comparison: Comparison, runs: Mapping[str, Sequence[Run] | Unavailable]) -> Figure:
+    """The ratio within each repetition, in which both did the same work one after the other."""
+    ours, other = runs[comparison.ours], runs[comparison.other]
+    if isinstance(ours, Unavailable):
+        return unknown("x", ours.reason)
+    if isinstance(other, Unavailable):
+        return unknown("x", other.reason)
+    ratios = [b.seconds_a_sample / a.seconds_a_sample for a, b in zip(ours, other, strict=True)]
+    return figure([1 / ratio for ratio in ratios] if comparison.kind == "time" else ratios, "x")

@@ -1,0 +1,80 @@
+"""Training from the store beside the bare head, full fine-tuning, freezing without a store, and the Trainer's ways."""
+
+from functools import partial
+
+import torch
+
+from recycle_cli.batches import StoredRows, shuffled, widened
+from recycle_cli.bench.epoch import epoch_seconds, new_trainer, raw_inputs, slice_for, training
+from recycle_cli.bench.layout import TRAINERS, prefix
+from recycle_cli.bench.subject import Subject, discard
+from recycle_cli.bench.timing import Clock, Run, Runner, Unavailable
+from recycle_cli.devices import to_device
+from recycle_cli.models import SplitModel, resolve_cut
+from recycle_cli.tasks import text_classification as task
+
+
+def runners(subject: Subject) -> dict[str, Runner | Unavailable]:
+    """At each cut: from the store, the bare head, freezing alone; then full fine-tuning and the Trainer."""
+    found: dict[str, Runner | Unavailable] = {}
+    cuts = subject.settings.cuts
+    for cut in cuts:
+        halves, group = subject.split((cut,)), prefix("finetune", cut, cuts)
+        name = halves.cuts[0]
+        halves.freeze(name)
+        found[f"{group}.store"] = partial(_from_store, subject, halves, name)
+        found[f"{group}.bare_head"] = partial(_bare_head, subject, halves, name)
+        found[f"{group}.frozen"] = partial(_from_inputs, subject, halves, name)
+    found["finetune.full"] = partial(_from_inputs, subject, subject.split(("0",)), "0")
+    return found | _trainers(subject)
+
+
+def _trainers(subject: Subject) -> dict[str, Runner | Unavailable]:
+    # Importing transformers' Trainer without accelerate fails only when it is used: ask first.
+    from importlib.util import find_spec
+
+    if find_spec("accelerate") is None:
+        reason = "needs accelerate: pip install 'recycle-cli[bench]'"
+        return {f"finetune.{name}": Unavailable(reason) for name in TRAINERS}
+    from recycle_cli.bench.trainer import runners as of_trainer
+
+    return dict(of_trainer(subject, resolve_cut(subject.settings.cuts[0], subject.all_cuts.blocks)))
+
+
+def _run(subject: Subject, seconds: float, samples: int) -> Run:
+    return Run(seconds, samples, steps=-(-samples // subject.settings.batch_size))
+
+
+def _from_store(subject: Subject, halves: SplitModel, cut: str, repetition: int) -> Run:
+    members = slice_for(subject, repetition)
+    source = StoredRows.of(subject.store, cut, subject.positions[members])
+    return _run(subject, epoch_seconds(subject, halves, cut, source, members), len(members))
+
+
+def _from_inputs(subject: Subject, halves: SplitModel, cut: str, repetition: int) -> Run:
+    members = slice_for(subject, repetition)
+    source = raw_inputs(subject, halves, members)
+    return _run(subject, epoch_seconds(subject, halves, cut, source, members), len(members))
+
+
+def _bare_head(subject: Subject, halves: SplitModel, cut: str, repetition: int) -> Run:
+    """Forward, backward and step on the same batches, widened and on the device before the clock starts."""
+    members, settings = slice_for(subject, repetition), training(subject)
+    source = StoredRows.of(subject.store, cut, subject.positions[members])
+    targets = torch.from_numpy(subject.data.targets[members])
+    ready = []
+    for places in shuffled(source.lengths, settings.batch_size, settings.seed, 0):
+        batch = to_device(source.load(places), subject.device)
+        ready.append((widened(batch), batch["lengths"], targets[places].to(subject.device)))
+    folder, clock = subject.folder(), Clock(subject.device)
+    trainer, head = new_trainer(subject, halves, cut, folder), halves.head_from(cut)
+    halves.model.train()
+    with clock.running():
+        for rows, lengths, wanted in ready:
+            with trainer.autocast():
+                logits = head(rows, lengths)
+            task.loss(logits, wanted, None).backward()
+            trainer.optimizer.step()
+            trainer.optimizer.zero_grad(set_to_none=True)
+    discard(folder)
+    return _run(subject, clock.seconds, len(members))

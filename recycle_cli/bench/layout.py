@@ -1,0 +1,120 @@
+"""The names of all figures, known before anything is measured: variants, their measures, and what is set against what.
+
+    VERB[.GROUP].VARIANT.MEASURE      finetune.store.samples_per_second, read.batch32.memmap.bytes_per_second
+    VERB[.GROUP].time_vs_LIMIT        our time as a multiple of what cannot be beaten; 1.0 is perfect
+    VERB[.GROUP].speedup_vs_BASELINE  how many times as fast we are as what would be used instead
+
+A group is a batch size of `read`, or another cut than the first, such as `at_100%`.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+READ_SIZES = {"single": 1, "batch32": 32, "batch256": 256}
+
+ALL_BLOCKS = "100%"
+"""The cut at which `predict` is always measured too: nothing but the task layer is left."""
+
+_COMMON = ("seconds", "samples_per_second", "peak_memory_bytes")
+
+MEASURES = {
+    "precompute": (*_COMMON, "bytes"),
+    "read": (*_COMMON, "bytes_per_second"),
+    "finetune": (*_COMMON, "seconds_per_step", "epoch_seconds"),
+    "predict": _COMMON,
+}
+
+TRAINERS = ("trainer_full", "trainer_frozen", "map_trainer")
+"""Baselines that go through the Trainer of transformers."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """`ours` against `other`: a speed-up over a baseline, or the time as a multiple of a limit's."""
+
+    kind: str
+    ours: str
+    other: str
+
+    @property
+    def name(self) -> str:
+        """The group of ours, the kind, and the other's last word: `finetune.speedup_vs_full`."""
+        return f"{group_of(self.ours)}.{self.kind}_vs_{self.other.rpartition('.')[2]}"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The variants of one verb in the order in which they take turns, and their comparisons."""
+
+    verb: str
+    variants: tuple[str, ...]
+    comparisons: tuple[Comparison, ...]
+
+    def names(self) -> Iterator[str]:
+        """Every figure that a run of this verb can give."""
+        for variant in self.variants:
+            yield from (f"{variant}.{measure}" for measure in MEASURES[self.verb])
+        yield from (comparison.name for comparison in self.comparisons)
+
+
+def group_of(name: str) -> str:
+    """All of a name but its last part."""
+    return name.rpartition(".")[0]
+
+
+def prefix(verb: str, cut: str, cuts: Sequence[str]) -> str:
+    """The group of figures at a cut: the verb alone for the first cut, so that names do not depend on it."""
+    return verb if cut == cuts[0] else f"{verb}.at_{cut}"
+
+
+def predict_cuts(cuts: Sequence[str]) -> tuple[str, ...]:
+    """The cuts at which prediction is measured."""
+    return tuple(dict.fromkeys((*cuts, ALL_BLOCKS)))
+
+
+def layout(verb: str, cuts: Sequence[str]) -> Layout:
+    """What a verb measures at these cuts, as they were asked for."""
+    return {"precompute": _precompute, "read": _read, "finetune": _finetune, "predict": _predict}[verb](cuts)
+
+
+def _precompute(cuts: Sequence[str]) -> Layout:
+    variants, comparisons = [], []
+    for group in (prefix("precompute", cut, cuts) for cut in cuts):
+        variants += [f"{group}.recycle", f"{group}.bare_trunk"]
+        comparisons.append(Comparison("time", f"{group}.recycle", f"{group}.bare_trunk"))
+    variants.append("precompute.plain_loop")
+    comparisons.append(Comparison("speedup", "precompute.recycle", "precompute.plain_loop"))
+    return Layout("precompute", tuple(variants), tuple(comparisons))
+
+
+def _read(cuts: Sequence[str]) -> Layout:
+    variants, comparisons = [], []
+    for size in READ_SIZES:
+        variants += [f"read.{size}.store", f"read.{size}.memmap"]
+        comparisons.append(Comparison("time", f"read.{size}.store", f"read.{size}.memmap"))
+    return Layout("read", tuple(variants), tuple(comparisons))
+
+
+def _finetune(cuts: Sequence[str]) -> Layout:
+    variants, comparisons = [], []
+    for group in (prefix("finetune", cut, cuts) for cut in cuts):
+        variants += [f"{group}.store", f"{group}.bare_head", f"{group}.frozen"]
+        comparisons += [
+            Comparison("time", f"{group}.store", f"{group}.bare_head"),
+            Comparison("speedup", f"{group}.store", "finetune.full"),
+            Comparison("speedup", f"{group}.store", f"{group}.frozen"),
+        ]
+    variants += ["finetune.full", *(f"finetune.{name}" for name in TRAINERS)]
+    comparisons += [Comparison("speedup", "finetune.store", f"finetune.{name}") for name in TRAINERS]
+    return Layout("finetune", tuple(variants), tuple(comparisons))
+
+
+def _predict(cuts: Sequence[str]) -> Layout:
+    variants, comparisons = ["predict.full"], []
+    for group in (prefix("predict", cut, cuts) for cut in predict_cuts(cuts)):
+        variants += [f"{group}.store", f"{group}.bare_head"]
+        comparisons += [
+            Comparison("time", f"{group}.store", f"{group}.bare_head"),
+            Comparison("speedup", f"{group}.store", "predict.full"),
+        ]
+    return Layout("predict", tuple(variants), tuple(comparisons))

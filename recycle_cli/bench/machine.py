@@ -1,0 +1,51 @@
+"""On what the figures were measured."""
+
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from recycle_cli import card
+
+_OPTIONAL = ("accelerate", "datasets")
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """Processor, cores, threads, memory and device, as far as the system tells."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {
+        "system": platform.platform(),
+        "processor": _processor(),
+        "cores": usable,
+        "threads": torch.get_num_threads(),
+        "memory_bytes": _memory(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of what decides the figures."""
+    found = card.versions()
+    for package in _OPTIONAL:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _processor() -> str:
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _memory() -> int | None:
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return None

@@ -1,0 +1,93 @@
+"""Filling a store, from opening the corpus to the sealed store, beside the bare trunk and the loop people write."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+
+from recycle_cli.bench.layout import prefix
+from recycle_cli.bench.subject import SILENT, Subject, discard
+from recycle_cli.bench.timing import WARM_UP, Clock, Run, Runner
+from recycle_cli.devices import autocast, to_device
+from recycle_cli.intake import Intake
+from recycle_cli.keys import Sample
+from recycle_cli.models import Batch, SplitModel
+from recycle_cli.precompute import Tally, missing
+from recycle_cli.store import Store
+
+FEW = 64
+"""Records of the warm-up."""
+
+PLAIN_BATCH = 32
+
+
+def runners(subject: Subject) -> dict[str, Runner]:
+    """Ours and the bare trunk at each cut, the plain loop at the first."""
+    found: dict[str, Runner] = {}
+    cuts = subject.settings.cuts
+    for cut in cuts:
+        halves, group = subject.split((cut,)), prefix("precompute", cut, cuts)
+        found[f"{group}.recycle"] = partial(_recycle, subject, halves)
+        found[f"{group}.bare_trunk"] = partial(_bare_trunk, subject, halves, _batches(subject, halves))
+        if cut == cuts[0]:
+            found["precompute.plain_loop"] = partial(_plain_loop, subject, halves)
+    return found
+
+
+def _recycle(subject: Subject, halves: SplitModel, repetition: int) -> Run:
+    folder, clock = subject.folder(), Clock(subject.device)
+    limit = FEW if repetition == WARM_UP else subject.corpus.limit
+    with clock.running():
+        samples = Intake(replace(subject.corpus, limit=limit))
+        _, written = subject.filled(folder / "acts.zarr", samples, halves)
+    discard(folder)
+    return Run(clock.seconds, written.tally.samples, bytes=written.writer.bytes)
+
+
+def _batches(subject: Subject, halves: SplitModel) -> list[Batch]:
+    """The very batches that filling an empty store makes."""
+    folder = subject.folder()
+    store = Store.create_or_open(str(folder / "empty.zarr"), halves.recipe, {})
+    batches = [
+        keyed.batch.inputs for keyed in missing(subject.data.samples, store, halves, subject.filling, Tally(), SILENT)
+    ]
+    discard(folder)
+    return batches
+
+
+def _bare_trunk(subject: Subject, halves: SplitModel, batches: Sequence[Batch], repetition: int) -> Run:
+    clock = Clock(subject.device)
+    chosen = batches[-1:] if repetition == WARM_UP else batches
+    with clock.running(), autocast(subject.device, subject.model.precision):
+        for batch in chosen:
+            halves.trunk(to_device(batch, subject.device))
+    return Run(clock.seconds, len(subject.data), bytes=0)
+
+
+def _plain_loop(subject: Subject, halves: SplitModel, repetition: int) -> Run:
+    """Records as they come, 32 at a time, tokenised in the loop, one `np.save` a batch; only the trunk is computed."""
+    folder, clock = subject.folder(), Clock(subject.device)
+    limit = FEW if repetition == WARM_UP else subject.corpus.limit
+    samples = 0
+    with clock.running():
+        for number, chunk in enumerate(_chunks(Intake(replace(subject.corpus, limit=limit)))):
+            batch = halves.collate(halves.prepare(chunk))
+            with autocast(subject.device, subject.model.precision):
+                (rows,) = halves.trunk(to_device(batch, subject.device)).values()
+            np.save(folder / f"{number}.npy", rows.half().cpu().numpy())
+            samples += len(chunk)
+    written = sum(path.stat().st_size for path in folder.iterdir())
+    discard(folder)
+    return Run(clock.seconds, samples, bytes=written)
+
+
+def _chunks(samples: Intake) -> Iterator[list[Sample]]:
+    chunk: list[Sample] = []
+    for sample in samples:
+        chunk.append(sample)
+        if len(chunk) == PLAIN_BATCH:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk

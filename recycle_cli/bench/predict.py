@@ -1,0 +1,88 @@
+"""Scoring from the store, all hits, beside the bare head and the full model over the same texts."""
+
+from dataclasses import replace
+from functools import partial
+
+import torch
+
+from recycle_cli.batches import StoredRows, widened
+from recycle_cli.bench.layout import predict_cuts, prefix
+from recycle_cli.bench.subject import CLASSES, SILENT, Subject
+from recycle_cli.bench.timing import WARM_UP, Clock, Run, Runner
+from recycle_cli.card import save_run
+from recycle_cli.devices import autocast, to_device
+from recycle_cli.intake import Intake
+from recycle_cli.models import default_max_length, resolve_cut
+from recycle_cli.pipeline import by_token_budget
+from recycle_cli.predict import Predictor, score
+from recycle_cli.settings import CorpusSettings, PredictSettings
+
+SHARE = 2
+"""One in so many of the records is scored: the full model takes twice as long over a text as the trunk."""
+
+FEW = 64
+
+
+def runners(subject: Subject) -> dict[str, Runner]:
+    """The full model once; hits and the bare head at each cut, all blocks included."""
+    found: dict[str, Runner] = {}
+    cuts = subject.settings.cuts
+    for cut in predict_cuts(cuts):
+        name, group = resolve_cut(cut, subject.all_cuts.blocks), prefix("predict", cut, cuts)
+        run = _run_at(subject, name)
+        network = replace(subject.model, name=run, revision=None, max_length=None)
+        scoring = PredictSettings(batch_tokens=subject.settings.batch_tokens)
+        if cut == cuts[0]:
+            found["predict.full"] = partial(_scored, subject, Predictor(run, None, network, scoring))
+        hits = Predictor(run, subject.store.path, network, scoring)
+        found[f"{group}.store"] = partial(_scored, subject, hits)
+        found[f"{group}.bare_head"] = partial(_bare_head, subject, hits, _ready(subject, hits))
+    return found
+
+
+def _run_at(subject: Subject, cut: str) -> str:
+    """A RUN that was never trained: its answers are worth nothing, its speed is a RUN's."""
+    folder, loaded = subject.folder(), subject.load()
+    about = {
+        "task": "text-classification",
+        "model": subject.model.name,
+        "cut": cut,
+        "max_length": subject.model.max_length or default_max_length(loaded),
+        "store": None,
+        "report": {"metrics": {}, "train_seconds": 0.0, "samples": 0, "classes": list(CLASSES)},
+    }
+    save_run(folder, loaded, about)
+    return str(folder)
+
+
+def _records(subject: Subject, repetition: int) -> CorpusSettings:
+    limit = FEW if repetition == WARM_UP else len(subject.data) // SHARE
+    return replace(subject.corpus, limit=limit)
+
+
+def _scored(subject: Subject, predictor: Predictor, repetition: int) -> Run:
+    output = subject.scratch / "predictions.jsonl"
+    done = score(predictor, Intake(_records(subject, repetition)), str(output), SILENT)
+    return Run(done.seconds, done.samples)
+
+
+Ready = list[tuple[torch.Tensor, torch.Tensor]]
+
+
+def _ready(subject: Subject, predictor: Predictor) -> Ready:
+    """The rows of all records to score, widened and on the device."""
+    assert predictor.store is not None
+    positions = subject.positions[: len(subject.data) // SHARE]
+    stored = StoredRows.of(predictor.store, predictor.cut, positions)
+    batches = by_token_budget(stored.lengths, predictor.settings.batch_tokens)
+    loaded = (to_device(stored.load(members), subject.device) for members in batches)
+    return [(widened(batch), batch["lengths"]) for batch in loaded]
+
+
+def _bare_head(subject: Subject, predictor: Predictor, ready: Ready, repetition: int) -> Run:
+    clock = Clock(subject.device)
+    chosen = ready[-1:] if repetition == WARM_UP else ready
+    with clock.running(), torch.inference_mode(), autocast(subject.device, subject.model.precision):
+        for rows, lengths in chosen:
+            predictor.head(rows, lengths)
+    return Run(clock.seconds, len(subject.data) // SHARE)

@@ -1,0 +1,66 @@
+"""Reading samples in random order from the store, beside a plain memory map of the same rows."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+
+from recycle_cli.batches import Indices, StoredRows
+from recycle_cli.bench.layout import READ_SIZES
+from recycle_cli.bench.subject import Subject
+from recycle_cli.bench.timing import Clock, Run, Runner
+from recycle_cli.models import resolve_cut
+
+
+@dataclass(frozen=True)
+class Flat:
+    """The rows of all samples in one file, one sample after another; sample i owns rows offsets[i]:offsets[i + 1]."""
+
+    values: npt.NDArray[np.generic]
+    offsets: Indices
+
+    def load(self, members: Indices) -> npt.NDArray[np.generic]:
+        """A batch padded with zeros (B, L, *shape)."""
+        lengths = self.offsets[members + 1] - self.offsets[members]
+        batch = np.zeros((len(members), int(lengths.max()), *self.values.shape[1:]), self.values.dtype)
+        for row, start, length in zip(batch, self.offsets[members].tolist(), lengths.tolist(), strict=True):
+            row[:length] = self.values[start : start + length]
+        return batch
+
+
+def runners(subject: Subject) -> dict[str, Runner]:
+    """Ours and a memory map, each by one sample, 32 and 256 at a time; the page cache holds both."""
+    cut = resolve_cut(subject.settings.cuts[0], subject.all_cuts.blocks)
+    stored = StoredRows.of(subject.store, cut, subject.positions)
+    flat = _flat(subject, stored)
+    found: dict[str, Runner] = {}
+    for name, size in READ_SIZES.items():
+        found[f"read.{name}.store"] = partial(_read, subject, stored, stored, size)
+        found[f"read.{name}.memmap"] = partial(_read, subject, flat, stored, size)
+    return found
+
+
+def _flat(subject: Subject, stored: StoredRows) -> Flat:
+    values, _ = subject.store.gather_rows(stored.cut, stored.positions)
+    path = subject.scratch / "rows.bin"
+    values.tofile(path)
+    offsets = np.concatenate([[0], np.cumsum(stored.lengths)]).astype(np.int64)
+    return Flat(np.memmap(path, values.dtype, "r", shape=values.shape), offsets)
+
+
+def _read(subject: Subject, source: StoredRows | Flat, stored: StoredRows, size: int, repetition: int) -> Run:
+    """Every sample once, in an order that both see."""
+    clock = Clock(subject.device)
+    batches = list(_random(len(stored.lengths), size, subject.settings.seed + repetition + 1))
+    with clock.running():
+        for members in batches:
+            source.load(members)
+    row_bytes = int(np.prod(subject.store.row_shape(stored.cut))) * subject.store.stored_dtype.itemsize
+    return Run(clock.seconds, len(stored.lengths), bytes=int(stored.lengths.sum()) * row_bytes)
+
+
+def _random(samples: int, size: int, seed: int) -> Iterator[Indices]:
+    order = np.random.default_rng(seed).permutation(samples)
+    return (order[start : start + size] for start in range(0, samples, size))

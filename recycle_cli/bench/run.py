@@ -1,0 +1,122 @@
+"""`recycle bench`: measure what was asked for, verb by verb, on one subject."""
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from recycle_cli.bench import finetune, precompute, predict, read
+from recycle_cli.bench.bars import parse_bar
+from recycle_cli.bench.compare import Worse, read_figures, worse
+from recycle_cli.bench.figures import Figure, figures_of
+from recycle_cli.bench.layout import layout
+from recycle_cli.bench.machine import machine, versions
+from recycle_cli.bench.settings import BenchSettings
+from recycle_cli.bench.subject import Subject, subject_of
+from recycle_cli.bench.timing import Runner, Unavailable, interleaved
+from recycle_cli.errors import UsageError
+from recycle_cli.reports import Bar, bar
+from recycle_cli.settings import CorpusSettings, ModelSettings
+
+RUNNERS: Mapping[str, Callable[[Subject], Mapping[str, Runner | Unavailable]]] = {
+    "precompute": precompute.runners,
+    "read": read.runners,
+    "finetune": finetune.runners,
+    "predict": predict.runners,
+}
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What was measured, on what. `worse` lists what became worse than in the older bench, where one was given."""
+
+    figures: dict[str, Figure]
+    machine: dict[str, Any]
+    versions: dict[str, str]
+    settings: dict[str, Any]
+    worse: list[Worse] | None = None
+    error: dict[str, Any] | None = field(default=None)
+
+
+def bench(
+    corpus: CorpusSettings,
+    model: ModelSettings,
+    settings: BenchSettings,
+    *,
+    scratch: str | None = None,
+    require: Sequence[str] = (),
+    compare: str | None = None,
+) -> Bench:
+    """Measure; raise UsageError before that where a bar or a cut makes no sense. Bars are judged by `check_bars`.
+
+    A corpus without a source and a model without a name are made up. Stores are written in `scratch`.
+    """
+    _check(settings)
+    layouts = [layout(verb, settings.cuts) for verb in settings.verbs]
+    known = [name for one in layouts for name in one.names()]
+    for text in require:
+        parse_bar(text, known)
+    old = None if compare is None else read_figures(compare)
+    figures: dict[str, Figure] = {}
+    with (
+        _quiet_tokenizers(),
+        TemporaryDirectory(prefix="recycle-bench-", dir=scratch) as folder,
+        bar("bench") as progress,
+    ):
+        progress.update(note="reading the corpus, loading the model")
+        subject = subject_of(corpus, model, settings, Path(folder))
+        turns = sum(len(one.variants) for one in layouts) * (settings.repetitions + 1)
+        progress.update(total=turns, note="filling a store")
+        for one in layouts:
+            runners = RUNNERS[one.verb](subject)
+            assert set(runners) == set(one.variants), f"{sorted(set(runners) ^ set(one.variants))}"
+            runs = interleaved(runners, settings.repetitions, subject.device, _noting(progress))
+            figures |= figures_of(one, runs, len(subject.data))
+        return Bench(
+            figures=figures,
+            machine=machine(subject.device),
+            versions=versions(),
+            settings=_settings(subject, corpus),
+            worse=None if old is None else worse(old, figures),
+        )
+
+
+def _check(settings: BenchSettings) -> None:
+    if not settings.verbs or not settings.cuts:
+        raise UsageError("nothing to measure: name a verb and at least one --cut")
+    if len(set(settings.cuts)) < len(settings.cuts):
+        raise UsageError(f"--cut {' --cut '.join(settings.cuts)}: name each cut once")
+    if any(cut in ("0", "0%") for cut in settings.cuts):
+        raise UsageError("--cut 0 freezes nothing, so there is nothing to set against full fine-tuning; name another")
+
+
+def _noting(progress: Bar) -> Callable[[str], None]:
+    return lambda name: progress.update(1, note=name)
+
+
+def _settings(subject: Subject, corpus: CorpusSettings) -> dict[str, Any]:
+    model = subject.model
+    return {
+        "corpus": list(corpus.source) or "synthetic",
+        "model": model.name if Path(model.name).parent != subject.scratch else "synthetic",
+        "max_length": subject.all_cuts.recipe.max_length,
+        "precision": model.precision,
+        "records": len(subject.data),
+        "tokens": int(subject.raw.lengths.sum()),
+        **asdict(subject.settings),
+    }
+
+
+@contextmanager
+def _quiet_tokenizers() -> Iterator[None]:
+    """Tokenizers warn when a process that used them forks; data loaders of the baselines may."""
+    before = os.environ.get("TOKENIZERS_PARALLELISM")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["TOKENIZERS_PARALLELISM"]

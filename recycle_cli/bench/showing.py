@@ -1,0 +1,81 @@
+"""A bench as people read it: a table a verb, then what was set against what."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from recycle_cli.bench.compare import Worse
+from recycle_cli.bench.figures import Figure
+from recycle_cli.bench.layout import MEASURES, Layout, group_of, layout
+from recycle_cli.bench.run import Bench
+from recycle_cli.reports import say, show_rows, size
+
+_SIGNS = {"time": "of the limit's time (1.0 is perfect)", "speedup": "times as fast"}
+
+
+def show_bench(bench: Bench) -> None:
+    """Tables on stderr."""
+    for verb in bench.settings["verbs"]:
+        one = layout(verb, bench.settings["cuts"])
+        show_rows(f"{verb}: {_subject(bench.settings)}", list(_variants(one, bench.figures)))
+        show_rows(f"{verb} compared (medians of the ratios)", list(_comparisons(one, bench.figures)))
+    machine = bench.machine
+    say(f"{machine['processor']}, {machine['cores']} cores, {machine['threads']} threads, {machine['device']}")
+    say(", ".join(f"{name} {version}" for name, version in bench.versions.items()))
+    if bench.worse is not None:
+        _show_worse(bench.worse)
+
+
+def _subject(settings: Mapping[str, Any]) -> str:
+    return (
+        f"{settings['records']:,} records, {settings['tokens']:,} tokens, {settings['model']}, "
+        f"cut {settings['cuts'][0]}, {settings['dtype']}, batches of {settings['batch_size']}"
+    )
+
+
+def _variants(one: Layout, figures: Mapping[str, Figure]) -> Iterator[dict[str, str]]:
+    for variant in one.variants:
+        row = {"variant": variant}
+        for measure in MEASURES[one.verb]:
+            row[measure] = _shown(figures[f"{variant}.{measure}"])
+        rate = figures[f"{variant}.samples_per_second"]
+        row["note"] = rate.note or ""
+        yield row
+
+
+def _comparisons(one: Layout, figures: Mapping[str, Figure]) -> Iterator[dict[str, str]]:
+    for comparison in one.comparisons:
+        found = figures[comparison.name]
+        spread = "" if found.low is None else f"{found.low:.3g} to {found.high:.3g}"
+        yield {
+            "figure": comparison.name,
+            "median": _shown(found),
+            "spread": spread,
+            "meaning": found.note
+            or f"{comparison.ours.removeprefix(group_of(comparison.ours) + '.')}: {_SIGNS[comparison.kind]}"
+            + (f" as {comparison.other}" if comparison.kind == "speedup" else ""),
+        }
+
+
+def _shown(figure: Figure) -> str:
+    if figure.median is None:
+        return "unknown"
+    match figure.unit:
+        case "bytes" | "bytes/s":
+            return size(figure.median) + ("/s" if figure.unit == "bytes/s" else "")
+        case "x":
+            return f"{figure.median:.3g}x"
+        case "samples/s":
+            return f"{figure.median:,.1f}"
+        case _:
+            return f"{figure.median:,.3g} s"
+
+
+def _show_worse(found: list[Worse]) -> None:
+    if not found:
+        say("nothing became worse by more than its spread")
+        return
+    rows = [
+        {"figure": one.name, "before": f"{one.old:.4g}", "now": f"{one.new:.4g}", "change": f"{one.change_share:+.1%}"}
+        for one in found
+    ]
+    show_rows("worse than before, by more than both spreads", list(rows))

@@ -1,0 +1,57 @@
+"""A corpus and a model made up on the spot: random weights, invented words, no network."""
+
+import json
+import random
+from pathlib import Path
+
+import tokenizers
+import torch
+import transformers
+
+from recycle_cli.models.sources import quiet
+
+WORDS = [first + second + third for first in ("ba", "ke", "lo", "mu") for second in "aeiou" for third in "lmnrst"]
+BLOCKS, WIDTH, HEADS, PLACES = 6, 128, 4, 256
+MEDIAN_WORDS, SPREAD = 40, 0.6
+"""Numbers of words are log-normal, as those of sentences in scientific text roughly are."""
+
+
+def write_corpus(path: Path, records: int, seed: int) -> Path:
+    """JSON lines of invented texts with two labels."""
+    draw = random.Random(seed)
+    with path.open("w", encoding="utf-8") as file:
+        for number in range(records):
+            words = max(3, min(PLACES, round(MEDIAN_WORDS * draw.lognormvariate(0, SPREAD))))
+            text = " ".join(draw.choices(WORDS, k=words))
+            file.write(json.dumps({"text": text, "label": str(number % 2)}) + "\n")
+    return path
+
+
+def write_model(folder: Path, seed: int) -> Path:
+    """A BERT of 6 blocks, 128 wide, of random weights, with a tokenizer that knows the invented words."""
+    config = transformers.BertConfig(
+        vocab_size=len(WORDS) + 4,
+        hidden_size=WIDTH,
+        num_hidden_layers=BLOCKS,
+        num_attention_heads=HEADS,
+        intermediate_size=4 * WIDTH,
+        max_position_embeddings=PLACES,
+    )
+    with quiet(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        transformers.BertModel(config).save_pretrained(folder)
+        _tokenizer().save_pretrained(folder)
+    return folder
+
+
+def _tokenizer() -> transformers.PreTrainedTokenizerFast:
+    names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS]
+    known = {name: number for number, name in enumerate(names)}
+    rules = tokenizers.Tokenizer(tokenizers.models.WordLevel(known, unk_token="[UNK]"))
+    rules.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
+    rules.post_processor = tokenizers.processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=rules, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]"
+    )

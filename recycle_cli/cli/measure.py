@@ -1,0 +1,93 @@
+"""The commands that measure: bench, plan and layers."""
+
+import json
+from dataclasses import asdict, replace
+from typing import Annotated, Literal
+
+import typer
+
+from recycle_cli.bench.settings import RECORDS, VERBS, BenchSettings
+from recycle_cli.cli import options as o
+from recycle_cli.cli.app import app
+from recycle_cli.errors import BarError
+from recycle_cli.reports import say
+from recycle_cli.settings import CorpusSettings, ModelSettings
+
+BENCH, MODEL, CORPUS = BenchSettings(), ModelSettings(), CorpusSettings(())
+
+
+@app.command()
+def bench(
+    verb: Annotated[
+        Literal["precompute", "read", "finetune", "predict", "all"], typer.Argument(help="What to measure")
+    ] = "all",
+    corpus: Annotated[
+        list[str] | None, o.option("--corpus", "Files to measure on, as CORPUS; else made-up texts; may repeat")
+    ] = None,
+    model: Annotated[
+        str | None, o.option("--model", "Pretrained model; else MiniLM for a --corpus, a made-up one without")
+    ] = None,
+    cut: Annotated[
+        list[str], o.option("--cut", "Where the trunk ends; may repeat: the first meets all baselines")
+    ] = list(BENCH.cuts),  # noqa: B006 - Typer reads it, nobody changes it
+    max_length: o.MaxLength = MODEL.max_length,
+    dtype: o.Dtype = BENCH.dtype,
+    limit: Annotated[int, o.option("--limit", "Read only the first so many records", min=1)] = RECORDS,
+    batch_size: Annotated[int, o.option("--batch-size", "Samples a training batch", min=1)] = BENCH.batch_size,
+    batch_tokens: o.BatchTokens = BENCH.batch_tokens,
+    batches: Annotated[int, o.option("--batches", "Training batches a repetition", min=1)] = BENCH.batches,
+    repetitions: Annotated[
+        int, o.option("--repetitions", "Turns of each variant, after one to warm up", min=1)
+    ] = BENCH.repetitions,
+    seed: Annotated[int, o.option("--seed", "Of made-up data, new weights and orders", min=0)] = BENCH.seed,
+    scratch: Annotated[
+        str | None, o.option("--scratch", "Folder on the disk to measure; else the system's for temporary files")
+    ] = None,
+    compare: Annotated[str | None, o.option("--compare", "An older --json output; lists what became worse")] = None,
+    require: Annotated[
+        list[str] | None, o.option("--require", "Exit 6 unless it holds: 'finetune.speedup_vs_full>=1.8'; may repeat")
+    ] = None,
+    plot: Annotated[str | None, o.option("--plot", "Draw throughput and cost as .png or .svg")] = None,
+    text_column: o.TextColumn = None,
+    text_pair_column: o.TextPairColumn = None,
+    device: o.Device = MODEL.device,
+    precision: o.Precision = MODEL.precision,
+    revision: o.Revision = None,
+    trust_remote_code: o.TrustRemoteCode = False,
+    as_json: o.Json = False,
+) -> None:
+    """Measure recycle beside its limits and beside what would be used instead, on this machine."""
+    from recycle_cli.bench import plot as drawing
+    from recycle_cli.bench.bars import check_bars, parse_bar
+    from recycle_cli.bench.run import bench as run
+    from recycle_cli.bench.showing import show_bench
+
+    verbs = VERBS if verb == "all" else (verb,)
+    settings = BenchSettings(verbs, tuple(cut), dtype, batch_size, batch_tokens, batches, repetitions, seed)
+    if plot is not None:
+        drawing.check_plot(plot, verbs)
+    named = model or (MODEL.name if corpus else "")
+    report = run(
+        CorpusSettings(tuple(corpus or ()), text_column, text_pair_column, None, None, limit),
+        ModelSettings(named, revision, max_length, trust_remote_code, device, precision),
+        settings,
+        scratch=scratch,
+        require=require or (),
+        compare=compare,
+    )
+    if plot is not None:
+        drawing.plot(report, plot)
+    missed = None
+    try:
+        check_bars(report.figures, [parse_bar(text, report.figures) for text in require or ()])
+    except BarError as error:
+        missed = error
+        report = replace(report, error={"kind": "BarError", "message": str(error), "exit_code": error.exit_code})
+    if not as_json:
+        show_bench(report)
+    else:
+        print(json.dumps(asdict(report), allow_nan=False), flush=True)
+    if missed is not None:
+        # One JSON object at most: what the error boundary would print is part of the report already.
+        say(f"recycle: {missed}")
+        raise typer.Exit(missed.exit_code)
