@@ -19,19 +19,19 @@ def parameters_behind(compute: Callable[[], Tensor], model: nn.Module) -> frozen
 
 
 @contextmanager
-def owners_called(model: nn.Module) -> Iterator[set[int]]:
-    """Collects the `id` of each parameter held by a module that is called while it lasts.
+def modules_called(model: nn.Module) -> Iterator[list[nn.Module]]:
+    """Collects each module that is called while it lasts.
 
-    Finds what no graph leads to, as the table of positions that RoFormer reads without gradient.
+    Their parameters include what no graph leads to, as the table of positions that RoFormer reads without gradient.
     """
-    owned: set[int] = set()
+    called: list[nn.Module] = []
 
     def note(module: nn.Module, args: Any) -> None:
-        owned.update(id(parameter) for parameter in module.parameters(recurse=False))
+        called.append(module)
 
     handles = [module.register_forward_pre_hook(note) for module in model.modules()]
     try:
-        yield owned
+        yield called
     finally:
         for handle in handles:
             handle.remove()

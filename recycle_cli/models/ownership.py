@@ -13,13 +13,17 @@ from recycle_cli.models.split_model import Parameters
 
 @dataclass(frozen=True)
 class Ownership:
-    """The model's parameters at one cut, by `id`: behind the trunk's rows, and behind the head alone."""
+    """The model's parameters at one cut, by `id`: behind the trunk's rows, and behind the head alone.
+
+    `plain`: the modules without parameters that the trunk calls, dropouts above all.
+    """
 
     model: Any
     blocks: Sequence[Block]
     cut: int
     trunk: frozenset[int]
     head: frozenset[int]
+    plain: tuple[nn.Module, ...] = ()
 
     def trunk_parameters(self) -> Parameters:
         """Named parameters that the rows depend on."""
@@ -50,9 +54,10 @@ class Ownership:
             module.__dict__["train"] = MethodType(_stay_in_eval, module)
 
     def _trunk_modules(self) -> list[nn.Module]:
-        """Modules all of whose parameters are the trunk's, outermost and innermost alike."""
+        """Modules all of whose parameters are the trunk's, outermost and innermost alike, and dropouts beside them."""
         owned = [(module, [id(one) for one in module.parameters()]) for module in self.model.modules()]
-        return [module for module, ids in owned if ids and self.trunk.issuperset(ids)]
+        whole = [module for module, ids in owned if ids and self.trunk.issuperset(ids)]
+        return whole + [module for module in self.plain if not self._is_heads(module)]
 
     def _is_heads(self, module: nn.Module) -> bool:
         if any(module is part for block in self.blocks[self.cut :] for part in block.module.modules()):

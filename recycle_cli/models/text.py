@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from recycle_cli.errors import ModelError, UsageError
 from recycle_cli.models.blocks import Block, find_blocks
 from recycle_cli.models.cuts import resolve_cut
-from recycle_cli.models.dependence import owners_called, parameters_behind
+from recycle_cli.models.dependence import modules_called, parameters_behind
 from recycle_cli.models.engine import Engine, evaluating, forward_names
 from recycle_cli.models.identity import architecture_of, tokenizer_digest, weights_digest
 from recycle_cli.models.ownership import Ownership, parameters_in, parameters_of_blocks
@@ -66,13 +66,20 @@ def ownership(engine: Engine, batch: Batch, cut: int) -> Ownership:
             whole = parameters_behind(lambda: engine.full(batch), model)
             return Ownership(model, blocks, 0, frozenset(), whole | parameters_of_blocks(blocks))
         rows = engine.trunk(batch, [cut])[cut].clone()
-        with owners_called(model) as owned:
+        with modules_called(model) as called:
             behind = parameters_behind(lambda: engine.rows(batch, [cut])[cut], model)
         ahead = parameters_behind(lambda: engine.head(rows, batch["attention_mask"].sum(1), cut), model)
     words = word_embeddings(model)
     trunk = behind | parameters_of_blocks(blocks[:cut]) | parameters_in([words] if words else [])
     head = ahead | parameters_of_blocks(blocks[cut:])
-    return Ownership(model, blocks, cut, trunk | (owned - head), head - trunk)
+    held = frozenset(id(one) for module in called for one in module.parameters(recurse=False))
+    return Ownership(model, blocks, cut, trunk | (held - head), head - trunk, _without_parameters(called))
+
+
+def _without_parameters(modules: Sequence[nn.Module]) -> tuple[nn.Module, ...]:
+    """Dropouts and activations, each once."""
+    plain = {id(module): module for module in modules if next(module.parameters(), None) is None}
+    return tuple(plain.values())
 
 
 def _refuse_decoders_of_encoders(loaded: Loaded) -> None:

@@ -43,6 +43,7 @@ ENCODERS: dict[str, dict[str, Any]] = {
 DECODERS: dict[str, dict[str, Any]] = {
     "gpt2": {},
     "gpt_neo": {"num_layers": 4, "num_heads": 4, "attention_types": [[["global", "local"], 2]], "window_size": 3},
+    "gpt_neox": {"rotary_pct": 0.5},
     "opt": {"ffn_dim": 48, "word_embed_proj_dim": 16, "do_layer_norm_before": True},
     "llama": {"num_key_value_heads": 2},
     "qwen2": {"num_key_value_heads": 2, "use_sliding_window": True, **ALTERNATING},
