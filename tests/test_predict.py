@@ -1,0 +1,203 @@
+"""Hits, misses and no store give one answer: that of the checkpoint loaded by transformers."""
+
+import csv
+import json
+from dataclasses import replace
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+import transformers
+
+from recycle_cli.errors import MismatchError, StoreError, UsageError
+from recycle_cli.finetune import Job, finetune
+from recycle_cli.precompute import precompute
+from recycle_cli.predict import predict
+from recycle_cli.settings import CorpusSettings, ModelSettings, PrecomputeSettings, PredictSettings, TrainingSettings
+from tests.contents import contents
+from tests.records import records, write_csv
+
+TRAIN, TEST = records(50), records(40, seed=1, longest=30)
+ROUNDING = {"float32": 1e-5, "float16": 5e-3, "bfloat16": 5e-2, "int8": 0.3}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(scope="module")
+def model(tiny_bert):
+    return ModelSettings(str(tiny_bert), None, 16)
+
+
+@pytest.fixture(scope="module")
+def run(folder, model):
+    train = CorpusSettings((str(write_csv(folder / "train.csv", TRAIN)),))
+    job = Job(train, str(folder / "run"), cut="2", model_named=True, tensorboard=False)
+    finetune(job, model, TrainingSettings(epochs=4, batch_size=8, learning_rate=5e-3))
+    return str(folder / "run")
+
+
+@pytest.fixture(scope="module")
+def test(folder):
+    return CorpusSettings((str(write_csv(folder / "test.csv", TEST)),))
+
+
+def fill(corpus, path, model, dtype="float32"):
+    precompute(corpus, str(path), model, PrecomputeSettings(("2",), dtype))
+    return str(path)
+
+
+def score(data, run, output, store=None, **options):
+    report = predict(data, run, store and str(store), str(output), ModelSettings(run), PredictSettings(**options))
+    with output.open(encoding="utf-8", newline="") as file:
+        return report, list(csv.DictReader(file))
+
+
+def scores(rows):
+    return np.array([[float(value) for name, value in row.items() if name.startswith("score_")] for row in rows])
+
+
+def test_logits_are_those_of_the_checkpoint(run, test, tmp_path):
+    _, rows = score(test, run, tmp_path / "out.csv")
+    network = transformers.AutoModelForSequenceClassification.from_pretrained(run).eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(run)
+    with torch.no_grad():
+        for record, row in zip(TEST, rows, strict=True):
+            logits = network(**tokenizer(record["text"], truncation=True, return_tensors="pt")).logits
+            expected = torch.softmax(logits, 1)[0].numpy()
+            np.testing.assert_allclose(scores([row])[0], expected, atol=1e-5)
+            assert row["label"] == network.config.id2label[int(logits.argmax())]
+
+
+def test_the_pipeline_of_transformers_agrees(run, test, tmp_path):
+    """Texts longer than the run's 16 tokens among them: the saved tokenizer truncates as we do."""
+    _, rows = score(test, run, tmp_path / "out.csv")
+    pipeline = transformers.pipeline("text-classification", run, device="cpu")
+    found = pipeline([record["text"] for record in TEST], truncation=True)
+    assert any(len(record["text"].split()) > 20 for record in TEST)
+    assert [one["label"] for one in found] == [row["label"] for row in rows]
+    np.testing.assert_allclose([one["score"] for one in found], [float(row["score"]) for row in rows], atol=1e-5)
+
+
+def test_labels_are_learned(run, test, tmp_path):
+    """The texts carry their label: what was trained shows, and the figures are those of the file."""
+    report, rows = score(test, run, tmp_path / "out.csv")
+    right = np.mean([row["label"] == record["label"] for row, record in zip(rows, TEST, strict=True)])
+    assert report.metrics["accuracy"] == pytest.approx(right)
+    assert right > 0.5
+
+
+@pytest.mark.parametrize("dtype", list(ROUNDING))
+def test_hits_misses_and_no_store_agree(run, test, model, tmp_path, dtype):
+    _, plain = score(test, run, tmp_path / "plain.csv")
+    full = fill(test, tmp_path / "full", model, dtype)
+    half = fill(replace(test, limit=20), tmp_path / "half", model, dtype)
+    other = fill(CorpusSettings((str(write_csv(tmp_path / "o.csv", TRAIN)),)), tmp_path / "other", model, dtype)
+    hits, hit_rows = score(test, run, tmp_path / "hits.csv", full)
+    mixed, mixed_rows = score(test, run, tmp_path / "mixed.csv", half)
+    misses, miss_rows = score(test, run, tmp_path / "misses.csv", other)
+    assert [(one.hits, one.misses) for one in (hits, mixed, misses)] == [(40, 0), (20, 20), (0, 40)]
+    assert [one.hit_share for one in (hits, mixed, misses)] == [1.0, 0.5, 0.0]
+    np.testing.assert_allclose(scores(hit_rows), scores(miss_rows), atol=1e-5)
+    np.testing.assert_allclose(scores(hit_rows), scores(mixed_rows), atol=1e-5)
+    np.testing.assert_allclose(scores(hit_rows), scores(plain), atol=ROUNDING[dtype])
+    sure = np.abs(np.diff(np.sort(scores(plain))[:, -2:])[:, 0]) > 2 * ROUNDING[dtype]
+    labels = [[row["label"] for row in rows] for rows in (plain, hit_rows, mixed_rows, miss_rows)]
+    assert all(len(set(found)) == 1 for found, certain in zip(zip(*labels, strict=True), sure, strict=True) if certain)
+    assert sure.sum() > (10 if dtype == "int8" else 30)
+
+
+def test_write_back_makes_the_next_prediction_all_hits(run, test, model, tmp_path):
+    store = fill(replace(test, limit=10), tmp_path / "store", model, "float16")
+    twice = CorpusSettings((*test.source, str(write_csv(tmp_path / "again.csv", TEST[20:]))))
+    first, rows = score(twice, run, tmp_path / "1.csv", store, write_back=True, window=16)
+    assert (first.samples, first.hits) == (60, 10)
+    assert len(contents(store)) == 40
+    second, again = score(twice, run, tmp_path / "2.csv", store, write_back=True)
+    assert (second.hits, second.misses) == (60, 0)
+    np.testing.assert_allclose(scores(rows), scores(again), atol=1e-5)
+    assert contents(store).keys() == contents(fill(test, tmp_path / "whole", model, "float16")).keys()
+
+
+@pytest.mark.parametrize("options", [{"window": 7}, {"batch_tokens": 1}, {"window": 1}])
+def test_the_corpus_order_is_kept_whatever_the_batches(run, test, model, tmp_path, options):
+    store = fill(replace(test, limit=20), tmp_path / "store", model)
+    _, plain = score(test, run, tmp_path / "plain.csv")
+    _, rows = score(test, run, tmp_path / "out.csv", store, **options)
+    assert [row["id"] for row in rows] == [str(number) for number in range(40)]
+    np.testing.assert_allclose(scores(rows), scores(plain), atol=1e-5)
+
+
+def test_the_kinds_of_output_say_the_same(run, test, tmp_path):
+    _, rows = score(test, run, tmp_path / "out.csv")
+    for ending in ("jsonl", "parquet"):
+        output = tmp_path / f"out.{ending}"
+        predict(test, run, None, str(output), ModelSettings(run), PredictSettings())
+        read = [json.loads(line) for line in output.open()] if ending == "jsonl" else pq.read_table(output).to_pylist()
+        assert [one["label"] for one in read] == [row["label"] for row in rows]
+        assert list(read[0]) == list(rows[0])
+        np.testing.assert_allclose(scores(read), scores(rows), atol=1e-6)
+
+
+def test_data_without_labels_get_predictions_and_no_metrics(run, tmp_path):
+    data = CorpusSettings((str(write_csv(tmp_path / "t.csv", [{"text": one["text"]} for one in TEST])),))
+    report, rows = score(data, run, tmp_path / "out.csv")
+    assert report.metrics is None
+    assert len(rows) == 40
+
+
+def test_labels_that_the_run_does_not_know_give_no_metrics(run, tmp_path, capsys):
+    data = CorpusSettings((str(write_csv(tmp_path / "t.csv", [{"text": "cell", "label": "sport"}])),))
+    report, rows = score(data, run, tmp_path / "out.csv")
+    assert (report.metrics, len(rows)) == (None, 1)
+    assert "'sport' is not one of the run's classes" in capsys.readouterr().err
+
+
+def test_pairs_of_texts_end_to_end(model, tmp_path):
+    rows = [{"premise": one["text"], "hypothesis": two["text"], "label": one["label"]}
+            for one, two in zip(records(40), records(40, seed=5), strict=True)]  # fmt: skip
+    data = CorpusSettings((str(write_csv(tmp_path / "pairs.csv", rows)),))
+    store = fill(data, tmp_path / "store", model)
+    run = str(tmp_path / "run")
+    finetune(Job(data, run, store, tensorboard=False), ModelSettings(), TrainingSettings(epochs=2, learning_rate=1e-3))
+    hits, one = score(data, run, tmp_path / "hits.csv", store)
+    assert (hits.hits, hits.misses) == (40, 0)
+    _, two = score(data, run, tmp_path / "none.csv")
+    np.testing.assert_allclose(scores(one), scores(two), atol=1e-5)
+    pipeline = transformers.pipeline("text-classification", run, device="cpu")
+    found = pipeline([{"text": row["premise"], "text_pair": row["hypothesis"]} for row in rows], truncation=True)
+    np.testing.assert_allclose([float(row["score"]) for row in one], [one["score"] for one in found], atol=1e-5)
+
+
+def test_a_store_of_another_cut_or_length_is_refused_by_the_field(run, test, model, tmp_path):
+    precompute(test, str(tmp_path / "cut"), model, PrecomputeSettings(("3",), "float32"))
+    with pytest.raises(MismatchError, match="holds the cut 3; this run needs 2"):
+        score(test, run, tmp_path / "out.csv", tmp_path / "cut")
+    fill(test, tmp_path / "length", replace(model, max_length=12))
+    with pytest.raises(MismatchError, match="max_length: 12 here, 16 there"):
+        score(test, run, tmp_path / "out.csv", tmp_path / "length")
+    assert not (tmp_path / "out.csv").exists()
+
+
+def test_a_whole_run_predicts_without_a_store_and_refuses_one(test, model, tmp_path):
+    run = str(tmp_path / "run")
+    job = Job(test, run, cut="0", model_named=True, tensorboard=False)
+    finetune(job, model, TrainingSettings(epochs=1, learning_rate=1e-4))
+    assert score(test, run, tmp_path / "out.csv")[0].misses == 40
+    store = fill(test, tmp_path / "store", model)
+    with pytest.raises(UsageError, match="leave out --store"):
+        score(test, run, tmp_path / "out.csv", store)
+
+
+def test_what_is_no_run_is_refused(test, tmp_path, tiny_bert):
+    for path, message in [(tmp_path / "none", "no such run"), (tiny_bert, "is not a finished run")]:
+        with pytest.raises(StoreError, match=message):
+            score(test, str(path), tmp_path / "out.csv")
+
+
+def test_write_back_without_a_store_is_refused(run, test, tmp_path):
+    with pytest.raises(UsageError, match="--write-back needs a --store"):
+        score(test, run, tmp_path / "out.csv", write_back=True)
