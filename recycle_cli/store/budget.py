@@ -1,6 +1,7 @@
 """A limit on the bytes of a store, kept by asking before writing."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from recycle_cli.errors import BarError
@@ -10,17 +11,17 @@ _MARGIN = 64 << 10
 
 
 class DiskBudget:
-    """At most `limit` bytes below `path`, those of other writers included as of the last `measure`."""
+    """At most `limit` bytes in a store, those of other writers included as of the last `measure`."""
 
-    def __init__(self, path: Path, limit: int) -> None:
-        self._path = path
+    def __init__(self, count: Callable[[], int], where: str, limit: int) -> None:
+        self._count, self._where = count, where
         self.limit = limit
         self.used = 0
         self.measure()
 
     def measure(self) -> None:
         """Count what is there now."""
-        self.used = bytes_below(self._path)
+        self.used = self._count()
 
     def holds(self, coming: int) -> bool:
         """Whether this many more bytes of rows, with all that belongs to them, stay within the limit."""
@@ -28,7 +29,7 @@ class DiskBudget:
 
     def passed(self) -> BarError:
         return BarError(
-            f"{self._path}: --max-disk {self.limit} would be passed, {self.used} bytes are used: everything before is "
+            f"{self._where}: --max-disk {self.limit} would be passed, {self.used} bytes are used: everything before is "
             f"sealed and usable; raise the limit, or use a smaller --dtype or --codec auto"
         )
 

@@ -11,30 +11,20 @@ from typing import Any
 import numpy as np
 import xxhash
 
-from recycle_cli.errors import RecycleError, StoreError
-from recycle_cli.store.budget import bytes_below
-from recycle_cli.store.files import BLOCK_BYTES, read_document, storage_errors, sync_folder
+from recycle_cli.errors import DamageError, RecycleError, StoreError
+from recycle_cli.store.files import BLOCK_BYTES
 from recycle_cli.store.index import Level, Segments, high_half
 from recycle_cli.store.indexfile import load_one
-from recycle_cli.store.layout import (
-    DAMAGED,
-    DOCUMENT,
-    INDEX,
-    SCRATCH,
-    SEGMENTS,
-    dumps,
-    group_document,
-    is_name,
-    loads,
-)
-from recycle_cli.store.liveness import maintenance
-from recycle_cli.store.root import create_file, read_root, segment_names
+from recycle_cli.store.layout import DOCUMENT, INDEX, SEGMENTS, dumps, group_document, is_name, loads
+from recycle_cli.store.place import LINK, Place
+from recycle_cli.store.places import open_place
+from recycle_cli.store.root import GROUPS, read_root
 from recycle_cli.store.segment import Segment
 
 Progress = Callable[[int, int], None]
 """Called with bytes read so far and bytes in all."""
 
-_BLOCK_DIGITS = 16
+_DIGITS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,25 +49,26 @@ def verify(
     Raises StoreError where `path` is no store, StorageError where another maintenance is at work.
     """
     began = time.perf_counter()
-    root = Path(path).resolve()
-    with storage_errors(path):
-        found = _root_damage(root)
-        segments = _segments(root)
-        total = sum(bytes_below(segment.folder) for segment in segments)
-        meter = _Meter(progress, total)
-        with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-            for damages in pool.map(lambda segment: check_segment(segment, meter), segments):
-                found += damages
-        damaged = {damage.segment for damage in found}
-        sound = [segment for segment in segments if segment.folder.name not in damaged]
-        found += _index_damage(root, sound)
-        moved = _set_aside(root, sorted({damage.segment for damage in found})) if repair and found else []
+    place = open_place(path)
+    found = _root_damage(place)
+    segments = _segments(place)
+    total = sum(sum(size for size in place.listing(segment.id).values() if size != LINK) for segment in segments)
+    meter = _Meter(progress, total)
+    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+        for damages in pool.map(lambda segment: check_segment(segment, meter), segments):
+            found += damages
+    damaged = {damage.segment for damage in found}
+    if place.is_local:
+        found += _index_damage(Path(place.where("")), [segment for segment in segments if segment.id not in damaged])
+    bad = sorted({damage.segment for damage in found})
+    if repair and bad:
+        place.set_aside([name if name in _parts(found) else f"{SEGMENTS}/{name}" for name in bad])
     return {
         "store": path,
         "segments": len(segments),
         "bytes": meter.read,
         "damaged": [asdict(damage) for damage in found],
-        "set_aside": moved,
+        "set_aside": bad if repair else [],
         "seconds": time.perf_counter() - began,
     }
 
@@ -87,7 +78,7 @@ def check_segment(segment: Segment, meter: "_Meter | None" = None) -> list[Damag
     try:
         document, specs = segment.document, segment.specs
         files = segment.record["files"]
-        if dumps(document) != read_document(segment.folder / DOCUMENT):
+        if dumps(document) != segment.place.document(segment.name(DOCUMENT)):
             return [_damage(segment, DOCUMENT, "not the canonical JSON that was sealed")]
         damages = [*_listing(segment, files), *_blocks(segment, files, meter or _Meter(None, 0))]
         if not damages:
@@ -115,46 +106,46 @@ class _Meter:
 
 
 def _damage(segment: Segment, file: str, problem: str, start: int | None = None, stop: int | None = None) -> Damage:
-    return Damage(segment.folder.name, file, problem, start, stop)
+    return Damage(segment.id, file, problem, start, stop)
 
 
 def _listing(segment: Segment, files: dict[str, dict[str, Any]]) -> Iterator[Damage]:
     """Files that are missing, are not of the segment, or have another size."""
-    for name in sorted(found_files(segment.folder) - files.keys() - {DOCUMENT}):
+    there = segment.place.listing(segment.id)
+    for name in sorted(there.keys() - files.keys() - {DOCUMENT}):
         yield _damage(segment, name, "not a file of this segment")
     for name, record in files.items():
-        path = segment.folder / name
-        if os.path.realpath(path) != str(path):
-            yield _damage(segment, name, "leads out of the segment")
-        elif not path.is_file():
-            yield _damage(segment, name, "missing", 0, record["bytes"])
-        elif (size := path.stat().st_size) != record["bytes"]:
-            start, stop = sorted((size, record["bytes"]))
-            yield _damage(segment, name, f"{size} bytes, {record['bytes']} were sealed", start, stop)
+        size, sealed = there.get(name), record["bytes"]
+        if size == LINK:
+            yield _damage(segment, name, "a link, where a file was sealed")
+        elif size is None:
+            yield _damage(segment, name, "missing", 0, sealed)
+        elif size != sealed:
+            yield _damage(segment, name, f"{size} bytes, {sealed} were sealed", *sorted((size, sealed)))
 
 
 def _blocks(segment: Segment, files: dict[str, dict[str, Any]], meter: _Meter) -> Iterator[Damage]:
     """Ranges of neighbouring blocks whose checksum is another, and a whole whose checksum is another."""
-    buffer = bytearray(BLOCK_BYTES)
+    there = segment.place.listing(segment.id)
     for name, record in files.items():
-        path = segment.folder / name
-        if os.path.realpath(path) != str(path) or not path.is_file() or path.stat().st_size != record["bytes"]:
+        size = record["bytes"]
+        if there.get(name) != size:
             continue
+        data = segment.place.ranged(segment.name(name), size)
         bad: list[int] = []
         whole = xxhash.xxh3_128()
-        with path.open("rb", buffering=0) as file:
-            for number in range(-(-record["bytes"] // BLOCK_BYTES)):
-                block = memoryview(buffer)[: file.readinto(buffer) or 0]
-                whole.update(block)
-                sealed = record["blocks"][number * _BLOCK_DIGITS : (number + 1) * _BLOCK_DIGITS]
-                if xxhash.xxh3_64_hexdigest(block) != sealed:
-                    bad.append(number)
-                meter.add(len(block))
+        for number in range(-(-size // BLOCK_BYTES)):
+            block = data[number * BLOCK_BYTES : min((number + 1) * BLOCK_BYTES, size)]
+            whole.update(block)
+            if xxhash.xxh3_64_hexdigest(block) != record["blocks"][number * _DIGITS : (number + 1) * _DIGITS]:
+                bad.append(number)
+            meter.add(len(block))
         for first, last in _runs(bad):
-            stop = min((last + 1) * BLOCK_BYTES, record["bytes"])
-            yield _damage(segment, name, "the checksum differs", first * BLOCK_BYTES, stop)
+            yield _damage(
+                segment, name, "the checksum differs", first * BLOCK_BYTES, min((last + 1) * BLOCK_BYTES, size)
+            )
         if not bad and whole.hexdigest() != record["xxh3_128"]:
-            yield _damage(segment, name, "the checksum differs", 0, record["bytes"])
+            yield _damage(segment, name, "the checksum differs", 0, size)
 
 
 def _metadata(segment: Segment) -> list[Damage]:
@@ -163,17 +154,8 @@ def _metadata(segment: Segment) -> list[Damage]:
     return [
         _damage(segment, f"{name}/{DOCUMENT}", "differs from the consolidated metadata")
         for name, document in metadata.items()
-        if read_document(segment.folder / name / DOCUMENT) != dumps(document)
+        if segment.place.document(segment.name(f"{name}/{DOCUMENT}")) != dumps(document)
     ]
-
-
-def found_files(folder: Path) -> set[str]:
-    """Everything below a folder that is no folder, by its path from there; links are not followed."""
-    found: set[str] = set()
-    for parent, folders, files in os.walk(folder):
-        links = [name for name in folders if (Path(parent) / name).is_symlink()]
-        found |= {(Path(parent) / name).relative_to(folder).as_posix() for name in (*files, *links)}
-    return found
 
 
 def _runs(numbers: list[int]) -> Iterator[tuple[int, int]]:
@@ -186,36 +168,44 @@ def _runs(numbers: list[int]) -> Iterator[tuple[int, int]]:
         yield start, stop
 
 
-def _root_damage(root: Path) -> list[Damage]:
+def _parts(damages: list[Damage]) -> set[str]:
+    """Names that are not of segments, but of the root or of an index."""
+    return {damage.segment for damage in damages if damage.segment == DOCUMENT or "/" in damage.segment}
+
+
+def _root_damage(place: Place) -> list[Damage]:
     damages = []
     try:
-        read_root(root)
-        data = read_document(root / DOCUMENT)
-        if dumps(loads(data, str(root))) != data:
+        read_root(place)
+        data = place.document(DOCUMENT)
+        if dumps(loads(data, place.where(DOCUMENT))) != data:
             damages.append(Damage(DOCUMENT, DOCUMENT, "not the canonical JSON that was sealed", 0, len(data)))
     except StoreError as error:
-        if not (root / SEGMENTS).is_dir():
+        if not isinstance(error, DamageError) and not place.has_begun():
             raise
         damages.append(Damage(DOCUMENT, DOCUMENT, str(error)))
-    for group in (SEGMENTS, SCRATCH, INDEX):
-        file = root / group / DOCUMENT
-        if not file.is_file() or read_document(file) != dumps(group_document()):
-            damages.append(Damage(f"{group}/{DOCUMENT}", f"{group}/{DOCUMENT}", "not the metadata of a group"))
+    for name in (f"{group}/{DOCUMENT}" for group in GROUPS):
+        try:
+            sound = place.document(name) == dumps(group_document())
+        except DamageError:
+            sound = False
+        if not sound:
+            damages.append(Damage(name, name, "not the metadata of a group"))
     return damages
 
 
-def _segments(root: Path) -> list[Segment]:
-    """Every segment, by the root's recipe, or where the root is damaged by what each says of itself."""
+def _segments(place: Place) -> list[Segment]:
+    """Every segment, by the root's recipe; none where the root is damaged."""
     try:
-        recipe, _ = read_root(root)
+        recipe, _ = read_root(place)
     except StoreError:
         return []
-    return [Segment(root / SEGMENTS / name, recipe.fingerprint, recipe.dtype) for name in segment_names(root)]
+    return [Segment(place, name, recipe.fingerprint, recipe.dtype) for name in place.segment_names()]
 
 
 def _index_damage(root: Path, segments: list[Segment]) -> list[Damage]:
     """Indexes that are not what building them again would give."""
-    known = {segment.folder.name: segment for segment in segments}
+    known = {segment.id: segment for segment in segments}
     damages = []
     for folder in sorted(path for path in (root / INDEX).iterdir() if path.is_dir() and is_name(path.name)):
         try:
@@ -239,21 +229,3 @@ def _agrees(level: Level, segments: Segments) -> bool:
     rising = bool((level.high[1:] >= level.high[:-1]).all())
     unique = len(np.unique(level.positions)) == len(level)
     return rising and unique and bool((high_half(segments.take("keys", level.positions)) == level.high).all())
-
-
-def _set_aside(root: Path, names: list[str]) -> list[str]:
-    """Move damaged parts out of sight, one atomic step each."""
-    aside = root / DAMAGED
-    with maintenance(root / SCRATCH):
-        aside.mkdir(exist_ok=True)
-        create_file(aside / DOCUMENT, dumps(group_document()))
-        for name in names:
-            source = root / name if "/" in name or name == DOCUMENT else root / SEGMENTS / name
-            target = aside / f"{name.replace('/', '-')}-{time.time_ns()}"
-            if source.exists() or source.is_symlink():
-                source.rename(target)
-                sync_folder(source.parent)
-            if name.endswith(DOCUMENT) and name != DOCUMENT:
-                create_file(source, dumps(group_document()))
-        sync_folder(aside)
-    return names

@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from recycle_cli.errors import DamageError
+from recycle_cli.errors import DamageError, UsageError
 from recycle_cli.store.budget import bytes_below
 from recycle_cli.store.check import check_segment
 from recycle_cli.store.describe import codec_of
 from recycle_cli.store.dtypes import Encoded
 from recycle_cli.store.files import storage_errors, sync_folder
 from recycle_cli.store.index import Positions, build
-from recycle_cli.store.layout import DAMAGED, SCRATCH
+from recycle_cli.store.layout import DAMAGED, SCRATCH, SEGMENTS
 from recycle_cli.store.liveness import Claim, maintenance, remove_dead, writers
 from recycle_cli.store.segment import Segment
 from recycle_cli.store.store import Store
@@ -38,22 +38,24 @@ def gc(
     """
     began = time.perf_counter()
     store = Store.open(path)
-    root = Path(path).resolve()
+    if not store.place.is_local:
+        raise UsageError(f"{path}: gc works on local stores; copy the store, collect there, and copy it back")
+    root = Path(store.place.where(""))
     with storage_errors(path), maintenance(root / SCRATCH):
         left = [writer for writer in writers(root / SCRATCH) if not writer.alive]
         kept, stale = _plan(store, segment_bytes)
         before = store.bytes
-        duplicates = sum(segment.summary.samples - len(kept[segment.folder.name]) for segment in stale)
+        duplicates = sum(segment.summary.samples - len(kept[segment.id]) for segment in stale)
         replaced = len(stale)
-        rewritten = sum(len(kept[segment.folder.name]) > 0 for segment in stale)
+        rewritten = sum(len(kept[segment.id]) > 0 for segment in stale)
         if not dry_run:
             left = [writer for writer in left if remove_dead(root / SCRATCH, writer.name)]
             _check(store if duplicates else None, stale)
             # On a full disk there is room to rewrite once those are gone of which nothing stays.
-            _remove(root, [segment.folder for segment in stale if not len(kept[segment.folder.name])])
-            stale = [segment for segment in stale if len(kept[segment.folder.name])]
+            _remove(root, [root / SEGMENTS / segment.id for segment in stale if not len(kept[segment.id])])
+            stale = [segment for segment in stale if len(kept[segment.id])]
             _rewrite(store, stale, kept, segment_bytes)
-            _remove(root, [segment.folder for segment in stale])
+            _remove(root, [root / SEGMENTS / segment.id for segment in stale])
             store.refresh()
         aside = [entry for entry in _folders(root / DAMAGED) if damaged]
         aside_bytes = sum(bytes_below(entry) for entry in aside)
@@ -82,10 +84,10 @@ def _plan(store: Store, segment_bytes: int) -> tuple[dict[str, Positions], list[
     level = build(ordered)
     owners = ordered.owner(level.positions)
     kept = {
-        segment.folder.name: np.sort(level.positions[owners == number] - ordered.starts[number])
+        segment.id: np.sort(level.positions[owners == number] - ordered.starts[number])
         for number, segment in enumerate(ordered.list)
     }
-    doubled = [segment for segment in ordered.list if len(kept[segment.folder.name]) < segment.summary.samples]
+    doubled = [segment for segment in ordered.list if len(kept[segment.id]) < segment.summary.samples]
     small = [
         segment for segment in ordered.list if segment.summary.bytes * SMALL < segment_bytes and segment not in doubled
     ]
@@ -98,7 +100,7 @@ def _check(store: Store | None, stale: list[Segment]) -> None:
         problems = check_segment(segment)
         if problems:
             raise DamageError(
-                f"{segment.folder}/{problems[0].file}: {problems[0].problem}; "
+                f"{segment.where(problems[0].file)}: {problems[0].problem}; "
                 f"run `recycle store verify --repair` before gc, nothing was removed"
             )
 
@@ -109,7 +111,7 @@ def _rewrite(store: Store, stale: list[Segment], kept: dict[str, Positions], seg
         with store.writer(segment_bytes=segment_bytes, codec=codec) as writer:
             for segment in stale:
                 if codec_of(segment) == codec:
-                    _copy(store, segment, kept[segment.folder.name], writer)
+                    _copy(store, segment, kept[segment.id], writer)
 
 
 def _copy(store: Store, segment: Segment, samples: Positions, writer: SegmentWriter) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 
 from recycle_cli.store.files import storage_errors
 from recycle_cli.store.layout import DAMAGED, DOCUMENT, FORMAT_VERSION, SCRATCH
-from recycle_cli.store.liveness import writers
+from recycle_cli.store.liveness import Writer, writers
+from recycle_cli.store.place import Place
 from recycle_cli.store.segment import Segment, values_name
 from recycle_cli.store.store import Store
 
@@ -18,10 +19,7 @@ def info(path: str, *, segments: bool = False) -> dict[str, Any]:
     `samples` are unique ones; `duplicates` is how many more are stored, which `gc` gives back. Sizes in bytes.
     """
     store = Store.open(path)
-    root = Path(path).resolve()
-    with storage_errors(path):
-        at_work = writers(root / SCRATCH)
-        aside = [entry.name for entry in _entries(root / DAMAGED) if entry.name != DOCUMENT]
+    at_work, aside = _around(store.place)
     held = store.segments
     stored = sum(segment.summary.samples for segment in held)
     described: dict[str, Any] = {
@@ -51,6 +49,15 @@ def codec_of(segment: Segment) -> str:
     cut = segment.cuts[0]
     compressor = segment.specs[values_name(cut)].compressor
     return "none" if compressor is None else str(compressor["configuration"]["cname"])
+
+
+def _around(place: Place) -> tuple[list[Writer], list[str]]:
+    """Who writes or has written, and what was set aside; on an object store neither leaves a trace to list."""
+    if not place.is_local:
+        return [], []
+    root = Path(place.where(""))
+    with storage_errors(root):
+        return writers(root / SCRATCH), [entry.name for entry in _entries(root / DAMAGED) if entry.name != DOCUMENT]
 
 
 def _entries(folder: Path) -> list[Path]:

@@ -1,13 +1,10 @@
 """The root of a store: made once in one atomic step, and read with every mismatch named."""
 
-import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from recycle_cli.errors import MismatchError, StoreError
 from recycle_cli.recipe import DTYPES, Recipe
-from recycle_cli.store.files import read_document, sync_folder, write_file
 from recycle_cli.store.layout import (
     DAMAGED,
     DOCUMENT,
@@ -22,55 +19,46 @@ from recycle_cli.store.layout import (
     sealed,
     unsealed,
 )
-from recycle_cli.store.liveness import unique_id
+from recycle_cli.store.place import Place
 
-_GROUPS = (SEGMENTS, SCRATCH, INDEX)
+GROUPS = (SEGMENTS, SCRATCH, INDEX, DAMAGED)
 
 
-def create_root(path: Path, recipe: Recipe, provenance: Mapping[str, str]) -> None:
-    """Make an empty store unless there is one. Errors of the operating system come through."""
-    if (path / DOCUMENT).exists():
+def create_root(place: Place, recipe: Recipe, provenance: Mapping[str, str]) -> None:
+    """Make an empty store unless there is one: the root's document last, so that a store that has one is whole."""
+    if place.is_store():
         return
-    check_recipe(recipe, str(path))
-    if path.exists() and (not path.is_dir() or not _only_beginnings(path)):
-        raise StoreError(f"{path}: not a store, and not empty; choose a new folder")
+    check_recipe(recipe, place.where(""))
     record = {
         "version": FORMAT_VERSION,
         "recipe": recipe.to_json(),
         "fingerprint": recipe.fingerprint,
         "provenance": dict(provenance),
     }
-    for group in _GROUPS:
-        (path / group).mkdir(parents=True, exist_ok=True)
-        create_file(path / group / DOCUMENT, dumps(group_document()))
-    create_file(path / DOCUMENT, dumps(sealed(group_document({"recycle": record}))))
-    sync_folder(path.resolve().parent)
+    place.begin()
+    for group in GROUPS:
+        place.create(f"{group}/{DOCUMENT}", dumps(group_document()))
+    place.create(DOCUMENT, dumps(sealed(group_document({"recycle": record}))))
 
 
-def read_root(path: Path, asked: Recipe | None = None) -> tuple[Recipe, dict[str, str]]:
+def read_root(place: Place, asked: Recipe | None = None) -> tuple[Recipe, dict[str, str]]:
     """Recipe and provenance of the store. Raises StoreError where it is none, MismatchError where `asked` differs."""
-    if not (path / DOCUMENT).exists():
-        raise StoreError(f"{path}: not a store (no {DOCUMENT}); name one made by `recycle precompute`")
-    document = loads(read_document(path / DOCUMENT), str(path / DOCUMENT))
-    check_version(document, str(path))
-    record = unsealed(document, str(path / DOCUMENT))
-    recipe = _recipe(record, str(path))
+    where = place.where("")
+    if not place.is_store():
+        raise StoreError(f"{where}: not a store (no {DOCUMENT}); name one made by `recycle precompute`")
+    document = loads(place.document(DOCUMENT), place.where(DOCUMENT))
+    check_version(document, where)
+    record = unsealed(document, place.where(DOCUMENT))
+    recipe = _recipe(record, where)
     difference = recipe.difference(asked) if asked is not None else None
     if difference:
         raise MismatchError(
-            f"{path}: made with another recipe ({difference}): use the options it was made with, or another store"
+            f"{where}: made with another recipe ({difference}): use the options it was made with, or another store"
         )
     provenance = record.get("provenance")
     if not isinstance(provenance, dict):
-        raise StoreError(f"{path}: provenance {provenance!r:.80}, an object was expected")
+        raise StoreError(f"{where}: provenance {provenance!r:.80}, an object was expected")
     return recipe, {str(name): str(value) for name, value in provenance.items()}
-
-
-def segment_names(path: Path) -> list[str]:
-    """Sealed segments in the order of their making, told by their folders alone."""
-    with os.scandir(path / SEGMENTS) as entries:
-        names = [entry.name for entry in entries if is_name(entry.name) and entry.name != DOCUMENT]
-    return sorted(names)
 
 
 def check_version(document: Mapping[str, Any], where: str) -> None:
@@ -108,22 +96,3 @@ def _recipe(record: Mapping[str, Any], where: str) -> Recipe:
     if fingerprint != record.get("fingerprint"):
         raise StoreError(f"{where}: the recipe does not give the fingerprint {record.get('fingerprint')}; damaged")
     return recipe
-
-
-def _only_beginnings(path: Path) -> bool:
-    """Whether a folder is empty, or a store but for its root: a creation cut short, or a damaged root set aside."""
-    return all(entry.name in (*_GROUPS, DAMAGED) or entry.name.startswith(f".{DOCUMENT}-") for entry in path.iterdir())
-
-
-def create_file(path: Path, data: bytes) -> None:
-    """Write a file in one step where there is none; of several that try at once, one wins."""
-    scratch = path.with_name(f".{DOCUMENT}-{unique_id()}")
-    write_file(scratch, data)
-    try:
-        os.link(scratch, path)
-    except FileExistsError:
-        pass
-    except OSError:
-        scratch.replace(path)  # no hard links here: the last one wins, and all say the same
-    scratch.unlink(missing_ok=True)
-    sync_folder(path.parent)

@@ -1,10 +1,8 @@
 """One sealed segment: its metadata, checked, and its arrays, mapped when first touched."""
 
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,8 +12,17 @@ from recycle_cli.errors import DamageError, StoreError
 from recycle_cli.keys import KEY_BYTES
 from recycle_cli.store.chunked import ChunkedRows
 from recycle_cli.store.dtypes import Array, numpy_dtype
-from recycle_cli.store.files import FileBytes, map_file, read_document, storage_errors
-from recycle_cli.store.layout import DOCUMENT, FORMAT_VERSION, ArraySpec, is_name, loads, parse_array, unsealed
+from recycle_cli.store.layout import (
+    DOCUMENT,
+    FORMAT_VERSION,
+    SEGMENTS,
+    ArraySpec,
+    is_name,
+    loads,
+    parse_array,
+    unsealed,
+)
+from recycle_cli.store.place import Place
 
 Rows = Array | ChunkedRows
 KEYS, DIGESTS, OFFSETS = "keys", "digests", "offsets"
@@ -40,10 +47,11 @@ def scales_name(cut: str) -> str:
 
 
 class Segment:
-    """A sealed segment in `folder`, whose path holds no links. Nothing is read before it is asked for."""
+    """A sealed segment of the store at `place`. Nothing is read before it is asked for."""
 
-    def __init__(self, folder: Path, fingerprint: str, dtype: str) -> None:
-        self.folder = folder
+    def __init__(self, place: Place, id: str, fingerprint: str, dtype: str) -> None:
+        self.place = place
+        self.id = id
         self.fingerprint = fingerprint
         self.dtype = dtype
         self._values: dict[str, Rows] = {}
@@ -52,17 +60,23 @@ class Segment:
     @cached_property
     def document(self) -> dict[str, Any]:
         """The group document with consolidated metadata, its seal checked."""
-        source = self._path(DOCUMENT)
-        with storage_errors(source):
-            return loads(read_document(source), str(source))
+        return loads(self.place.document(self.name(DOCUMENT)), self.where(DOCUMENT))
+
+    def name(self, file: str) -> str:
+        """The file's name from the root of the store."""
+        return f"{SEGMENTS}/{self.id}/{file}"
+
+    def where(self, file: str = "") -> str:
+        """The file's, or the segment's, place in words for a message."""
+        return self.place.where(self.name(file)).rstrip("/")
 
     @cached_property
     def record(self) -> Mapping[str, Any]:
         """attributes.recycle: {version, fingerprint, samples, rows, bytes, files}."""
-        record = unsealed(self.document, str(self.folder / DOCUMENT))
+        record = unsealed(self.document, self.where(DOCUMENT))
         if record.get("version") != FORMAT_VERSION or record.get("fingerprint") != self.fingerprint:
             raise StoreError(
-                f"{self.folder}: format {record.get('version')}, recipe {record.get('fingerprint')}; the store has "
+                f"{self.where()}: format {record.get('version')}, recipe {record.get('fingerprint')}; the store has "
                 f"format {FORMAT_VERSION}, recipe {self.fingerprint}: take the foreign segment out of the store"
             )
         return record
@@ -74,9 +88,9 @@ class Segment:
             metadata = self.document["consolidated_metadata"]["metadata"]
             arrays = {name: meta for name, meta in metadata.items() if meta["node_type"] == "array"}
         except (KeyError, TypeError, AttributeError):
-            raise DamageError(f"{self.folder}: no consolidated metadata; run `recycle store verify`") from None
+            raise DamageError(f"{self.where()}: no consolidated metadata; run `recycle store verify`") from None
         specs = {name: parse_array(meta) for name, meta in arrays.items()}
-        check_specs(specs, self.summary, self.dtype, str(self.folder))
+        check_specs(specs, self.summary, self.dtype, self.where())
         return specs
 
     @cached_property
@@ -84,8 +98,8 @@ class Segment:
         record = self.record
         counts: list[Any] = [record.get(name) for name in ("samples", "rows", "bytes")]
         if not all(type(count) is int and 0 <= count < 1 << 62 for count in counts):
-            raise DamageError(f"{self.folder}: samples, rows and bytes are {counts}")
-        return Summary(self.folder.name, *counts)
+            raise DamageError(f"{self.where()}: samples, rows and bytes are {counts}")
+        return Summary(self.id, *counts)
 
     @cached_property
     def cuts(self) -> list[str]:
@@ -107,7 +121,7 @@ class Segment:
         offsets = self._whole(OFFSETS)
         ends = int(offsets[0]), int(offsets[-1])
         if ends != (0, self.summary.rows) or bool((offsets[1:] < offsets[:-1]).any()):
-            raise DamageError(f"{self.folder}/{OFFSETS}: must rise from 0 to {self.summary.rows}; run verify --repair")
+            raise DamageError(f"{self.where(OFFSETS)}: must rise from 0 to {self.summary.rows}; run verify --repair")
         return offsets
 
     @cached_property
@@ -133,14 +147,13 @@ class Segment:
 
     def _row_array(self, name: str) -> Rows:
         spec = self.specs[name]
-        return self._whole(name) if spec.compressor is None or not spec.shape[0] else self._chunked(name)
+        mapped = self.place.is_local and spec.compressor is None
+        return self._whole(name) if mapped or not spec.shape[0] else self._chunked(name)
 
     def _chunked(self, name: str) -> ChunkedRows:
         spec = self.specs[name]
         file = f"{name}/{spec.chunk_key}"
-        path = self._path(file)
-        with storage_errors(path):
-            return ChunkedRows(FileBytes(path, self._recorded_bytes(file)), spec, str(path))
+        return ChunkedRows(self.place.ranged(self.name(file), self._recorded_bytes(file)), spec, self.where(file))
 
     def _recorded_bytes(self, file: str) -> int:
         try:
@@ -148,24 +161,16 @@ class Segment:
         except (KeyError, TypeError):
             size = None
         if type(size) is not int or size < 0:
-            raise DamageError(f"{self.folder}/{file}: {size} bytes recorded; run `recycle store verify --repair`")
+            raise DamageError(f"{self.where(file)}: {size} bytes recorded; run `recycle store verify --repair`")
         return size
 
     def _whole(self, name: str) -> Array:
         spec = self.specs[name]
-        path = self._path(f"{name}/{spec.chunk_key}")
         if not spec.shape[0]:
             return np.empty(spec.shape, spec.dtype)
-        assert spec.file_bytes is not None, "compressed arrays are not mapped"
-        with storage_errors(path):
-            mapped = map_file(path, spec.file_bytes)
-        return mapped[: spec.data_bytes].view(spec.dtype).reshape(spec.shape)
-
-    def _path(self, name: str) -> Path:
-        path = self.folder / name
-        if os.path.realpath(path) != str(path):
-            raise DamageError(f"{path}: leads out of the store through a link; refused")
-        return path
+        assert spec.file_bytes is not None, "compressed arrays are not read whole"
+        data = self.place.whole(self.name(f"{name}/{spec.chunk_key}"), spec.file_bytes)
+        return data[: spec.data_bytes].view(spec.dtype).reshape(spec.shape)
 
 
 def cuts_of(names: Iterable[str]) -> list[str]:

@@ -27,8 +27,9 @@ from recycle_cli.store.index import (
     next_entries,
     without,
 )
-from recycle_cli.store.layout import SEGMENTS
-from recycle_cli.store.root import create_root, read_root, segment_names
+from recycle_cli.store.place import Place
+from recycle_cli.store.places import open_place
+from recycle_cli.store.root import create_root, read_root
 from recycle_cli.store.segment import Segment, Summary, values_name
 from recycle_cli.store.windows import Window, read_windows
 from recycle_cli.store.writer import SEGMENT_BYTES, SEGMENT_SECONDS, SegmentWriter
@@ -37,13 +38,13 @@ from recycle_cli.store.writer import SEGMENT_BYTES, SEGMENT_SECONDS, SegmentWrit
 class Store:
     """The sealed segments of one recipe below a local folder, as they were at opening or at the last refresh."""
 
-    def __init__(self, path: Path, recipe: Recipe, provenance: Mapping[str, str]) -> None:
-        self.path = str(path)
+    def __init__(self, path: str, place: Place, recipe: Recipe, provenance: Mapping[str, str]) -> None:
+        self.path = path
+        self.place = place
         self.recipe = recipe
         self.fingerprint = recipe.fingerprint
         self.provenance = dict(provenance)
         self.stored_dtype = numpy_dtype(recipe.dtype)
-        self._path = Path(path.resolve())
         self._known: dict[str, Segment] = {}
         self._segments = Segments([], [])
         self._summaries: list[Summary] = []
@@ -53,16 +54,15 @@ class Store:
     @classmethod
     def create_or_open(cls, path: str, recipe: Recipe, provenance: Mapping[str, str]) -> Self:
         """The store at `path`, made if there is none. Raises MismatchError naming the field that differs."""
-        with storage_errors(path):
-            create_root(Path(path), recipe, provenance)
-        return cls.open(path, recipe)
+        place = open_place(path)
+        create_root(place, recipe, provenance)
+        return cls(path, place, *read_root(place, recipe))
 
     @classmethod
     def open(cls, path: str, recipe: Recipe | None = None) -> Self:
         """The store at `path`. Raises StoreError where there is none, MismatchError where its recipe is another."""
-        with storage_errors(path):
-            found, provenance = read_root(Path(path), recipe)
-        return cls(Path(path), found, provenance)
+        place = open_place(path)
+        return cls(path, place, *read_root(place, recipe))
 
     def __len__(self) -> int:
         """Unique samples."""
@@ -85,24 +85,25 @@ class Store:
 
     def by_age(self) -> Segments:
         """The same segments in the order of their sealing, whatever the index made of it."""
-        ordered = sorted(self.segments, key=lambda segment: segment.folder.name)
+        ordered = sorted(self.segments, key=lambda segment: segment.id)
         return Segments(ordered, [segment.summary.samples for segment in ordered])
 
     def refresh(self) -> None:
         """See the segments sealed, and miss the ones removed, since the store was opened. Positions change."""
         with storage_errors(self.path):
-            names = segment_names(self._path)
+            names = self.place.segment_names()
             while True:
                 try:
                     return self._index(names)
                 except DamageError:
                     # A segment may go while we look (`gc` seals what replaces it first): then look again.
-                    names, before = segment_names(self._path), names
+                    names, before = self.place.segment_names(), names
                     if set(names).issuperset(before):
                         raise
 
     def _index(self, names: list[str]) -> None:
-        known, base = indexfile.load(self._path, names) or ([], EMPTY)
+        stored = indexfile.load(Path(self.place.where("")), names) if self.place.is_local else None
+        known, base = stored or ([], EMPTY)
         covered = {summary.id for summary in known}
         fresh = [self._segment(name) for name in names if name not in covered]
         self._summaries = [*known, *(segment.summary for segment in fresh)]
@@ -182,7 +183,9 @@ class Store:
 
     def is_mapped(self, cut: str) -> bool:
         """Whether every row is read straight from a memory map; if not, `windows` reads faster than `gather`."""
-        return all(segment.specs[values_name(cut)].compressor is None for segment in self.segments)
+        return self.place.is_local and all(
+            segment.specs[values_name(cut)].compressor is None for segment in self.segments
+        )
 
     def windows(
         self, cut: str, positions: Positions, *, memory: int | None, seed: int | Sequence[int], batch_size: int = 1
@@ -208,7 +211,7 @@ class Store:
         `codec` is none, lz4, zstd or auto (measured on the first rows); `max_disk` limits the bytes of the store.
         """
         return SegmentWriter(
-            self._path,
+            self.place,
             self.fingerprint,
             self.recipe.dtype,
             tuple(self.recipe.cuts),
@@ -254,15 +257,15 @@ class Store:
             queries, entries = queries[following >= 0], following[following >= 0]
 
     def _segment(self, name: str) -> Segment:
-        return self._known.setdefault(name, Segment(self._path / SEGMENTS / name, self.fingerprint, self.recipe.dtype))
+        return self._known.setdefault(name, Segment(self.place, name, self.fingerprint, self.recipe.dtype))
 
     def _keep(self, base: Level, delta: Level) -> tuple[Level, Level]:
         """Both levels merged and persisted where sorting the delta at each opening would cost more than that."""
-        if len(delta) < max(indexfile.PERSIST_SAMPLES, len(base) // 8):
+        if not self.place.is_local or len(delta) < max(indexfile.PERSIST_SAMPLES, len(base) // 8):
             return base, delta
         merged = merge(base, delta, self._segments)
         with suppress(OSError):  # a store that is read-only or full can still be read
-            indexfile.save(self._path, self._summaries, merged)
+            indexfile.save(Path(self.place.where("")), self._summaries, merged)
         return merged, EMPTY
 
     def _place(self, position: int) -> tuple[Segment, int, int]:

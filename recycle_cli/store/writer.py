@@ -1,7 +1,6 @@
 """Write segments: rows go to disk as they come, and all of a segment becomes visible in one rename."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -13,9 +12,9 @@ from recycle_cli.store.budget import DiskBudget
 from recycle_cli.store.codecs import CODECS, Choice, choose
 from recycle_cli.store.draft import Draft
 from recycle_cli.store.dtypes import Array, Encoded
-from recycle_cli.store.files import storage_errors, sync_folder
-from recycle_cli.store.layout import SCRATCH, SEGMENTS
-from recycle_cli.store.liveness import Claim, unique_id
+from recycle_cli.store.files import storage_errors
+from recycle_cli.store.liveness import unique_id
+from recycle_cli.store.place import Drafts, Place
 
 SEGMENT_BYTES = 256 << 20
 SEGMENT_SECONDS = 300.0
@@ -31,7 +30,7 @@ class SegmentWriter:
 
     def __init__(
         self,
-        path: Path,
+        place: Place,
         fingerprint: str,
         dtype: str,
         cuts: Sequence[str],
@@ -43,23 +42,22 @@ class SegmentWriter:
     ) -> None:
         if codec not in (*CODECS, "auto"):
             raise UsageError(f"--codec {codec}: one of {', '.join(CODECS)}, auto was expected")
-        self._path = path
+        self._place = place
         self._fingerprint = fingerprint
         self._dtype = dtype
         self._cuts = sorted(cuts)
         self._segment_bytes = segment_bytes
         self._segment_seconds = segment_seconds
         self._codec = Choice(codec, "asked for") if codec != "auto" else None
-        self._budget = None if max_disk is None else DiskBudget(path, max_disk)
-        self._claim: Claim | None = None
+        self._budget = None if max_disk is None else DiskBudget(place.bytes_used, place.where(""), max_disk)
+        self._claim: Drafts | None = None
         self._draft: Draft | None = None
         self.samples = 0
         self.rows = 0
         self.bytes = 0
 
     def __enter__(self) -> Self:
-        with storage_errors(self._path):
-            self._claim = Claim(self._path / SCRATCH)
+        self._claim = self._place.drafts()
         return self
 
     def __exit__(
@@ -69,7 +67,7 @@ class SegmentWriter:
         try:
             self.seal()
         finally:
-            with storage_errors(self._path):
+            with storage_errors(self._place.where("")):
                 self._claim.release()
             self._claim = None
 
@@ -89,7 +87,7 @@ class SegmentWriter:
             self._codec = choose(np.concatenate([encoded.values.reshape(-1) for encoded in rows.values()]))
         if self._budget is not None:
             self._stay_within(self._budget, rows)
-        with storage_errors(self._path):
+        with storage_errors(self._place.where("")):
             if self._draft is None:
                 self._draft = Draft(self._claim.folder / unique_id(), self._dtype, self._codec.codec, rows)
             before = self._draft.bytes
@@ -115,15 +113,12 @@ class SegmentWriter:
         draft, self._draft = self._draft, None
         if draft is None:
             return
-        with storage_errors(self._path), draft.discarded_on_failure():
+        assert self._claim is not None, "a draft without a scratch folder"
+        with storage_errors(self._place.where("")), draft.discarded_on_failure():
             if not draft.samples:
                 draft.discard()
                 return
             draft.finish(self._fingerprint)
-            visible = self._path / SEGMENTS / draft.folder.name
-            draft.folder.rename(visible)
-        with storage_errors(self._path):
-            sync_folder(visible.parent)
-            sync_folder(draft.folder.parent)
-            if self._budget is not None:
-                self._budget.measure()
+            self._claim.publish(draft.folder)
+        if self._budget is not None:
+            self._budget.measure()

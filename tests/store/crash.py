@@ -23,7 +23,7 @@ sys.path[:0] = [str(HERE.parents[1]), str(HERE.parents[2])]
 
 from store.corpora import Corpus  # noqa: E402
 
-from recycle_cli.errors import DamageError, StorageError  # noqa: E402
+from recycle_cli.errors import StoreError  # noqa: E402
 from recycle_cli.store import Store, gc, info, verify  # noqa: E402
 
 CORPUS = Corpus("int8", shape=(64,), longest=40)
@@ -56,7 +56,7 @@ def work(name: str, path: str, first: int) -> None:
     print("ready", flush=True)
     try:
         WORK[name](path, first)
-    except (StorageError, DamageError) as error:
+    except StoreError as error:
         # A full disk, a maintenance already at work, or a segment that gc took while we looked: said in one line.
         print(error, file=sys.stderr)
 
@@ -138,7 +138,7 @@ class Trial:
             return
         victim = self.random.choice(segments)
         store = Store.open(self.path)
-        (held,) = [segment for segment in store.segments if segment.folder.name == victim.name]
+        (held,) = [segment for segment in store.segments if segment.id == victim.name]
         keys = {bytes(row) for row in held.keys}
         others = {bytes(row) for segment in store.segments if segment is not held for row in segment.keys}
         lost = keys - others

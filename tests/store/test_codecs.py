@@ -15,7 +15,7 @@ def test_every_codec_gives_the_rows_back(tmp_path, codec, dtype):
     corpus = Corpus(dtype, shape=(64,), longest=900)
     store = corpus.store(tmp_path / "s.zarr", range(30), segment_bytes=200_000, codec=codec)
     corpus.check(Store.open(store.path), range(30))
-    values = zarr.open_group(store.path, mode="r")[f"segments/{store.segments[0].folder.name}/cuts/2/values"][...]
+    values = zarr.open_group(store.path, mode="r")[f"segments/{store.segments[0].id}/cuts/2/values"][...]
     np.testing.assert_array_equal(values, store.segments[0].values("2")[0 : len(values)])
 
 

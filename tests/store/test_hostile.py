@@ -2,6 +2,7 @@
 
 import json
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -34,8 +35,9 @@ class Victim:
     def __init__(self, path):
         self.corpus = Corpus("int8")
         self.store = self.corpus.store(path, range(12), codec="lz4")
-        self.folder = self.store.segments[0].folder
-        self.files = {path: path.read_bytes() for path in self.store._path.rglob("*") if path.is_file()}
+        self.root = Path(self.store.path)
+        self.folder = self.root / "segments" / self.store.segments[0].id
+        self.files = {path: path.read_bytes() for path in self.root.rglob("*") if path.is_file()}
 
     def document(self):
         return json.loads(self.files[self.folder / "zarr.json"])
@@ -65,12 +67,12 @@ def victim(tmp_path_factory):
 
 def refused(victim, document, match=None):
     victim.harm(document)
-    outside = {path for path in victim.store._path.parent.rglob("*") if victim.store._path not in path.parents}
+    outside = {path for path in victim.root.parent.rglob("*") if victim.root not in path.parents}
     with pytest.raises(RecycleError, match=match) as caught:
         victim.read_all()
     assert "\n" not in str(caught.value)
     assert verify(victim.store.path)["damaged"]
-    assert outside == {path for path in victim.store._path.parent.rglob("*") if victim.store._path not in path.parents}
+    assert outside == {path for path in victim.root.parent.rglob("*") if victim.root not in path.parents}
     victim.restore()
 
 
@@ -127,7 +129,7 @@ def test_huge_counts_are_refused_before_memory_is_asked_for(victim):
 
 
 def test_a_document_of_100_mb_is_refused(victim):
-    for path in (victim.folder / "zarr.json", victim.store._path / "zarr.json"):
+    for path in (victim.folder / "zarr.json", victim.root / "zarr.json"):
         with path.open("r+b") as file:
             file.truncate(100_000_000)
         with pytest.raises(RecycleError, match=str(DOCUMENT_LIMIT)):
@@ -168,7 +170,7 @@ def test_links_out_of_the_store_are_refused(victim, tmp_path):
 
 def test_cuts_and_records_of_a_hostile_root_are_refused(tmp_path):
     store = Corpus().store(tmp_path / "s.zarr", range(3))
-    original = json.loads((store._path / "zarr.json").read_text())
+    original = json.loads((Path(store.path) / "zarr.json").read_text())
     for change in (
         {"recipe": {**original["attributes"]["recycle"]["recipe"], "cuts": {"../../x": "a"}}},
         {"recipe": {"modality": 1}},
@@ -180,7 +182,7 @@ def test_cuts_and_records_of_a_hostile_root_are_refused(tmp_path):
     ):
         document = json.loads(json.dumps(original))
         document["attributes"]["recycle"] |= change
-        (store._path / "zarr.json").write_text(resealed(document))
+        (Path(store.path) / "zarr.json").write_text(resealed(document))
         with pytest.raises(RecycleError):
             Store.open(store.path)
 
@@ -207,20 +209,20 @@ def paths_of(node, prefix=()):
 
 def survives(victim):
     """Every operation ends well or in a RecycleError of one line."""
-    before = sorted(os.listdir(victim.store._path.parent))  # noqa: PTH208 - names only
+    before = sorted(os.listdir(victim.root.parent))  # noqa: PTH208 - names only
     for action in (
         victim.read_all,
         lambda: info(victim.store.path, segments=True),
         lambda: verify(victim.store.path, workers=1),
         lambda: gc(victim.store.path, dry_run=True),
-        lambda: export(victim.store.path, str(victim.store._path.parent / "out"), limit=3),
+        lambda: export(victim.store.path, str(victim.root.parent / "out"), limit=3),
     ):
         try:
             action()
         except RecycleError as error:
             assert "\n" not in str(error)  # noqa: PT017 - passing is as good
-        (victim.store._path.parent / "out").unlink(missing_ok=True)
-    assert sorted(os.listdir(victim.store._path.parent)) == before  # noqa: PTH208 - names only
+        (victim.root.parent / "out").unlink(missing_ok=True)
+    assert sorted(os.listdir(victim.root.parent)) == before  # noqa: PTH208 - names only
 
 
 @FUZZ

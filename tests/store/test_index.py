@@ -1,5 +1,6 @@
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ def indexed(tmp_path, corpus, monkeypatch):
 
 
 def folders(store):
-    return [path for path in (store._path / "index").iterdir() if path.is_dir()]
+    return [path for path in (Path(store.path) / "index").iterdir() if path.is_dir()]
 
 
 def test_opening_maps_the_index_and_opens_no_segment(indexed, monkeypatch):
@@ -43,7 +44,7 @@ def test_new_segments_are_added_and_merged(indexed, corpus):
 def test_a_removed_segment_outdates_the_index(indexed, corpus):
     segment = indexed._segments.list[0]
     lost = segment.summary.samples
-    shutil.rmtree(segment.folder)
+    shutil.rmtree(Path(segment.where()))
     store = Store.open(indexed.path)
     assert len(store) == 40 - lost
     corpus.check(store, range(lost, 40))

@@ -1,6 +1,7 @@
 import json
 import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ def store(tmp_path):
 
 
 def files(segment):
-    return sorted(path for path in segment.folder.rglob("*") if path.is_file())
+    return sorted(path for path in Path(segment.where()).rglob("*") if path.is_file())
 
 
 def repaired(store, *, refilled):
@@ -49,8 +50,8 @@ def test_one_flipped_bit_anywhere_is_found_and_named(store):
         at, bit = int(rng.integers(len(content))), int(rng.integers(8))
         path.write_bytes(content[:at] + bytes([content[at] ^ 1 << bit]) + content[at + 1 :])
         (damage, *more) = verify(store.path)["damaged"]
-        name = path.relative_to(segment.folder).as_posix()
-        assert damage["segment"] == segment.folder.name
+        name = path.relative_to(Path(segment.where())).as_posix()
+        assert damage["segment"] == segment.id
         assert name == damage["file"]
         assert name == "zarr.json" or damage["start"] <= at < damage["stop"]
         assert not more
@@ -63,7 +64,7 @@ def test_repair_sets_a_damaged_segment_aside_and_only_that(store, harm):
     segment = store.segments[1]
     held = segment.summary.samples
     first = store.segments[0].summary.samples
-    values = segment.folder / "cuts/2/values/c.0.0"
+    values = Path(segment.where()) / "cuts/2/values/c.0.0"
     content = values.read_bytes()
     if harm == "flip":
         values.write_bytes(bytes([content[0] ^ 4]) + content[1:])
@@ -74,19 +75,19 @@ def test_repair_sets_a_damaged_segment_aside_and_only_that(store, harm):
     elif harm == "remove":
         values.unlink()
     elif harm == "document":
-        (segment.folder / "zarr.json").unlink()
+        (Path(segment.where()) / "zarr.json").unlink()
     elif harm == "extra":
-        (segment.folder / "cuts/evil.bin").write_bytes(b"x")
+        (Path(segment.where()) / "cuts/evil.bin").write_bytes(b"x")
     else:
         values.rename(values.with_name("elsewhere"))
         values.symlink_to(values.with_name("elsewhere"))
-    assert {damage["segment"] for damage in verify(store.path)["damaged"]} == {segment.folder.name}
+    assert {damage["segment"] for damage in verify(store.path)["damaged"]} == {segment.id}
     repaired(store, refilled=list(range(first, first + held)))
     assert len(info(store.path)["set_aside"]) == 1
 
 
 def test_arrays_swapped_between_segments_are_found(store):
-    a, b = (segment.folder / "cuts/2/values" for segment in store.segments[1:3])
+    a, b = (Path(segment.where()) / "cuts/2/values" for segment in store.segments[1:3])
     a.rename(a.with_name("swap"))
     b.rename(a)
     a.with_name("swap").rename(b)
@@ -94,7 +95,7 @@ def test_arrays_swapped_between_segments_are_found(store):
 
 
 def test_a_damaged_root_is_set_aside_and_comes_back(store):
-    root = store._path / "zarr.json"
+    root = Path(store.path) / "zarr.json"
     root.write_bytes(root.read_bytes().replace(b"tiny", b"tinY"))
     assert verify(store.path)["damaged"][0]["file"] == "zarr.json"
     repaired(store, refilled=[])
@@ -103,7 +104,7 @@ def test_a_damaged_root_is_set_aside_and_comes_back(store):
 def test_the_range_of_the_damage_is_blocks(tmp_path):
     corpus = Corpus(shape=(1024,), longest=700)
     store = corpus.store(tmp_path / "s.zarr", range(20))
-    path = store.segments[0].folder / "cuts/2/values/c.0.0"
+    path = Path(store.segments[0].where()) / "cuts/2/values/c.0.0"
     assert path.stat().st_size > 3 * BLOCK_BYTES
     with path.open("r+b") as file:
         file.seek(BLOCK_BYTES + 5)
@@ -118,7 +119,7 @@ def test_a_wrong_index_is_found_and_rebuilt(tmp_path, monkeypatch):
     monkeypatch.setattr("recycle_cli.store.indexfile.PERSIST_SAMPLES", 10)
     corpus = Corpus("int8", shape=(16,))
     store = corpus.store(tmp_path / "s.zarr", range(40))
-    (index,) = [path for path in (store._path / "index").iterdir() if path.is_dir()]
+    (index,) = [path for path in (Path(store.path) / "index").iterdir() if path.is_dir()]
     assert verify(store.path)["damaged"] == []
     (index / "positions/c.0").write_bytes(np.roll(np.fromfile(index / "positions/c.0", "<i8"), 1).tobytes())
     assert verify(store.path)["damaged"][0]["segment"] == f"index/{index.name}"
@@ -132,7 +133,7 @@ def test_what_is_no_store_cannot_be_verified(tmp_path):
 
 @pytest.mark.parametrize("harm", ["truncate", "remove", "offsets", "shape", "document", "link", "codec"])
 def test_reading_catches_what_it_can_at_no_cost(store, harm):
-    folder = store.segments[0].folder
+    folder = Path(store.segments[0].where())
     document = json.loads((folder / "zarr.json").read_text())
     if harm == "truncate":
         os.truncate(folder / "cuts/2/values/c.0.0", 100)

@@ -1,0 +1,191 @@
+"""Where a store lies: a local folder here, a bucket in `remote.py`; the same few operations for both."""
+
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from recycle_cli.errors import DamageError, StoreError
+from recycle_cli.store.budget import bytes_below
+from recycle_cli.store.chunked import Bytes
+from recycle_cli.store.files import (
+    FileBytes,
+    map_file,
+    read_document,
+    storage_errors,
+    sync_folder,
+    write_file,
+)
+from recycle_cli.store.layout import DAMAGED, DOCUMENT, INDEX, SCRATCH, SEGMENTS, dumps, group_document, is_name
+from recycle_cli.store.liveness import Claim, maintenance, unique_id
+
+LINK = -1
+"""The size that `listing` gives a link, which no sealed file has."""
+
+
+class Drafts(Protocol):
+    """A writer's private folder, and the step that makes a segment built there visible."""
+
+    folder: Path
+
+    def publish(self, draft: Path) -> None: ...
+
+    def release(self) -> None: ...
+
+
+class Place(Protocol):
+    """The operations a store needs. Names are relative, with `/`; operating system errors are StorageErrors."""
+
+    is_local: bool
+
+    def where(self, name: str) -> str: ...
+
+    def is_store(self) -> bool: ...
+
+    def has_begun(self) -> bool: ...
+
+    def document(self, name: str) -> bytes: ...
+
+    def whole(self, name: str, size: int) -> npt.NDArray[np.uint8]: ...
+
+    def ranged(self, name: str, size: int) -> Bytes: ...
+
+    def segment_names(self) -> list[str]: ...
+
+    def listing(self, segment: str) -> Mapping[str, int]: ...
+
+    def begin(self) -> None: ...
+
+    def create(self, name: str, data: bytes) -> None: ...
+
+    def drafts(self) -> Drafts: ...
+
+    def bytes_used(self) -> int: ...
+
+    def set_aside(self, names: list[str]) -> None: ...
+
+
+class LocalPlace:
+    """A folder. Files are mapped, segments become visible by a rename, links are never followed below it."""
+
+    is_local = True
+
+    def __init__(self, path: str) -> None:
+        with storage_errors(path):
+            self.root = Path(path).resolve()
+
+    def where(self, name: str) -> str:
+        return str(self.root / name) if name else str(self.root)
+
+    def is_store(self) -> bool:
+        return (self.root / DOCUMENT).exists()
+
+    def has_begun(self) -> bool:
+        """Whether a store was made here, though its root may be gone."""
+        return (self.root / SEGMENTS).is_dir()
+
+    def document(self, name: str) -> bytes:
+        path = self._inside(name)
+        with storage_errors(path):
+            return read_document(path)
+
+    def whole(self, name: str, size: int) -> npt.NDArray[np.uint8]:
+        path = self._inside(name)
+        with storage_errors(path):
+            return map_file(path, size)
+
+    def ranged(self, name: str, size: int) -> Bytes:
+        path = self._inside(name)
+        with storage_errors(path):
+            return FileBytes(path, size)
+
+    def segment_names(self) -> list[str]:
+        """Sealed segments in the order of their making, told by their folders alone."""
+        with storage_errors(self.root), os.scandir(self.root / SEGMENTS) as entries:
+            return sorted(entry.name for entry in entries if is_name(entry.name) and entry.name != DOCUMENT)
+
+    def listing(self, segment: str) -> Mapping[str, int]:
+        """Size of everything below a segment that is no folder, by its name from there."""
+        folder = self.root / SEGMENTS / segment
+        found: dict[str, int] = {}
+        with storage_errors(folder):
+            for parent, folders, files in os.walk(folder):
+                for path in (Path(parent) / name for name in (*folders, *files)):
+                    if path.is_symlink():
+                        found[path.relative_to(folder).as_posix()] = LINK
+                    elif path.name in files:
+                        found[path.relative_to(folder).as_posix()] = path.lstat().st_size
+        return found
+
+    def begin(self) -> None:
+        """Make the folders of an empty store. Raises StoreError where something else is there."""
+        with storage_errors(self.root):
+            if self.root.exists() and (not self.root.is_dir() or not self._only_beginnings()):
+                raise StoreError(f"{self.root}: not a store, and not empty; choose a new folder")
+            for group in (SEGMENTS, SCRATCH, INDEX, DAMAGED):
+                (self.root / group).mkdir(parents=True, exist_ok=True)
+            sync_folder(self.root.parent)
+
+    def create(self, name: str, data: bytes) -> None:
+        """Write a file in one step where there is none; of several that try at once, one wins."""
+        path = self._inside(name)
+        scratch = path.with_name(f".{DOCUMENT}-{unique_id()}")
+        with storage_errors(path):
+            write_file(scratch, data)
+            try:
+                os.link(scratch, path)
+            except FileExistsError:
+                pass
+            except OSError:
+                scratch.replace(path)  # no hard links here: the last one wins, and all say the same
+            scratch.unlink(missing_ok=True)
+            sync_folder(path.parent)
+
+    def drafts(self) -> Drafts:
+        with storage_errors(self.root):
+            return LocalDrafts(self.root)
+
+    def bytes_used(self) -> int:
+        return bytes_below(self.root)
+
+    def set_aside(self, names: list[str]) -> None:
+        """Move parts of the store out of sight, one atomic step each."""
+        aside = self.root / DAMAGED
+        with storage_errors(aside), maintenance(self.root / SCRATCH):
+            for name in names:
+                source = self.root / name
+                if source.exists() or source.is_symlink():
+                    source.rename(aside / f"{name.replace('/', '-')}-{time.time_ns()}")
+                    sync_folder(source.parent)
+                if name.endswith(f"/{DOCUMENT}"):
+                    self.create(name, dumps(group_document()))
+            sync_folder(aside)
+
+    def _inside(self, name: str) -> Path:
+        path = self.root / name
+        if os.path.realpath(path) != str(path):
+            raise DamageError(f"{path}: leads out of the store through a link; refused")
+        return path
+
+    def _only_beginnings(self) -> bool:
+        """Whether a folder is empty, or a store but for its root: a creation cut short, or a damaged root set aside."""
+        known = (SEGMENTS, SCRATCH, INDEX, DAMAGED)
+        return all(entry.name in known or entry.name.startswith(f".{DOCUMENT}-") for entry in self.root.iterdir())
+
+
+class LocalDrafts(Claim):
+    """A scratch folder on the store's own file system, so that a rename publishes."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root / SCRATCH)
+        self._segments = root / SEGMENTS
+
+    def publish(self, draft: Path) -> None:
+        """Make a synced draft visible, and that durable. Errors of the operating system come through."""
+        draft.rename(self._segments / draft.name)
+        sync_folder(self._segments)
+        sync_folder(draft.parent)
