@@ -1,0 +1,131 @@
+"""LoRA on the head: few weights train, the RUN is an ordinary checkpoint again, the adapter alone can be kept."""
+
+import json
+from dataclasses import replace
+
+import peft
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file
+
+from recycle_cli import training
+from recycle_cli.adapters import attach, merge
+from recycle_cli.errors import Interrupted, UsageError
+from recycle_cli.finetune import Job, finetune
+from recycle_cli.models import load, split
+from recycle_cli.precompute import precompute
+from recycle_cli.settings import AdapterSettings, CorpusSettings, ModelSettings, PrecomputeSettings, TrainingSettings
+from tests.conftest import tiny_config
+from tests.records import records, write_csv
+
+LORA = AdapterSettings("lora", rank=4, alpha=8, save="apart")
+SETTINGS = TrainingSettings(epochs=2, batch_size=8, learning_rate=2e-2, adapter=LORA)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return CorpusSettings((str(write_csv(tmp_path_factory.mktemp("data") / "train.csv", records(40))),))
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory, data, tiny_bert):
+    path = str(tmp_path_factory.mktemp("store") / "store")
+    precompute(data, path, ModelSettings(str(tiny_bert), None, 16), PrecomputeSettings(("2",), "float32"))
+    return path
+
+
+@pytest.fixture
+def fit(data, store):
+    def fit(output, settings=SETTINGS, **changes):
+        job = Job(data, str(output), store, tensorboard=False)
+        return finetune(replace(job, **changes), ModelSettings(), settings)
+
+    return fit
+
+
+@pytest.fixture
+def adapted(make_tiny):
+    loaded = load(str(make_tiny("model", tiny_config(), bare=True)), labels=["a", "b"])
+    halves = split(loaded, ["2"], max_length=16, dtype="float32")
+    halves.freeze("2")
+    before = {name: value.clone() for name, value in loaded.model.state_dict().items()}
+    return loaded, halves, before, attach(loaded, halves, "2", LORA)
+
+
+def test_only_the_updates_and_the_new_classifier_train(adapted):
+    loaded, halves, _, trained = adapted
+    assert {name.split(".")[0] for name in trained if ".recycle." not in name} == {"classifier"}
+    updates = [name for name in trained if ".recycle." in name]
+    assert updates
+    assert not [name for name in updates if ".layer.0." in name or ".layer.1." in name]
+    logits = halves.head_from("2")(torch.randn(2, 5, 32), torch.tensor([5, 3]))
+    logits.sum().backward()
+    grown = {name for name, one in loaded.model.named_parameters() if one.grad is not None}
+    assert grown == set(trained)
+
+
+def test_merging_gives_back_the_same_names_and_the_same_logits(adapted):
+    loaded, halves, before, trained = adapted
+    with torch.no_grad():
+        for parameter in trained.values():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    rows, lengths = torch.randn(3, 6, 32), torch.tensor([6, 4, 1])
+    loaded.model.eval()
+    with torch.no_grad():
+        apart = halves.head_from("2")(rows, lengths)
+        merge(loaded.model)
+        merged = halves.head_from("2")(rows, lengths)
+    assert loaded.model.state_dict().keys() == before.keys()
+    torch.testing.assert_close(merged, apart, rtol=1e-4, atol=1e-5)
+    changed = {name for name, value in loaded.model.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed
+    assert not [name for name in changed if ".layer.0." in name or ".layer.1." in name or "embeddings" in name]
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
+def test_a_run_with_an_adapter_is_an_ordinary_checkpoint_and_holds_the_adapter_apart(fit, tmp_path, tiny_bert):
+    fit(tmp_path / "run")
+    plain = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "run").eval()
+    again = transformers.AutoModelForSequenceClassification.from_pretrained(
+        tiny_bert, num_labels=plain.config.num_labels, ignore_mismatched_sizes=True
+    )
+    state = load_file(tmp_path / "run" / "model.safetensors")
+    again.classifier.load_state_dict({"weight": state["classifier.weight"], "bias": state["classifier.bias"]})
+    with_adapter = peft.PeftModel.from_pretrained(again, tmp_path / "run" / "adapter").eval()
+    inputs = {"input_ids": torch.tensor([[2, 7, 8, 9, 3]]), "attention_mask": torch.ones(1, 5, dtype=torch.long)}
+    with torch.no_grad():
+        torch.testing.assert_close(with_adapter(**inputs).logits, plain(**inputs).logits, rtol=1e-4, atol=1e-4)
+
+
+def test_training_with_an_adapter_lowers_the_loss(fit, tmp_path):
+    fit(tmp_path / "run", replace(SETTINGS, epochs=4))
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    found = [line["loss"] for line in lines]
+    assert sum(found[-5:]) < 0.8 * sum(found[:5])
+
+
+def test_an_interrupted_run_with_an_adapter_resumes_exactly(fit, tmp_path, monkeypatch):
+    fit(tmp_path / "whole")
+    save, saved = training._save, []
+
+    def stop_after_first(*arguments):
+        save(*arguments)
+        saved.append(1)
+        if len(saved) == 1:
+            raise Interrupted
+
+    monkeypatch.setattr(training, "_save", stop_after_first)
+    with pytest.raises(Interrupted):
+        fit(tmp_path / "parts")
+    fit(tmp_path / "parts", resume=True)
+    whole, parts = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "parts"))
+    assert all(torch.equal(value, parts[name]) for name, value in whole.items())
+
+
+def test_a_head_without_a_pretrained_layer_cannot_be_adapted(make_tiny):
+    loaded = load(str(make_tiny("model", tiny_config(), bare=True)), labels=["a", "b"])
+    halves = split(loaded, ["100%"], max_length=16, dtype="float32")
+    bare = replace(loaded, missing=frozenset(name for name, _ in loaded.model.named_parameters()))
+    with pytest.raises(UsageError, match="at cut 4 the head has no pretrained layer"):
+        attach(bare, halves, "4", LORA)
