@@ -1,0 +1,144 @@
+"""Remote blocks kept on the local disk: a hard cap that holds across processes and restarts, least used go first."""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import xxhash
+
+from recycle_cli.errors import UsageError
+from recycle_cli.store.chunked import Bytes
+from recycle_cli.store.files import storage_errors
+from recycle_cli.store.liveness import unique_id
+
+BLOCK = 1 << 20
+"""Bytes fetched and kept at once: four inner chunks of a row array."""
+
+KEEP_SHARE = 0.9
+"""What is evicted makes this much of the cap, so that not every new block has to look for a victim."""
+
+_CHECK = 8
+_PART = ".part"
+
+
+class BlockCache:
+    """At most `cap` bytes below `folder`, whatever other processes use it at the same time."""
+
+    def __init__(self, folder: Path, cap: int) -> None:
+        if cap < BLOCK + _CHECK:
+            raise UsageError(f"a cache of {cap} bytes holds no block of {BLOCK}; give it more, or none")
+        self.folder, self.cap = folder, cap
+        with storage_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            with self._locked() as total:
+                total.write(self._evict(0))
+
+    def over(self, remote: Bytes, name: str) -> "CachedBytes":
+        """The same bytes, by way of the cache. `name` must change with the content; sealed objects never change."""
+        return CachedBytes(self, remote, xxhash.xxh3_128_hexdigest(f"{name}|{len(remote)}".encode()))
+
+    def get(self, name: str) -> bytes | None:
+        """A block, or None where it is not there or not what was kept."""
+        path = self.folder / name
+        try:
+            data = path.read_bytes()
+            os.utime(path)
+        except OSError:
+            return None
+        return data[:-_CHECK] if xxhash.xxh3_64_digest(data[:-_CHECK]) == data[-_CHECK:] else None
+
+    def put(self, name: str, block: bytes) -> None:
+        """Keep a block, making room first. A disk that is full keeps nothing, and that is all."""
+        with suppress(OSError), self._locked() as total:
+            size = len(block) + _CHECK
+            used = total.read()
+            if used + size > self.cap:
+                used = self._evict(size)
+            # Counted before it is there: after a crash the count is too high, never too low.
+            total.write(used + size)
+            scratch = self.folder / f"{unique_id()}{_PART}"
+            try:
+                scratch.write_bytes(block + xxhash.xxh3_64_digest(block))
+                scratch.replace(self.folder / name)
+            finally:
+                scratch.unlink(missing_ok=True)
+
+    def bytes_used(self) -> int:
+        return sum(size for _, size, _ in self._blocks())
+
+    def _evict(self, coming: int) -> int:
+        """Under the lock: remove what a crash left, and the least used until `coming` fits: bytes that stay."""
+        blocks = sorted(self._blocks())
+        used = sum(size for _, size, _ in blocks)
+        target = self.cap if used + coming <= self.cap else int(self.cap * KEEP_SHARE)
+        for _, size, path in blocks:
+            if path.suffix == _PART or used + coming > max(target, coming):
+                path.unlink(missing_ok=True)
+                used -= size
+        return used
+
+    def _blocks(self) -> Iterator[tuple[float, int, Path]]:
+        with os.scandir(self.folder) as entries:
+            for entry in entries:
+                if entry.name != "lock":
+                    with suppress(FileNotFoundError):
+                        stat = entry.stat(follow_symlinks=False)
+                        yield stat.st_mtime, stat.st_size, Path(entry.path)
+
+    @contextmanager
+    def _locked(self) -> Iterator["_Total"]:
+        descriptor = os.open(self.folder / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield _Total(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+class _Total:
+    """Bytes in the cache, kept in the lock file for all processes."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def read(self) -> int:
+        return int.from_bytes(os.pread(self._descriptor, 8, 0), "little")
+
+    def write(self, count: int) -> None:
+        os.pwrite(self._descriptor, count.to_bytes(8, "little"), 0)
+
+
+class CachedBytes:
+    """Bytes of a remote object, a block at a time."""
+
+    def __init__(self, cache: BlockCache, remote: Bytes, name: str) -> None:
+        self._cache, self._remote, self._name = cache, remote, name
+
+    def __len__(self) -> int:
+        return len(self._remote)
+
+    def __getitem__(self, span: slice) -> bytes:
+        first, last = span.start // BLOCK, -(-span.stop // BLOCK)
+        blocks = [self._block(number) for number in range(first, last)]
+        return b"".join(blocks)[span.start - first * BLOCK : span.stop - first * BLOCK]
+
+    def _block(self, number: int) -> bytes:
+        name = f"{self._name}-{number}"
+        block = self._cache.get(name)
+        if block is None:
+            block = bytes(self._remote[number * BLOCK : min((number + 1) * BLOCK, len(self))])
+            self._cache.put(name, block)
+        return block
+
+
+def cache_from_environment() -> BlockCache | None:
+    """The cache in the folder RECYCLE_CACHE, of RECYCLE_CACHE_BYTES (10 GiB unless told); none where it is unset."""
+    folder = os.environ.get("RECYCLE_CACHE")
+    if not folder:
+        return None
+    cap = os.environ.get("RECYCLE_CACHE_BYTES", str(10 << 30))
+    if not cap.isdecimal():
+        raise UsageError(f"RECYCLE_CACHE_BYTES={cap}: a number of bytes was expected")
+    return BlockCache(Path(folder), int(cap))

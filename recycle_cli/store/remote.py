@@ -1,0 +1,216 @@
+"""Stores in a bucket, on a web server or in memory, by way of obstore; credentials come from the environment alone.
+
+A segment's own zarr.json is uploaded last and makes it visible. What an upload left that was cut short has none, and
+is no segment.
+"""
+
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import numpy as np
+import numpy.typing as npt
+
+from recycle_cli.errors import DamageError, StorageError, UsageError
+from recycle_cli.store.cache import BlockCache, cache_from_environment
+from recycle_cli.store.chunked import Bytes
+from recycle_cli.store.layout import DAMAGED, DOCUMENT, DOCUMENT_LIMIT, SEGMENTS, is_name
+from recycle_cli.store.place import Drafts
+
+try:
+    import obstore
+    from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError
+    from obstore.store import MemoryStore, from_url
+except ImportError as error:  # an optional library: the remedy belongs into the message
+    raise UsageError("object stores need obstore: `pip install recycle-cli[remote]`") from error
+
+SCHEMES = ("s3", "gs", "az", "http", "https", "memory")
+
+RETRY: dict[str, Any] = {"max_retries": 6}
+"""What obstore does about a server that stumbles; each wait is longer than the last."""
+
+_MEMORY: dict[str, MemoryStore] = {}
+_LINKED = re.compile(rb'href="([^"?#]+)/"')
+
+
+class RemotePlace:
+    """An object store below a URL. Names are those of a local store; nothing is mapped, nothing is renamed."""
+
+    is_local = False
+
+    def __init__(self, url: str, cache: BlockCache | None = None) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in SCHEMES:
+            raise UsageError(f"{url}: one of {', '.join(f'{scheme}://' for scheme in SCHEMES)} was expected")
+        self.url = url.rstrip("/")
+        self._plain = parts.scheme.startswith("http")
+        self._cache = cache if cache is not None else cache_from_environment()
+        with _remote_errors(self.url):
+            if parts.scheme == "memory":
+                self._store: Any = _MEMORY.setdefault(self.url, MemoryStore())
+            else:
+                options: Any = {"client_options": {"allow_http": _allows_http(url)}, "retry_config": RETRY}
+                self._store = from_url(self.url, **options)
+
+    def where(self, name: str) -> str:
+        return f"{self.url}/{name}" if name else self.url
+
+    def is_store(self) -> bool:
+        try:
+            with _remote_errors(self.where(DOCUMENT)):
+                obstore.head(self._store, DOCUMENT)
+        except DamageError:
+            return False
+        return True
+
+    def has_begun(self) -> bool:
+        return bool(self.segment_names())
+
+    def document(self, name: str) -> bytes:
+        with _remote_errors(self.where(name)):
+            found = obstore.get(self._store, name)
+            if found.meta["size"] > DOCUMENT_LIMIT:
+                raise DamageError(
+                    f"{self.where(name)}: {found.meta['size']} bytes of metadata, more than the {DOCUMENT_LIMIT} "
+                    f"that are read"
+                )
+            return bytes(found.bytes())
+
+    def whole(self, name: str, size: int) -> npt.NDArray[np.uint8]:
+        return np.frombuffer(self.ranged(name, size)[0:size], np.uint8)
+
+    def ranged(self, name: str, size: int) -> Bytes:
+        """Bytes fetched by the slice. Raises DamageError where the object has another size."""
+        with _remote_errors(self.where(name)):
+            found = obstore.head(self._store, name)["size"]
+        if found != size:
+            raise DamageError(f"{self.where(name)}: {found} bytes, {size} were sealed; run `recycle store verify`")
+        remote = RemoteBytes(self._store, self.where(name), name, size)
+        return remote if self._cache is None else self._cache.over(remote, self.where(name))
+
+    def segment_names(self) -> list[str]:
+        """Sealed segments in the order of their making: those folders that hold a document."""
+        with _remote_errors(self.where(SEGMENTS)):
+            if self._plain:
+                page = bytes(obstore.get(self._store, f"{SEGMENTS}/").bytes())
+                names = {unquote(link.decode()).strip("/").rsplit("/")[-1] for link in _LINKED.findall(page)}
+                return sorted(filter(is_name, names))
+            documents = [
+                meta["path"].split("/")
+                for batch in obstore.list(self._store, f"{SEGMENTS}/")
+                for meta in batch
+                if meta["path"].endswith(f"/{DOCUMENT}")
+            ]
+        return sorted(path[1] for path in documents if len(path) == 3 and is_name(path[1]))
+
+    def listing(self, segment: str) -> Mapping[str, int]:
+        prefix = f"{SEGMENTS}/{segment}/"
+        with _remote_errors(self.where(prefix)):
+            return {
+                meta["path"].removeprefix(prefix): meta["size"]
+                for batch in obstore.list(self._store, prefix)
+                for meta in batch
+            }
+
+    def begin(self) -> None:
+        """Nothing to prepare: a bucket has no folders."""
+
+    def create(self, name: str, data: bytes) -> None:
+        """Write an object where there is none; of several that try at once, one wins."""
+        self._writable()
+        with _remote_errors(self.where(name)):
+            try:
+                obstore.put(self._store, name, data, mode="create")
+            except AlreadyExistsError:
+                return
+
+    def drafts(self) -> Drafts:
+        self._writable()
+        return RemoteDrafts(self._store, self.url)
+
+    def bytes_used(self) -> int:
+        with _remote_errors(self.url):
+            return sum(meta["size"] for batch in obstore.list(self._store) for meta in batch)
+
+    def set_aside(self, names: list[str]) -> None:
+        """Take the documents of segments away, which hides them whole; copies stay below `damaged/`."""
+        self._writable()
+        with _remote_errors(self.url):
+            for name in names:
+                document = name if name.endswith(DOCUMENT) else f"{name}/{DOCUMENT}"
+                data = bytes(obstore.get(self._store, document).bytes())
+                obstore.put(self._store, f"{DAMAGED}/{name.replace('/', '-')}.json", data)
+                obstore.delete(self._store, document)
+
+    def _writable(self) -> None:
+        if self._plain:
+            raise StorageError(f"{self.url}: a web server can be read only; write to a folder or a bucket")
+
+
+class RemoteBytes:
+    """An object of known size, fetched by the slice."""
+
+    def __init__(self, store: Any, where: str, name: str, size: int) -> None:
+        self._store, self._where, self._name, self._size = store, where, name, size
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, span: slice) -> bytes:
+        if span.start >= span.stop:
+            return b""
+        with _remote_errors(self._where):
+            data = bytes(obstore.get_range(self._store, self._name, start=span.start, end=span.stop))
+        if len(data) != span.stop - span.start:
+            raise DamageError(f"{self._where}: shorter than it was; run `recycle store verify`")
+        return data
+
+
+class RemoteDrafts:
+    """A temporary folder here, whose segments are uploaded with their document last."""
+
+    def __init__(self, store: Any, url: str) -> None:
+        self._store, self._url = store, url
+        self.folder = Path(tempfile.mkdtemp(prefix="recycle-"))
+
+    def publish(self, draft: Path) -> None:
+        """Upload a draft and remove it here."""
+        files = [path for path in draft.rglob("*") if path.is_file() and path != draft / DOCUMENT]
+        with _remote_errors(self._url):
+            for path in (*files, draft / DOCUMENT):
+                name = f"{SEGMENTS}/{draft.name}/{path.relative_to(draft).as_posix()}"
+                obstore.put(self._store, name, path)
+        shutil.rmtree(draft)
+
+    def release(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class _remote_errors:  # noqa: N801 - used as a function
+    """Turn obstore's errors into one line: what is missing is damage, all else is storage."""
+
+    def __init__(self, where: str) -> None:
+        self._where = where
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, (NotFoundError, FileNotFoundError)):
+            raise DamageError(f"{self._where}: missing; run `recycle store verify --repair`") from None
+        if isinstance(error, BaseError):
+            reason = " ".join(str(error).split())[:200]
+            raise StorageError(
+                f"{self._where}: cannot be reached ({reason}); check the address and the credentials in the environment"
+            ) from error
+
+
+def _allows_http(url: str) -> bool:
+    """Plain HTTP only where the URL itself, or the endpoint in the environment, says so."""
+    endpoints = [url, *(os.environ.get(name, "") for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT"))]
+    return any(endpoint.startswith("http://") for endpoint in endpoints)
