@@ -27,7 +27,7 @@ _LABELS = {
     "full": "full fine-tuning",
     "trainer_full": "Trainer, full",
     "trainer_frozen": "Trainer, frozen",
-    "map_trainer": "datasets.map + Trainer",
+    "map_trainer": "datasets.map + Trainer (filled as fast)",
     "bare_head": "bare head (the limit)",
 }
 
@@ -48,7 +48,7 @@ def plot(bench: Bench, path: str) -> None:
     """Draw a bench that measured `finetune`. Raises StorageError where the file cannot be written."""
     from matplotlib.figure import Figure as Picture
 
-    picture = Picture(figsize=(11, 4.6), layout="constrained")
+    picture = Picture(figsize=(12, 5), layout="constrained")
     left, right = picture.subplots(1, 2)
     _throughput(left, bench.figures, bench.settings["cuts"])
     _cost(right, bench.figures)
@@ -112,4 +112,4 @@ def _finish(axes: Any, title: str) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", alpha=0.25)
     axes.set_axisbelow(True)
-    axes.legend(fontsize=8, frameon=False)
+    axes.legend(fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=3)

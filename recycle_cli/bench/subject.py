@@ -101,7 +101,7 @@ class Subject:
     @cached_property
     def store(self) -> Store:
         """All records at all cuts."""
-        store, _ = self.filled(self.scratch / "all.zarr", self.data.samples, self.all_cuts)
+        store, _ = self.filled(self.scratch / "all.zarr", Intake(self.corpus), self.all_cuts)
         return store
 
     @cached_property
@@ -109,7 +109,7 @@ class Subject:
         """Places of the records in the store."""
         return self.store.lookup(self.data.keys, self.data.digests)
 
-    def filled(self, folder: Path, samples: "Intake | Sequence[Sample]", halves: SplitModel) -> tuple[Store, Written]:
+    def filled(self, folder: Path, samples: Intake, halves: SplitModel) -> tuple[Store, Written]:
         """A new store, filled as `recycle precompute` fills it, and what its writer and its tally counted."""
         store = Store.create_or_open(str(folder), halves.recipe, {"model": self.model.name})
         tally = Tally()

@@ -1,8 +1,9 @@
 """The commands that measure: bench, plan and layers."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, replace
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -10,10 +11,12 @@ from recycle_cli.bench.settings import RECORDS, VERBS, BenchSettings
 from recycle_cli.cli import options as o
 from recycle_cli.cli.app import app
 from recycle_cli.errors import BarError
-from recycle_cli.reports import say
-from recycle_cli.settings import CorpusSettings, ModelSettings
+from recycle_cli.plan.settings import PlanSettings
+from recycle_cli.reports import say, show_rows
+from recycle_cli.settings import CorpusSettings, ModelSettings, PrecomputeSettings
 
-BENCH, MODEL, CORPUS = BenchSettings(), ModelSettings(), CorpusSettings(())
+BENCH, PLAN, FILL = BenchSettings(), PlanSettings(), PrecomputeSettings()
+MODEL, CORPUS = ModelSettings(), CorpusSettings(())
 
 
 @app.command()
@@ -91,3 +94,71 @@ def bench(
         # One JSON object at most: what the error boundary would print is part of the report already.
         say(f"recycle: {missed}")
         raise typer.Exit(missed.exit_code)
+
+
+@app.command()
+def plan(
+    corpus: o.CorpusArgument,
+    model: o.Model = MODEL.name,
+    cut: Annotated[
+        list[str], o.option("--cut", "Where the trunk could end: blocks (3) or a share (50%); may repeat")
+    ] = list(PLAN.cuts),  # noqa: B006 - Typer reads it, nobody changes it
+    max_length: o.MaxLength = MODEL.max_length,
+    dtype: o.Dtype = FILL.dtype,
+    epochs: Annotated[int, o.option("--epochs", "Passes over the data that are planned", min=1)] = PLAN.epochs,
+    batch_size: Annotated[int, o.option("--batch-size", "Samples a training batch", min=1)] = PLAN.batch_size,
+    batch_tokens: o.BatchTokens = PLAN.batch_tokens,
+    sample: Annotated[int, o.option("--sample", "Texts to try the cuts on", min=1)] = PLAN.sample,
+    batches: Annotated[int, o.option("--batches", "Training batches a repetition", min=1)] = PLAN.batches,
+    repetitions: Annotated[
+        int, o.option("--repetitions", "Turns of each variant, after one to warm up", min=1)
+    ] = PLAN.repetitions,
+    scratch: Annotated[
+        str | None, o.option("--scratch", "Folder on the disk to measure; else the system's for temporary files")
+    ] = None,
+    text_column: o.TextColumn = None,
+    text_pair_column: o.TextPairColumn = None,
+    limit: o.Limit = None,
+    on_error: o.OnError = CORPUS.on_error,
+    device: o.Device = MODEL.device,
+    precision: o.Precision = MODEL.precision,
+    revision: o.Revision = None,
+    trust_remote_code: o.TrustRemoteCode = False,
+    as_json: o.Json = False,
+) -> None:
+    """Forecast bytes, time and the epoch that pays back at each cut from a sample of CORPUS; keep nothing."""
+    from recycle_cli.plan.run import plan as run
+    from recycle_cli.plan.showing import show_plan
+
+    found = run(
+        CorpusSettings(tuple(corpus), text_column, text_pair_column, None, None, limit, on_error),
+        ModelSettings(model, revision, max_length, trust_remote_code, device, precision),
+        PlanSettings(tuple(cut), dtype, epochs, batch_size, batch_tokens, sample, batches, repetitions),
+        scratch,
+    )
+    if as_json:
+        print(json.dumps(asdict(found), allow_nan=False), flush=True)
+    else:
+        show_plan(found)
+
+
+@app.command()
+def layers(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Pretrained model: a name on the hub, or a folder")],
+    max_length: o.MaxLength = MODEL.max_length,
+    dtype: o.Dtype = FILL.dtype,
+    revision: o.Revision = None,
+    trust_remote_code: o.TrustRemoteCode = False,
+    as_json: o.Json = False,
+) -> None:
+    """The cuts of MODEL, each with its share of the work and of the parameters, and what it stores of a sample."""
+    from recycle_cli.models import default_max_length, load
+    from recycle_cli.models import layers as cuts_of
+
+    loaded = load(model, labels=None, revision=revision, trust_remote_code=trust_remote_code)
+    length = max_length or default_max_length(loaded)
+    rows: list[Mapping[str, Any]] = [asdict(layer) for layer in cuts_of(loaded, length=length, dtype=dtype)]
+    if as_json:
+        print(json.dumps({"model": model, "max_length": length, "dtype": dtype, "layers": rows}), flush=True)
+    else:
+        show_rows(f"{model}: a sample of {length} tokens in {dtype}", rows)

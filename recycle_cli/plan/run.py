@@ -1,0 +1,221 @@
+"""`recycle plan`: count the corpus, try the cuts on a sample of it, say what the whole would take."""
+
+import json
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from recycle_cli.batches import Indices
+from recycle_cli.bench.machine import machine, versions
+from recycle_cli.bench.settings import BenchSettings
+from recycle_cli.bench.subject import Subject
+from recycle_cli.errors import UsageError
+from recycle_cli.intake import Intake
+from recycle_cli.keys import Sample
+from recycle_cli.models import bytes_per_sample, lengths_of
+from recycle_cli.pipeline import by_token_budget
+from recycle_cli.plan.census import Census, Tokens, count, tokens_of
+from recycle_cli.plan.cost import Epoch, epoch_of, padded, pays_back_in
+from recycle_cli.plan.settings import PlanSettings
+from recycle_cli.plan.trial import Trial, try_out
+from recycle_cli.plan.verdict import verdict
+from recycle_cli.recipe import DTYPES
+from recycle_cli.reports import bar
+from recycle_cli.settings import CorpusSettings, ModelSettings
+
+SAMPLE_BYTES = 40
+"""What a store keeps of a sample beside its rows: key, digest and offset."""
+
+
+@dataclass(frozen=True)
+class CutPlan:
+    """One cut. Times in seconds, rates in bytes a second; None is unknown, or never for the epochs of paying back."""
+
+    cut: str
+    blocks: str
+    bytes: dict[str, int]
+    fill_seconds: float
+    store_epoch_seconds: float
+    frozen_epoch_seconds: float
+    payback_epoch_vs_full: int | None
+    payback_epoch_vs_frozen: int | None
+    needed_bytes_per_second: float
+    measured_bytes_per_second: float | None
+    cache: bool
+    verdict: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A corpus, what training on it would take without a store, and the cuts. Shares of error are at 95% confidence."""
+
+    records: int
+    unique_samples: int
+    tokens: int
+    tokens_error_share: float
+    max_length: int
+    dtype: str
+    epochs: int
+    full_epoch_seconds: float
+    free_disk_bytes: int
+    free_memory_bytes: int | None
+    cuts: list[CutPlan]
+    sample: dict[str, int]
+    seconds: float
+    machine: dict[str, Any]
+    versions: dict[str, str]
+
+
+def plan(corpus: CorpusSettings, model: ModelSettings, settings: PlanSettings, scratch: str | None = None) -> Plan:
+    """Forecast a store at each cut from a sample of the corpus; the sample is run on the disk that holds `scratch`.
+
+    Labels are not needed. Raises UsageError for a corpus too small to try, or a cut that freezes nothing.
+    """
+    started = time.perf_counter()
+    if any(cut in ("0", "0%") for cut in settings.cuts):
+        raise UsageError("--cut 0 freezes nothing, so there is nothing to plan; name another")
+    samples = Intake(corpus)
+    with bar("plan: counting", samples.total) as progress:
+        census = count(samples, progress.update)
+    if census.unique < 2 * settings.batch_size:
+        raise UsageError(
+            f"{', '.join(corpus.source)}: {census.unique} different records are too few to plan with batches of "
+            f"{settings.batch_size}; there is nothing to save, or give a smaller --batch-size"
+        )
+    with TemporaryDirectory(prefix="recycle-plan-", dir=scratch) as folder:
+        free = shutil.disk_usage(folder).free
+        subject = Subject(corpus, model, _bench(settings), Path(folder))
+        lengths = lengths_of(subject.all_cuts.prepare(census.samples))
+        longest = subject.all_cuts.recipe.max_length
+        assert longest is not None, "texts have a longest length"
+        subject.corpus = _written(census.samples, lengths, settings.sample, Path(folder))
+        with bar("plan: trying") as progress:
+            trial = try_out(subject, lambda name: progress.update(1, note=name))
+        tokens = tokens_of(census, lengths, longest)
+        forecast = Forecast(settings, subject, census, tokens, lengths, trial, free)
+        return Plan(
+            records=census.records,
+            unique_samples=census.unique,
+            tokens=round(tokens.total),
+            tokens_error_share=1.96 * tokens.error_share,
+            max_length=longest,
+            dtype=settings.dtype,
+            epochs=settings.epochs,
+            full_epoch_seconds=forecast.epoch_seconds("full"),
+            free_disk_bytes=free,
+            free_memory_bytes=free_memory(),
+            cuts=[forecast.at(cut, blocks) for cut, blocks in zip(settings.cuts, trial.blocks, strict=True)],
+            sample={"counted": len(lengths), "tried": len(subject.data)},
+            seconds=time.perf_counter() - started,
+            machine=machine(subject.device),
+            versions=versions(),
+        )
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """All that a cut's figures follow from. `lengths`: tokens of the drawn samples (n,)."""
+
+    settings: PlanSettings
+    subject: Subject
+    census: Census
+    tokens: Tokens
+    lengths: Indices
+    trial: Trial
+    free: int
+
+    def at(self, cut: str, blocks: str) -> CutPlan:
+        """The figures of one cut."""
+        sizes = {dtype: self.bytes(dtype) for dtype in DTYPES}
+        fill, epoch = self.fill_seconds(blocks), self.epoch_seconds(f"store {blocks}")
+        needed = sizes[self.settings.dtype] * self.repeated / epoch
+        rate = self.trial.cold_rates[blocks]
+        # Rows that do not stay in memory come from the disk in every epoch.
+        memory = free_memory()
+        if rate is not None and memory is not None and sizes[self.settings.dtype] > memory:
+            epoch = max(epoch, epoch * needed / rate)
+        full, frozen = self.epoch_seconds("full"), self.epoch_seconds(f"frozen {blocks}")
+        pays = pays_back_in(fill, epoch, frozen)
+        cache, words = verdict(pays, self.settings.epochs, sizes[self.settings.dtype], self.free)
+        return CutPlan(
+            cut=cut,
+            blocks=blocks,
+            bytes=sizes,
+            fill_seconds=fill,
+            store_epoch_seconds=epoch,
+            frozen_epoch_seconds=frozen,
+            payback_epoch_vs_full=pays_back_in(fill, epoch, full),
+            payback_epoch_vs_frozen=pays,
+            needed_bytes_per_second=needed,
+            measured_bytes_per_second=rate,
+            cache=cache,
+            verdict=words,
+        )
+
+    @property
+    def repeated(self) -> float:
+        """How often an epoch reads a stored sample on average: more than once where the corpus repeats contents."""
+        return self.census.records / self.census.unique
+
+    @property
+    def correction(self) -> float:
+        """Tokens a sample over the whole corpus, as a multiple of those of the drawn samples."""
+        return self.tokens.total / self.census.unique / float(self.lengths.mean())
+
+    def bytes(self, dtype: str) -> int:
+        """Bytes of a store of the whole corpus at one cut."""
+        row = bytes_per_sample(self.subject.all_cuts.row_shape, 1, dtype)
+        return round(row * self.tokens.total + SAMPLE_BYTES * self.census.unique)
+
+    def fill_seconds(self, blocks: str) -> float:
+        """By padded tokens, which the window's sorting leaves few of."""
+        batches = list(by_token_budget(self.lengths, self.settings.batch_tokens))
+        tokens = sum(padded(self.lengths, batches)) * self.census.unique / len(self.lengths) * self.correction
+        return self.trial.fill_seconds_a_token[blocks] * tokens
+
+    def epoch_seconds(self, way: str) -> float:
+        """Of one way to train: `full`, `store CUT` or `frozen CUT`."""
+        settings = self.settings
+        epoch: Epoch = epoch_of(self.lengths, self.census.records, self.correction, settings.batch_size, settings.seed)
+        return self.trial.steps[way].seconds(epoch.batches, epoch.tokens)
+
+
+def free_memory() -> int | None:
+    """Memory that could hold cached rows (Linux); None where the system does not tell."""
+    path = Path("/proc/meminfo")
+    if not path.exists():
+        return None
+    fields = (line.split() for line in path.read_text(encoding="ascii").splitlines())
+    return next((int(field[1]) * 1024 for field in fields if field[0] == "MemAvailable:"), None)
+
+
+def _bench(settings: PlanSettings) -> BenchSettings:
+    return BenchSettings(
+        verbs=(),
+        cuts=settings.cuts,
+        dtype=settings.dtype,
+        batch_size=settings.batch_size,
+        batch_tokens=settings.batch_tokens,
+        batches=settings.batches,
+        repetitions=settings.repetitions,
+        seed=settings.seed,
+    )
+
+
+def _written(samples: Sequence[Sample], lengths: Indices, size: int, folder: Path) -> CorpusSettings:
+    """A corpus of some of the samples whose lengths are spread as those of all are."""
+    order = np.argsort(lengths, kind="stable")
+    count = min(size, len(order))
+    chosen = order[((np.arange(count) + 0.5) * len(order) / count).astype(np.int64)]
+    path = folder / "sample.jsonl"
+    with path.open("w", encoding="utf-8") as file:
+        # In the order of their keys, which is no order of lengths.
+        file.writelines(json.dumps(dict(samples[place].fields)) + "\n" for place in np.sort(chosen).tolist())
+    pair = "text_pair" if "text_pair" in samples[0].fields else None
+    return CorpusSettings((str(path),), text_column="text", text_pair_column=pair)
