@@ -39,6 +39,14 @@ class Running:
     def __init__(self, server: "Commands", pid: int, out: Path, err: Path) -> None:
         self.server, self.pid, self._out, self._err = server, pid, out, err
 
+    @property
+    def ended(self) -> bool:
+        """Whether it has ended by itself; Linux alone tells before it is waited for, elsewhere False."""
+        try:
+            return Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+        except OSError:
+            return False
+
     def send(self, number: int) -> None:
         os.kill(self.pid, number)
 
@@ -93,8 +101,10 @@ class Commands:
     def killed(self, *arguments: object, after: float, number: int = signal.SIGKILL, **options: Any) -> Done:
         """The command, with a signal after so many seconds."""
         running = self.start(*arguments, **options)
-        time.sleep(after)
-        running.send(number)
+        end = time.monotonic() + after
+        while time.monotonic() < end and not running.ended:
+            time.sleep(0.002)
+        running.send(number)  # to no effect on one that has ended, which is not waited for yet
         return running.wait()
 
     def close(self) -> None:
