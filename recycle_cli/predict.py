@@ -16,7 +16,7 @@ from recycle_cli.devices import autocast, device_of, to_device
 from recycle_cli.errors import MismatchError, UsageError
 from recycle_cli.intake import Intake
 from recycle_cli.keys import Sample
-from recycle_cli.models import SplitModel, open_network
+from recycle_cli.models import SplitModel, load, split
 from recycle_cli.outputs import open_output
 from recycle_cli.pipeline import TrunkBatch, Window, by_token_budget, restored, rows_of, trunk_batches, windows
 from recycle_cli.reports import Bar, bar, say
@@ -84,47 +84,34 @@ class Predictor:
         self.settings, self.precision = settings, model.precision
         self.device = device_of(model.device)
         self.store = None if store is None else _store_for(store, self.cut, settings)
-        network = open_network(replace(model, name=run, max_length=about["max_length"]), labels=None)
+        loaded = load(run, labels=None, trust_remote_code=model.trust_remote_code)
         dtype = "float32" if self.store is None else self.store.recipe.dtype
-        self.split: SplitModel = network.split((self.cut,), dtype)
-        self.images = self.split.recipe.modality == "image"
+        self.split: SplitModel = split(loaded, (self.cut,), max_length=about["max_length"], dtype=dtype)
         if self.store is not None:
             expect(self.store, self.split.recipe, self.cut)
         self.split.model.to(self.device).eval()
         self._written: set[bytes] = set()
-        self.names: list[str] = list(network.loaded.labels)
+        self.names: list[str] = [loaded.model.config.id2label[index] for index in range(loaded.model.config.num_labels)]
 
     def work(self, samples: Iterable[Sample]) -> Iterator[Work]:
         """All batches of all windows: hits first, then misses, each sorted by length."""
-        for window in windows(samples, window_size(self.split, self.settings.window), self.store):
+        for window in windows(samples, self.settings.window, self.store):
             scored = Scored(window, torch.empty(len(window.samples), len(self.names)), len(window.samples))
             yield from self._hits(scored)
-            yield from self._misses(scored, samples)
+            yield from self._misses(scored)
 
     def _hits(self, scored: Scored) -> Iterator[Work]:
         held = np.flatnonzero(scored.window.positions >= 0)
         if self.store is None or not len(held):
             return
         rows = StoredRows.of(self.store, self.cut, scored.window.positions[held])
-        for members, batch in rows.loaded(list(by_token_budget(rows.lengths * self.split.batch_cost, self.settings.batch_tokens))):
+        for members, batch in rows.loaded(list(by_token_budget(rows.lengths, self.settings.batch_tokens))):
             yield Work(scored, held[members], stored=batch)
 
-    def _misses(self, scored: Scored, samples: Iterable[Sample]) -> Iterator[Work]:
+    def _misses(self, scored: Scored) -> Iterator[Work]:
         absent = np.flatnonzero(scored.window.positions < 0)
-        if not len(absent):
-            return
-
-        def reject(sample: Sample, error: DataError) -> None:
-            if not isinstance(samples, Intake):
-                raise error
-            samples.reject(sample, error)
-            scored.passed_over.add(sample.id)
-
-        wanted = [scored.window.samples[place] for place in absent.tolist()]
-        places, prepared = usable(wanted, self.split, reject)
-        # Known before the first batch is scored: the window is whole when the rest of it is.
-        scored.left -= len(wanted) - len(places)
-        for batch in batches_of(places, prepared, self.split, self.settings.batch_tokens):
+        samples = [scored.window.samples[place] for place in absent.tolist()]
+        for batch in trunk_batches(samples, self.split, self.settings.batch_tokens) if samples else ():
             yield Work(scored, absent[batch.members], raw=batch)
 
     def logits(self, work: Work, writer: SegmentWriter | None) -> torch.Tensor:
