@@ -1,0 +1,77 @@
+"""Write docs/commands.md anew from the commands themselves: `python -m tests.commands_page`."""
+
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from recycle_cli.cli.commands import app
+
+HEAD = """# Commands
+
+Every command shows its result as a table on stderr, and with `--json` as exactly one JSON object on stdout; a failure is
+one line on stderr, and with `--json` an object with the field `error` (`kind`, `message`, `exit_code`). Progress bars are
+shown on stderr where it is a terminal. Every option can be given by its environment variable instead; an option that may
+repeat takes several values there, separated by spaces.
+
+| exit code | meaning |
+|---|---|
+| 0 | done |
+| 2 | an option, or a combination of options, that cannot work |
+| 3 | input data or a model that cannot be used |
+| 4 | a store or a run that does not fit, is damaged, or cannot be written |
+| 5 | activations that the store lacks |
+| 6 | a bar that you set was not met |
+| 130 | interrupted by Ctrl-C or SIGTERM; the same command goes on (`finetune` with `--resume`) |
+"""
+
+
+def page() -> str:
+    """The whole page."""
+    commands = typer.main.get_command(app).commands
+    return "\n".join([HEAD, *(section(name, command) for name, command in commands.items())]).rstrip() + "\n"
+
+
+def section(name: str, command: Any) -> str:
+    """A command: what it does, its arguments, its options."""
+    arguments = [one for one in command.params if one.param_type_name == "argument"]
+    options = [one for one in command.params if any(option.startswith("--") for option in one.opts)]
+    lines = [f"## recycle {name}", "", " ".join((command.help or "").split()), ""]
+    if arguments:
+        lines += ["| argument | |", "|---|---|", *map(argument_row, arguments), ""]
+    return "\n".join(
+        [*lines, "| option | | default | environment |", "|---|---|---|---|", *map(option_row, options), ""]
+    )
+
+
+def argument_row(one: Any) -> str:
+    name = (one.metavar or one.name.upper()).strip("[]")
+    return f"| `{name}` | {cell(one.help)}{'' if one.required else ' (optional)'} |"
+
+
+def option_row(one: Any) -> str:
+    names = [name for name in one.opts if name.startswith("--")]
+    spelled = " / ".join(map(code, [*names, *one.secondary_opts]))
+    return f"| {spelled} | {cell(one.help)} | {default(one)} | `{one.envvar}` |"
+
+
+def default(one: Any) -> str:
+    if isinstance(one.default, bool):
+        return "on" if one.default else "off"
+    if isinstance(one.default, list | tuple):
+        return " ".join(map(code, one.default))
+    if isinstance(one.default, int | float | str):
+        return code(one.default)
+    return "required" if one.required else ""
+
+
+def code(value: Any) -> str:
+    return f"`{value}`"
+
+
+def cell(text: str | None) -> str:
+    return (text or "").replace("|", "\\|")
+
+
+if __name__ == "__main__":
+    Path(__file__).parents[1].joinpath("docs", "commands.md").write_text(page(), encoding="utf-8")
