@@ -11,14 +11,14 @@ from safetensors.torch import save_file
 from torch import nn
 
 from recycle_cli.errors import UsageError
-from recycle_cli.models import Loaded, SplitModel
+from recycle_cli.models import AnyLoaded, SplitModel
 from recycle_cli.settings import AdapterSettings
 
 NAME = "recycle"
 FOLDER = "adapter"
 
 
-def attach(loaded: Loaded, split: SplitModel, cut: str, settings: AdapterSettings) -> dict[str, nn.Parameter]:
+def attach(loaded: AnyLoaded, split: SplitModel, cut: str, settings: AdapterSettings) -> dict[str, nn.Parameter]:
     """Put LoRA on each pretrained linear layer of the head; the named parameters that now train.
 
     Layers that the checkpoint lacks (the task layer) train whole. Raises UsageError where `peft` is not installed, or
@@ -46,14 +46,15 @@ def attach(loaded: Loaded, split: SplitModel, cut: str, settings: AdapterSetting
     return {name: parameter for name, parameter in split.model.named_parameters() if parameter.requires_grad}
 
 
-def save_apart(loaded: Loaded, folder: Path) -> None:
+def save_apart(loaded: AnyLoaded, folder: Path) -> None:
     """Write the adapter alone as `peft` reads it, into RUN/adapter; the task layer is in the merged checkpoint."""
     from peft import get_peft_model_state_dict
 
     target = folder / FOLDER
     target.mkdir(exist_ok=True)
     tensors = get_peft_model_state_dict(loaded.model, adapter_name=NAME)
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, target / "adapter_model.safetensors")
+    named = {f"base_model.model.{name}": tensor.contiguous() for name, tensor in tensors.items()}
+    save_file(named, target / "adapter_model.safetensors", {"format": "pt"})
     config = loaded.model.peft_config[NAME]
     config.base_model_name_or_path = loaded.name
     config.save_pretrained(target)

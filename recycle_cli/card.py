@@ -10,12 +10,11 @@ from safetensors import SafetensorError
 
 from recycle_cli import __version__, runs
 from recycle_cli.errors import StorageError
-from recycle_cli.models import Loaded
-from recycle_cli.models.sources import quiet
+from recycle_cli.models import AnyLoaded
 from recycle_cli.reports import human
 
 CARD = """---
-library_name: transformers
+library_name: {library}
 pipeline_tag: {task}
 base_model: {model}
 tags: [recycle]
@@ -29,32 +28,29 @@ Trained by `recycle` {recycle} from the cut `{cut}`{source}. Classes: {classes}.
 |---|---|
 {figures}
 
-It is an ordinary checkpoint: `AutoModelForSequenceClassification.from_pretrained` loads it, trunk and head in one.
+It is an ordinary checkpoint: `{loads_with}` loads it, trunk and head in one.
 `recycle predict DATA RUN --store STORE` takes what it can from the store. `recycle.json` tells how it was made.
 """
 
 
 def versions() -> dict[str, str]:
     """Versions of what decides the figures of a run."""
-    packages = ("torch", "transformers", "zarr", "numpy")
+    packages = ("torch", "torchvision", "transformers", "zarr", "numpy")
     found = {package: version(package) for package in packages}
     return {"recycle": __version__, "python": platform.python_version(), **found}
 
 
-def save_run(folder: Path, loaded: Loaded, about: Mapping[str, Any]) -> None:
+def save_run(folder: Path, loaded: AnyLoaded, about: Mapping[str, Any]) -> None:
     """Write the checkpoint into the RUN and mark it finished. Raises StorageError where the disk does not take it."""
     try:
-        with quiet():
-            loaded.tokenizer.model_max_length = about["max_length"]  # so that a pipeline's truncation is ours
-            loaded.model.save_pretrained(folder)
-            loaded.tokenizer.save_pretrained(folder)
-        (folder / "README.md").write_text(_card(about), encoding="utf-8")
+        loaded.save(folder, about["max_length"])
+        (folder / "README.md").write_text(_card(loaded, about), encoding="utf-8")
         runs.finish(folder, {**about, "versions": versions()})
     except (OSError, SafetensorError) as error:
         raise StorageError(f"{folder} cannot be written ({error}); free some space, then --resume") from error
 
 
-def _card(about: Mapping[str, Any]) -> str:
+def _card(loaded: AnyLoaded, about: Mapping[str, Any]) -> str:
     report = about["report"]
     figures = {**report["metrics"], "train seconds": report["train_seconds"], "samples": report["samples"]}
     return CARD.format(
@@ -62,6 +58,8 @@ def _card(about: Mapping[str, Any]) -> str:
         model=about["model"],
         cut=about["cut"],
         recycle=__version__,
+        library=loaded.library,
+        loads_with=loaded.loads_with,
         source=" of stored activations" if about["store"] else "",
         classes=", ".join(report["classes"]),
         figures="\n".join(f"| {name.replace('_', ' ')} | {human(name, value)} |" for name, value in figures.items()),

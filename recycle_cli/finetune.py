@@ -1,7 +1,7 @@
 """Train what comes after the cut: from the store, or without one from the inputs (the two baselines)."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -14,12 +14,14 @@ from recycle_cli import runs
 from recycle_cli.adapters import attach, merge, save_apart
 from recycle_cli.batches import StoredRows
 from recycle_cli.card import save_run
-from recycle_cli.coverage import covered
+from recycle_cli.coverage import absent_from, covered
 from recycle_cli.devices import autocast
 from recycle_cli.errors import UsageError
-from recycle_cli.inputs import RawInputs, Source
+from recycle_cli.inputs import Images, RawInputs, Source, readable
 from recycle_cli.intake import Intake
+from recycle_cli.keys import Sample
 from recycle_cli.labelled import Labelled, read_labelled
+from recycle_cli.models import takes_images, views_of
 from recycle_cli.parity import check_parity
 from recycle_cli.reports import bar
 from recycle_cli.settings import CorpusSettings, ModelSettings, TrainingSettings
@@ -70,25 +72,35 @@ def finetune(job: Job, model: ModelSettings, settings: TrainingSettings) -> Fine
     if settings.metric not in task.METRICS:
         raise UsageError(f"--metric {settings.metric} is not known; take one of {', '.join(task.METRICS)}")
     store = None if job.store is None else Store.open(job.store)
-    corpus = Intake(job.data, labelled=True)
-    data = read_labelled(corpus, keep=store is None)
-    evaluation = _read_evaluation(job, data, keep=store is None)
+    images = _of_images(job, model, store)
+    views = views_of(settings.views, images=images)
+    if (settings.mixup or settings.cutmix) and store is None:
+        raise UsageError("--mixup and --cutmix mix stored activations; give a STORE")
+    if images and settings.adapter.kind != "none":
+        raise UsageError(f"--adapter {settings.adapter.kind}: only text models take adapters; leave the option out")
+    corpus = Intake(job.data, labelled=True, images=images)
+    data = read_labelled(corpus, keep=store is None, views=[] if store is None else views)
+    corpus.tell()
+    evaluation = _read_evaluation(job, data, images=images, keep=store is None)
 
     setup = set_up(store, model, job.cut, data.names, named=job.model_named, seed=settings.seed)
     held = 0.0
     if store is not None:
-        held = float((store.lookup(data.keys, data.digests) >= 0).mean())
-        data = covered(job.data, data, store, setup.split, setup.model, settings.on_missing)
+        held = 1 - float(absent_from(store, data).mean())
+        data = covered(job.data, data, store, setup.split, setup.model, settings.on_missing, settings.views)
         if job.evaluation and evaluation:
             evaluation = covered(job.evaluation, evaluation, store, setup.split, setup.model, settings.on_missing)
         if settings.parity_check:
             check_parity(store, setup.split, setup.cut, data.probes, setup.model, setup.device)
+    elif images and job.data.on_error == "skip":
+        data = data.take(readable(setup.split, data.samples, corpus.reject))
+        corpus.tell()
     setup.split.freeze(setup.cut)
     if not job.resume:
         runs.clear(folder)
 
     trainer = _trainer(folder, setup, settings, data, evaluation)
-    source = _source(setup, data)
+    source = _source(setup, data, views)
     tested = None if evaluation is None else (_source(setup, evaluation), evaluation)
     with _logger(folder, tensorboard=job.tensorboard) as log, bar("finetune") as progress:
         state = train(trainer, source, data, tested, log, progress)
@@ -97,20 +109,36 @@ def finetune(job: Job, model: ModelSettings, settings: TrainingSettings) -> Fine
         if settings.adapter.save == "apart":
             save_apart(setup.loaded, folder)
         merge(setup.split.model)
-    save_run(folder, setup.loaded, _about(trainer, setup, data, report))
+    save_run(folder, setup.loaded, _about(trainer, setup, data, report, job.task))
     return report
 
 
-def _read_evaluation(job: Job, data: Labelled, *, keep: bool) -> Labelled | None:
+def _of_images(job: Job, model: ModelSettings, store: Store | None) -> bool:
+    """Whether the data are images. Raises UsageError where the task is of another kind than the model or the store."""
+    images = takes_images(model.name) if store is None or job.model_named else store.recipe.modality == "image"
+    if images != (job.task == "image-classification"):
+        kind, fitting = ("images", "image-classification") if images else ("texts", "text-classification")
+        raise UsageError(f"--task {job.task}: {job.store or model.name} takes {kind}; use --task {fitting}")
+    return images
+
+
+def _read_evaluation(job: Job, data: Labelled, *, images: bool, keep: bool) -> Labelled | None:
     if job.evaluation is None:
         return None
-    return read_labelled(Intake(job.evaluation, labelled=True), data.names, keep=keep)
+    corpus = Intake(job.evaluation, labelled=True, images=images)
+    found = read_labelled(corpus, data.names, keep=keep)
+    corpus.tell()
+    return found
 
 
-def _source(setup: Setup, data: Labelled) -> Source:
-    if setup.store is None:
-        return RawInputs.of(setup.split, data.samples)
-    return StoredRows.of(setup.store, setup.cut, setup.store.lookup(data.keys, data.digests))
+def _source(setup: Setup, data: Labelled, views: Sequence[Callable[[Sample], Sample]] = ()) -> Source:
+    store = setup.store
+    if store is not None:
+        places = tuple(store.lookup(keys, digests) for keys, digests in data.views)
+        return StoredRows.of(store, setup.cut, store.lookup(data.keys, data.digests), places)
+    if setup.split.recipe.modality == "image":
+        return Images.of(setup.split, data.samples, views)
+    return RawInputs.of(setup.split, data.samples)
 
 
 def _trainer(
@@ -133,6 +161,7 @@ def _trainer(
         folder=folder,
         settings=settings,
         identity=_identity(setup, settings, data, evaluation),
+        buffers=dict(setup.split.head_buffers(setup.cut)),
     )
 
 
@@ -145,6 +174,8 @@ def _identity(setup: Setup, settings: TrainingSettings, data: Labelled, evaluati
         "model": setup.model.name,
         "revision": setup.model.revision,
         "max_length": setup.split.recipe.max_length,
+        "preprocessor": setup.split.recipe.preprocessor,
+        "head_batchnorm": setup.model.images.head_batchnorm,
         "cut": setup.cut,
         "data": data.digest,
         "evaluation": evaluation.digest if evaluation is not None else None,
@@ -198,11 +229,11 @@ def _report(trainer: Trainer, job: Job, held: float, data: Labelled, state: runs
     )
 
 
-def _about(trainer: Trainer, setup: Setup, data: Labelled, report: Finetuned) -> dict[str, Any]:
+def _about(trainer: Trainer, setup: Setup, data: Labelled, report: Finetuned, task_name: str) -> dict[str, Any]:
     """What `recycle.json` keeps: enough to predict with the RUN, and to tell how it was made."""
     store = setup.store
     return {
-        "task": "text-classification",
+        "task": task_name,
         "model": setup.model.name,
         "revision": setup.model.revision,
         "max_length": trainer.split.recipe.max_length,

@@ -1,13 +1,16 @@
-"""What a training or an evaluation reads: stored rows, or raw inputs where there is no store. One shape for both."""
+"""What a training or an evaluation reads: stored rows, or raw inputs where there is no store. One shape for all."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 
 from recycle_cli.batches import Indices, StoredRows, widened
 from recycle_cli.keys import Sample
+from recycle_cli.mixing import Mix, mixed
 from recycle_cli.models import Prepared, SplitModel, lengths_of
+from recycle_cli.pipeline import WINDOW_IMAGES, Reject, usable
 
 PREPARE_AT_ONCE = 4096
 
@@ -33,12 +36,62 @@ class RawInputs:
         for members in batches:
             yield members, self.split.collate([self.prepared[place] for place in members])
 
+    def at_epoch(self, epoch: int) -> "RawInputs":
+        """The same in every epoch."""
+        return self
 
-Source = StoredRows | RawInputs
+
+@dataclass(frozen=True)
+class Images:
+    """Images decoded anew in each epoch, ahead of the model: all of them decoded would not fit the memory.
+
+    `views`: functions that make of an image its augmented views, of which epoch e gets number e, then from the first on
+    again. With as many views as epochs that is augmentation as it is done without a store.
+    """
+
+    split: SplitModel
+    samples: Sequence[Sample]
+    lengths: Indices
+    views: Sequence[Callable[[Sample], Sample]] = ()
+    view: Callable[[Sample], Sample] | None = None
+
+    @classmethod
+    def of(
+        cls, split: SplitModel, samples: Sequence[Sample], views: Sequence[Callable[[Sample], Sample]] = ()
+    ) -> "Images":
+        """These samples, each one row."""
+        return cls(split, samples, np.ones(len(samples), dtype=np.int64), views)
+
+    def at_epoch(self, epoch: int) -> "Images":
+        """As epoch `epoch` (from 0) sees them."""
+        return replace(self, view=self.views[epoch % len(self.views)]) if self.views else self
+
+    def loaded(self, batches: Sequence[Indices]) -> Iterator[tuple[Indices, dict[str, torch.Tensor]]]:
+        """Each batch's members with their pixels, in the order given."""
+        for members in batches:
+            samples = [self.samples[place] for place in members.tolist()]
+            yield (
+                members,
+                self.split.collate(self.split.prepare([self.view(s) for s in samples] if self.view else samples)),
+            )
 
 
-def logits_of(split: SplitModel, cut: str, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    """The head's logits (B, C) from stored rows, or the whole model's from raw inputs."""
-    if "rows" in batch:
-        return split.head_from(cut)(widened(batch), batch["lengths"])
-    return split.full(batch)
+Source = StoredRows | RawInputs | Images
+
+
+def readable(split: SplitModel, samples: Sequence[Sample], reject: Reject) -> Indices:
+    """Places of the samples that can be prepared; the others go to `reject`."""
+    starts = range(0, len(samples), WINDOW_IMAGES)
+    return np.concatenate(
+        [start + usable(samples[start : start + WINDOW_IMAGES], split, reject)[0] for start in starts]
+    )
+
+
+def logits_of(
+    split: SplitModel, cut: str, batch: dict[str, torch.Tensor], *, mixup: float = 0.0, cutmix: float = 0.0
+) -> tuple[torch.Tensor, Mix | None]:
+    """The head's logits (B, C) from stored rows, mixed where asked for, or the whole model's from raw inputs."""
+    if "rows" not in batch:
+        return split.full(batch), None
+    rows, mix = mixed(widened(batch), mixup=mixup, cutmix=cutmix)
+    return split.head_from(cut)(rows, batch["lengths"]), mix

@@ -1,23 +1,38 @@
 """The corpus that the settings name, with what could not be read counted and listed."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from recycle_cli.corpus import Columns, Failure, open_corpus
-from recycle_cli.errors import StorageError
+from recycle_cli.errors import DataError, StorageError
 from recycle_cli.keys import Sample
 from recycle_cli.reports import say
 from recycle_cli.settings import CorpusSettings
 
 
 class Intake:
-    """Samples of a corpus, again and again. With `on_error` skip, `failed` counts the records of the last reading
-    that could not be used, and the failures file lists them."""
+    """Samples of a corpus, again and again, each followed by its `views`. With `on_error` skip, `failed` counts the
+    records of the last reading that could not be used, and the failures file lists them."""
 
-    def __init__(self, settings: CorpusSettings, *, labelled: bool = False) -> None:
-        columns = Columns(settings.text_column, settings.text_pair_column, settings.label_column, settings.id_column)
+    def __init__(
+        self,
+        settings: CorpusSettings,
+        *,
+        labelled: bool = False,
+        images: bool = False,
+        views: Sequence[Callable[[Sample], Sample]] = (),
+    ) -> None:
+        columns = Columns(
+            settings.text_column,
+            settings.text_pair_column,
+            settings.label_column,
+            settings.id_column,
+            settings.image_column,
+        )
         self.failed = 0
+        self.views = views
+        self._on_error = settings.on_error
         self._list = None if settings.failures is None else Path(settings.failures)
         self._corpus = open_corpus(
             settings.source,
@@ -26,15 +41,30 @@ class Intake:
             labelled=labelled,
             on_error=settings.on_error,
             on_failure=self._note,
+            images=images,
         )
         self.columns: Columns = self._corpus.columns
-        self.total: int | None = self._corpus.total
+        total = self._corpus.total
+        self.total: int | None = None if total is None else total * (1 + len(views))
 
     def __iter__(self) -> Iterator[Sample]:
         self.failed = 0
         if self._list is not None:
             self._list.unlink(missing_ok=True)
-        yield from self._corpus
+        for sample in self._corpus:
+            yield sample
+            for view in self.views:
+                yield view(sample)
+
+    def reject(self, sample: Sample, error: DataError) -> None:
+        """A sample that was read but cannot be used (an image that cannot be decoded): raise, or count and list it."""
+        if self._on_error == "fail":
+            raise DataError(f"{error} (or pass over such records with --on-error skip)") from error
+        if "view" not in sample.fields:
+            self._note(Failure(sample.id, str(error)))
+
+    def tell(self) -> None:
+        """One line on what was skipped, once all is read and prepared."""
         if self.failed:
             where = f"; {self._list} lists them" if self._list is not None else ""
             say(f"skipped {self.failed:,} records that could not be used{where}")

@@ -1,15 +1,15 @@
 """Labelled data as a task sees them: keys, class indices and a digest; the samples themselves only where needed."""
 
 import random
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 import xxhash
 
 from recycle_cli.errors import DataError
-from recycle_cli.keys import Bytes16, Sample
+from recycle_cli.keys import Bytes16, Sample, keys_of
 from recycle_cli.pipeline import windows
 from recycle_cli.tasks.text_classification import class_names
 
@@ -23,7 +23,8 @@ class Labelled:
     """n labelled samples: keys and digests (n, 16), targets (n,) as indices into `names`.
 
     `samples` holds all of them where asked for, else nothing; `probes` always holds a few. `digest` covers keys and
-    labels in their order: two runs with equal digests trained on the same data.
+    labels in their order: two runs with equal digests trained on the same data. `views`: of each augmented view the
+    keys and digests (n, 16).
     """
 
     keys: Bytes16
@@ -33,6 +34,7 @@ class Labelled:
     samples: list[Sample]
     probes: list[Sample]
     digest: str
+    views: tuple[tuple[Bytes16, Bytes16], ...] = ()
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -40,13 +42,26 @@ class Labelled:
     def take(self, places: npt.NDArray[np.int64]) -> "Labelled":
         """Only the samples at these places, in this order; the digest stays that of the data as read."""
         samples = [self.samples[place] for place in places.tolist()] if self.samples else []
-        return Labelled(
-            self.keys[places], self.digests[places], self.targets[places], self.names, samples, self.probes, self.digest
+        return replace(
+            self,
+            keys=self.keys[places],
+            digests=self.digests[places],
+            targets=self.targets[places],
+            samples=samples,
+            views=tuple((keys[places], digests[places]) for keys, digests in self.views),
         )
 
 
-def read_labelled(corpus: Iterable[Sample], names: Sequence[str] | None = None, *, keep: bool = False) -> Labelled:
+def read_labelled(
+    corpus: Iterable[Sample],
+    names: Sequence[str] | None = None,
+    *,
+    keep: bool = False,
+    views: Sequence[Callable[[Sample], Sample]] = (),
+) -> Labelled:
     """Read all of a labelled corpus. `names` are the known classes; None finds them (and wants at least two).
+
+    `views` make of a sample its augmented views, whose keys are then kept as well.
 
     Raises DataError where there is no record, or for a label that is not among the known classes.
     """
@@ -56,11 +71,14 @@ def read_labelled(corpus: Iterable[Sample], names: Sequence[str] | None = None, 
     digests: list[Bytes16] = []
     samples: list[Sample] = []
     probes: list[Sample] = []
+    seen: list[list[tuple[Bytes16, Bytes16]]] = [[] for _ in views]
     draw = random.Random(0)
     for window in windows(corpus, READ_WINDOW):
         keys.append(window.keys)
         digests.append(window.digests)
         samples += window.samples if keep else []
+        for view, pairs in zip(views, seen, strict=True):
+            pairs.append(keys_of([view(sample) for sample in window.samples]))
         for sample in window.samples:
             found.append(_code(sample, codes, fixed=names is not None))
             _reservoir(probes, sample, len(found), draw)
@@ -71,7 +89,8 @@ def read_labelled(corpus: Iterable[Sample], names: Sequence[str] | None = None, 
     targets = ranks[np.array(found, dtype=np.int64)]
     all_keys = np.concatenate(keys)
     digest = xxhash.xxh3_128(all_keys.tobytes() + targets.tobytes() + "\0".join(ordered).encode()).hexdigest()
-    return Labelled(all_keys, np.concatenate(digests), targets, ordered, samples, probes, digest)
+    view_keys = tuple((np.concatenate([k for k, _ in pairs]), np.concatenate([d for _, d in pairs])) for pairs in seen)
+    return Labelled(all_keys, np.concatenate(digests), targets, ordered, samples, probes, digest, view_keys)
 
 
 def _code(sample: Sample, codes: dict[str, int], *, fixed: bool) -> int:

@@ -3,7 +3,7 @@
 The window is what makes this fast: within it samples are sorted by length, so a batch has next to no padding.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -13,10 +13,19 @@ import torch
 
 from recycle_cli.errors import DataError
 from recycle_cli.keys import Bytes16, Sample, keys_of
-from recycle_cli.models import SplitModel, lengths_of
+from recycle_cli.models import Prepared, SplitModel, lengths_of
 from recycle_cli.store import Encoded, Store, decode, encode
 
 Indices = npt.NDArray[np.int64]
+
+Reject = Callable[[Sample, DataError], None]
+"""Told of a sample that cannot be prepared; raises, or returns where it is to be passed over."""
+
+WINDOW_BYTES = 128 * 2**20
+"""Content that a window holds at most: files of images are a thousand times as large as texts."""
+
+WINDOW_IMAGES = 512
+"""Images prepared at once: decoded, they are larger still, and of one length anyway."""
 
 _TORCH_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 
@@ -41,20 +50,64 @@ class TrunkBatch:
 
 
 def windows(samples: Iterable[Sample], size: int, store: Store | None = None) -> Iterator[Window]:
-    """Cut a stream into windows of `size` samples, keyed and looked up in the store where there is one."""
+    """Cut a stream into windows of `size` samples, fewer where they are large, keyed and looked up in the store."""
     stream = iter(samples)
-    while chunk := list(islice(stream, size)):
+    while chunk := list(_up_to(stream, size)):
         keys, digests = keys_of(chunk)
         absent = np.full(len(chunk), -1, dtype=np.int64)
         yield Window(chunk, keys, digests, absent if store is None else store.lookup(keys, digests))
 
 
-def trunk_batches(samples: Sequence[Sample], split: SplitModel, batch_tokens: int) -> Iterator[TrunkBatch]:
-    """Prepare the samples, sort them by length and batch them so that no padded batch exceeds `batch_tokens` tokens."""
-    prepared = split.prepare(samples)
+def _up_to(stream: Iterator[Sample], size: int) -> Iterator[Sample]:
+    held = 0
+    for sample in islice(stream, size):
+        yield sample
+        held += sum(len(content) for content in sample.fields.values())
+        if held >= WINDOW_BYTES:
+            return
+
+
+def window_size(split: SplitModel, size: int) -> int:
+    """Samples a window for what the model takes."""
+    return min(size, WINDOW_IMAGES) if split.batch_cost > 1 else size
+
+
+def trunk_batches(
+    samples: Sequence[Sample], split: SplitModel, batch_tokens: int, reject: Reject | None = None
+) -> Iterator[TrunkBatch]:
+    """Prepare the samples, sort them by length and batch them so that no padded batch exceeds `batch_tokens` tokens.
+
+    A sample that cannot be prepared goes to `reject`; without it, that raises DataError.
+    """
+    yield from batches_of(*usable(samples, split, reject), split, batch_tokens)
+
+
+def batches_of(
+    places: Indices, prepared: Sequence[Prepared], split: SplitModel, batch_tokens: int
+) -> Iterator[TrunkBatch]:
+    """Prepared samples, `places` their places in the window, in batches of like lengths."""
     lengths = lengths_of(prepared)
-    for members in by_token_budget(lengths, batch_tokens):
-        yield TrunkBatch(members, lengths[members], split.collate([prepared[i] for i in members]))
+    for members in by_token_budget(lengths * split.batch_cost, batch_tokens):
+        yield TrunkBatch(places[members], lengths[members], split.collate([prepared[i] for i in members]))
+
+
+def usable(
+    samples: Sequence[Sample], split: SplitModel, reject: Reject | None = None
+) -> tuple[Indices, list[Prepared]]:
+    """The samples that can be prepared: their places, and what they become."""
+    try:
+        return np.arange(len(samples)), split.prepare(samples)
+    except DataError:
+        if reject is None:
+            raise
+    places, prepared = [], []
+    for place, sample in enumerate(samples):
+        try:
+            prepared += split.prepare([sample])
+            places.append(place)
+        except DataError as error:
+            reject(sample, error)
+    return np.array(places, dtype=np.int64), prepared
 
 
 def by_token_budget(lengths: Indices, budget: int) -> Iterator[Indices]:

@@ -11,11 +11,20 @@ import torch
 from recycle_cli import __version__
 from recycle_cli.background import background, prefetch
 from recycle_cli.devices import autocast, device_of, to_device
-from recycle_cli.errors import UsageError
+from recycle_cli.errors import DataError, UsageError
 from recycle_cli.intake import Intake
 from recycle_cli.keys import KEY_BYTES, Bytes16, Sample
-from recycle_cli.models import SplitModel, default_max_length, load, split
-from recycle_cli.pipeline import Indices, TrunkBatch, Window, check_lengths, rows_of, trunk_batches, windows
+from recycle_cli.models import Network, SplitModel, open_network, takes_images, views_of
+from recycle_cli.pipeline import (
+    Indices,
+    TrunkBatch,
+    Window,
+    check_lengths,
+    rows_of,
+    trunk_batches,
+    window_size,
+    windows,
+)
 from recycle_cli.reports import Bar, bar
 from recycle_cli.settings import CorpusSettings, ModelSettings, PrecomputeSettings
 from recycle_cli.store import SegmentWriter, Store
@@ -71,27 +80,27 @@ def precompute(
     corpus: CorpusSettings, store_path: str, model: ModelSettings, settings: PrecomputeSettings
 ) -> Precomputed:
     """Fill a store with what it lacks of the corpus; what it holds is not computed again."""
-    samples = Intake(corpus)
-    loaded = load(model.name, labels=None, revision=model.revision, trust_remote_code=model.trust_remote_code)
-    max_length = model.max_length or default_max_length(loaded)
-    halves = split(loaded, settings.cuts, max_length=max_length, dtype=settings.dtype)
+    images = takes_images(model.name)
+    samples = Intake(corpus, images=images, views=views_of(settings.views, images=images))
+    network = open_network(model, labels=None)
+    halves = network.split(settings.cuts, settings.dtype)
     if "0" in halves.cuts:
-        raise UsageError(
-            f"--cut 0 freezes nothing, so there is nothing to store; take 1 to {halves.blocks}, or a share"
-        )
-    store = Store.create_or_open(store_path, halves.recipe, provenance_of(model))
+        what = "a module's name" if images else f"1 to {halves.blocks}"
+        raise UsageError(f"--cut 0 freezes nothing, so there is nothing to store; take {what}, or a share")
+    store = Store.create_or_open(store_path, halves.recipe, provenance_of(model, network))
     halves.model.to(device_of(model.device))
     tally = Tally()
     with bar("precompute", samples.total) as progress:
         written = fill(store, samples, halves, model, settings, tally, progress)
+    samples.tell()
     return report(store, tally, written, samples.failed)
 
 
-def provenance_of(model: ModelSettings) -> dict[str, str]:
+def provenance_of(model: ModelSettings, network: Network) -> dict[str, str]:
     """Where a store's activations come from: for people, and for finding the model again; not in the fingerprint."""
     created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     name = str(Path(model.name).resolve()) if Path(model.name).is_dir() else model.name
-    found: Mapping[str, str | None] = {"model": name, "revision": model.revision}
+    found: Mapping[str, str | None] = {"model": name, "revision": model.revision, **network.provenance}
     versions = {"recycle": __version__, "torch": torch.__version__}
     return {name: value for name, value in found.items() if value is not None} | versions | {"created": created}
 
@@ -140,12 +149,20 @@ def missing(
 ) -> Iterator[Keyed]:
     """Trunk batches of the samples that neither the store nor an earlier batch of this run holds."""
     seen: set[bytes] = set()
-    for window in windows(samples, settings.window, store):
+
+    def reject(sample: Sample, error: DataError) -> None:
+        if not isinstance(samples, Intake):
+            raise error
+        samples.reject(sample, error)
+        tally.samples -= 1
+        tally.new -= 1
+
+    for window in windows(samples, window_size(halves, settings.window), store):
         tally.samples += len(window.samples)
         fresh = _first_seen(window, seen)
         tally.new += len(fresh)
         progress.update(len(window.samples) - len(fresh))
-        for batch in trunk_batches([window.samples[i] for i in fresh], halves, settings.batch_tokens):
+        for batch in trunk_batches([window.samples[i] for i in fresh], halves, settings.batch_tokens, reject):
             places = fresh[batch.members]
             yield Keyed(batch, window.keys[places], window.digests[places])
         if len(seen) > SEEN_LIMIT:

@@ -1,9 +1,9 @@
 """Predict with a RUN: what the store holds goes straight to the head, the rest through the trunk first."""
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -16,9 +16,20 @@ from recycle_cli.devices import autocast, device_of, to_device
 from recycle_cli.errors import MismatchError, UsageError
 from recycle_cli.intake import Intake
 from recycle_cli.keys import Sample
-from recycle_cli.models import SplitModel, load, split
+from recycle_cli.models import SplitModel, open_network
 from recycle_cli.outputs import open_output
-from recycle_cli.pipeline import TrunkBatch, Window, by_token_budget, restored, rows_of, trunk_batches, windows
+from recycle_cli.pipeline import (
+    Reject,
+    TrunkBatch,
+    Window,
+    batches_of,
+    by_token_budget,
+    restored,
+    rows_of,
+    usable,
+    window_size,
+    windows,
+)
 from recycle_cli.reports import Bar, bar, say
 from recycle_cli.settings import CorpusSettings, ModelSettings, PredictSettings
 from recycle_cli.store import SegmentWriter, Store
@@ -42,11 +53,16 @@ class Predicted:
 
 @dataclass
 class Scored:
-    """A window with its logits (n, C), filled batch by batch; `left` samples still to come."""
+    """A window with its logits (n, C), filled batch by batch; `left` samples still to come of those at `kept`."""
 
     window: Window
     logits: torch.Tensor
     left: int
+    kept: Indices
+
+    def samples(self) -> list[Sample]:
+        """The samples that get a prediction."""
+        return [self.window.samples[place] for place in self.kept.tolist()]
 
 
 @dataclass(frozen=True)
@@ -68,11 +84,11 @@ class Found:
 
     def add(self, scored: Scored) -> None:
         """Keep what is labelled; without labels nothing grows with the corpus."""
-        labels = [sample.label for sample in scored.window.samples]
-        labelled = [place for place, label in enumerate(labels) if label is not None]
+        samples = scored.window.samples
+        labelled = [place for place in scored.kept.tolist() if samples[place].label is not None]
         if labelled:
             self.logits.append(scored.logits[labelled])
-            self.labels += [label for label in labels if label is not None]
+            self.labels += [str(samples[place].label) for place in labelled]
 
 
 class Predictor:
@@ -84,42 +100,51 @@ class Predictor:
         self.settings, self.precision = settings, model.precision
         self.device = device_of(model.device)
         self.store = None if store is None else _store_for(store, self.cut, settings)
-        loaded = load(run, labels=None, trust_remote_code=model.trust_remote_code)
+        network = open_network(replace(model, name=run, max_length=about["max_length"]), labels=None)
         dtype = "float32" if self.store is None else self.store.recipe.dtype
-        self.split: SplitModel = split(loaded, (self.cut,), max_length=about["max_length"], dtype=dtype)
+        self.split: SplitModel = network.split((self.cut,), dtype)
+        self.images = self.split.recipe.modality == "image"
         if self.store is not None:
             expect(self.store, self.split.recipe, self.cut)
         self.split.model.to(self.device).eval()
         self._written: set[bytes] = set()
-        self.names: list[str] = [loaded.model.config.id2label[index] for index in range(loaded.model.config.num_labels)]
+        self.names: list[str] = list(network.loaded.labels)
 
-    def work(self, samples: Iterable[Sample]) -> Iterator[Work]:
-        """All batches of all windows: hits first, then misses, each sorted by length."""
-        for window in windows(samples, self.settings.window, self.store):
-            scored = Scored(window, torch.empty(len(window.samples), len(self.names)), len(window.samples))
+    @property
+    def head(self) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+        """What turns stored rows into logits. Raises UsageError for a RUN that was trained whole."""
+        return self.split.head_from(self.cut)
+
+    def work(self, samples: Iterable[Sample], reject: Reject | None = None) -> Iterator[Work]:
+        """All batches of all windows: hits first, then misses, each sorted by length.
+
+        A sample that cannot be prepared goes to `reject` and gets no prediction.
+        """
+        for window in windows(samples, window_size(self.split, self.settings.window), self.store):
+            absent = np.flatnonzero(window.positions < 0)
+            places, prepared = usable([window.samples[place] for place in absent.tolist()], self.split, reject)
+            kept = np.concatenate([np.flatnonzero(window.positions >= 0), absent[places]])
+            scored = Scored(window, torch.empty(len(window.samples), len(self.names)), len(kept), np.sort(kept))
             yield from self._hits(scored)
-            yield from self._misses(scored)
+            for batch in batches_of(absent[places], prepared, self.split, self.settings.batch_tokens):
+                yield Work(scored, batch.members, raw=batch)
 
     def _hits(self, scored: Scored) -> Iterator[Work]:
         held = np.flatnonzero(scored.window.positions >= 0)
         if self.store is None or not len(held):
             return
         rows = StoredRows.of(self.store, self.cut, scored.window.positions[held])
-        for members, batch in rows.loaded(list(by_token_budget(rows.lengths, self.settings.batch_tokens))):
+        for members, batch in rows.loaded(
+            list(by_token_budget(rows.lengths * self.split.batch_cost, self.settings.batch_tokens))
+        ):
             yield Work(scored, held[members], stored=batch)
-
-    def _misses(self, scored: Scored) -> Iterator[Work]:
-        absent = np.flatnonzero(scored.window.positions < 0)
-        samples = [scored.window.samples[place] for place in absent.tolist()]
-        for batch in trunk_batches(samples, self.split, self.settings.batch_tokens) if samples else ():
-            yield Work(scored, absent[batch.members], raw=batch)
 
     def logits(self, work: Work, writer: SegmentWriter | None) -> torch.Tensor:
         """Logits (B, C) of a batch, float32 on the CPU; misses are rounded as the store would, and kept if asked to."""
         with torch.inference_mode(), autocast(self.device, self.precision):
             if work.stored is not None:
                 batch = to_device(work.stored, self.device)
-                logits = self.split.head_from(self.cut)(widened(batch), batch["lengths"])
+                logits = self.head(widened(batch), batch["lengths"])
             elif work.raw is not None and self.store is not None:
                 logits = self._through_trunk(work, work.raw, self.store, writer)
             else:
@@ -133,7 +158,7 @@ class Predictor:
         if writer is not None:
             self._keep(work, raw, activations[self.cut], writer)
         stored = restored(rows, raw.lengths, store.recipe.dtype).to(self.device)
-        return self.split.head_from(self.cut)(stored, torch.from_numpy(raw.lengths).to(self.device))
+        return self.head(stored, torch.from_numpy(raw.lengths).to(self.device))
 
     def _keep(self, work: Work, raw: TrunkBatch, activations: torch.Tensor, writer: SegmentWriter) -> None:
         """Write rows back, each content once, however often the data repeat it."""
@@ -154,8 +179,8 @@ def predict(
     """Score a corpus with a RUN and write a record a sample, in the corpus's order."""
     if settings.write_back and store is None:
         raise UsageError("--write-back needs a --store to write to")
-    samples = Intake(data)
     predictor = Predictor(run, store, model, settings)
+    samples = Intake(data, images=predictor.images)
     with bar("predict", samples.total) as progress:
         return score(predictor, samples, output, progress)
 
@@ -167,7 +192,7 @@ def score(predictor: Predictor, samples: Intake, output: str, progress: Bar) -> 
     with ExitStack() as stack:
         out = stack.enter_context(open_output(output, predictor.names))
         writer = stack.enter_context(_writer(predictor.store, predictor.settings))
-        for work in prefetch(predictor.work(samples)):
+        for work in prefetch(predictor.work(samples, samples.reject)):
             scored = work.scored
             scored.logits[torch.from_numpy(work.members)] = predictor.logits(work, writer)
             scored.left -= len(work.members)
@@ -175,9 +200,10 @@ def score(predictor: Predictor, samples: Intake, output: str, progress: Bar) -> 
             total += len(work.members)
             progress.update(len(work.members), note=f"{hits / total:.0%} hits")
             if scored.left == 0:
-                out(scored.window.samples, task.predictions(scored.logits, predictor.names))
+                out(scored.samples(), task.predictions(scored.logits[scored.kept], predictor.names))
                 found.add(scored)
     seconds = time.perf_counter() - started
+    samples.tell()
     return Predicted(
         samples=total,
         hits=hits,

@@ -1,13 +1,13 @@
 """What a training runs with: the store, the model in two halves, the cut, the device."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
 from recycle_cli.coverage import expect
 from recycle_cli.devices import device_of
 from recycle_cli.errors import MismatchError, UsageError
-from recycle_cli.models import Loaded, SplitModel, default_max_length, load, resolve_cut, split
+from recycle_cli.models import AnyLoaded, Network, SplitModel, found_again, open_network
 from recycle_cli.settings import ModelSettings
 from recycle_cli.store import Store
 
@@ -17,7 +17,7 @@ class Setup:
     """A model split as the store was made, or as asked for where there is no store (`store` None)."""
 
     model: ModelSettings
-    loaded: Loaded
+    loaded: AnyLoaded
     split: SplitModel
     cut: str
     device: torch.device
@@ -37,33 +37,24 @@ def set_up(
             raise UsageError("without a STORE, name the --cut to train from (0 trains the whole model)")
         cuts: tuple[str, ...] = (cut,)
     else:
-        model = _as_stored(store, model, named=named)
+        model = found_again(model, store.provenance, store.recipe, named=named)
         cuts, dtype = tuple(store.recipe.cuts), store.recipe.dtype
-    loaded = load(
-        model.name, labels=names, revision=model.revision, trust_remote_code=model.trust_remote_code, seed=seed
-    )
-    halves = split(loaded, cuts, max_length=model.max_length or default_max_length(loaded), dtype=dtype)
+    network = open_network(model, labels=names, seed=seed)
+    halves = network.split(cuts, dtype)
     if store is not None:
         expect(store, halves.recipe)
     device = device_of(model.device)
     halves.model.to(device)
-    return Setup(model, loaded, halves, _chosen(cut, halves, store), device, store)
+    return Setup(model, network.loaded, halves, _chosen(cut, network, halves, store), device, store)
 
 
-def _as_stored(store: Store, model: ModelSettings, *, named: bool) -> ModelSettings:
-    """The store's own model and length where the user named none."""
-    if not named:
-        model = replace(model, name=store.provenance["model"], revision=store.provenance.get("revision"))
-    return model if model.max_length else replace(model, max_length=store.recipe.max_length)
-
-
-def _chosen(cut: str | None, halves: SplitModel, store: Store | None) -> str:
+def _chosen(cut: str | None, network: Network, halves: SplitModel, store: Store | None) -> str:
     where = store.path if store is not None else "the model"
     if cut is None:
         if len(halves.cuts) > 1:
             raise UsageError(f"{where} holds the cuts {', '.join(halves.cuts)}; choose one with --cut")
         return halves.cuts[0]
-    found = resolve_cut(cut, halves.blocks)
+    found = network.resolve(cut, halves)
     if found not in halves.cuts:
         raise MismatchError(
             f"{where} holds the cut {', '.join(halves.cuts)}, not {found}; name that, or precompute a store at {found}"

@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,8 @@ def make_optimizer(weights: Mapping[str, torch.nn.Parameter], settings: Training
 
 @dataclass(frozen=True)
 class Trainer:
-    """All that a training step touches. `weights` are the head's; nothing else ever changes."""
+    """All that a training step touches. `weights` are the head's, and `buffers` the statistics of its BatchNorm layers;
+    nothing else ever changes."""
 
     split: SplitModel
     cut: str
@@ -56,6 +57,12 @@ class Trainer:
     folder: Path
     settings: TrainingSettings
     identity: Mapping[str, Any]
+    buffers: Mapping[str, torch.Tensor] = field(default_factory=dict)
+
+    @property
+    def state(self) -> dict[str, torch.Tensor]:
+        """All that training changes: what a checkpoint must hold."""
+        return {**self.weights, **self.buffers}
 
 
 def train(
@@ -73,23 +80,34 @@ def train(
         task.balanced_weights(data.targets, len(data.names)) if settings.class_weights == "balanced" else None
     )
     class_weights = None if class_weights is None else class_weights.to(trainer.device)
-    batches_an_epoch = math.ceil(len(data) / settings.batch_size)
+    least = 2 if trainer.buffers else 1
+    batches_an_epoch = len(shuffled(source.lengths, settings.batch_size, settings.seed, 0, least))
     steps = settings.epochs * math.ceil(batches_an_epoch / settings.accumulation)
-    state = runs.load_progress(trainer.folder, trainer.weights, trainer.optimizer, trainer.identity)
+    state = runs.load_progress(trainer.folder, trainer.state, trainer.optimizer, trainer.identity)
     _keep_lines(trainer.folder / runs.LOG, state.lines)
     progress.update(state.step, total=steps)
 
     with deferred_signals() as signals:
         while state.epoch < settings.epochs and not _patience_lost(state, settings):
             model.train()
-            batches = shuffled(source.lengths, settings.batch_size, settings.seed, state.epoch)
+            batches = shuffled(source.lengths, settings.batch_size, settings.seed, state.epoch, least)
             shares = _shares(batches, data.targets, class_weights, settings.accumulation)
             step_loss, step_samples = torch.zeros((), device=trainer.device), 0
             started = time.perf_counter()
-            for members, batch in prefetch(source.loaded(batches[state.batch :])):
+            for members, batch in prefetch(source.at_epoch(state.epoch).loaded(batches[state.batch :])):
                 with trainer.autocast():
-                    logits = logits_of(trainer.split, trainer.cut, to_device(batch, trainer.device))
-                loss = shares[state.batch] * task.loss(logits, targets[members].to(trainer.device), class_weights)
+                    logits, mix = logits_of(
+                        trainer.split,
+                        trainer.cut,
+                        to_device(batch, trainer.device),
+                        mixup=settings.mixup,
+                        cutmix=settings.cutmix,
+                    )
+                loss = task.loss(logits, targets[members].to(trainer.device), class_weights)
+                if mix is not None:
+                    others = targets[members][mix.partners].to(trainer.device)
+                    loss = mix.share * loss + (1 - mix.share) * task.loss(logits, others, class_weights)
+                loss = shares[state.batch] * loss
                 trainer.scaler.scale(loss).backward()
                 step_loss += loss.detach()
                 step_samples += len(members)
@@ -129,7 +147,7 @@ def train(
                 _evaluate_and_keep(trainer, evaluation, state, log)
             _save(trainer, state)
             signals.stop_here()
-    runs.load_best(trainer.folder, trainer.weights)
+    runs.load_best(trainer.folder, trainer.state)
     return state
 
 
@@ -141,7 +159,7 @@ def evaluate(trainer: Trainer, source: Source) -> torch.Tensor:
     with torch.inference_mode():
         for members, batch in prefetch(source.loaded(in_order(source.lengths, 2 * trainer.settings.batch_size))):
             with trainer.autocast():
-                logits = logits_of(trainer.split, trainer.cut, to_device(batch, trainer.device))
+                logits, _ = logits_of(trainer.split, trainer.cut, to_device(batch, trainer.device))
             found.append(logits.float().cpu())
             places.append(torch.from_numpy(members))
     order = torch.cat(places)
@@ -162,7 +180,7 @@ def _evaluate_and_keep(
     if task.is_better(trainer.settings.metric, found, state.best):
         state.best, state.stale_evaluations = found, 0
         state.best_epoch = state.epoch + (1 if state.batch else 0)
-        runs.save_best(trainer.folder, trainer.weights)
+        runs.save_best(trainer.folder, trainer.state)
     else:
         state.stale_evaluations += 1
 
@@ -203,7 +221,7 @@ def _log(log: Callable[[Mapping[str, Any]], None], state: runs.Progress, record:
 
 
 def _save(trainer: Trainer, state: runs.Progress) -> None:
-    runs.save_progress(trainer.folder, state, trainer.weights, trainer.optimizer, trainer.identity)
+    runs.save_progress(trainer.folder, state, trainer.state, trainer.optimizer, trainer.identity)
 
 
 def _step_record(state: runs.Progress, loss: float, rate: float, norm: float, samples: int) -> dict[str, Any]:

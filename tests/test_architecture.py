@@ -18,7 +18,7 @@ ROWS = [
     ["training", "setup"],
     ["coverage", "adapters"],
     ["precompute", "parity", "labelled", "inputs", "card"],
-    ["batches", "tasks", "freezing", "pipeline", "intake", "runs", "outputs"],
+    ["batches", "mixing", "tasks", "freezing", "pipeline", "intake", "runs", "outputs"],
     ["corpus", "store", "models"],
     ["recipe", "keys", "reports", "errors", "settings", "signals", "background", "devices"],
 ]

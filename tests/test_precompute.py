@@ -8,7 +8,7 @@ import torch
 
 from recycle_cli import precompute as module
 from recycle_cli.errors import MismatchError, UsageError
-from recycle_cli.models import load, split
+from recycle_cli.models import load, network, split
 from recycle_cli.precompute import precompute
 from recycle_cli.settings import CorpusSettings, ModelSettings, PrecomputeSettings
 from recycle_cli.store import Store
@@ -44,7 +44,7 @@ def passes(monkeypatch):
 
         return replace(halves, trunk=trunk)
 
-    monkeypatch.setattr(module, "split", counting)
+    monkeypatch.setattr(network, "split", counting)
     return seen
 
 

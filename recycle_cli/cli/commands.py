@@ -14,14 +14,16 @@ from recycle_cli.settings import (
     PrecomputeSettings,
     PredictSettings,
     TrainingSettings,
+    ViewSettings,
 )
 
-CORPUS, MODEL, FILL, TRAIN, SCORE = (
+CORPUS, MODEL, FILL, TRAIN, SCORE, VIEWS = (
     CorpusSettings(()),
     ModelSettings(),
     PrecomputeSettings(),
     TrainingSettings(),
     PredictSettings(),
+    ViewSettings(),
 )
 
 
@@ -35,6 +37,7 @@ def precompute(
     dtype: o.Dtype = FILL.dtype,
     text_column: o.TextColumn = None,
     text_pair_column: o.TextPairColumn = None,
+    image_column: o.ImageColumn = None,
     id_column: o.IdColumn = None,
     limit: o.Limit = None,
     on_error: o.OnError = CORPUS.on_error,
@@ -45,6 +48,13 @@ def precompute(
     precision: o.Precision = MODEL.precision,
     revision: o.Revision = None,
     trust_remote_code: o.TrustRemoteCode = False,
+    weights: o.Weights = None,
+    resize: o.Resize = None,
+    crop: o.Crop = None,
+    mean: o.Mean = None,
+    std: o.Std = None,
+    views: o.Views = VIEWS.views,
+    augment: o.Augment = VIEWS.augment,
     as_json: o.Json = False,
 ) -> None:
     """Run the frozen trunk once over CORPUS and keep its activations in STORE; go on where an earlier run stopped."""
@@ -59,9 +69,13 @@ def precompute(
         limit,
         on_error,
         failures or f"{store.rstrip('/')}.failures.jsonl",
+        image_column,
     )
-    network = ModelSettings(model, revision, max_length, trust_remote_code, device, precision)
-    filling = PrecomputeSettings(tuple(cut), dtype, batch_tokens, segment_bytes=segment_bytes)
+    images = o.image_settings(weights, resize, crop, mean, std)
+    network = ModelSettings(model, revision, max_length, trust_remote_code, device, precision, images)
+    filling = PrecomputeSettings(
+        tuple(cut), dtype, batch_tokens, segment_bytes=segment_bytes, views=ViewSettings(views, augment)
+    )
     show(run(records, store, network, filling), as_json=as_json)
 
 
@@ -140,6 +154,7 @@ def finetune(
     text_column: o.TextColumn = None,
     text_pair_column: o.TextPairColumn = None,
     label_column: o.LabelColumn = None,
+    image_column: o.ImageColumn = None,
     id_column: o.IdColumn = None,
     limit: o.Limit = None,
     on_error: o.OnError = CORPUS.on_error,
@@ -147,6 +162,21 @@ def finetune(
     precision: o.Precision = MODEL.precision,
     revision: o.Revision = None,
     trust_remote_code: o.TrustRemoteCode = False,
+    weights: o.Weights = None,
+    resize: o.Resize = None,
+    crop: o.Crop = None,
+    mean: o.Mean = None,
+    std: o.Std = None,
+    head_batchnorm: o.HeadBatchnorm = MODEL.images.head_batchnorm,
+    views: o.Views = VIEWS.views,
+    augment: o.Augment = VIEWS.augment,
+    mixup: Annotated[
+        float, o.option("--mixup", "Mix the stored rows of two images, with shares of Beta(a, a); 0 for never", min=0.0)
+    ] = TRAIN.mixup,
+    cutmix: Annotated[
+        float,
+        o.option("--cutmix", "Put a box of another image's stored map in place; Beta(a, a); 0 for never", min=0.0),
+    ] = TRAIN.cutmix,
     as_json: o.Json = False,
 ) -> None:
     """Train the layers after the cut from STORE; without STORE, from the inputs with --cut (0: the whole model)."""
@@ -155,10 +185,12 @@ def finetune(
 
     columns = (text_column, text_pair_column, label_column, id_column)
     job = Job(
-        data=CorpusSettings((data,), *columns, limit, on_error),
+        data=CorpusSettings((data,), *columns, limit, on_error, image_column=image_column),
         output=output,
         store=store,
-        evaluation=None if evaluation is None else CorpusSettings((evaluation,), *columns, None, on_error),
+        evaluation=None
+        if evaluation is None
+        else CorpusSettings((evaluation,), *columns, None, on_error, image_column=image_column),
         task=task,
         cut=cut,
         model_named=model is not None,
@@ -166,7 +198,8 @@ def finetune(
         resume=resume,
         tensorboard=tensorboard,
     )
-    network = ModelSettings(model or MODEL.name, revision, max_length, trust_remote_code, device, precision)
+    images = o.image_settings(weights, resize, crop, mean, std, head_batchnorm)
+    network = ModelSettings(model or MODEL.name, revision, max_length, trust_remote_code, device, precision, images)
     training = TrainingSettings(
         epochs=epochs,
         batch_size=batch_size,
@@ -184,6 +217,9 @@ def finetune(
         on_missing=on_missing,
         parity_check=parity_check,
         adapter=AdapterSettings(adapter, adapter_rank, adapter_alpha, adapter_dropout, adapter_save),
+        views=ViewSettings(views, augment),
+        mixup=mixup,
+        cutmix=cutmix,
     )
     show(run(job, network, training), as_json=as_json)
 
@@ -200,6 +236,7 @@ def predict(
     text_column: o.TextColumn = None,
     text_pair_column: o.TextPairColumn = None,
     label_column: o.LabelColumn = None,
+    image_column: o.ImageColumn = None,
     id_column: o.IdColumn = None,
     limit: o.Limit = None,
     on_error: o.OnError = CORPUS.on_error,
@@ -223,6 +260,7 @@ def predict(
         limit,
         on_error,
         failures or f"{target}.failures.jsonl",
+        image_column,
     )
     network = ModelSettings(run, None, None, trust_remote_code, device, precision)
     scoring = PredictSettings(batch_tokens=batch_tokens, write_back=write_back)

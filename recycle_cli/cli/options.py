@@ -4,6 +4,35 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from recycle_cli.errors import UsageError
+from recycle_cli.settings import ImageSettings
+
+
+def numbers(name: str, text: str | None) -> tuple[float, ...]:
+    """`224` or `0.5,0.4,0.3` as numbers; nothing where the option is not given. Raises UsageError."""
+    try:
+        return tuple(float(word) for word in text.split(",")) if text else ()
+    except ValueError:
+        raise UsageError(
+            f"{name} {text}: expected numbers with commas between them, such as 256 or 0.5,0.5,0.5"
+        ) from None
+
+
+def image_settings(
+    weights: str | None,
+    resize: str | None,
+    crop: str | None,
+    mean: str | None,
+    std: str | None,
+    head_batchnorm: Literal["train", "eval"] = "train",
+) -> ImageSettings:
+    """The options of image models as one."""
+    sides = [
+        tuple(int(side) for side in numbers(name, text)) for name, text in (("--resize", resize), ("--crop", crop))
+    ]
+    colors = [numbers(name, text) for name, text in (("--mean", mean), ("--std", std))]
+    return ImageSettings(weights, sides[0], sides[1], colors[0], colors[1], head_batchnorm=head_batchnorm)
+
 
 def option(name: str, help_text: str, *more: str, **settings: Any) -> Any:
     """An option that also reads RECYCLE_<NAME> from the environment."""
@@ -27,6 +56,9 @@ StoreArgument = Annotated[str, typer.Argument(metavar="STORE", help="The store's
 TextColumn = Annotated[str | None, option("--text-column", "Column of the text; found where it is obvious")]
 TextPairColumn = Annotated[str | None, option("--text-pair-column", "Column of the second text of a pair")]
 LabelColumn = Annotated[str | None, option("--label-column", "Column of the label; found where it is obvious")]
+ImageColumn = Annotated[
+    str | None, option("--image-column", "Column of the image: its bytes or its file's path; found where it is obvious")
+]
 IdColumn = Annotated[str | None, option("--id-column", "Column that names a record; else its number, from 0")]
 Limit = Annotated[int | None, option("--limit", "Read only the first so many records", min=1)]
 OnError = Annotated[Literal["fail", "skip"], option("--on-error", "What a record that cannot be used does")]
@@ -40,7 +72,9 @@ Device = Annotated[str, option("--device", "auto, cpu, cuda, cuda:1, mps")]
 Precision = Annotated[
     Literal["float32", "bfloat16", "float16"], option("--precision", "Of the computation; the smaller ones are mixed")
 ]
-Task = Annotated[Literal["text-classification"], option("--task", "What the head is trained for")]
+Task = Annotated[
+    Literal["text-classification", "image-classification"], option("--task", "What the head is trained for")
+]
 
 Cuts = Annotated[list[str], option("--cut", "Where the trunk ends: blocks (3) or a share (50%); may repeat")]
 Cut = Annotated[
@@ -53,5 +87,21 @@ Dtype = Annotated[
 BatchTokens = Annotated[int, option("--batch-tokens", "Padded tokens a batch at most", min=1)]
 SegmentBytes = Annotated[
     int, option("--segment-bytes", "Seal what is done at about so many bytes: the most a crash can lose", min=1)
+]
+Weights = Annotated[
+    str | None,
+    option("--weights", "Of a torchvision model: a weights' name, a .safetensors or .pth file, none for random ones"),
+]
+Resize = Annotated[str | None, option("--resize", "Images: shorter side, or HEIGHT,WIDTH; else the weights' own")]
+Crop = Annotated[str | None, option("--crop", "Images: middle crop, SIDE or HEIGHT,WIDTH; else the weights' own")]
+Mean = Annotated[str | None, option("--mean", "Images: mean of R,G,B from 0 to 1; else the weights' own")]
+Std = Annotated[str | None, option("--std", "Images: deviation of R,G,B; else the weights' own")]
+HeadBatchnorm = Annotated[
+    Literal["train", "eval"], option("--head-batchnorm", "Statistics of the head's BatchNorm; the trunk's never move")
+]
+Views = Annotated[int, option("--views", "Augmented views of each image beside the plain one", min=0)]
+Augment = Annotated[
+    str,
+    option("--augment", "What makes a view: random-resized-crop or random-crop, flip, color-jitter, as in flip(0.5)"),
 ]
 Json = Annotated[bool, option("--json", "Print one JSON object on stdout")]

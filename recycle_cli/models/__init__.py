@@ -2,13 +2,15 @@
 
 from recycle_cli.models.cuts import resolve_cut
 from recycle_cli.models.layers import Layer, bytes_per_sample, layers
-from recycle_cli.models.network import Network, found_again, open_network, takes_images
+from recycle_cli.models.network import AnyLoaded, Network, found_again, open_network, takes_images
 from recycle_cli.models.sources import Loaded, load
 from recycle_cli.models.split_model import Batch, Prepared, SplitModel, lengths_of
 from recycle_cli.models.text import split
 from recycle_cli.models.tokens import default_max_length
+from recycle_cli.models.vision.views import views_of
 
 __all__ = [
+    "AnyLoaded",
     "Batch",
     "Layer",
     "Loaded",
@@ -25,4 +27,5 @@ __all__ = [
     "resolve_cut",
     "split",
     "takes_images",
+    "views_of",
 ]

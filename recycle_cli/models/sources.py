@@ -36,6 +36,20 @@ class Loaded:
     model: Any
     tokenizer: Any
     missing: frozenset[str] = frozenset()
+    library = "transformers"
+    loads_with = "AutoModelForSequenceClassification.from_pretrained"
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The classes of the task layer, in its order."""
+        return tuple(self.model.config.id2label[index] for index in range(self.model.config.num_labels))
+
+    def save(self, folder: Path, max_length: int | None) -> None:
+        """Write model and tokenizer as transformers does; `max_length` is where a pipeline is to cut texts off."""
+        with quiet():
+            self.tokenizer.model_max_length = max_length
+            self.model.save_pretrained(folder)
+            self.tokenizer.save_pretrained(folder)
 
 
 def load(

@@ -18,7 +18,6 @@ from recycle_cli.models.vision.sources import (
     LoadedImages,
     load_torchvision,
     preset,
-    save_torchvision,
 )
 from recycle_cli.models.vision.split import split_images
 from recycle_cli.models.vision.transforms import ImageTransform, changed, from_json
@@ -41,10 +40,6 @@ class ImageNetwork:
         """A cut's canonical name."""
         point = resolve_point(cut, self.cutter.points, self.cutter.others)
         return WHOLE if point is None else point.name
-
-    def save(self, folder: Path) -> None:
-        """Write the model into a RUN."""
-        save_torchvision(folder, self.loaded)
 
     def layers(self, dtype: str) -> list[Layer]:
         """Every cut in the order of computation; bytes of one image, which is one row."""

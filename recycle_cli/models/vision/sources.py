@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +34,22 @@ class LoadedImages:
     """
 
     name: str
-    model: nn.Module
+    model: Any
     transform: ImageTransform
     labels: tuple[str, ...]
     architecture: Mapping[str, Any]
     weights: str
     missing: frozenset[str] = frozenset()
-    processor: Any = field(default=None, repr=False)
+    library = "torchvision"
+
+    @property
+    def loads_with(self) -> str:
+        """The call that loads the checkpoint without us."""
+        return f"torchvision.models.{self.architecture['name']}(num_classes={len(self.labels)}).load_state_dict"
+
+    def save(self, folder: Path, max_length: int | None) -> None:
+        """Write the model's state dict, which the torchvision class loads with strict=True, and how to build it."""
+        save_torchvision(folder, self)
 
 
 def architectures() -> list[str]:

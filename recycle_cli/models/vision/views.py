@@ -7,6 +7,7 @@ So views of several augmentations live in one store beside the plain images, and
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import xxhash
@@ -17,6 +18,7 @@ from torchvision.transforms.v2 import functional as F  # noqa: N812 - the name e
 from recycle_cli.errors import UsageError
 from recycle_cli.keys import Sample
 from recycle_cli.models.vision.transforms import ImageTransform
+from recycle_cli.settings import ViewSettings
 
 VERSION = 1
 """Counts up when the same words begin to give other pixels; part of a view's key."""
@@ -92,6 +94,14 @@ def augmentation(words: str) -> Augmentation:
 def view_of(sample: Sample, words: Augmentation, number: int) -> Sample:
     """View `number` (from 1) of an image, as a sample with a key of its own."""
     return replace(sample, fields={**sample.fields, "view": f"{words.name}#{number}"})
+
+
+def views_of(settings: ViewSettings, *, images: bool) -> list[Callable[[Sample], Sample]]:
+    """A function for each view that the settings ask for. Raises UsageError where the model takes no images."""
+    if settings.views and not images:
+        raise UsageError(f"--views {settings.views}: only images have views; leave the option out for texts")
+    steps = augmentation(settings.augment)
+    return [partial(view_of, words=steps, number=number) for number in range(1, settings.views + 1)]
 
 
 def parse_view(view: str) -> Augmentation:
