@@ -9,10 +9,10 @@ from recycle_cli.cli.commands import app
 
 HEAD = """# Commands
 
-Every command shows its result as a table on stderr, and with `--json` as exactly one JSON object on stdout; a failure is
-one line on stderr, and with `--json` an object with the field `error` (`kind`, `message`, `exit_code`). Progress bars are
-shown on stderr where it is a terminal. Every option can be given by its environment variable instead; an option that may
-repeat takes several values there, separated by spaces.
+Every command shows its result as a table on stderr, and with `--json` as exactly one JSON object on stdout; a failure
+is one line on stderr, and with `--json` an object with the field `error` (`kind`, `message`, `exit_code`). Progress
+bars are shown on stderr where it is a terminal. Every option can be given by its environment variable instead; an
+option that may repeat takes several values there, separated by spaces.
 
 | exit code | meaning |
 |---|---|
