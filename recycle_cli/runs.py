@@ -5,8 +5,8 @@
 
 import json
 import shutil
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -116,7 +116,7 @@ def load_progress(
     path = folder / CHECKPOINT / "state.safetensors"
     if not path.exists():
         return Progress()
-    with safe_open(path, "pt") as file:
+    with _opened(path) as file:
         notes = file.metadata()
         _same_settings(json.loads(notes["settings"]), json.loads(json.dumps(settings)))
         with torch.no_grad():
@@ -133,6 +133,15 @@ def load_progress(
         if torch.cuda.is_available() and "random.cuda" in file.keys():  # noqa: SIM118
             torch.cuda.set_rng_state(file.get_tensor("random.cuda"))
     return Progress(**json.loads(notes["progress"]))
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    try:
+        with safe_open(path, "pt") as file:
+            yield file
+    except SafetensorError as error:
+        raise StoreError(f"{path} is damaged ({error}); begin the run anew with --overwrite") from error
 
 
 def _restore_optimizer(
@@ -162,7 +171,7 @@ def load_best(folder: Path, weights: Named) -> None:
     """Put the best weights back, if any were kept."""
     path = folder / CHECKPOINT / "best.safetensors"
     if path.exists():
-        with safe_open(path, "pt") as file, torch.no_grad():
+        with _opened(path) as file, torch.no_grad():
             for name, weight in weights.items():
                 weight.copy_(file.get_tensor(name))
 

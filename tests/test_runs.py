@@ -1,0 +1,79 @@
+"""A RUN's folder: what may be written over, what is damaged, and a checkpoint that puts everything back."""
+
+import json
+
+import pytest
+import torch
+
+from recycle_cli import runs
+from recycle_cli.errors import StorageError, StoreError, UsageError
+
+
+def trained(seed, steps=3):
+    """Weights and an optimizer after a few steps."""
+    generator = torch.Generator().manual_seed(seed)
+    weights = {name: torch.nn.Parameter(torch.randn(shape, generator=generator)) for name, shape in SHAPES.items()}
+    optimizer = torch.optim.AdamW([{"params": [weights["b"]]}, {"params": [weights["a"]], "weight_decay": 0.1}])
+    for _ in range(steps):
+        sum(weight.square().sum() for weight in weights.values()).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return weights, optimizer
+
+
+SHAPES = {"a": (3, 4), "b": (5,)}
+
+
+def test_a_checkpoint_puts_everything_back(tmp_path):
+    weights, optimizer = trained(0)
+    progress = runs.Progress(epoch=1, batch=2, step=9, best={"loss": 0.5}, lines=11)
+    torch.manual_seed(5)
+    runs.save_progress(tmp_path, progress, weights, optimizer, {"seed": 1})
+    expected = torch.rand(4)
+    other, fresh = trained(1, steps=1)
+    assert runs.load_progress(tmp_path, other, fresh, {"seed": 1}) == progress
+    assert torch.equal(torch.rand(4), expected)
+    for _ in range(2):
+        for pair in ((weights, optimizer), (other, fresh)):
+            sum(weight.square().sum() for weight in pair[0].values()).backward()
+            pair[1].step()
+            pair[1].zero_grad()
+        assert all(torch.equal(weights[name], other[name]) for name in SHAPES)
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path):
+    runs.save_progress(tmp_path, runs.Progress(), *trained(0), {})
+    path = tmp_path / "checkpoint" / "state.safetensors"
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(StoreError, match=r"state\.safetensors is damaged.*--overwrite"):
+        runs.load_progress(tmp_path, *trained(0), {})
+
+
+def test_a_finished_run_that_is_damaged_or_newer_is_refused(tmp_path):
+    (tmp_path / "recycle.json").write_text("{")
+    with pytest.raises(StoreError, match=r"recycle\.json is not readable"):
+        runs.about(str(tmp_path))
+    (tmp_path / "recycle.json").write_text(json.dumps({"version": 99}))
+    with pytest.raises(StoreError, match="has version 99"):
+        runs.about(str(tmp_path))
+
+
+def test_a_run_killed_before_its_first_checkpoint_can_be_taken_up_or_overwritten(tmp_path):
+    folder = runs.claim(str(tmp_path / "run"), overwrite=False, resume=False)
+    runs.clear(folder)
+    (folder / "metrics.jsonl").write_text('{"step": 1}\n')
+    (folder / "tensorboard").mkdir()
+    with pytest.raises(UsageError, match="unfinished run; add --resume"):
+        runs.claim(str(folder), overwrite=False, resume=False)
+    runs.claim(str(folder), overwrite=False, resume=True)
+    runs.claim(str(folder), overwrite=True, resume=False)
+    runs.clear(folder)
+    assert [path.name for path in folder.iterdir()] == ["checkpoint"]
+
+
+def test_a_file_in_the_way_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="is a file"):
+        runs.claim(str(tmp_path / "file"), overwrite=True, resume=False)
+    with pytest.raises(StorageError, match="cannot be written"):
+        runs.claim(str(tmp_path / "file" / "run"), overwrite=False, resume=False)
