@@ -56,20 +56,21 @@ def measure(path: str, keys: int, segment: int) -> dict[str, float]:
     began = time.perf_counter()
     store = Store.open(path, RECIPE)
     opened = time.perf_counter() - began
+    private = resident()[0] - anonymous
     assert len(store) == keys
     there = [content(seed, segment) for seed in range(0, keys // segment, max(1, keys // segment // 4))]
     other = content(1 << 40, BATCH // 2)
-    before = resident()
     rng = np.random.default_rng(0)
-    seconds = []
+    seconds, processor = [], []
     for number in range(BATCHES):
         own = there[number % len(there)]
         chosen = rng.integers(0, segment, BATCH // 2)
         mixed = rng.permutation(BATCH)
         asked = [np.concatenate([mine[chosen], new])[mixed] for mine, new in zip(own, other, strict=True)]
-        began = time.perf_counter()
+        began, busy = time.perf_counter(), time.process_time()
         found = store.lookup(*asked)
         seconds.append(time.perf_counter() - began)
+        processor.append(time.process_time() - busy)
         assert (found >= 0).sum() == BATCH // 2
     after = resident()
     return {
@@ -77,8 +78,9 @@ def measure(path: str, keys: int, segment: int) -> dict[str, float]:
         "segments": len(store.segments),
         "open_seconds": opened,
         "lookups_per_second": BATCH / float(np.median(seconds)),
+        "lookups_per_cpu_second": BATCH / float(np.median(processor)),
         "first_batch_lookups_per_second": BATCH / seconds[0],
-        "anonymous_bytes_per_key": max(0, before[0] - anonymous - sum(a.nbytes for pair in there for a in pair)) / keys,
+        "anonymous_bytes_per_key": private / keys,
         "mapped_bytes_per_key": (after[1] - mapped) / keys,
     }
 

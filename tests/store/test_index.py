@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from recycle_cli.store import Store, indexfile
+from recycle_cli.store.index import search
 
 from .corpora import Corpus
 
@@ -14,6 +15,23 @@ from .corpora import Corpus
 def indexed(tmp_path, corpus, monkeypatch):
     monkeypatch.setattr(indexfile, "PERSIST_SAMPLES", 10)
     return corpus.store(tmp_path / "s.zarr", range(40), segment_bytes=300)
+
+
+@pytest.mark.parametrize("count", [0, 1, 100, 129, 5000])
+@pytest.mark.parametrize("spread", ["even", "low", "steps", "ends"])
+def test_search_agrees_with_searchsorted(count, spread):
+    rng = np.random.default_rng(count)
+    keys = rng.integers(0, 2**64, count, np.uint64)
+    if spread == "low":
+        keys >>= np.uint64(40)
+    elif spread == "steps":
+        keys = keys >> np.uint64(58) << np.uint64(58)
+    elif spread == "ends":
+        keys = np.where(keys % np.uint64(2), keys >> np.uint64(50), ~(keys >> np.uint64(50)))
+    high = np.sort(keys)
+    ends = np.array([0, 2**64 - 1], np.uint64)
+    wanted = np.concatenate([keys, keys + np.uint64(1), rng.integers(0, 2**64, 300, np.uint64), ends])
+    np.testing.assert_array_equal(search(high, wanted), np.searchsorted(high, wanted))
 
 
 def folders(store):

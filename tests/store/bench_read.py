@@ -1,0 +1,276 @@
+"""Read the same samples in the same order from our store and from what people use instead; write speed beside `cp`.
+
+    python tests/store/bench_read.py STORE [--seconds 2] [--repeats 3] [--folder DIR]
+
+STORE is a float16 store of real activations (`recycle precompute`); its samples are written once in every format.
+Samples a second for single random samples and for shuffled batches of 32 and 256, padded: the median of the repeats,
+contenders taking turns. A slow contender reads the first part of the order, for about `--seconds`. The page cache
+holds everything, so this measures the readers and not the disk. Prints Markdown tables.
+"""
+
+import argparse
+import os
+import pickle  # measured because earlier tools keep activations so; nothing of the package uses it
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+HERE = Path(__file__).resolve()
+sys.path.insert(0, str(HERE.parents[2]))
+
+import datasets  # noqa: E402
+import h5py  # noqa: E402
+import numpy as np  # noqa: E402
+import plyvel  # noqa: E402
+import safetensors.numpy  # noqa: E402
+import tensorstore  # noqa: E402
+import torch  # noqa: E402
+import zarr  # noqa: E402
+
+from recycle_cli.recipe import Recipe  # noqa: E402
+from recycle_cli.store import Encoded, Store, decode, encode  # noqa: E402
+
+SIZES = (1, 32, 256)
+KINDS = (("float16", "none"), ("int8", "none"), ("float16", "lz4"), ("float16", "zstd"), ("int8", "lz4"))
+Load = Callable[[np.ndarray, np.ndarray], None]
+Sample = Callable[[int], np.ndarray]
+
+
+class Data:
+    """All samples of the given store in memory, in the order of their keys."""
+
+    def __init__(self, path: str) -> None:
+        store = Store.open(path)
+        assert store.recipe.dtype == "float16", "the bench compares formats of one and the same float16 rows"
+        (self.cut, *_) = store.recipe.cuts
+        self.recipe = store.recipe
+        positions = store.positions()
+        self.keys = store.keys(positions)
+        self.lengths = store.lengths(positions)
+        self.values, _ = store.gather_rows(self.cut, positions)
+        self.offsets = np.concatenate([[0], np.cumsum(self.lengths)])
+        self.bounds = self.offsets.tolist()
+        self.width = int(self.values.shape[1])
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def sample(self, number: int) -> np.ndarray:
+        return self.values[self.bounds[number] : self.bounds[number + 1]]
+
+
+def write_ours(data: Data, path: Path, dtype: str, codec: str) -> float:
+    """Seconds to write and seal everything, in appends of 64 samples."""
+    recipe = Recipe.from_json({**data.recipe.to_json(), "dtype": dtype})
+    rows = encode(decode(data.values, None, "float16"), dtype)
+    store = Store.create_or_open(str(path), recipe, {})
+    began = time.perf_counter()
+    with store.writer(codec=codec) as writer:
+        for start in range(0, len(data), 64):
+            stop = min(start + 64, len(data))
+            low, high = data.bounds[start], data.bounds[stop]
+            part = Encoded(rows.values[low:high], None if rows.scales is None else rows.scales[low:high])
+            writer.append(data.keys[start:stop], data.keys[start:stop], data.lengths[start:stop], {data.cut: part})
+    return time.perf_counter() - began
+
+
+def write_plain(data: Data, path: Path) -> float:
+    """Seconds of the same writes into one file, synced: what `cp` and `fsync` of the same bytes would take."""
+    began = time.perf_counter()
+    with path.open("wb", buffering=0) as file:
+        for start in range(0, len(data), 64):
+            part = data.values[data.bounds[start] : data.bounds[min(start + 64, len(data))]]
+            file.write(memoryview(part).cast("B"))
+        os.fsync(file.fileno())
+    return time.perf_counter() - began
+
+
+def others(data: Data, folder: Path) -> Iterator[tuple[str, Sample]]:
+    """Readers of one sample each, of everything that is not ours."""
+    for codec in ("none", "lz4"):
+        (segment, *more) = Store.open(str(folder / f"float16-{codec}.zarr")).segments
+        assert not more, "one segment, so that every reader sees one array"
+        place = segment.where(f"cuts/{data.cut}/values")
+        plain = zarr.open_array(place, mode="r")
+        order = np.argsort(np.argsort(Store.open(str(folder / f"float16-{codec}.zarr")).find(data.keys)))
+        assert (order == np.arange(len(data))).all(), "our store keeps the order of its appends"
+        yield f"zarr-python, {codec}", lambda n, array=plain: array[data.bounds[n] : data.bounds[n + 1]]
+        with zarr.config.set({"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"}), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            quick = zarr.open_array(place, mode="r")
+        yield f"zarr-python + zarrs, {codec}", lambda n, array=quick: array[data.bounds[n] : data.bounds[n + 1]]
+        spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": place}}
+        tensor = tensorstore.open(spec, read=True, open=True).result()
+        yield f"tensorstore, {codec}", lambda n, t=tensor: t[data.bounds[n] : data.bounds[n + 1]].read().result()
+    yield from files(data, folder)
+    yield from tables(data, folder)
+
+
+def files(data: Data, folder: Path) -> Iterator[tuple[str, Sample]]:
+    """One file a sample."""
+    for kind in ("pt", "safetensors"):
+        (folder / kind).mkdir()
+    for number in range(len(data)):
+        torch.save(torch.from_numpy(data.sample(number).copy()), folder / f"pt/{number}.pt")
+        safetensors.numpy.save_file({"rows": data.sample(number)}, folder / f"safetensors/{number}.safetensors")
+    yield "one .pt a sample", lambda n: torch.load(folder / f"pt/{n}.pt", weights_only=True).numpy()
+    yield (
+        "one safetensors a sample",
+        lambda n: safetensors.numpy.load_file(folder / f"safetensors/{n}.safetensors")["rows"],
+    )
+
+
+def tables(data: Data, folder: Path) -> Iterator[tuple[str, Sample]]:
+    """Data bases and tables."""
+    level = plyvel.DB(str(folder / "level"), create_if_missing=True)
+    for number in range(len(data)):
+        level.put(number.to_bytes(8, "big"), pickle.dumps(data.sample(number)))
+    yield "pickle in LevelDB", lambda n: pickle.loads(level.get(n.to_bytes(8, "big")))  # noqa: S301 - our own bytes
+    rows = ({"rows": data.sample(number).reshape(-1)} for number in range(len(data)))
+    features = datasets.Features({"rows": datasets.Sequence(datasets.Value("float16"))})
+    table = datasets.Dataset.from_list(list(rows), features=features)
+    table.save_to_disk(str(folder / "arrow"))
+    table = datasets.load_from_disk(str(folder / "arrow")).with_format("numpy")
+    yield "Arrow through datasets", lambda n: table[n]["rows"].reshape(-1, data.width)
+    with h5py.File(folder / "rows.h5", "w") as file:
+        file.create_dataset("rows", data=data.values)
+    hdf5 = h5py.File(folder / "rows.h5")["rows"]
+    yield "HDF5", lambda n: hdf5[data.bounds[n] : data.bounds[n + 1]]
+
+
+def padded(data: Data, sample: Sample, out: np.ndarray, members: list[int]) -> None:
+    for slot, number in enumerate(members):
+        rows = sample(number)
+        out[slot, : len(rows)] = rows
+        out[slot, len(rows) :] = 0
+
+
+def rate(data: Data, load: Load, dtype: str, order: np.ndarray, size: int, seconds: float) -> float:
+    """Samples a second over the batches of the order, for about so many seconds."""
+    out = np.empty((size, int(data.lengths.max()), data.width), dtype)
+    done = 0
+    began = time.perf_counter()
+    for start in range(0, len(order) - size + 1, size):
+        load(order[start : start + size], out)
+        done += size
+        if time.perf_counter() - began > seconds:
+            break
+    return done / (time.perf_counter() - began)
+
+
+def windows_rate(data: Data, store: Store, size: int) -> float:
+    """Samples a second of an epoch in windows of half the store: the way to read what is not mapped."""
+    out = np.empty((size, int(data.lengths.max()), data.width), store.stored_dtype)
+    scales = np.empty(out.shape[:2], np.float32) if store.recipe.dtype == "int8" else None
+    positions = store.positions()
+    done = 0
+    began = time.perf_counter()
+    for window in store.windows(data.cut, positions, memory=store.bytes, seed=0, batch_size=size):
+        for start in range(0, len(window) - size + 1, size):
+            window.gather(window.positions[start : start + size], out, scales)
+            done += size
+    return done / (time.perf_counter() - began)
+
+
+def ours(data: Data, folder: Path) -> dict[str, tuple[Load, str, Store]]:
+    found = {}
+    for dtype, codec in (
+        ("float16", "none"),
+        ("int8", "none"),
+        ("float16", "lz4"),
+        ("float16", "zstd"),
+        ("int8", "lz4"),
+    ):
+        store = Store.open(str(folder / f"{dtype}-{codec}.zarr"))
+        positions = store.find(data.keys)
+        scales = np.empty((max(SIZES), int(data.lengths.max())), np.float32)
+
+        def load(members, out, store=store, positions=positions, scales=scales):  # type: ignore[no-untyped-def]
+            store.gather(data.cut, positions[members], out, scales[: len(members)] if out.dtype == "i1" else None)
+
+        found[f"recycle, {dtype}, {codec}"] = (load, store.stored_dtype.str, store)
+    return found
+
+
+def read_table(data: Data, folder: Path, seconds: float, repeats: int) -> None:
+    mine = ours(data, folder)
+    path = folder / "rows.bin"
+    data.values.tofile(path)
+    mapped = np.memmap(path, data.values.dtype, "r", shape=data.values.shape)
+    single = [("np.memmap", lambda n: mapped[data.bounds[n] : data.bounds[n + 1]]), *others(data, folder)]
+    contenders: dict[str, tuple[Load, str]] = {
+        name: (lambda members, out, sample=sample: padded(data, sample, out, members.tolist()), "<f2")
+        for name, sample in single
+    }
+    contenders |= {name: (load, dtype) for name, (load, dtype, _) in mine.items()}
+    rates: dict[str, dict[int, list[float]]] = {name: {size: [] for size in SIZES} for name in contenders}
+    for name, (_, _, store) in mine.items():
+        if not store.is_mapped(data.cut):
+            rates[f"{name}, windows"] = {size: [] for size in SIZES}
+    for repeat in range(repeats):
+        order = np.random.default_rng(repeat).permutation(len(data))
+        for size in SIZES:
+            for name, (load, dtype) in contenders.items():
+                rates[name][size].append(rate(data, load, dtype, order, size, seconds))
+            for name, (_, _, store) in mine.items():
+                if f"{name}, windows" in rates:
+                    rates[f"{name}, windows"][size].append(windows_rate(data, store, size))
+    limit = {size: statistics.median(rates["np.memmap"][size]) for size in SIZES}
+    print("| reader | 1 | of memmap | 32 | of memmap | 256 | of memmap |\n|---|---|---|---|---|---|---|")
+    for name, by_size in rates.items():
+        cells = [
+            f"{statistics.median(by_size[size]):,.0f} | {statistics.median(by_size[size]) / limit[size]:.2f}"
+            for size in SIZES
+        ]
+        print(f"| {name} | {' | '.join(cells)} |")
+
+
+def write_table(data: Data, folder: Path, repeats: int) -> None:
+    seconds: dict[str, list[float]] = {}
+    for repeat in range(repeats):
+        seconds.setdefault("one file + fsync", []).append(write_plain(data, folder / f"plain-{repeat}.bin"))
+        (folder / f"plain-{repeat}.bin").unlink()
+        for dtype, codec in (
+            ("float16", "none"),
+            ("float16", "lz4"),
+            ("float16", "zstd"),
+            ("int8", "none"),
+            ("int8", "lz4"),
+        ):
+            path = folder / f"{dtype}-{codec}.zarr"
+            if path.exists():
+                shutil.rmtree(path)
+            seconds.setdefault(f"recycle, {dtype}, {codec}", []).append(write_ours(data, path, dtype, codec))
+    limit = statistics.median(seconds["one file + fsync"])
+    print("| writer | MB/s of float16 rows | of one file + fsync | bytes kept |\n|---|---|---|---|")
+    for name, taken in seconds.items():
+        kept = "1.00"
+        if name.startswith("recycle"):
+            _, dtype, codec = name.split(", ")
+            kept = f"{Store.open(str(folder / f'{dtype}-{codec}.zarr')).bytes / data.values.nbytes:.2f}"
+        speed = data.values.nbytes / statistics.median(taken)
+        print(f"| {name} | {speed / 1e6:,.0f} | {limit / statistics.median(taken):.2f} | {kept} |")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("store")
+    parser.add_argument("--seconds", type=float, default=2.0)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--folder", type=Path)
+    options = parser.parse_args()
+    data = Data(options.store)
+    print(f"{len(data):,} samples, {data.values.nbytes / 1e6:,.0f} MB of float16 rows x {data.width}\n")
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+        write_table(data, Path(folder), options.repeats)
+        print()
+        read_table(data, Path(folder), options.seconds, options.repeats)
+
+
+if __name__ == "__main__":
+    main()
