@@ -91,7 +91,7 @@ def finetune(job: Job, model: ModelSettings, settings: TrainingSettings) -> Fine
         if job.evaluation and evaluation:
             evaluation = covered(job.evaluation, evaluation, store, setup.split, setup.model, settings.on_missing)
         if settings.parity_check:
-            check_parity(store, setup.split, setup.cut, data.probes, setup.model, setup.device)
+            check_parity(store, setup.split, setup.cut, data.probes, setup.device)
     elif images and job.data.on_error == "skip":
         data = data.take(readable(setup.split, data.samples, corpus.reject))
         corpus.tell()

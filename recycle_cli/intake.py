@@ -1,13 +1,16 @@
 """The corpus that the settings name, with what could not be read counted and listed."""
 
 import json
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from recycle_cli.corpus import Columns, Failure, open_corpus
-from recycle_cli.errors import DataError, StorageError
+from recycle_cli.errors import DataError, RecycleError, StorageError
 from recycle_cli.keys import Sample
-from recycle_cli.reports import say
+from recycle_cli.reports import Bar, say
 from recycle_cli.settings import CorpusSettings
 
 
@@ -32,6 +35,7 @@ class Intake:
         )
         self.failed = 0
         self.views = views
+        self._settings, self._images, self._labelled = settings, images, labelled
         self._on_error = settings.on_error
         self._list = None if settings.failures is None else Path(settings.failures)
         self._corpus = open_corpus(
@@ -55,6 +59,18 @@ class Intake:
             yield sample
             for view in self.views:
                 yield view(sample)
+
+    def count_ahead(self, progress: Bar) -> None:
+        """Where the number of samples is not known and somebody watches, count them in a thread: for the time left."""
+        if self.total is None and progress.shown:
+            threading.Thread(target=self._count, args=(progress,), daemon=True).start()
+
+    def _count(self, progress: Bar) -> None:
+        again = replace(self._settings, on_error="skip", failures=None)
+        # What is wrong with the corpus is for the reading itself to say.
+        with suppress(RecycleError):
+            corpus = Intake(again, labelled=self._labelled, images=self._images)
+            progress.update(total=sum(1 for _ in corpus) * (1 + len(self.views)))
 
     def reject(self, sample: Sample, error: DataError) -> None:
         """A sample that was read but cannot be used (an image that cannot be decoded): raise, or count and list it."""

@@ -10,24 +10,21 @@ from recycle_cli.errors import MismatchError
 from recycle_cli.keys import Sample, keys_of
 from recycle_cli.models import SplitModel
 from recycle_cli.pipeline import trunk_batches
-from recycle_cli.settings import ModelSettings
 from recycle_cli.store import Store, decode
 
 TOLERANCE = {"float32": 2e-4, "float16": 2e-3, "bfloat16": 1e-2, "int8": 5e-2}
 """Relative L2 error a sample. Rounding alone gives 0.0002 (float16), 0.0017 (bfloat16) and 0.013 (int8)."""
 
 
-def check_parity(
-    store: Store, split: SplitModel, cut: str, samples: Sequence[Sample], model: ModelSettings, device: torch.device
-) -> None:
+def check_parity(store: Store, split: SplitModel, cut: str, samples: Sequence[Sample], device: torch.device) -> None:
     """Run the trunk on a few samples and compare with their stored rows. Raises MismatchError where they differ."""
-    limit = max(TOLERANCE[store.recipe.dtype], 2e-2 if model.precision != "float32" else 0.0)
+    limit = max(TOLERANCE[store.recipe.dtype], 2e-2 if store.recipe.precision != "float32" else 0.0)
     for batch in trunk_batches(samples, split, batch_tokens=1):
         (sample,) = (samples[place] for place in batch.members)
         position = store.lookup(*keys_of([sample]))
         if position[0] < 0:
             continue
-        with autocast(device, model.precision):
+        with autocast(device, store.recipe.precision):
             now = split.trunk(to_device(batch.inputs, device))[cut][0, : batch.lengths[0]].float().cpu().numpy()
         values, scales = store.gather_rows(cut, position)
         then = decode(values, scales, store.recipe.dtype)

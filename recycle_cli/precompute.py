@@ -80,6 +80,7 @@ def precompute(
     corpus: CorpusSettings, store_path: str, model: ModelSettings, settings: PrecomputeSettings
 ) -> Precomputed:
     """Fill a store with what it lacks of the corpus; what it holds is not computed again."""
+    device = device_of(model.device)
     images = takes_images(model.name)
     samples = Intake(corpus, images=images, views=views_of(settings.views, images=images))
     network = open_network(model, labels=None)
@@ -87,10 +88,12 @@ def precompute(
     if "0" in halves.cuts:
         what = "a module's name" if images else f"1 to {halves.blocks}"
         raise UsageError(f"--cut 0 freezes nothing, so there is nothing to store; take {what}, or a share")
-    store = Store.create_or_open(store_path, halves.recipe, provenance_of(model, network))
-    halves.model.to(device_of(model.device))
+    recipe = halves.recipe.computed_in(model.precision)
+    store = Store.create_or_open(store_path, recipe, provenance_of(model, network))
+    halves.model.to(device)
     tally = Tally()
     with bar("precompute", samples.total) as progress:
+        samples.count_ahead(progress)
         written = fill(store, samples, halves, model, settings, tally, progress)
     samples.tell()
     return report(store, tally, written, samples.failed)
@@ -128,7 +131,7 @@ def fill(
         with background(write) as hand_over:
             for keyed in prefetch(missing(samples, store, halves, settings, tally, progress)):
                 started = time.perf_counter()
-                with autocast(device, model.precision):
+                with autocast(device, store.recipe.precision):
                     activations = halves.trunk(to_device(keyed.batch.inputs, device))
                 tally.trunk_seconds += time.perf_counter() - started
                 for values in activations.values():

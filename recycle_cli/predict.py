@@ -105,7 +105,7 @@ class Predictor:
         self.split: SplitModel = network.split((self.cut,), dtype)
         self.images = self.split.recipe.modality == "image"
         if self.store is not None:
-            expect(self.store, self.split.recipe, self.cut)
+            expect(self.store, self.split.recipe.computed_in(self.store.recipe.precision), self.cut)
         self.split.model.to(self.device).eval()
         self._written: set[bytes] = set()
         self.names: list[str] = list(network.loaded.labels)
@@ -153,7 +153,8 @@ class Predictor:
             return logits.float().cpu()
 
     def _through_trunk(self, work: Work, raw: TrunkBatch, store: Store, writer: SegmentWriter | None) -> torch.Tensor:
-        activations = self.split.trunk(to_device(raw.inputs, self.device))
+        with autocast(self.device, store.recipe.precision):
+            activations = self.split.trunk(to_device(raw.inputs, self.device))
         rows = rows_of(activations[self.cut], raw.lengths, store.recipe.dtype)
         if writer is not None:
             self._keep(work, raw, activations[self.cut], writer)
@@ -182,6 +183,7 @@ def predict(
     predictor = Predictor(run, store, model, settings)
     samples = Intake(data, images=predictor.images)
     with bar("predict", samples.total) as progress:
+        samples.count_ahead(progress)
         return score(predictor, samples, output, progress)
 
 

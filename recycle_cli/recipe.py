@@ -43,6 +43,16 @@ class Recipe:
         """Rebuild a recipe. Raises KeyError or TypeError where a field is missing or unknown."""
         return cls(**data)
 
+    @property
+    def precision(self) -> str:
+        """In which precision the trunk computes; the head may take another."""
+        return str(self.extra.get("precision", "float32"))
+
+    def computed_in(self, precision: str) -> "Recipe":
+        """The same recipe with the trunk computing in this precision; float32 goes without saying."""
+        rest = {name: value for name, value in self.extra.items() if name != "precision"}
+        return replace(self, extra=rest if precision == "float32" else {**rest, "precision": precision})
+
     def at(self, cut: str) -> "Recipe":
         """The recipe of one of the cuts alone."""
         return replace(self, cuts={cut: self.cuts[cut]})

@@ -103,6 +103,11 @@ class Bar:
     def __init__(self, progress: "Progress | None", task: "TaskID | None") -> None:
         self._progress, self._task = progress, task
 
+    @property
+    def shown(self) -> bool:
+        """Whether anybody sees it."""
+        return self._progress is not None
+
     def update(self, advance: int = 0, *, note: str | None = None, total: int | None = None) -> None:
         """Advance by so many samples (or steps); `note` replaces the words, `total` the length where it was unknown."""
         if self._progress is None or self._task is None:

@@ -42,7 +42,7 @@ def set_up(
     network = open_network(model, labels=names, seed=seed)
     halves = network.split(cuts, dtype)
     if store is not None:
-        expect(store, halves.recipe)
+        expect(store, halves.recipe.computed_in(store.recipe.precision))
     device = device_of(model.device)
     halves.model.to(device)
     return Setup(model, network.loaded, halves, _chosen(cut, network, halves, store), device, store)
