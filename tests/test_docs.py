@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from recycle_cli.cli.commands import app
+from recycle_cli.cli.main import app
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")

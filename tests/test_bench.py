@@ -1,0 +1,278 @@
+"""A bench gives the figures it names, sets like against like, and judges bars and older figures by their spread."""
+
+import json
+import time
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+import torch
+
+from recycle_cli.bench.bars import check_bars, parse_bar
+from recycle_cli.bench.compare import read_figures, worse
+from recycle_cli.bench.epoch import slice_of
+from recycle_cli.bench.figures import Figure, figures_of, higher_is_better
+from recycle_cli.bench.layout import Comparison, Layout, layout
+from recycle_cli.bench.memory import PeakMemory
+from recycle_cli.bench.settings import VERBS
+from recycle_cli.bench.timing import WARM_UP, Run, Unavailable, interleaved
+from recycle_cli.errors import BarError, DataError, UsageError
+from recycle_cli.settings import TrainingSettings
+from tests.records import records, write_csv
+
+SMALL = ("--limit", 64, "--max-length", 32, "--batch-size", 8, "--batches", 1, "--repetitions", 2)
+CPU = torch.device("cpu")
+
+NAMES = {
+    "precompute.time_vs_bare_trunk",
+    "precompute.speedup_vs_plain_loop",
+    "read.single.time_vs_memmap",
+    "read.batch32.time_vs_memmap",
+    "read.batch256.time_vs_memmap",
+    "finetune.time_vs_bare_head",
+    "finetune.speedup_vs_full",
+    "finetune.speedup_vs_frozen",
+    "finetune.speedup_vs_trainer_full",
+    "finetune.speedup_vs_trainer_frozen",
+    "finetune.speedup_vs_map_trainer",
+    "predict.speedup_vs_full",
+    "predict.at_100%.speedup_vs_full",
+    "finetune.store.epoch_seconds",
+    "precompute.recycle.bytes",
+}
+
+
+@pytest.fixture(scope="module")
+def everything(recycle, tmp_path_factory):
+    """The report of a small bench of all verbs on made-up data, and the picture it drew."""
+    place = tmp_path_factory.mktemp("bench")
+    bars = ("--require", "finetune.speedup_vs_full>0", "--require", "precompute.recycle.bytes > 1e3")
+    return recycle.json("bench", "all", *SMALL, *bars, "--plot", "bench.png", cwd=place), place
+
+
+def known(cuts=("50%",)):
+    return [name for verb in VERBS for name in layout(verb, cuts).names()]
+
+
+def test_names_that_scripts_rely_on_are_there_and_are_unique():
+    assert set(known()) >= NAMES
+    assert len(known()) == len(set(known()))
+
+
+def test_the_first_cut_has_plain_names_and_the_others_say_where():
+    names = known(("25%", "75%"))
+    assert {"finetune.speedup_vs_full", "finetune.at_75%.speedup_vs_full", "predict.at_75%.store.seconds"} <= set(names)
+    assert not [name for name in names if "at_25%" in name]
+
+
+def test_a_bench_measures_every_figure_it_names_and_nothing_else(everything):
+    report, _ = everything
+    assert set(report["figures"]) == set(known())
+    for name, figure in report["figures"].items():
+        assert figure["median"] is not None, (name, figure["note"])
+        assert figure["low"] <= figure["median"] <= figure["high"]
+        assert figure["repetitions"] == 2
+        if "peak" not in name and name != "precompute.bare_trunk.bytes":
+            assert figure["low"] > 0, name
+
+
+def test_a_bench_says_on_what_it_was_made(everything):
+    report, _ = everything
+    assert report["settings"]["corpus"] == report["settings"]["model"] == "synthetic"
+    assert report["settings"]["records"] == 64
+    assert report["machine"]["threads"] == 1
+    assert {"recycle", "torch", "transformers", "accelerate"} <= set(report["versions"])
+
+
+def test_the_picture_is_drawn(everything):
+    _, place = everything
+    assert (place / "bench.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_rates_follow_from_times(everything):
+    figures = everything[0]["figures"]
+    store = {name: figures[f"finetune.store.{name}"]["median"] for name in ("seconds", "epoch_seconds")}
+    assert store["epoch_seconds"] == pytest.approx(store["seconds"] * 64 / 8)
+    assert figures["precompute.recycle.bytes"]["median"] > 64 * 128 * 2
+
+
+def test_a_bench_on_a_corpus_without_labels_and_a_model_of_ones_own(recycle, tmp_path, tiny_bert):
+    write_csv(tmp_path / "texts.csv", [{"text": record["text"]} for record in records(40)])
+    report = recycle.json(
+        "bench", "precompute", "--corpus", "texts.csv", "--model", tiny_bert, *SMALL, "--cut", 1, cwd=tmp_path
+    )
+    assert report["settings"]["records"] == 40
+    assert report["settings"]["cuts"] == ["1"]
+    assert set(report["figures"]) == set(layout("precompute", ["1"]).names())
+
+
+def test_a_missed_bar_is_exit_6_and_still_one_object(recycle):
+    done = recycle("bench", "read", *SMALL, "--require", "read.single.time_vs_memmap<=0.001", "--json")
+    assert done.code == 6
+    error = done.json["error"]
+    assert error["kind"] == "BarError"
+    assert "read.single.time_vs_memmap is " in error["message"]
+    assert "<= 0.001 was required" in error["message"]
+    assert done.err.splitlines()[-1] == f"recycle: {error['message']}"
+    assert done.json["figures"]
+
+
+def test_older_figures_are_compared(recycle, everything, tmp_path):
+    old = {"figures": everything[0]["figures"]}
+    impossible = {"median": 1e15, "low": 1e15, "high": 1e15, "repetitions": 5, "unit": "samples/s", "note": None}
+    old["figures"] = {**old["figures"], "read.single.store.samples_per_second": impossible}
+    (tmp_path / "old.json").write_text(json.dumps(old))
+    report = recycle.json("bench", "read", *SMALL, "--compare", tmp_path / "old.json")
+    assert "read.single.store.samples_per_second" in [one["name"] for one in report["worse"]]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("read", "--require", "read.nothing>=1"), "read.nothing is not measured"),
+        (("read", "--require", "finetune.speedup_vs_full>=1"), "is not measured by this bench"),
+        (("read", "--require", "__import__('os')>=1"), "expected a figure, one of"),
+        (("read", "--require", "read.single.time_vs_memmap"), "expected a figure, one of"),
+        (("all", "--cut", "0"), "freezes nothing"),
+        (("all", "--cut", "2", "--cut", "2"), "once"),
+        (("read", "--plot", "a.png"), "--plot shows training"),
+        (("all", "--plot", "a.gif"), ".png, .svg"),
+    ],
+)
+def test_what_cannot_be_measured_is_said_before_anything_is(recycle, arguments, said):
+    started = time.perf_counter()
+    done = recycle("bench", *arguments, "--json")
+    assert done.code == 2
+    assert said in done.json["error"]["message"]
+    assert time.perf_counter() - started < 30
+
+
+@pytest.mark.parametrize(("text", "relation", "value"), [("a.b>=1.8", ">=", 1.8), (" a.b < 2e3 ", "<", 2000.0)])
+def test_a_bar_is_read(text, relation, value):
+    bar = parse_bar(text, ["a.b"])
+    assert (bar.figure, bar.relation, bar.value) == ("a.b", relation, value)
+
+
+@pytest.mark.parametrize("text", ["", "a.b", ">=1", "a.b=1", "a.b==1", "a.b>=", "a.b>=x", "a.b>=1; 2", "1>=a.b"])
+def test_what_is_no_bar_is_refused(text):
+    with pytest.raises(UsageError, match="expected a figure"):
+        parse_bar(text, ["a.b"])
+
+
+def test_an_unknown_figure_is_refused_with_the_nearest():
+    with pytest.raises(UsageError, match=r"did you mean finetune\.speedup_vs_full"):
+        parse_bar("finetune.speedup_vs_ful>=1", known())
+
+
+def test_bars_hold_or_name_figure_value_and_bar():
+    figures = {"a": Figure(1.5, 1.4, 1.6, 5, "x"), "b": Figure(None, None, None, 0, "x", "needs accelerate")}
+    check_bars(figures, [parse_bar("a>=1.5", figures), parse_bar("a<2", figures)])
+    with pytest.raises(BarError, match=r"^a is 1\.5; >= 1\.8 was required$"):
+        check_bars(figures, [parse_bar("a>=1.8", figures)])
+    with pytest.raises(BarError, match=r"b could not be measured \(needs accelerate\)"):
+        check_bars(figures, [parse_bar("b>=0", figures)])
+
+
+def test_only_what_left_its_spread_on_the_wrong_side_is_worse():
+    def spread(low, high):
+        return Figure((low + high) / 2, low, high, 5, "x")
+
+    old = {name: spread(10, 12) for name in ("a.seconds", "b.seconds", "c.seconds", "d.speedup_vs_full", "e.seconds")}
+    new = {
+        "a.seconds": spread(13, 14),
+        "b.seconds": spread(11, 20),
+        "c.seconds": spread(1, 2),
+        "d.speedup_vs_full": spread(5, 6),
+        "f.seconds": spread(1, 2),
+    }
+    assert [one.name for one in worse(old, new)] == ["d.speedup_vs_full", "a.seconds"]
+    assert worse(old, new)[0].change_share == pytest.approx(-0.5)
+
+
+def test_what_is_no_bench_is_refused(tmp_path):
+    for text in ("", "[]", "{}", '{"figures": 3}', '{"figures": {"a": 1}}'):
+        (tmp_path / "old.json").write_text(text)
+        with pytest.raises(DataError, match="expected the JSON object"):
+            read_figures(str(tmp_path / "old.json"))
+    with pytest.raises(DataError, match="No such file"):
+        read_figures(str(tmp_path / "none.json"))
+
+
+def test_figures_survive_json(tmp_path):
+    figures = {"a": Figure(1.5, 1.4, 1.6, 5, "x"), "b": Figure(None, None, None, 0, "x", "why")}
+    (tmp_path / "old.json").write_text(json.dumps({"figures": {name: asdict(one) for name, one in figures.items()}}))
+    assert read_figures(str(tmp_path / "old.json")) == figures
+
+
+def test_variants_take_turns_after_one_to_warm_up():
+    turns = []
+
+    def runner(name):
+        return lambda repetition: turns.append((name, repetition)) or Run(1.0, 1)
+
+    runs = interleaved({"a": runner("a"), "b": runner("b"), "c": Unavailable("why")}, 2, CPU, lambda name: None)
+    assert turns == [(name, repetition) for repetition in (WARM_UP, 0, 1) for name in "ab"]
+    assert [len(runs["a"]), runs["c"]] == [2, Unavailable("why")]
+
+
+def test_ratios_are_taken_within_a_repetition():
+    """A machine that slows down for one repetition slows both: the ratios stay, though the times do not."""
+    one = Layout("read", ("x.ours", "x.other"), (Comparison("speedup", "x.ours", "x.other"),))
+    runs = {"x.ours": [Run(1.0, 10), Run(5.0, 10)], "x.other": [Run(2.0, 10), Run(10.0, 10)]}
+    found = figures_of(one, runs, 10)
+    assert found["x.speedup_vs_other"] == Figure(2.0, 2.0, 2.0, 2, "x")
+    assert found["x.ours.seconds"] == Figure(3.0, 1.0, 5.0, 2, "s")
+
+
+def test_variants_of_unlike_work_are_compared_by_the_sample():
+    one = Layout("predict", ("x.ours", "x.limit"), (Comparison("time", "x.ours", "x.limit"),))
+    found = figures_of(one, {"x.ours": [Run(2.0, 20)], "x.limit": [Run(1.0, 20)]}, 20)
+    assert found["x.time_vs_limit"].median == 2.0
+    found = figures_of(one, {"x.ours": [Run(2.0, 40)], "x.limit": [Run(1.0, 20)]}, 20)
+    assert found["x.time_vs_limit"].median == 1.0
+
+
+def test_what_cannot_run_is_unknown_and_says_why():
+    one = Layout("read", ("x.ours", "x.other"), (Comparison("speedup", "x.ours", "x.other"),))
+    found = figures_of(one, {"x.ours": [Run(1.0, 1)], "x.other": Unavailable("needs accelerate")}, 1)
+    assert found["x.other.seconds"] == Figure(None, None, None, 0, "s", "needs accelerate")
+    assert found["x.speedup_vs_other"].note == "needs accelerate"
+
+
+def test_without_accelerate_the_trainer_is_left_out(monkeypatch):
+    import importlib.util
+
+    from recycle_cli.bench import finetune
+
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    found = finetune._trainers(None)
+    assert list(found) == ["finetune.trainer_full", "finetune.trainer_frozen", "finetune.map_trainer"]
+    assert all("recycle-cli[bench]" in one.reason for one in found.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "higher"),
+    [("a.seconds", False), ("a.samples_per_second", True), ("a.speedup_vs_b", True), ("a.time_vs_b", False)],
+)
+def test_what_is_better(name, higher):
+    assert higher_is_better(name) == higher
+
+
+def test_a_slice_of_an_epoch_is_whole_batches_of_all_lengths():
+    lengths = np.random.default_rng(0).integers(5, 200, 3000)
+    settings = TrainingSettings(batch_size=32)
+    slices = [slice_of(lengths, settings, 6, place) for place in (0.1, 0.5, 0.9)]
+    for members in slices:
+        assert len(members) == len(set(members.tolist())) == 6 * 32
+        assert lengths[members].mean() == pytest.approx(lengths.mean(), rel=0.12)
+    assert np.mean([lengths[members].mean() for members in slices]) == pytest.approx(lengths.mean(), rel=0.03)
+    assert set(slices[0].tolist()).isdisjoint(slices[2].tolist())
+
+
+def test_peak_memory_sees_what_was_held_and_freed_again():
+    with PeakMemory(CPU) as peak:
+        held = np.ones(96 << 20, np.uint8)
+        time.sleep(0.2)
+        del held
+    assert peak.bytes is not None
+    assert 90 << 20 < peak.bytes < 130 << 20
