@@ -24,7 +24,7 @@ DAMAGED = "damaged"
 DOCUMENT_LIMIT = 16 << 20
 """Largest metadata document that is read, in bytes; one of 10,000 block checksums takes 0.2 MB."""
 
-CHUNK_BYTES = 256 << 10
+CHUNK_BYTES = 128 << 10
 """Aim for one inner chunk of a row array: what plain Zarr readers fetch, and compressed stores decode, at once."""
 
 CHUNK_LIMIT = 1 << 30
