@@ -5,7 +5,7 @@ from typing import Any
 
 import typer
 
-from recycle_cli.cli.commands import app
+from recycle_cli.cli.main import app
 
 HEAD = """# Commands
 

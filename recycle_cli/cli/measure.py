@@ -13,7 +13,7 @@ from recycle_cli.cli.app import app
 from recycle_cli.errors import BarError
 from recycle_cli.plan.settings import PlanSettings
 from recycle_cli.reports import say, show_rows
-from recycle_cli.settings import CorpusSettings, ModelSettings, PrecomputeSettings
+from recycle_cli.settings import CorpusSettings, ImageSettings, ModelSettings, PrecomputeSettings
 
 BENCH, PLAN, FILL = BenchSettings(), PlanSettings(), PrecomputeSettings()
 MODEL, CORPUS = ModelSettings(), CorpusSettings(())
@@ -146,19 +146,22 @@ def plan(
 def layers(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Pretrained model: a name on the hub, or a folder")],
     max_length: o.MaxLength = MODEL.max_length,
+    image_size: Annotated[
+        int | None, o.option("--image-size", "Side of the images of an image model; else its weights' own", min=1)
+    ] = None,
     dtype: o.Dtype = FILL.dtype,
     revision: o.Revision = None,
     trust_remote_code: o.TrustRemoteCode = False,
     as_json: o.Json = False,
 ) -> None:
     """The cuts of MODEL, each with its share of the work and of the parameters, and what it stores of a sample."""
-    from recycle_cli.models import default_max_length, load
-    from recycle_cli.models import layers as cuts_of
+    from recycle_cli.models import layers_of
 
-    loaded = load(model, labels=None, revision=revision, trust_remote_code=trust_remote_code)
-    length = max_length or default_max_length(loaded)
-    rows: list[Mapping[str, Any]] = [asdict(layer) for layer in cuts_of(loaded, length=length, dtype=dtype)]
+    side = () if image_size is None else (image_size,)
+    images = ImageSettings(resize=side, crop=side)
+    found, length = layers_of(ModelSettings(model, revision, max_length, trust_remote_code, images=images), dtype)
+    rows: list[Mapping[str, Any]] = [asdict(layer) for layer in found]
     if as_json:
         print(json.dumps({"model": model, "max_length": length, "dtype": dtype, "layers": rows}), flush=True)
     else:
-        show_rows(f"{model}: a sample of {length} tokens in {dtype}", rows)
+        show_rows(f"{model}: {'an image' if length is None else f'a sample of {length} tokens'} in {dtype}", rows)

@@ -2,7 +2,7 @@
 
 from recycle_cli.models.cuts import resolve_cut
 from recycle_cli.models.layers import Layer, bytes_per_sample, layers
-from recycle_cli.models.network import AnyLoaded, Network, found_again, open_network, takes_images
+from recycle_cli.models.network import AnyLoaded, Network, found_again, layers_of, open_network, takes_images
 from recycle_cli.models.sources import Loaded, load
 from recycle_cli.models.split_model import Batch, Prepared, SplitModel, lengths_of
 from recycle_cli.models.text import split
@@ -21,6 +21,7 @@ __all__ = [
     "default_max_length",
     "found_again",
     "layers",
+    "layers_of",
     "lengths_of",
     "load",
     "open_network",

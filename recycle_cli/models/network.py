@@ -5,12 +5,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from recycle_cli.models.cuts import resolve_cut
+from recycle_cli.models.layers import Layer, layers
 from recycle_cli.models.sources import Loaded, load
 from recycle_cli.models.split_model import SplitModel
 from recycle_cli.models.text import split
 from recycle_cli.models.tokens import default_max_length
 from recycle_cli.models.vision.loading import load_images
-from recycle_cli.models.vision.sources import LoadedImages, is_torchvision
+from recycle_cli.models.vision.sources import NO_WEIGHTS, LoadedImages, is_run, is_torchvision
 from recycle_cli.recipe import Recipe
 from recycle_cli.settings import ModelSettings
 
@@ -54,6 +55,20 @@ def open_network(model: ModelSettings, *, labels: Sequence[str] | None, seed: in
         split=lambda cuts, dtype: split(loaded, cuts, max_length=max_length, dtype=dtype),
         resolve=lambda cut, halves: resolve_cut(cut, halves.blocks),
     )
+
+
+def layers_of(model: ModelSettings, dtype: str) -> tuple[list[Layer], int | None]:
+    """Every cut of a model in the order of computation, and the tokens of the sample that its bytes are of.
+
+    That is `max_length` (None: the longest), and None for an image, which is one row. Of an image model no weights are
+    needed, and none fetched. Raises as `open_network`.
+    """
+    if takes_images(model.name):
+        random = model if is_run(model.name) else replace(model, images=replace(model.images, weights=NO_WEIGHTS))
+        return load_images(random.name, random.images, labels=None).layers(dtype), None
+    loaded = load(model.name, labels=None, revision=model.revision, trust_remote_code=model.trust_remote_code)
+    length = model.max_length or default_max_length(loaded)
+    return layers(loaded, length=length, dtype=dtype), length
 
 
 def found_again(model: ModelSettings, provenance: Mapping[str, str], recipe: Recipe, *, named: bool) -> ModelSettings:

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from recycle_cli.errors import UsageError
@@ -13,9 +12,9 @@ from recycle_cli.models.vision.cutter import Cutter
 from recycle_cli.models.vision.graph import GraphCutter
 from recycle_cli.models.vision.points import WHOLE, resolve_point
 from recycle_cli.models.vision.sources import (
-    ABOUT,
     DEFAULT_WEIGHTS,
     LoadedImages,
+    is_run,
     load_torchvision,
     preset,
 )
@@ -64,7 +63,7 @@ class ImageNetwork:
 def load_images(name: str, images: ImageSettings, *, labels: Sequence[str] | None, seed: int = 0) -> ImageNetwork:
     """Load an image model and find its cuts. Raises ModelError, UsageError."""
     weights = images.weights
-    run = (Path(name) / ABOUT).is_file()
+    run = is_run(name)
     if run and weights is not None:
         raise UsageError(f"--weights {weights}: {name} is a run, which has its own weights; leave the option out")
     transform = _transform(name, images, run=run)

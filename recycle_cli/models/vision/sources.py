@@ -59,7 +59,12 @@ def architectures() -> list[str]:
 
 def is_torchvision(name: str) -> bool:
     """Whether the name is an architecture of torchvision, or a folder that holds one of ours."""
-    return name in architectures() or (Path(name) / ABOUT).is_file()
+    return name in architectures() or is_run(name)
+
+
+def is_run(name: str) -> bool:
+    """Whether the name is a folder that holds a torchvision model of ours."""
+    return (Path(name) / ABOUT).is_file()
 
 
 def preset_of(architecture: str) -> ImageTransform:
@@ -83,7 +88,7 @@ def load_torchvision(
     cannot be had or do not fit, UsageError for unknown ones.
     """
     folder = Path(name)
-    if (folder / ABOUT).is_file():
+    if is_run(name):
         return _from_run(folder, labels, transform, seed)
     if name not in architectures():
         raise ModelError(f"model {name!r}: no architecture of torchvision; expected one such as resnet50 or vit_b_16")
