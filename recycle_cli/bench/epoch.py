@@ -38,7 +38,10 @@ def slice_of(lengths: Indices, settings: TrainingSettings, batches: int, place: 
     ]
     whole.sort(key=lambda members: int(lengths[members].max()))
     count = min(batches, len(whole))
-    chosen = ((np.arange(count) + place) * len(whole) / count).astype(np.int64)
+    # Every other one is shifted the other way, so that the slices weigh alike.
+    strata = np.arange(count)
+    shift = np.where(strata % 2, 1 - place, place)
+    chosen = ((strata + shift) * len(whole) / count).astype(np.int64).clip(max=len(whole) - 1)
     return np.concatenate([whole[at] for at in chosen.tolist()])
 
 
