@@ -6,6 +6,19 @@ from recycle_cli.store.describe import info
 from recycle_cli.store.dtypes import Encoded, decode, encode, numpy_dtype
 from recycle_cli.store.export import export
 from recycle_cli.store.store import Store
+from recycle_cli.store.windows import Window
 from recycle_cli.store.writer import SegmentWriter
 
-__all__ = ["Encoded", "SegmentWriter", "Store", "decode", "encode", "export", "gc", "info", "numpy_dtype", "verify"]
+__all__ = [
+    "Encoded",
+    "SegmentWriter",
+    "Store",
+    "Window",
+    "decode",
+    "encode",
+    "export",
+    "gc",
+    "info",
+    "numpy_dtype",
+    "verify",
+]

@@ -18,7 +18,7 @@ from recycle_cli.store.indexfile import load_one
 from recycle_cli.store.layout import DOCUMENT, INDEX, SEGMENTS, dumps, group_document, is_name, loads
 from recycle_cli.store.place import LINK, Place
 from recycle_cli.store.places import open_place
-from recycle_cli.store.root import GROUPS, read_root
+from recycle_cli.store.root import GROUPS, check_version, read_root
 from recycle_cli.store.segment import Segment
 
 Progress = Callable[[int, int], None]
@@ -174,15 +174,21 @@ def _parts(damages: list[Damage]) -> set[str]:
 
 
 def _root_damage(place: Place) -> list[Damage]:
+    """What is wrong with the root. Raises StoreError where it is another program's, or of a newer format."""
     damages = []
+    try:
+        if place.is_store():
+            check_version(loads(place.document(DOCUMENT), place.where(DOCUMENT)), place.where(""))
+        elif not place.has_begun():
+            read_root(place)
+    except DamageError as error:
+        return [Damage(DOCUMENT, DOCUMENT, str(error))]
     try:
         read_root(place)
         data = place.document(DOCUMENT)
         if dumps(loads(data, place.where(DOCUMENT))) != data:
             damages.append(Damage(DOCUMENT, DOCUMENT, "not the canonical JSON that was sealed", 0, len(data)))
     except StoreError as error:
-        if not isinstance(error, DamageError) and not place.has_begun():
-            raise
         damages.append(Damage(DOCUMENT, DOCUMENT, str(error)))
     for name in (f"{group}/{DOCUMENT}" for group in GROUPS):
         try:

@@ -12,7 +12,7 @@ from recycle_cli.store.budget import bytes_below
 from recycle_cli.store.check import check_segment
 from recycle_cli.store.describe import codec_of
 from recycle_cli.store.dtypes import Encoded
-from recycle_cli.store.files import storage_errors, sync_folder
+from recycle_cli.store.files import storage_errors, sync
 from recycle_cli.store.index import Positions, build
 from recycle_cli.store.layout import DAMAGED, SCRATCH, SEGMENTS
 from recycle_cli.store.liveness import Claim, maintenance, remove_dead, writers
@@ -140,7 +140,7 @@ def _remove(root: Path, folders: list[Path]) -> None:
     try:
         for folder in folders:
             folder.rename(claim.folder / folder.name)
-            sync_folder(folder.parent)
+            sync(folder.parent)
             shutil.rmtree(claim.folder / folder.name)
     finally:
         claim.release()

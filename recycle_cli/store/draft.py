@@ -13,7 +13,7 @@ import numpy as np
 from recycle_cli.keys import KEY_BYTES, Bytes16
 from recycle_cli.store.codecs import compressor
 from recycle_cli.store.dtypes import Array, Encoded, numpy_dtype
-from recycle_cli.store.files import sync_folder, write_file
+from recycle_cli.store.files import sync_tree, write_file
 from recycle_cli.store.layout import (
     DOCUMENT,
     FORMAT_VERSION,
@@ -95,8 +95,7 @@ class Draft:
             "files": files,
         }
         write_file(self.folder / DOCUMENT, dumps(segment_document(documents, record)))
-        for folder in (*documents, "."):
-            sync_folder(self.folder / folder)
+        sync_tree(self.folder)
 
     def discard(self) -> None:
         """Give the space back."""

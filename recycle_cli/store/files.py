@@ -1,8 +1,9 @@
-"""Files that are on the disk when we say so: synced writes, atomic renames, block checksums, mapped reads."""
+"""Files that are on the disk when we say so: synced writes, block checksums, mapped reads."""
 
 import errno
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ import xxhash
 
 from recycle_cli.errors import DamageError, StorageError
 from recycle_cli.store.layout import DOCUMENT_LIMIT
+
+_SYNCS = 8
 
 BLOCK_BYTES = 4 << 20
 """A damaged file is narrowed down to blocks of this many bytes."""
@@ -63,8 +66,7 @@ class HashedFile:
         os.lseek(self._file.fileno(), self.bytes, os.SEEK_SET)
 
     def close(self) -> dict[str, Any]:
-        """Flush to the disk and return {bytes, xxh3_128, blocks}."""
-        os.fsync(self._file.fileno())
+        """Close and return {bytes, xxh3_128, blocks}; it is on the disk once it has been synced."""
         self._file.close()
         if self.bytes % BLOCK_BYTES:
             self._blocks.append(self._block.hexdigest())
@@ -87,7 +89,7 @@ class HashedFile:
 
 
 def write_file(path: Path, data: Any) -> dict[str, Any]:
-    """Write a whole new file, synced; its record as of HashedFile.close."""
+    """Write a whole new file; its record as of HashedFile.close."""
     file = HashedFile(path)
     try:
         if memoryview(data).nbytes:
@@ -98,16 +100,22 @@ def write_file(path: Path, data: Any) -> dict[str, Any]:
         raise
 
 
-def replace_file(path: Path, data: bytes, scratch: Path) -> None:
-    """Put `data` at `path` in one step, by way of the unused path `scratch` on the same file system."""
-    write_file(scratch, data)
-    scratch.replace(path)
-    sync_folder(path.parent)
+def sync(*paths: Path) -> None:
+    """Flush files and folders to the disk, several at once: the file system then commits them together."""
+    if len(paths) == 1:
+        _sync(paths[0])
+        return
+    with ThreadPoolExecutor(_SYNCS) as pool:
+        list(pool.map(_sync, paths))
 
 
-def sync_folder(path: Path) -> None:
-    """Flush a folder's entries to the disk."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+def sync_tree(folder: Path) -> None:
+    """Flush a folder and all below it."""
+    sync(folder, *folder.rglob("*"))
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from recycle_cli.errors import StoreError
-from recycle_cli.store.files import map_file, read_document, sync_folder, write_file
+from recycle_cli.store.files import map_file, read_document, sync, sync_tree, write_file
 from recycle_cli.store.index import Level
 from recycle_cli.store.layout import (
     DOCUMENT,
@@ -53,7 +53,7 @@ def save(path: Path, summaries: Sequence[Summary], level: Level) -> None:
         draft = claim.folder / unique_id()
         _write(draft, summaries, level)
         draft.rename(path / INDEX / draft.name)
-        sync_folder(path / INDEX)
+        sync(path / INDEX)
     finally:
         claim.release()
     for entry in (path / INDEX).iterdir():
@@ -96,6 +96,5 @@ def _write(folder: Path, summaries: Sequence[Summary], level: Level) -> None:
         write_file(folder / name / "c.0", array)
         document = array_document(ArraySpec(array.shape, array.dtype.str, dimensions=("key",)))
         write_file(folder / name / DOCUMENT, dumps(document))
-        sync_folder(folder / name)
     write_file(folder / DOCUMENT, dumps(sealed(group_document({"recycle": record}))))
-    sync_folder(folder)
+    sync_tree(folder)

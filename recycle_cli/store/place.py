@@ -17,7 +17,7 @@ from recycle_cli.store.files import (
     map_file,
     read_document,
     storage_errors,
-    sync_folder,
+    sync,
     write_file,
 )
 from recycle_cli.store.layout import DAMAGED, DOCUMENT, INDEX, SCRATCH, SEGMENTS, dumps, group_document, is_name
@@ -128,7 +128,7 @@ class LocalPlace:
                 raise StoreError(f"{self.root}: not a store, and not empty; choose a new folder")
             for group in (SEGMENTS, SCRATCH, INDEX, DAMAGED):
                 (self.root / group).mkdir(parents=True, exist_ok=True)
-            sync_folder(self.root.parent)
+            sync(self.root.parent)
 
     def create(self, name: str, data: bytes) -> None:
         """Write a file in one step where there is none; of several that try at once, one wins."""
@@ -136,6 +136,7 @@ class LocalPlace:
         scratch = path.with_name(f".{DOCUMENT}-{unique_id()}")
         with storage_errors(path):
             write_file(scratch, data)
+            sync(scratch)
             try:
                 os.link(scratch, path)
             except FileExistsError:
@@ -143,7 +144,7 @@ class LocalPlace:
             except OSError:
                 scratch.replace(path)  # no hard links here: the last one wins, and all say the same
             scratch.unlink(missing_ok=True)
-            sync_folder(path.parent)
+            sync(path.parent)
 
     def drafts(self) -> Drafts:
         with storage_errors(self.root):
@@ -160,10 +161,10 @@ class LocalPlace:
                 source = self.root / name
                 if source.exists() or source.is_symlink():
                     source.rename(aside / f"{name.replace('/', '-')}-{time.time_ns()}")
-                    sync_folder(source.parent)
+                    sync(source.parent)
                 if name.endswith(f"/{DOCUMENT}"):
                     self.create(name, dumps(group_document()))
-            sync_folder(aside)
+            sync(aside)
 
     def _inside(self, name: str) -> Path:
         path = self.root / name
@@ -187,5 +188,4 @@ class LocalDrafts(Claim):
     def publish(self, draft: Path) -> None:
         """Make a synced draft visible, and that durable. Errors of the operating system come through."""
         draft.rename(self._segments / draft.name)
-        sync_folder(self._segments)
-        sync_folder(draft.parent)
+        sync(self._segments, draft.parent)

@@ -65,7 +65,7 @@ class RowArray:
         self._file.rewind(place.file)
 
     def finish(self) -> tuple[ArraySpec, dict[str, Any]]:
-        """Complete the shard and sync it: the array's spec and its file's record."""
+        """Complete the shard: the array's spec and its file's record."""
         if self.rows:
             chunks = -(-self.rows // self._chunk_rows)
             self._chunk_rows = -(-self.rows // chunks) if self._even or chunks == 1 else self._chunk_rows

@@ -31,7 +31,7 @@ from recycle_cli.store.place import Place
 from recycle_cli.store.places import open_place
 from recycle_cli.store.root import create_root, read_root
 from recycle_cli.store.segment import Segment, Summary, values_name
-from recycle_cli.store.windows import Window, read_windows
+from recycle_cli.store.windows import Window, WindowPlan, plan_windows, read_windows
 from recycle_cli.store.writer import SEGMENT_BYTES, SEGMENT_SECONDS, SegmentWriter
 
 
@@ -195,8 +195,14 @@ class Store:
         Each window gathers its own positions as the store does; all but the last hold whole batches. Without `memory`
         there is one window of everything. The same seed gives the same order.
         """
+        return read_windows(self.plan_windows(cut, positions, memory=memory, seed=seed, batch_size=batch_size), cut)
+
+    def plan_windows(
+        self, cut: str, positions: Positions, *, memory: int | None, seed: int | Sequence[int], batch_size: int = 1
+    ) -> list[WindowPlan]:
+        """The windows that `windows` reads with the same arguments, each with its `positions`; nothing is read."""
         self._known_cut(cut)
-        return read_windows(self._segments, cut, np.asarray(positions, np.int64), memory, seed, batch_size)
+        return plan_windows(self._segments, cut, np.asarray(positions, np.int64), memory, seed, batch_size)
 
     def writer(
         self,

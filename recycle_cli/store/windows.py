@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -109,30 +110,48 @@ class _Run:
         return int(self.lengths.sum())
 
 
-def read_windows(
-    segments: Segments, cut: str, positions: Positions, memory: int | None, seed: int | Sequence[int], batch_size: int
-) -> Iterator[Window]:
-    """The windows of one epoch over `positions`. Every chunk is decoded once, and at the ends of a part twice.
+@dataclass(frozen=True, slots=True)
+class WindowPlan:
+    """What a window reads, the samples it hands out in their shuffled order, and those it leaves to the next one."""
 
-    A segment that fits is read whole, so its chunks are decoded once exactly.
+    runs: list[_Run]
+    positions: Positions
+    left: Positions
+
+
+def plan_windows(
+    segments: Segments, cut: str, positions: Positions, memory: int | None, seed: int | Sequence[int], batch_size: int
+) -> list[WindowPlan]:
+    """The windows of one epoch over `positions`, nothing read yet. Every chunk is decoded once, at the ends of a part
+    twice; a segment that fits is read whole, so its chunks are decoded once exactly.
     """
     rng = np.random.default_rng(seed)
     budget = None if memory is None else int(memory * WINDOW_SHARE)
-    plans = list(_planned(segments, cut, positions, budget, rng))
+    shared = list(_planned(segments, cut, positions, budget, rng))
+    plans: list[WindowPlan] = []
+    left = positions[:0]
+    for number, runs in enumerate(shared, 1):
+        order = rng.permutation(np.concatenate([left, *(run.positions for run in runs)]))
+        whole = len(order) if number == len(shared) else len(order) // batch_size * batch_size
+        left = order[whole:]
+        plans.append(WindowPlan(runs, order[:whole], left))
+    return plans
+
+
+def read_windows(plans: Sequence[WindowPlan], cut: str) -> Iterator[Window]:
+    """The planned windows in turn, the next one read while one is used."""
     if not plans:
         return
     with ThreadPoolExecutor(1) as ahead, ThreadPoolExecutor(_READERS) as readers:
-        held = _load(plans[0], cut, None, readers)
-        for runs in plans[1:]:
-            order = rng.permutation(held.positions)
-            whole = len(order) // batch_size * batch_size
-            coming = ahead.submit(_load, runs, cut, held.only(order[whole:]), readers)
-            window = Window(held, order[:whole])
+        held = _load(plans[0].runs, cut, None, readers)
+        for plan, after in pairwise(plans):
+            coming = ahead.submit(_load, after.runs, cut, held.only(plan.left), readers)
+            window = Window(held, plan.positions)
             del held
             yield window
             window._release()
             held = coming.result()
-        yield Window(held, rng.permutation(held.positions))
+        yield Window(held, plans[-1].positions)
 
 
 def _load(runs: list["_Run"], cut: str, left: _Held | None, readers: ThreadPoolExecutor) -> _Held:

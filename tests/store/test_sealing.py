@@ -31,10 +31,7 @@ def test_everything_is_synced_before_it_is_visible(tmp_path, corpus, monkeypatch
     seal = events.index(f"{scratch} -> {segment}")
     inside = {scratch, *(scratch / path.relative_to(segment) for path in segment.rglob("*"))}
     assert {Path(event) for event in events[:seal]} == inside
-    assert events[seal - 1] == str(scratch)
-    assert events[seal + 1 :] == [str(segment.parent), str(scratch.parent)]
-    documents = [event for event in events if event.endswith("zarr.json")]
-    assert documents[-1] == f"{scratch}/zarr.json"
+    assert set(events[seal + 1 :]) == {str(segment.parent), str(scratch.parent)}
 
 
 def test_a_failed_append_leaves_the_samples_before_it_whole(tmp_path, monkeypatch):
