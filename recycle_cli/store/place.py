@@ -2,7 +2,8 @@
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -90,17 +91,17 @@ class LocalPlace:
 
     def document(self, name: str) -> bytes:
         path = self._inside(name)
-        with storage_errors(path):
+        with storage_errors(path), self._gone(name):
             return read_document(path)
 
     def whole(self, name: str, size: int) -> npt.NDArray[np.uint8]:
         path = self._inside(name)
-        with storage_errors(path):
+        with storage_errors(path), self._gone(name):
             return map_file(path, size)
 
     def ranged(self, name: str, size: int) -> Bytes:
         path = self._inside(name)
-        with storage_errors(path):
+        with storage_errors(path), self._gone(name):
             return FileBytes(path, size)
 
     def segment_names(self) -> list[str]:
@@ -165,6 +166,20 @@ class LocalPlace:
                 if name.endswith(f"/{DOCUMENT}"):
                     self.create(name, dumps(group_document()))
             sync(aside)
+
+    @contextmanager
+    def _gone(self, name: str) -> Iterator[None]:
+        """Tell a segment that was removed since the store was opened from one that lacks a file."""
+        try:
+            yield
+        except DamageError:
+            top, _, rest = name.partition("/")
+            segment = self.root / top / rest.partition("/")[0]
+            if top == SEGMENTS and not segment.exists():
+                raise StoreError(
+                    f"{segment}: removed since the store was opened, by `gc` or `verify --repair`; open the store again"
+                ) from None
+            raise
 
     def _inside(self, name: str) -> Path:
         path = self.root / name

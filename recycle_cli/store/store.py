@@ -9,7 +9,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from recycle_cli.errors import DamageError, StorageError, UsageError
+from recycle_cli.errors import DamageError, StorageError, StoreError, UsageError
 from recycle_cli.keys import KEY_BYTES, Bytes16
 from recycle_cli.recipe import Recipe
 from recycle_cli.store import indexfile
@@ -31,7 +31,7 @@ from recycle_cli.store.place import Place
 from recycle_cli.store.places import open_place
 from recycle_cli.store.root import create_root, read_root
 from recycle_cli.store.segment import Segment, Summary, values_name
-from recycle_cli.store.windows import Window, WindowPlan, plan_windows, read_windows
+from recycle_cli.store.windows import Window, WindowPlan, available_memory, plan_windows, read_windows
 from recycle_cli.store.writer import SEGMENT_BYTES, SEGMENT_SECONDS, SegmentWriter
 
 
@@ -95,7 +95,7 @@ class Store:
             while True:
                 try:
                     return self._index(names)
-                except DamageError:
+                except StoreError:
                     # A segment may go while we look (`gc` seals what replaces it first): then look again.
                     names, before = self.place.segment_names(), names
                     if set(names).issuperset(before):
@@ -182,10 +182,14 @@ class Store:
         return values, scales
 
     def is_mapped(self, cut: str) -> bool:
-        """Whether every row is read straight from a memory map; if not, `windows` reads faster than `gather`."""
+        """Whether every row is read straight from a memory map."""
         return self.place.is_local and all(
             segment.specs[values_name(cut)].compressor is None for segment in self.segments
         )
+
+    def prefers_windows(self, cut: str) -> bool:
+        """Whether `windows` is the way to read in a shuffled order: nothing to map, or more than stays in memory."""
+        return not self.is_mapped(cut) or self.bytes > available_memory()
 
     def windows(
         self, cut: str, positions: Positions, *, memory: int | None, seed: int | Sequence[int], batch_size: int = 1

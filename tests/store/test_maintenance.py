@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from recycle_cli.errors import BarError, DamageError, MissingError, StorageError, UsageError
+from recycle_cli.errors import BarError, DamageError, MissingError, StorageError, StoreError, UsageError
 from recycle_cli.store import Store, export, gc, info, liveness, verify
 from recycle_cli.store.liveness import Claim, maintenance, remove_dead, unique_id, writers
 
@@ -138,6 +138,19 @@ def test_gc_refuses_to_keep_a_damaged_copy_and_drop_a_good_one(tmp_path, corpus)
     store.refresh()
     corpus.check(store, range(20))
     assert info(store.path)["set_aside"] == []
+
+
+def test_a_reader_from_before_gc_is_told_to_open_again(tmp_path, corpus):
+    corpus.store(tmp_path / "s.zarr", range(20))
+    store = corpus.store(tmp_path / "s.zarr", range(20))
+    early, late = Store.open(store.path), Store.open(store.path)
+    corpus.check(early, range(20))
+    gc(store.path)
+    corpus.check(early, range(20))  # what it has mapped stays
+    with pytest.raises(StoreError, match="open the store again"):
+        late.read("2", 0)
+    late.refresh()
+    corpus.check(late, range(20))
 
 
 def test_one_maintenance_at_a_time(tmp_path, corpus):

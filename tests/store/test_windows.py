@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from recycle_cli.store import Store
+from recycle_cli.store import Store, windows
 from recycle_cli.store.chunked import ChunkedRows
 
 from .corpora import Corpus
@@ -31,10 +31,10 @@ def test_an_epoch_holds_every_sample_once_with_its_rows(tmp_path, monkeypatch, c
     store = corpus.store(tmp_path / "s.zarr", NUMBERS, segment_bytes=150_000, codec=codec)
     numbers = dict(zip(store.lookup(*corpus.keys(NUMBERS)).tolist(), NUMBERS, strict=True))
     seen = []
-    windows = list_of_sizes = 0
+    count = ragged = 0
     for window in store.windows("2", np.array(list(numbers)), memory=memory, seed=3, batch_size=8):
-        windows += 1
-        list_of_sizes += len(window) % 8 != 0
+        count += 1
+        ragged += len(window) % 8 != 0
         for start in range(0, len(window), 8):
             positions = window.positions[start : start + 8]
             lengths = window.lengths[start : start + 8]
@@ -54,8 +54,8 @@ def test_an_epoch_holds_every_sample_once_with_its_rows(tmp_path, monkeypatch, c
         seen += window.positions.tolist()
     assert sorted(seen) == sorted(numbers)
     assert seen != sorted(seen)
-    assert (windows == 1) == (memory != 600_000)
-    assert list_of_sizes <= 1  # the last
+    assert (count == 1) == (memory != 600_000)
+    assert ragged <= 1  # the last
 
 
 def test_every_chunk_is_decoded_once_where_segments_fit(tmp_path, monkeypatch, decodes):
@@ -74,8 +74,7 @@ def test_a_segment_beyond_the_budget_is_read_in_parts(tmp_path, monkeypatch, dec
     corpus = Corpus(shape=(64,), longest=90)
     store = corpus.store(tmp_path / "s.zarr", NUMBERS, codec="lz4")
     decodes.clear()
-    windows = list(store.windows("2", store.positions(), memory=800_000, seed=0))
-    assert len(windows) > 1
+    assert len(list(store.windows("2", store.positions(), memory=800_000, seed=0))) > 1
     assert chunks(store) <= len(decodes) <= chunks(store) * 1.25
 
 
@@ -95,8 +94,8 @@ def test_the_order_follows_from_the_seed(tmp_path):
     store = Store.open(corpus.store(tmp_path / "s.zarr", NUMBERS, segment_bytes=50_000, codec="lz4").path)
 
     def order(seed):
-        windows = store.windows("2", store.positions(), memory=600_000, seed=seed, batch_size=4)
-        return np.concatenate([window.positions for window in windows]).tolist()
+        epoch = store.windows("2", store.positions(), memory=600_000, seed=seed, batch_size=4)
+        return np.concatenate([window.positions for window in epoch]).tolist()
 
     assert order([1, 2]) == order([1, 2])
     assert order([1, 2]) != order([1, 3])
@@ -110,3 +109,13 @@ def test_no_samples_are_no_windows(tmp_path, corpus):
 def test_only_uncompressed_stores_are_mapped(tmp_path, corpus):
     assert corpus.store(tmp_path / "s.zarr", range(3)).is_mapped("2")
     assert not corpus.store(tmp_path / "s.zarr", range(3, 6), codec="lz4").is_mapped("2")
+
+
+def test_windows_are_for_what_is_not_mapped_or_does_not_fit(tmp_path, corpus, monkeypatch):
+    store = corpus.store(tmp_path / "s.zarr", range(3))
+    assert not store.prefers_windows("2")
+    monkeypatch.setattr("recycle_cli.store.store.available_memory", lambda: 100)
+    assert store.prefers_windows("2")
+    assert windows.available_memory() > 1 << 20
+    monkeypatch.undo()
+    assert corpus.store(tmp_path / "s.zarr", range(3, 6), codec="lz4").prefers_windows("2")
