@@ -5,11 +5,11 @@ from typing import Any
 
 from recycle_cli.bench.compare import Worse
 from recycle_cli.bench.figures import Figure
-from recycle_cli.bench.layout import MEASURES, Layout, group_of, layout
+from recycle_cli.bench.layout import MEASURES, Layout, layout
 from recycle_cli.bench.run import Bench
 from recycle_cli.reports import say, show_rows, size
 
-_SIGNS = {"time": "of the limit's time (1.0 is perfect)", "speedup": "times as fast"}
+_NOTES = {"time": "1 is perfect", "speedup": "higher is better"}
 
 
 def show_bench(bench: Bench) -> None:
@@ -34,7 +34,7 @@ def _subject(settings: Mapping[str, Any]) -> str:
 
 def _variants(one: Layout, figures: Mapping[str, Figure]) -> Iterator[dict[str, str]]:
     for variant in one.variants:
-        row = {"variant": variant}
+        row = {"variant": variant.removeprefix(f"{one.verb}.")}
         for measure in MEASURES[one.verb]:
             row[measure] = _shown(figures[f"{variant}.{measure}"])
         rate = figures[f"{variant}.samples_per_second"]
@@ -47,12 +47,10 @@ def _comparisons(one: Layout, figures: Mapping[str, Figure]) -> Iterator[dict[st
         found = figures[comparison.name]
         spread = "" if found.low is None else f"{found.low:.3g} to {found.high:.3g}"
         yield {
-            "figure": comparison.name,
+            "figure": comparison.name.removeprefix(f"{one.verb}."),
             "median": _shown(found),
             "spread": spread,
-            "meaning": found.note
-            or f"{comparison.ours.removeprefix(group_of(comparison.ours) + '.')}: {_SIGNS[comparison.kind]}"
-            + (f" as {comparison.other}" if comparison.kind == "speedup" else ""),
+            "note": found.note or _NOTES[comparison.kind],
         }
 
 
