@@ -115,7 +115,7 @@ def finetune(job: Job, model: ModelSettings, settings: TrainingSettings) -> Fine
 
 def _of_images(job: Job, model: ModelSettings, store: Store | None) -> bool:
     """Whether the data are images. Raises UsageError where the task is of another kind than the model or the store."""
-    images = takes_images(model.name) if store is None or job.model_named else store.recipe.modality == "image"
+    images = takes_images(model) if store is None or job.model_named else store.recipe.modality == "image"
     if images != (job.task == "image-classification"):
         kind, fitting = ("images", "image-classification") if images else ("texts", "text-classification")
         raise UsageError(f"--task {job.task}: {job.store or model.name} takes {kind}; use --task {fitting}")

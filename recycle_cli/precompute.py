@@ -81,7 +81,7 @@ def precompute(
 ) -> Precomputed:
     """Fill a store with what it lacks of the corpus; what it holds is not computed again."""
     device = device_of(model.device)
-    images = takes_images(model.name)
+    images = takes_images(model)
     samples = Intake(corpus, images=images, views=views_of(settings.views, images=images))
     network = open_network(model, labels=None)
     halves = network.split(settings.cuts, settings.dtype)

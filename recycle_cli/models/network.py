@@ -11,6 +11,7 @@ from recycle_cli.models.split_model import SplitModel
 from recycle_cli.models.text import split
 from recycle_cli.models.tokens import default_max_length
 from recycle_cli.models.vision.loading import load_images
+from recycle_cli.models.vision.pretrained import is_image_model
 from recycle_cli.models.vision.sources import NO_WEIGHTS, LoadedImages, is_run, is_torchvision
 from recycle_cli.recipe import Recipe
 from recycle_cli.settings import ModelSettings
@@ -34,9 +35,9 @@ class Network:
     provenance: Mapping[str, str] = field(default_factory=dict)
 
 
-def takes_images(name: str) -> bool:
-    """Whether the name is an image model's."""
-    return is_torchvision(name)
+def takes_images(model: ModelSettings) -> bool:
+    """Whether the model takes images, and not texts."""
+    return is_torchvision(model.name) or is_image_model(model.name, model.revision)
 
 
 def open_network(model: ModelSettings, *, labels: Sequence[str] | None, seed: int = 0) -> Network:
@@ -44,7 +45,7 @@ def open_network(model: ModelSettings, *, labels: Sequence[str] | None, seed: in
 
     Raises ModelError where it cannot be found or loaded, UsageError for settings that do not fit it.
     """
-    if takes_images(model.name):
+    if takes_images(model):
         return _images(model, labels, seed)
     loaded = load(
         model.name, labels=labels, revision=model.revision, trust_remote_code=model.trust_remote_code, seed=seed
@@ -63,9 +64,10 @@ def layers_of(model: ModelSettings, dtype: str) -> tuple[list[Layer], int | None
     That is `max_length` (None: the longest), and None for an image, which is one row. Of an image model no weights are
     needed, and none fetched. Raises as `open_network`.
     """
-    if takes_images(model.name):
-        random = model if is_run(model.name) else replace(model, images=replace(model.images, weights=NO_WEIGHTS))
-        return load_images(random.name, random.images, labels=None).layers(dtype), None
+    if takes_images(model):
+        bare = is_torchvision(model.name) and not is_run(model.name)
+        random = replace(model, images=replace(model.images, weights=NO_WEIGHTS)) if bare else model
+        return load_images(random, labels=None).layers(dtype), None
     loaded = load(model.name, labels=None, revision=model.revision, trust_remote_code=model.trust_remote_code)
     length = model.max_length or default_max_length(loaded)
     return layers(loaded, length=length, dtype=dtype), length
@@ -82,7 +84,7 @@ def found_again(model: ModelSettings, provenance: Mapping[str, str], recipe: Rec
 
 
 def _images(model: ModelSettings, labels: Sequence[str] | None, seed: int) -> Network:
-    network = load_images(model.name, model.images, labels=labels, seed=seed)
+    network = load_images(model, labels=labels, seed=seed)
     weights = _absolute(model.images.weights)
     return Network(
         network.loaded,

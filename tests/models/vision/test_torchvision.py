@@ -43,7 +43,7 @@ def stir(model):
         for name, tensor in model.state_dict().items():
             if tensor.is_floating_point() and (tensor.ndim < 2 or not tensor.any()):
                 noise = torch.rand(tensor.shape, generator=generator)
-                tensor.copy_(noise + 0.5 if name.endswith(("running_var", "weight")) else (noise - 0.5) * 0.2)
+                tensor.copy_(noise + 0.5 if name.endswith(("running_var", "weight")) else noise * 0.2)
 
 
 def cutter_of(loaded):

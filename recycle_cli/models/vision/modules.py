@@ -1,0 +1,276 @@
+"""A model cut at its modules, for those that torch.fx does not trace: every cut is proved before it is offered.
+
+Trunk: a forward pass that ends where the module of the cut does. Head: a forward pass in which the modules that were
+done by then return blanks of the right shape, and the module of the cut returns the stored rows. If more than the rows
+reached the rest of the model, the blanks would show in the logits; that is the proof.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from threading import RLock
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from recycle_cli.errors import ModelError
+from recycle_cli.models.dependence import parameters_behind
+from recycle_cli.models.engine import evaluating
+from recycle_cli.models.vision.cutter import Named
+from recycle_cli.models.vision.points import CutPoint
+
+TOLERANCE = 1e-4
+"""Largest difference of logits, as a share of their largest value, that is rounding and no proof of another course."""
+
+PROBE_IMAGES = 3
+
+_CANNOT_RUN = (RuntimeError, ValueError, TypeError, AttributeError, AssertionError, IndexError)
+
+
+class _Stop(Exception):  # noqa: N818 - it reports no error: it ends a forward pass that has given all we want
+    """Leaves the forward pass once the deepest cut has been reached."""
+
+
+@dataclass
+class _Call:
+    """One module's only call: when it began and ended, what it returned, and the FLOPs of the pass when it ended."""
+
+    module: nn.Module
+    name: str
+    begin: int
+    end: int = -1
+    output: Any = None
+    flops: int = 0
+
+
+class ModuleCutter:
+    """Cuts of a transformers image model after its blocks and stages. `size`: (C, H, W) of an image.
+
+    Raises ModelError where the model does not take such images, or no module's output is all that the rest needs.
+    """
+
+    def __init__(self, model: Any, size: tuple[int, int, int]) -> None:
+        self.model: Any = model
+        self._size = size
+        # The halves replace modules' forwards while they run: two threads take turns.
+        self._lock = RLock()
+        generator = torch.Generator().manual_seed(0)
+        self._probe = torch.rand(PROBE_IMAGES, *size, generator=generator)
+        self._calls, self._flops = self._watched()
+        self._proved = {call.name: call for call in self._candidates() if self._holds(call)}
+        if not self._proved:
+            raise ModelError(f"{type(model).__name__} cannot be cut: no block's output is all that the rest needs")
+        self.others = {
+            call.name: (call.end, 2) for call in self._calls.values() if call.end >= 0 and call.name not in self._proved
+        }
+
+    @cached_property
+    def points(self) -> tuple[CutPoint, ...]:
+        """The cuts in the order of computation."""
+        total = sum(one.numel() for one in self.model.parameters())
+        found: list[CutPoint] = []
+        for call in sorted(self._proved.values(), key=lambda call: call.end):
+            rows = _rows(call.output)
+            held = sum(one.numel() for name, one in self.trunk_tensors(call.name) if isinstance(one, nn.Parameter))
+            found.append(
+                CutPoint(call.name, (), tuple(rows.shape[1:]), call.flops / self._flops, held / total, call.end)
+            )
+        return tuple(found)
+
+    def full(self, images: Tensor) -> Tensor:
+        """Logits (B, classes) of the whole model, in the mode it is in."""
+        with self._lock:
+            logits: Tensor = self.model(pixel_values=images).logits
+        return logits
+
+    def trunk(self, names: Sequence[str]) -> Callable[[Tensor], dict[str, Tensor]]:
+        """Images (B, C, H, W) to what crosses at each cut, in one pass that ends at the deepest."""
+        calls = [self._proved[name] for name in names]
+
+        def run(images: Tensor) -> dict[str, Tensor]:
+            with self._lock:
+                return self._trunk(images, calls)
+
+        return run
+
+    def head(self, name: str) -> Callable[[Tensor], Tensor]:
+        """What crosses at a cut (B, *shape) to logits (B, classes)."""
+        call = self._proved[name]
+
+        def run(rows: Tensor) -> Tensor:
+            with self._lock:
+                return self._head(call, rows)
+
+        return run
+
+    def trunk_tensors(self, name: str) -> Named:
+        """Named parameters that the rows depend on, and buffers of the modules that are done by then."""
+        call = self._proved[name]
+        with evaluating(self.model):
+            behind = parameters_behind(lambda: self._trunk(self._probe_here, [call])[name], self.model)
+        done = {id(one) for module in self._done(call) for one in module.buffers()}
+        return [*self._named(self.model.named_parameters(), behind), *self._named(self.model.named_buffers(), done)]
+
+    def head_tensors(self, name: str) -> Named:
+        """Named parameters and buffers that the head uses and the trunk does not."""
+        call = self._proved[name]
+        trunk = {id(one) for _, one in self.trunk_tensors(name)}
+        with evaluating(self.model):
+            rows = self._trunk(self._probe_here, [call])[name].detach()
+            ahead = parameters_behind(lambda: self._head(call, rows), self.model)
+        rest = {id(one) for one in self.model.buffers()}
+        return [
+            (key, one)
+            for key, one in [
+                *self._named(self.model.named_parameters(), ahead),
+                *self._named(self.model.named_buffers(), rest),
+            ]
+            if id(one) not in trunk
+        ]
+
+    def trunk_modules(self, name: str) -> list[nn.Module]:
+        """The modules that are done when the cut is reached, with all inside them."""
+        return [inner for module in self._done(self._proved[name]) for inner in module.modules()]
+
+    @property
+    def _probe_here(self) -> Tensor:
+        return self._probe.to(next(self.model.parameters()).device)
+
+    def _named(self, tensors: Iterable[tuple[str, Tensor]], wanted: AbstractSet[int]) -> Named:
+        return [(key, one) for key, one in tensors if id(one) in wanted and not key.endswith("num_batches_tracked")]
+
+    def _watched(self) -> tuple[dict[str, _Call], int]:
+        """One pass: every module that is called just once, and the FLOPs of all."""
+        calls: dict[str, _Call] = {}
+        repeated: set[str] = set()
+        clock = iter(range(10**9))
+        with ExitStack() as hooks, evaluating(self.model), torch.no_grad(), FlopCounterMode(display=False) as counter:
+
+            def watch(name: str, module: nn.Module) -> None:
+                def before(*_: Any) -> None:
+                    repeated.update({name} & calls.keys())
+                    calls[name] = _Call(module, name, next(clock))
+
+                def after(module: nn.Module, args: Any, output: Any) -> None:
+                    calls[name].end, calls[name].output = next(clock), output
+                    calls[name].flops = counter.get_total_flops()
+
+                hooks.callback(module.register_forward_pre_hook(before).remove)
+                hooks.callback(module.register_forward_hook(after).remove)
+
+            for name, module in self.model.named_modules():
+                if name:
+                    watch(name, module)
+            try:
+                self.model(pixel_values=self._probe_here)
+            except _CANNOT_RUN as error:
+                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+                raise ModelError(
+                    f"{type(self.model).__name__} does not take images of {self._size[1]} x {self._size[2]} pixels "
+                    f"({reason}); use the size that it was made for (--resize, --crop)"
+                ) from error
+        return {name: call for name, call in calls.items() if name not in repeated}, max(1, counter.get_total_flops())
+
+    def _candidates(self) -> list[_Call]:
+        """Blocks and stages: members of lists of modules, outermost lists and the lists in those."""
+        lists = {name for name, module in self.model.named_modules() if isinstance(module, nn.ModuleList)}
+        members = [call for call in self._calls.values() if call.name.rpartition(".")[0] in lists]
+        return [call for call in members if call.end >= 0 and _rows(call.output) is not None]
+
+    def _holds(self, call: _Call) -> bool:
+        """Whether head after trunk gives the whole model's logits, for other images and another number of them."""
+        images = self._probe_here.flip(0)[: PROBE_IMAGES - 1] * 0.7
+        with evaluating(self.model), torch.no_grad():
+            whole = self.full(images)
+            try:
+                halves = self._head(call, self._trunk(images, [call])[call.name])
+            except _CANNOT_RUN:
+                return False
+        return halves.shape == whole.shape and float((halves - whole).abs().max()) <= TOLERANCE * float(
+            whole.abs().max()
+        )
+
+    def _trunk(self, images: Tensor, calls: Sequence[_Call]) -> dict[str, Tensor]:
+        found: dict[str, Tensor] = {}
+        last = max(calls, key=lambda call: call.end)
+        with ExitStack() as hooks:
+            for call in calls:
+
+                def keep(module: nn.Module, args: Any, output: Any, call: _Call = call) -> None:
+                    rows = _rows(output)
+                    assert rows is not None
+                    found[call.name] = rows
+                    if call is last:
+                        raise _Stop
+
+                hooks.callback(call.module.register_forward_hook(keep).remove)
+            try:
+                self.model(pixel_values=images)
+            except _Stop:
+                return found
+        raise AssertionError("the forward pass went by the deepest cut")
+
+    def _head(self, call: _Call, rows: Tensor) -> Tensor:
+        blank = rows.new_zeros(len(rows), *self._size)
+        with ExitStack() as stack:
+            for done in self._blanked(call):
+                stack.enter_context(_returning(done.module, _blank(done.output, rows)))
+            stack.enter_context(_returning(call.module, _with_rows(_blank(call.output, rows), rows)))
+            logits: Tensor = self.model(pixel_values=blank).logits
+        return logits
+
+    def _done(self, call: _Call) -> list[nn.Module]:
+        return [*(one.module for one in self._blanked(call)), call.module]
+
+    def _blanked(self, call: _Call) -> list[_Call]:
+        """The outermost modules that end before the cut's module begins, and whose outputs have images along the first
+        axis: what else a module returns (a table of positions) may be needed later, and is computed again."""
+        ended = [one for one in self._calls.values() if 0 <= one.end < call.begin and _is_per_image(one.output)]
+        return [one for one in ended if not any(other.begin < one.begin and one.end < other.end for other in ended)]
+
+
+@contextmanager
+def _returning(module: nn.Module, output: Any) -> Iterator[None]:
+    """While it lasts, the module computes nothing and returns `output`."""
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        return output
+
+    own = module.__dict__.get("forward")
+    module.__dict__["forward"] = forward
+    try:
+        yield
+    finally:
+        del module.__dict__["forward"]
+        if own is not None:
+            module.__dict__["forward"] = own
+
+
+def _rows(output: Any) -> Any:
+    """The first tensor of a module's output where it has an image a row, else None."""
+    first = output[0] if isinstance(output, tuple) and output else output
+    fits = isinstance(first, Tensor) and first.ndim > 1 and first.is_floating_point()
+    return first if fits else None
+
+
+def _is_per_image(output: Any) -> bool:
+    if isinstance(output, Tensor):
+        return output.ndim > 1 and output.is_floating_point() and len(output) == PROBE_IMAGES
+    if type(output) is tuple:
+        return all(_is_per_image(one) or not isinstance(one, Tensor | tuple | list | dict) for one in output)
+    return False
+
+
+def _blank(output: Any, rows: Tensor) -> Any:
+    """The output with zeros for as many images as there are rows."""
+    if isinstance(output, Tensor):
+        return rows.new_zeros(1).expand(len(rows), *output.shape[1:])
+    return tuple(_blank(one, rows) for one in output) if isinstance(output, tuple) else output
+
+
+def _with_rows(output: Any, rows: Tensor) -> Any:
+    return (rows, *output[1:]) if isinstance(output, tuple) else rows

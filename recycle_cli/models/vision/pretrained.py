@@ -1,0 +1,144 @@
+"""Image models of transformers: loaded with their image processor's transform, saved as transformers loads them."""
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from safetensors import SafetensorError
+
+from recycle_cli.errors import ModelError
+from recycle_cli.models.identity import architecture_of
+from recycle_cli.models.sources import hub_answers, is_package, quiet
+from recycle_cli.models.vision.sources import LoadedImages
+from recycle_cli.models.vision.transforms import ImageTransform, of_processor
+
+CONFIG = "config.json"
+PROCESSOR = "preprocessor_config.json"
+
+_UNREADABLE = (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, SafetensorError)
+
+
+def is_image_model(name: str, revision: str | None = None) -> bool:
+    """Whether the name is a transformers model whose config is of an image classifier's kind.
+
+    A name on the hub that cannot be looked at is taken for a text model, whose loading then tells what is wrong.
+    """
+    config = _json(name, CONFIG, revision)
+    mapping = transformers.models.auto.modeling_auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES
+    return config.get("model_type") in mapping
+
+
+def load_pretrained(
+    name: str,
+    *,
+    labels: Sequence[str] | None,
+    transform: ImageTransform | None,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    seed: int = 0,
+) -> LoadedImages:
+    """Load an image classifier in eval and float32, with a task layer for `labels`; None keeps those of the checkpoint.
+
+    `transform` None: that of the checkpoint's image processor. Raises ModelError where the model cannot be loaded, or
+    its processor does something else.
+    """
+    own = processor_transform(name, revision) if transform is None else transform
+    options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
+    if labels is not None:
+        options["id2label"] = dict(enumerate(labels))
+        options["label2id"] = {label: number for number, label in enumerate(labels)}
+    with quiet(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            model, report = transformers.AutoModelForImageClassification.from_pretrained(
+                name,
+                use_safetensors=True,
+                dtype=torch.float32,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+                **options,
+            )
+        except _UNREADABLE as error:
+            raise ModelError(f"model {name!r} cannot be loaded: {_first_line(error)}") from error
+    missing = frozenset(report["missing_keys"]) | {str(entry[0]) for entry in report["mismatched_keys"]}
+    _check(name, model, missing)
+    processor = _json(name, PROCESSOR, revision)
+    return LoadedImages(
+        name,
+        model.eval(),
+        own,
+        tuple(model.config.id2label[number] for number in range(model.config.num_labels)),
+        {"library": "transformers", **architecture_of(model.config.to_dict())},
+        weights=name,
+        library="transformers",
+        loads_with="AutoModelForImageClassification.from_pretrained",
+        write=partial(_write, model=model, processor=processor, transform=own),
+        missing=missing,
+    )
+
+
+def processor_transform(name: str, revision: str | None = None) -> ImageTransform:
+    """The transform of a checkpoint's image processor. Raises ModelError where there is none, or it does more."""
+    processor = _json(name, PROCESSOR, revision)
+    if not processor:
+        raise ModelError(f"model {name!r}: it has no {PROCESSOR}; expected a model saved with its image processor")
+    return of_processor(processor, name)
+
+
+def _write(folder: Path, *, model: Any, processor: Mapping[str, Any], transform: ImageTransform) -> None:
+    with quiet():
+        model.save_pretrained(folder)
+    kept = processor if processor and of_processor(processor, "") == transform else _as_processor(transform)
+    (folder / PROCESSOR).write_text(json.dumps(dict(kept), indent=2) + "\n", encoding="utf-8")
+
+
+def _as_processor(transform: ImageTransform) -> dict[str, Any]:
+    """The processor config that does what the transform does."""
+    resize, crop = transform.resize, transform.crop
+    sides = {"shortest_edge": resize[0]} if len(resize) == 1 else dict(zip(("height", "width"), resize, strict=True))
+    return {
+        "image_processor_type": "BitImageProcessor",
+        "do_resize": bool(resize),
+        "size": sides or {"height": crop[0], "width": crop[1]},
+        "do_center_crop": bool(crop),
+        "crop_size": {"height": transform.size[0], "width": transform.size[1]},
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": list(transform.mean),
+        "image_std": list(transform.std),
+        "resample": {"nearest": 0, "bilinear": 2, "bicubic": 3}[transform.interpolation],
+        "do_convert_rgb": True,
+    }
+
+
+def _check(name: str, model: Any, missing: frozenset[str]) -> None:
+    """Only the task layer may be new."""
+    base = f"{model.base_model_prefix}."
+    absent = sorted(key for key in missing if key.startswith(base))
+    if absent:
+        raise ModelError(
+            f"model {name!r}: the checkpoint lacks {absent[0]}, or has it in another shape than its config"
+        )
+
+
+def _json(name: str, file: str, revision: str | None) -> dict[str, Any]:
+    """A JSON file of a model's folder or of its place on the hub; empty where it is not there."""
+    path = Path(name) / file
+    try:
+        if not Path(name).exists() and not is_package(name):
+            path = Path(hf_hub_download(name, file, revision=revision, local_files_only=not hub_answers()))
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, HfHubHTTPError, LocalEntryNotFoundError):
+        return {}
+    return data if isinstance(data, dict) else {}
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
