@@ -2,6 +2,7 @@
 
 import errno
 import os
+import resource
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -152,12 +153,31 @@ class FileBytes:
 
 def map_file(path: Path, size: int) -> npt.NDArray[np.uint8]:
     """Map a file of exactly `size` bytes, read-only. Raises DamageError where it is missing or of another size."""
+    try:
+        return _map(path, size)
+    except OSError as error:
+        # Python keeps a descriptor for each map, and a store of 100 GB has more files than many shells allow at first.
+        if error.errno not in _TOO_MANY or not _allow_more_files():
+            raise
+        return _map(path, size)
+
+
+def _map(path: Path, size: int) -> npt.NDArray[np.uint8]:
     with _opened(path) as descriptor:
         _check_size(path, descriptor, size)
         if not size:
             return np.empty(0, np.uint8)
         with open(descriptor, "rb", closefd=False) as file:
             return np.memmap(file, dtype=np.uint8, mode="r", shape=(size,)).view(np.ndarray)
+
+
+def _allow_more_files() -> bool:
+    """Raise the soft limit on open files to the hard one: whether there was anything to raise."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == hard:
+        return False
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return True
 
 
 @contextmanager

@@ -46,6 +46,16 @@ print(peak() - before)
 """
 
 
+FILES = """
+import resource
+soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (argument, hard))
+store = Store.open(path)
+positions = store.lookup(key(range(60)), key(range(60)))
+print(len(store.gather_rows("2", positions)[0]))
+"""
+
+
 def measured(code, *arguments):
     command = [sys.executable, "-c", PREAMBLE + code, *map(str, arguments)]
     return int(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
@@ -64,3 +74,10 @@ def test_an_epoch_stays_within_the_memory_it_was_given(tmp_path):
     measured(WRITE, path, 1600)  # 200 MiB of float16 rows
     memory = 40 << 20
     assert measured(EPOCH, path, memory) <= memory
+
+
+def test_a_store_of_many_files_opens_below_a_low_limit_of_open_files(tmp_path):
+    path = tmp_path / "many.zarr"
+    measured(WRITE.replace("8 << 20", "1"), path, 60)
+    assert len(list((path / "segments").glob("2*"))) == 60
+    assert measured(FILES, path, 50) == 60 * 64
