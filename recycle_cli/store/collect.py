@@ -82,10 +82,10 @@ def _plan(store: Store, segment_bytes: int) -> tuple[dict[str, Positions], list[
     """
     ordered = store.by_age()
     level = build(ordered)
-    owners = ordered.owner(level.positions)
+    positions = np.sort(level.positions)
+    parts = np.split(positions, np.searchsorted(positions, ordered.starts[1:-1]))
     kept = {
-        segment.id: np.sort(level.positions[owners == number] - ordered.starts[number])
-        for number, segment in enumerate(ordered.list)
+        segment.id: part - start for segment, part, start in zip(ordered.list, parts, ordered.starts_list, strict=False)
     }
     doubled = [segment for segment in ordered.list if len(kept[segment.id]) < segment.summary.samples]
     small = [

@@ -274,8 +274,12 @@ class Store:
         if not self.place.is_local or len(delta) < max(indexfile.PERSIST_SAMPLES, len(base) // 8):
             return base, delta
         merged = merge(base, delta, self._segments)
+        path = Path(self.place.where(""))
         with suppress(OSError):  # a store that is read-only or full can still be read
-            indexfile.save(Path(self.place.where("")), self._summaries, merged)
+            indexfile.save(path, self._summaries, merged)
+            stored = indexfile.load(path, [summary.id for summary in self._summaries])
+            if stored is not None and stored[0] == self._summaries:
+                return stored[1], EMPTY  # mapped, so that it need not stay in memory
         return merged, EMPTY
 
     def _place(self, position: int) -> tuple[Segment, int, int]:
