@@ -1,15 +1,20 @@
 """Stored rows -> shuffled padded tensors: which samples share a batch, and how their rows reach the head."""
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from recycle_cli.store import Store
+from recycle_cli.store import Store, Window
 
 Indices = npt.NDArray[np.int64]
+
+Loaded = tuple[Indices, dict[str, torch.Tensor]]
+"""A batch: its members' places in the data, and their tensors."""
 
 BUCKET_BATCHES = 50
 """Batches sorted by length at once: enough that padding is small, few enough that an epoch stays well shuffled."""
@@ -40,11 +45,19 @@ def in_order(lengths: Indices, batch_size: int) -> list[Indices]:
 
 
 @dataclass(frozen=True)
+class Epoch:
+    """The batches of one pass over the data, and how to read them from the `start`-th on."""
+
+    batches: list[Indices]
+    load: Callable[[int], Iterator[Loaded]]
+
+
+@dataclass(frozen=True)
 class StoredRows:
     """Rows of some samples of a store at one cut, ready to be gathered batch by batch.
 
     `positions` are the samples' places in the store, `lengths` their numbers of rows, both of shape (n,); `views` are
-    the places of their augmented views, which have as many rows.
+    the places of their augmented views, which have as many rows. `held`: all of the rows, where they are in memory.
     """
 
     store: Store
@@ -52,23 +65,35 @@ class StoredRows:
     positions: Indices
     lengths: Indices
     views: tuple[Indices, ...] = ()
+    held: Window | None = None
 
     @classmethod
     def of(cls, store: Store, cut: str, positions: Indices, views: tuple[Indices, ...] = ()) -> "StoredRows":
         """The rows at these positions, all of which the store must hold."""
         return cls(store, cut, positions, store.lengths(positions), views)
 
+    @property
+    def bytes(self) -> int:
+        """Bytes of the rows as stored, one view of each sample."""
+        return int(self.lengths.sum()) * math.prod(self.store.row_shape(self.cut)) * self.store.stored_dtype.itemsize
+
     def at_epoch(self, epoch: int) -> "StoredRows":
         """As epoch `epoch` (from 0) sees them: one view after another, from the first on again, or the plain rows."""
         return replace(self, positions=self.views[epoch % len(self.views)]) if self.views else self
 
-    def load(self, members: Indices) -> dict[str, torch.Tensor]:
-        """`rows` (B, L, *shape) padded with zeros in the stored dtype, `lengths` (B,), and for int8 `scales` (B, L)."""
+    def load(self, members: Indices, window: Window | None = None) -> dict[str, torch.Tensor]:
+        """`rows` (B, L, *shape) padded with zeros in the stored dtype, `lengths` (B,), and for int8 `scales` (B, L).
+
+        Rows come from `window` where given, which must hold them, else from memory or the store.
+        """
         lengths = self.lengths[members]
         shape = (len(members), int(lengths.max(initial=1)))
         values = np.empty((*shape, *self.store.row_shape(self.cut)), dtype=self.store.stored_dtype)
         scales = np.empty(shape, dtype=np.float32) if self.store.recipe.dtype == "int8" else None
-        self.store.gather(self.cut, self.positions[members], values, scales)
+        if (held := window or self.held) is not None:
+            held.gather(self.positions[members], values, scales)
+        else:
+            self.store.gather(self.cut, self.positions[members], values, scales)
         batch = {"rows": torch.from_numpy(values), "lengths": torch.from_numpy(lengths)}
         if self.store.recipe.dtype == "bfloat16":
             batch["rows"] = batch["rows"].view(torch.bfloat16)
@@ -76,10 +101,81 @@ class StoredRows:
             batch["scales"] = torch.from_numpy(scales)
         return batch
 
-    def loaded(self, batches: Sequence[Indices]) -> Iterator[tuple[Indices, dict[str, torch.Tensor]]]:
+    def loaded(self, batches: Sequence[Indices]) -> Iterator[Loaded]:
         """Each batch's members with their tensors, in the order given."""
         for members in batches:
             yield members, self.load(members)
+
+    def in_memory(self) -> "StoredRows":
+        """The same rows, all read now."""
+        every = np.unique(np.concatenate([self.positions, *self.views]))
+        (held,) = self.store.windows(self.cut, every, memory=None, seed=0)
+        return replace(self, held=held)
+
+
+@dataclass(frozen=True)
+class WindowedRows:
+    """Rows of a store that no memory map serves well (compressed, remote, larger than the free memory).
+
+    Whole chunks are read once an epoch, in a random order, into windows of `memory` bytes in all; batches are made and
+    shuffled within a window.
+    """
+
+    rows: StoredRows
+    memory: int
+
+    @property
+    def lengths(self) -> Indices:
+        """Rows of each sample, (n,)."""
+        return self.rows.lengths
+
+    def epoch(self, batch_size: int, seed: int, number: int, least: int) -> Epoch:
+        """The batches of epoch `number` (from 0), planned before anything is read."""
+        rows = self.rows.at_epoch(number)
+        shares = [
+            [members[batch] for batch in shuffled(rows.lengths[members], batch_size, seed, number, least)]
+            for members in self._members(rows, batch_size, seed, number)
+        ]
+        windows = partial(
+            rows.store.windows,
+            rows.cut,
+            rows.positions,
+            memory=self.memory,
+            seed=[seed, number],
+            batch_size=batch_size,
+        )
+
+        def load(start: int) -> Iterator[Loaded]:
+            done = 0
+            for window, batches in zip(windows(), shares, strict=True):
+                for members in batches[max(0, start - done) :]:
+                    yield members, rows.load(members, window)
+                done += len(batches)
+
+        return Epoch([batch for batches in shares for batch in batches], load)
+
+    def _members(self, rows: StoredRows, batch_size: int, seed: int, number: int) -> Iterator[Indices]:
+        """Which samples each window hands out. Equal samples share a position: each of them takes one of its turns."""
+        order = np.argsort(rows.positions, kind="stable")
+        ordered = rows.positions[order]
+        taken = np.zeros(len(order), dtype=np.int64)
+        plans = rows.store.plan_windows(
+            rows.cut, rows.positions, memory=self.memory, seed=[seed, number], batch_size=batch_size
+        )
+        for plan in plans:
+            firsts = np.searchsorted(ordered, plan.positions)
+            turns = taken[firsts] + _turns(plan.positions)
+            np.add.at(taken, firsts, 1)
+            yield order[firsts + turns]
+
+
+def _turns(values: Indices) -> Indices:
+    """For each value, how many equal ones stand before it: [7, 3, 7] gives [0, 0, 1]."""
+    order = np.argsort(values, kind="stable")
+    ordered = values[order]
+    turns = np.empty(len(values), dtype=np.int64)
+    turns[order] = np.arange(len(values)) - np.searchsorted(ordered, ordered)
+    return turns
 
 
 def widened(batch: dict[str, torch.Tensor]) -> torch.Tensor:

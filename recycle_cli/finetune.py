@@ -17,7 +17,7 @@ from recycle_cli.card import save_run
 from recycle_cli.coverage import absent_from, covered
 from recycle_cli.devices import autocast
 from recycle_cli.errors import UsageError
-from recycle_cli.inputs import Images, RawInputs, Source, readable
+from recycle_cli.inputs import Images, RawInputs, Source, readable, stored_source
 from recycle_cli.intake import Intake
 from recycle_cli.keys import Sample
 from recycle_cli.labelled import Labelled, read_labelled
@@ -100,8 +100,8 @@ def finetune(job: Job, model: ModelSettings, settings: TrainingSettings) -> Fine
         runs.clear(folder)
 
     trainer = _trainer(folder, setup, settings, data, evaluation)
-    source = _source(setup, data, views)
-    tested = None if evaluation is None else (_source(setup, evaluation), evaluation)
+    source = _source(setup, data, settings, views)
+    tested = None if evaluation is None else (_source(setup, evaluation, settings), evaluation)
     with _logger(folder, tensorboard=job.tensorboard) as log, bar("finetune") as progress:
         state = train(trainer, source, data, tested, log, progress)
     report = _report(trainer, job, held, data, state)
@@ -131,11 +131,14 @@ def _read_evaluation(job: Job, data: Labelled, *, images: bool, keep: bool) -> L
     return found
 
 
-def _source(setup: Setup, data: Labelled, views: Sequence[Callable[[Sample], Sample]] = ()) -> Source:
+def _source(
+    setup: Setup, data: Labelled, settings: TrainingSettings, views: Sequence[Callable[[Sample], Sample]] = ()
+) -> Source:
     store = setup.store
     if store is not None:
         places = tuple(store.lookup(keys, digests) for keys, digests in data.views)
-        return StoredRows.of(store, setup.cut, store.lookup(data.keys, data.digests), places)
+        rows = StoredRows.of(store, setup.cut, store.lookup(data.keys, data.digests), places)
+        return stored_source(rows, settings.memory, in_memory=settings.in_memory)
     if setup.split.recipe.modality == "image":
         return Images.of(setup.split, data.samples, views)
     return RawInputs.of(setup.split, data.samples)
@@ -167,7 +170,7 @@ def _trainer(
 
 def _identity(setup: Setup, settings: TrainingSettings, data: Labelled, evaluation: Labelled | None) -> dict[str, Any]:
     """All that must be the same for a resumed run to go on as if it had never stopped."""
-    free = ("save_steps", "parity_check")
+    free = ("save_steps", "parity_check", "in_memory")
     return {
         **{name: value for name, value in asdict(settings).items() if name not in free},
         "precision": setup.model.precision,

@@ -1,18 +1,22 @@
 """What a training or an evaluation reads: stored rows, or raw inputs where there is no store. One shape for all."""
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
 
-from recycle_cli.batches import Indices, StoredRows, widened
+from recycle_cli.batches import Epoch, Indices, Loaded, StoredRows, WindowedRows, in_order, shuffled, widened
 from recycle_cli.keys import Sample
 from recycle_cli.mixing import Mix, mixed
 from recycle_cli.models import Prepared, SplitModel, lengths_of
 from recycle_cli.pipeline import WINDOW_IMAGES, Reject, usable
 
 PREPARE_AT_ONCE = 4096
+
+WINDOW_BYTES = 4 << 30
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,7 @@ class RawInputs:
             prepared += split.prepare(samples[start : start + PREPARE_AT_ONCE])
         return cls(split, prepared, lengths_of(prepared))
 
-    def loaded(self, batches: Sequence[Indices]) -> Iterator[tuple[Indices, dict[str, torch.Tensor]]]:
+    def loaded(self, batches: Sequence[Indices]) -> Iterator[Loaded]:
         """Each batch's members with their padded tensors, in the order given."""
         for members in batches:
             yield members, self.split.collate([self.prepared[place] for place in members])
@@ -66,7 +70,7 @@ class Images:
         """As epoch `epoch` (from 0) sees them."""
         return replace(self, view=self.views[epoch % len(self.views)]) if self.views else self
 
-    def loaded(self, batches: Sequence[Indices]) -> Iterator[tuple[Indices, dict[str, torch.Tensor]]]:
+    def loaded(self, batches: Sequence[Indices]) -> Iterator[Loaded]:
         """Each batch's members with their pixels, in the order given."""
         for members in batches:
             samples = [self.samples[place] for place in members.tolist()]
@@ -76,7 +80,44 @@ class Images:
             )
 
 
-Source = StoredRows | RawInputs | Images
+Source = StoredRows | WindowedRows | RawInputs | Images
+
+
+def stored_source(rows: StoredRows, memory: int | None, *, in_memory: bool = False) -> StoredRows | WindowedRows:
+    """How to read rows: from memory, in windows of `memory` bytes, or through the map where that serves best.
+
+    Windows are taken unasked where the store is compressed or remote, or its rows are more than the free memory.
+    """
+    if in_memory:
+        return rows.in_memory()
+    free = free_memory()
+    if memory is None and rows.store.is_mapped(rows.cut) and rows.bytes <= free:
+        return rows
+    return WindowedRows(rows, memory or min(WINDOW_BYTES, free // 4))
+
+
+def free_memory() -> int:
+    """Bytes that programs can still take, the page cache counted as free."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        return next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+
+
+def epoch_of(source: Source, batch_size: int, seed: int, number: int, least: int = 1) -> Epoch:
+    """The shuffled batches of epoch `number` (from 0); `least`: the fewest samples that a batch may have."""
+    if isinstance(source, WindowedRows):
+        return source.epoch(batch_size, seed, number, least)
+    batches = shuffled(source.lengths, batch_size, seed, number, least)
+    return Epoch(batches, lambda start: source.at_epoch(number).loaded(batches[start:]))
+
+
+def once(source: Source, batch_size: int) -> Iterator[Loaded]:
+    """Every sample once, for evaluation: sorted by length where the source can be read in any order."""
+    if isinstance(source, WindowedRows):
+        return source.epoch(batch_size, 0, 0, 1).load(0)
+    return source.loaded(in_order(source.lengths, batch_size))
 
 
 def readable(split: SplitModel, samples: Sequence[Sample], reject: Reject) -> Indices:

@@ -119,7 +119,7 @@ def fill(
 ) -> SegmentWriter:
     """Run the trunk over the samples that the store lacks; reading, the trunk and writing overlap."""
     device = device_of(model.device)
-    with store.writer(segment_bytes=settings.segment_bytes) as writer:
+    with store.writer(segment_bytes=settings.segment_bytes, codec=settings.codec, max_disk=settings.max_disk) as writer:
 
         def write(done: tuple[Keyed, dict[str, torch.Tensor]]) -> None:
             keyed, activations = done

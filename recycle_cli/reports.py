@@ -30,7 +30,12 @@ def show(report: Any, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(fields, allow_nan=False, default=str), flush=True)
     else:
-        console().print(_table(type(report).__name__, fields))
+        show_fields(type(report).__name__, fields)
+
+
+def show_fields(title: str, fields: Mapping[str, Any]) -> None:
+    """Show named values as a table on stderr."""
+    console().print(_table(title, fields))
 
 
 def show_rows(title: str, rows: list[Mapping[str, Any]], notes: str = "") -> None:
@@ -85,7 +90,9 @@ def human(name: str, value: Any) -> str:
         return f"{value:,.3g} s" if value < 100 else f"{value:,.0f} s"
     if isinstance(value, int):
         return f"{value:,}"
-    return f"{value:,.4f}" if abs(value) < 10 else f"{value:,.1f}"
+    if abs(value) >= 10:
+        return f"{value:,.1f}"
+    return f"{value:,.4f}" if abs(value) >= 1e-3 or not value else f"{value:.3g}"
 
 
 def size(count: float) -> str:

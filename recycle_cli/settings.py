@@ -70,6 +70,8 @@ class PrecomputeSettings:
     batch_tokens: int = 8192
     window: int = 16384
     segment_bytes: int = 256 * 2**20
+    codec: Literal["none", "lz4", "zstd", "auto"] = "none"
+    max_disk: int | None = None
     views: ViewSettings = ViewSettings()
 
 
@@ -86,7 +88,10 @@ class AdapterSettings:
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """How the head is trained. Steps are optimizer steps, shares are of all steps."""
+    """How the head is trained. Steps are optimizer steps, shares are of all steps.
+
+    `memory`: bytes for the rows of a store that is read in windows; None reads so only where a map would not do.
+    """
 
     epochs: int = 3
     batch_size: int = 32
@@ -103,6 +108,8 @@ class TrainingSettings:
     seed: int = 0
     on_missing: Literal["fail", "compute", "skip"] = "fail"
     parity_check: bool = True
+    memory: int | None = None
+    in_memory: bool = False
     adapter: AdapterSettings = AdapterSettings()
     views: ViewSettings = ViewSettings()
     mixup: float = 0.0

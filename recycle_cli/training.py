@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,10 @@ import torch
 
 from recycle_cli import runs
 from recycle_cli.background import prefetch
-from recycle_cli.batches import Indices, in_order, shuffled
+from recycle_cli.batches import Indices
 from recycle_cli.devices import to_device
 from recycle_cli.errors import DataError
-from recycle_cli.inputs import Source, logits_of
+from recycle_cli.inputs import Source, epoch_of, logits_of, once
 from recycle_cli.labelled import Labelled
 from recycle_cli.models import SplitModel
 from recycle_cli.reports import Bar
@@ -81,7 +82,8 @@ def train(
     )
     class_weights = None if class_weights is None else class_weights.to(trainer.device)
     least = 2 if trainer.buffers else 1
-    batches_an_epoch = len(shuffled(source.lengths, settings.batch_size, settings.seed, 0, least))
+    epoch_at = partial(epoch_of, source, settings.batch_size, settings.seed, least=least)
+    batches_an_epoch = len(epoch_at(0).batches)
     steps = settings.epochs * math.ceil(batches_an_epoch / settings.accumulation)
     state = runs.load_progress(trainer.folder, trainer.state, trainer.optimizer, trainer.identity)
     _keep_lines(trainer.folder / runs.LOG, state.lines)
@@ -90,11 +92,11 @@ def train(
     with deferred_signals() as signals:
         while state.epoch < settings.epochs and not _patience_lost(state, settings):
             model.train()
-            batches = shuffled(source.lengths, settings.batch_size, settings.seed, state.epoch, least)
-            shares = _shares(batches, data.targets, class_weights, settings.accumulation)
+            epoch = epoch_at(state.epoch)
+            shares = _shares(epoch.batches, data.targets, class_weights, settings.accumulation)
             step_loss, step_samples = torch.zeros((), device=trainer.device), 0
             started = time.perf_counter()
-            for members, batch in prefetch(source.at_epoch(state.epoch).loaded(batches[state.batch :])):
+            for members, batch in prefetch(epoch.load(state.batch)):
                 with trainer.autocast():
                     logits, mix = logits_of(
                         trainer.split,
@@ -112,7 +114,7 @@ def train(
                 step_loss += loss.detach()
                 step_samples += len(members)
                 state.batch += 1
-                if state.batch % settings.accumulation and state.batch < len(batches):
+                if state.batch % settings.accumulation and state.batch < len(epoch.batches):
                     continue
 
                 rate = learning_rate(state.step, steps, settings)
@@ -157,7 +159,7 @@ def evaluate(trainer: Trainer, source: Source) -> torch.Tensor:
     found: list[torch.Tensor] = []
     places: list[torch.Tensor] = []
     with torch.inference_mode():
-        for members, batch in prefetch(source.loaded(in_order(source.lengths, 2 * trainer.settings.batch_size))):
+        for members, batch in prefetch(once(source, 2 * trainer.settings.batch_size)):
             with trainer.autocast():
                 logits, _ = logits_of(trainer.split, trainer.cut, to_device(batch, trainer.device))
             found.append(logits.float().cpu())

@@ -1,5 +1,6 @@
 """Write docs/commands.md anew from the commands themselves: `python -m tests.commands_page`."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -26,22 +27,44 @@ option that may repeat takes several values there, separated by spaces.
 """
 
 
-def page() -> str:
-    """The whole page."""
-    commands = typer.main.get_command(app).commands
-    return "\n".join([HEAD, *(section(name, command) for name, command in commands.items())]).rstrip() + "\n"
+PAGE = Path(__file__).parents[1] / "docs" / "commands.md"
 
 
-def section(name: str, command: Any) -> str:
+def leaves(commands: dict[str, Any], before: str = "") -> dict[str, Any]:
+    """Every command by its whole name, those of groups too: `precompute`, `store info`."""
+    found: dict[str, Any] = {}
+    for name, command in commands.items():
+        inner = getattr(command, "commands", None)
+        found |= {f"{before}{name}": command} if inner is None else leaves(inner, f"{before}{name} ")
+    return found
+
+
+COMMANDS = leaves(typer.main.get_command(app).commands)
+
+
+def page(old: str) -> str:
+    """The whole page; what is written by hand between a command's first line and its tables stays as in `old`."""
+    return "\n".join([HEAD, *(section(name, one, old) for name, one in COMMANDS.items())]).rstrip() + "\n"
+
+
+def section(name: str, command: Any, old: str) -> str:
     """A command: what it does, its arguments, its options."""
     arguments = [one for one in command.params if one.param_type_name == "argument"]
     options = [one for one in command.params if any(option.startswith("--") for option in one.opts)]
-    lines = [f"## recycle {name}", "", " ".join((command.help or "").split()), ""]
+    lines = [f"## recycle {name}", "", " ".join((command.help or "").split()), "", *by_hand(name, old)]
     if arguments:
         lines += ["| argument | |", "|---|---|", *map(argument_row, arguments), ""]
     return "\n".join(
         [*lines, "| option | | default | environment |", "|---|---|---|---|", *map(option_row, options), ""]
     )
+
+
+def by_hand(name: str, old: str) -> list[str]:
+    """The paragraphs and tables of a section of the old page between its first line and its generated tables."""
+    found = re.search(
+        rf"^## recycle {name}\n\n[^\n]*\n\n(.*?)^\| (?:argument|option) \|", old, re.MULTILINE | re.DOTALL
+    )
+    return [*found[1].rstrip().split("\n"), ""] if found and found[1].strip() else []
 
 
 def argument_row(one: Any) -> str:
@@ -59,7 +82,7 @@ def default(one: Any) -> str:
     if isinstance(one.default, bool):
         return "on" if one.default else "off"
     if isinstance(one.default, list | tuple):
-        return " ".join(map(code, one.default))
+        return code(" ".join(map(str, one.default))) if one.default else ""
     if isinstance(one.default, int | float | str):
         return code(one.default)
     return "required" if one.required else ""
@@ -74,4 +97,4 @@ def cell(text: str | None) -> str:
 
 
 if __name__ == "__main__":
-    Path(__file__).parents[1].joinpath("docs", "commands.md").write_text(page(), encoding="utf-8")
+    PAGE.write_text(page(PAGE.read_text(encoding="utf-8")), encoding="utf-8")

@@ -44,6 +44,8 @@ def precompute(
     failures: o.Failures = None,
     batch_tokens: o.BatchTokens = FILL.batch_tokens,
     segment_bytes: o.SegmentBytes = FILL.segment_bytes,
+    codec: o.Codec = FILL.codec,
+    max_disk: o.MaxDisk = FILL.max_disk,
     device: o.Device = MODEL.device,
     precision: o.Precision = MODEL.precision,
     revision: o.Revision = None,
@@ -74,7 +76,13 @@ def precompute(
     images = o.image_settings(weights, resize, crop, mean, std)
     network = ModelSettings(model, revision, max_length, trust_remote_code, device, precision, images)
     filling = PrecomputeSettings(
-        tuple(cut), dtype, batch_tokens, segment_bytes=segment_bytes, views=ViewSettings(views, augment)
+        tuple(cut),
+        dtype,
+        batch_tokens,
+        segment_bytes=segment_bytes,
+        codec=codec,
+        max_disk=max_disk,
+        views=ViewSettings(views, augment),
     )
     show(run(records, store, network, filling), as_json=as_json)
 
@@ -145,6 +153,8 @@ def finetune(
     parity_check: Annotated[
         bool, o.option("--parity-check/--no-parity-check", "Prove on a few samples that the stored rows are right")
     ] = TRAIN.parity_check,
+    memory: o.Memory = TRAIN.memory,
+    in_memory: Annotated[bool, o.option("--in-memory", "Read all rows into memory before training")] = TRAIN.in_memory,
     overwrite: Annotated[bool, o.option("--overwrite", "Replace the run that --output holds")] = False,
     resume: Annotated[bool, o.option("--resume", "Go on with the unfinished run that --output holds")] = False,
     tensorboard: Annotated[
@@ -216,6 +226,8 @@ def finetune(
         seed=seed,
         on_missing=on_missing,
         parity_check=parity_check,
+        memory=memory,
+        in_memory=in_memory,
         adapter=AdapterSettings(adapter, adapter_rank, adapter_alpha, adapter_dropout, adapter_save),
         views=ViewSettings(views, augment),
         mixup=mixup,

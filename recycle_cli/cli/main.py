@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-from recycle_cli.cli import commands, measure
+from recycle_cli.cli import commands, measure, store
 from recycle_cli.cli.app import app
 from recycle_cli.errors import Interrupted, RecycleError, UsageError
 from recycle_cli.reports import say
@@ -17,7 +17,7 @@ from recycle_cli.signals import raise_on_signals
 _PARSING: Any = typer.BadParameter.__mro__[2]
 """Click's ClickException, from wherever this version of Typer has it."""
 
-COMMANDS = (commands, measure)
+COMMANDS = (commands, measure, store)
 """Importing them hangs their commands on the app."""
 
 _DISK = {

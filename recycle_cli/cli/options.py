@@ -1,5 +1,6 @@
 """Arguments and options that commands share: each name, help text and environment variable written once."""
 
+import re
 from typing import Annotated, Any, Literal
 
 import typer
@@ -85,6 +86,28 @@ Dtype = Annotated[
     option("--dtype", "How the rows are stored; int8 has a scale a row"),
 ]
 BatchTokens = Annotated[int, option("--batch-tokens", "Padded tokens a batch at most", min=1)]
+
+
+def size(text: str) -> int:
+    """Bytes from `4GiB`, `500MB` or `1000`. Raises BadParameter for anything else."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?", text.strip(), re.IGNORECASE)
+    if not found or not float(found[1]):
+        raise typer.BadParameter(f"{text!r}: expected a size above 0, as 4GiB, 500MB or a number of bytes")
+    power = " KMGT".index(found[2].upper() or " ")
+    return int(float(found[1]) * (1024 if found[3] else 1000) ** power)
+
+
+Codec = Annotated[
+    Literal["none", "lz4", "zstd", "auto"],
+    option("--codec", "Compress the rows; none is read fastest, auto compresses only where it pays"),
+]
+MaxDisk = Annotated[
+    int | None, option("--max-disk", "Stop, sealed, before the store passes this size (20GiB)", parser=size)
+]
+Memory = Annotated[
+    int | None,
+    option("--memory", "Read the store in shuffled windows within this size (4GiB); else as fits", parser=size),
+]
 SegmentBytes = Annotated[
     int, option("--segment-bytes", "Seal what is done at about so many bytes: the most a crash can lose", min=1)
 ]

@@ -1,0 +1,121 @@
+"""The store's commands on the command line: what they print, and how they exit."""
+
+import json
+import sys
+
+import pytest
+
+from recycle_cli.cli.main import main
+from recycle_cli.precompute import precompute
+from recycle_cli.settings import CorpusSettings, ModelSettings, PrecomputeSettings
+from tests.records import records, write_csv
+
+
+@pytest.fixture
+def recycle(monkeypatch, capsys):
+    """Run a command in this process: its exit code, stdout and stderr."""
+
+    def run(*arguments):
+        monkeypatch.setattr("recycle_cli.cli.main.raise_on_signals", lambda: None)
+        monkeypatch.setattr(sys, "argv", ["recycle", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        out, err = capsys.readouterr()
+        return stop.value.code, out, err
+
+    return run
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    return CorpusSettings((str(write_csv(tmp_path / "train.csv", records(40))),))
+
+
+@pytest.fixture
+def store(corpus, tmp_path, tiny_bert):
+    path = tmp_path / "acts.zarr"
+    filling = PrecomputeSettings(("2",), "float32", batch_tokens=80, segment_bytes=20_000)
+    precompute(corpus, str(path), ModelSettings(str(tiny_bert), None, 16), filling)
+    return path
+
+
+def flip_a_bit(store):
+    files = [path for path in store.glob("segments/*/cuts/**/*") if path.is_file()]
+    file = max(files, key=lambda path: path.stat().st_size)
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+    return file.relative_to(store / "segments").parts[0]
+
+
+def test_info_tells_what_is_there(recycle, store):
+    code, out, err = recycle("store", "info", store, "--json", "--segments")
+    found = json.loads(out)
+    assert (code, err) == (0, "")
+    assert found["samples"] == 40
+    assert found["segments"] == len(found["segment_list"]) > 1
+    code, out, err = recycle("store", "info", store, "--segments")
+    assert (code, out) == (0, "")
+    assert found["fingerprint"] in err
+    assert "Segment list" in err
+
+
+def test_a_whole_store_verifies(recycle, store):
+    code, out, _ = recycle("store", "verify", store, "--json")
+    assert (code, json.loads(out)["damaged"]) == (0, [])
+    code, _, err = recycle("store", "verify", store)
+    assert code == 0
+    assert "nothing" in err
+
+
+def test_damage_is_named_and_repaired_and_refilled(recycle, store, corpus, tiny_bert):
+    segment = flip_a_bit(store)
+    code, out, err = recycle("store", "verify", store, "--json")
+    assert code == 4
+    assert {damage["segment"] for damage in json.loads(out)["damaged"]} == {segment}
+    assert f"recycle store verify {store} --repair" in err
+    code, _, err = recycle("store", "verify", store, "--repair")
+    assert code == 0
+    assert segment in err
+    filling = PrecomputeSettings(("2",), "float32", batch_tokens=80, segment_bytes=20_000)
+    again = precompute(corpus, str(store), ModelSettings(str(tiny_bert), None, 16), filling)
+    assert 0 < again.new_samples < 40
+    assert recycle("store", "verify", store, "--json")[0] == 0
+
+
+def test_gc_counts_first_and_then_collects(recycle, store):
+    planned = json.loads(recycle("store", "gc", store, "--dry-run", "--json")[1])
+    done = json.loads(recycle("store", "gc", store, "--json")[1])
+    assert planned["removed"] == done["removed"] > 1
+    found = json.loads(recycle("store", "info", store, "--json")[1])
+    assert (found["segments"], found["samples"]) == (1, 40)
+
+
+@pytest.mark.parametrize(("format", "name"), [("safetensors", "rows.safetensors"), ("numpy", "rows")])
+def test_export_writes_the_rows(recycle, store, tmp_path, format, name):
+    out = tmp_path / name
+    code, said, _ = recycle("store", "export", store, out, "--format", format, "--limit", 3, "--json")
+    assert code == 0
+    assert json.loads(said)["samples"] == 3
+    assert out.exists()
+
+
+def test_a_folder_that_is_no_store_is_refused(recycle, tmp_path):
+    for command in ("info", "verify", "gc"):
+        code, out, err = recycle("store", command, tmp_path)
+        assert (code, out) == (4, "")
+        assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(("text", "count"), [("4GiB", 4 << 30), ("500MB", 500_000_000), ("1000", 1000), ("1.5k", 1500)])
+def test_sizes_are_read_as_people_write_them(text, count):
+    from recycle_cli.cli.options import size
+
+    assert size(text) == count
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1", "4 bananas", "GiB"])
+def test_a_size_that_is_none_is_a_usage_error(recycle, tmp_path, text):
+    code, _, err = recycle("precompute", tmp_path / "x.csv", tmp_path / "s", f"--max-disk={text}")
+    assert code == 2
+    assert "--max-disk" in err
