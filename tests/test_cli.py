@@ -3,6 +3,7 @@
 import csv
 import json
 import random
+import shutil
 import shlex
 import subprocess
 import sys
