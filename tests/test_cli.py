@@ -3,8 +3,8 @@
 import csv
 import json
 import random
-import shutil
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -189,11 +189,13 @@ def test_a_killed_finetune_resumes_to_the_undisturbed_run(recycle, place, tmp_pa
     for number in [seed] if isinstance(seed, int) else seed:
         draw, run = random.Random(number), tmp_path / f"run-{number}"
         resumed = (*finetune("train.csv", *command, **quiet | {"output": run}), "--resume")
-        killed = 0
-        while not (run / "recycle.json").exists():
-            instant = draw.uniform(0.3 * seconds, seconds) if killed < 3 else 10 * seconds
-            killed += recycle.killed(*resumed, after=instant, cwd=place).code != 0
-        assert killed
+        killed, sooner = 0, 1.0
+        while not killed:  # a run that came to its end before its instant is tried again with an earlier one
+            shutil.rmtree(run, ignore_errors=True)
+            while not (run / "recycle.json").exists():
+                instant = draw.uniform(0.3, 1) * sooner * seconds if killed < 3 else 10 * seconds
+                killed += recycle.killed(*resumed, after=instant, cwd=place).code != 0
+            sooner /= 2
         for name in ("model.safetensors", "metrics.jsonl"):
             assert (run / name).read_bytes() == (quiet["output"] / name).read_bytes(), (number, name)
 
