@@ -4,7 +4,7 @@ import errno
 import os
 import resource
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,9 @@ import xxhash
 
 from recycle_cli.errors import DamageError, StorageError
 from recycle_cli.store.layout import DOCUMENT_LIMIT
+
+FLUSH_BYTES = 16 << 20
+"""A growing file is flushed in the background each time it has grown by this much."""
 
 _SYNCS = 8
 
@@ -48,12 +51,17 @@ class HashedFile:
         self._whole = xxhash.xxh3_128()
         self._block = xxhash.xxh3_64()
         self._blocks: list[str] = []
+        self._flusher: ThreadPoolExecutor | None = None
+        self._flush: Future[None] | None = None
+        self._flushed = 0
 
     def write(self, data: Any) -> None:
         """Append the bytes of a contiguous, non-empty buffer."""
         view = memoryview(data).cast("B")
         _write_all(self._file.fileno(), view)
         self._hash(view)
+        if self.bytes - self._flushed >= FLUSH_BYTES and (self._flush is None or self._flush.done()):
+            self._start_flush()
 
     def mark(self) -> Mark:
         """Where the file ends now, to rewind to."""
@@ -68,13 +76,26 @@ class HashedFile:
 
     def close(self) -> dict[str, Any]:
         """Close and return {bytes, xxh3_128, blocks}; it is on the disk once it has been synced."""
-        self._file.close()
+        self.abandon()
+        if self._flush is not None:
+            self._flush.result()
         if self.bytes % BLOCK_BYTES:
             self._blocks.append(self._block.hexdigest())
         return {"bytes": self.bytes, "xxh3_128": self._whole.hexdigest(), "blocks": "".join(self._blocks)}
 
     def abandon(self) -> None:
+        """Close, and no more."""
+        if self._flusher is not None:
+            self._flusher.shutdown()
         self._file.close()
+
+    def _start_flush(self) -> None:
+        """Have the disk write what is there while more comes, so that little is left to wait for at sealing."""
+        if self._flush is not None:
+            self._flush.result()
+        self._flusher = self._flusher or ThreadPoolExecutor(1)
+        self._flush = self._flusher.submit(os.fdatasync, self._file.fileno())
+        self._flushed = self.bytes
 
     def _hash(self, view: memoryview) -> None:
         self._whole.update(view)
