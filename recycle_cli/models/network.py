@@ -79,7 +79,9 @@ def found_again(model: ModelSettings, provenance: Mapping[str, str], recipe: Rec
         model = replace(model, name=provenance["model"], revision=provenance.get("revision"))
     if recipe.modality == "text":
         return model if model.max_length else replace(model, max_length=recipe.max_length)
-    weights = model.images.weights or (None if named else provenance.get("given_weights"))
+    weights = model.images.weights
+    if weights is None and model.name == provenance["model"]:
+        weights = provenance.get("given_weights")
     return replace(model, images=replace(model.images, weights=weights, transform=provenance.get("transform")))
 
 
