@@ -1,3 +1,3 @@
-"""Run the frozen half of a pretrained network once, then train, predict and serve from its stored activations."""
+"""Run the frozen half of a pretrained network once, then train and predict from its stored activations."""
 
 __version__ = "0.1.0"

@@ -90,7 +90,8 @@ class StoredRows:
         shape = (len(members), int(lengths.max(initial=1)))
         values = np.empty((*shape, *self.store.row_shape(self.cut)), dtype=self.store.stored_dtype)
         scales = np.empty(shape, dtype=np.float32) if self.store.recipe.dtype == "int8" else None
-        if (held := window or self.held) is not None:
+        held = window if window is not None else self.held
+        if held is not None:
             held.gather(self.positions[members], values, scales)
         else:
             self.store.gather(self.cut, self.positions[members], values, scales)

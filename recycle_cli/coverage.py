@@ -71,7 +71,7 @@ def _compute(
     corpus: CorpusSettings, store: Store, halves: SplitModel, model: ModelSettings, views: ViewSettings
 ) -> None:
     images = store.recipe.modality == "image"
-    samples = Intake(corpus, images=images, views=views_of(views, images=images))
+    samples = Intake(corpus, labelled=True, images=images, views=views_of(views, images=images))
     with bar("precompute", samples.total) as progress:
         fill(store, samples, halves, model, PrecomputeSettings(), Tally(), progress)
     samples.tell()
@@ -94,6 +94,7 @@ def _command(corpus: CorpusSettings, store: Store, model: ModelSettings, views: 
         *(("--cut", cut) for cut in store.recipe.cuts),
         ("--max-length", store.recipe.max_length),
         ("--dtype", store.recipe.dtype),
+        ("--precision", None if store.recipe.precision == "float32" else store.recipe.precision),
         ("--text-column", corpus.text_column),
         ("--text-pair-column", corpus.text_pair_column),
         ("--image-column", corpus.image_column),

@@ -17,7 +17,7 @@ from recycle_cli.card import save_run
 from recycle_cli.coverage import absent_from, covered
 from recycle_cli.devices import autocast
 from recycle_cli.errors import UsageError
-from recycle_cli.inputs import Images, RawInputs, Source, readable, stored_source
+from recycle_cli.inputs import Images, RawInputs, Source, order_digest, readable, stored_source
 from recycle_cli.intake import Intake
 from recycle_cli.keys import Sample
 from recycle_cli.labelled import Labelled, read_labelled
@@ -74,10 +74,7 @@ def finetune(job: Job, model: ModelSettings, settings: TrainingSettings) -> Fine
     store = None if job.store is None else Store.open(job.store)
     images = _of_images(job, model, store)
     views = views_of(settings.views, images=images)
-    if (settings.mixup or settings.cutmix) and store is None:
-        raise UsageError("--mixup and --cutmix mix stored activations; give a STORE")
-    if images and settings.adapter.kind != "none":
-        raise UsageError(f"--adapter {settings.adapter.kind}: only text models take adapters; leave the option out")
+    _refuse_idle_options(job, model, settings, images=images)
     corpus = Intake(job.data, labelled=True, images=images)
     data = read_labelled(corpus, keep=store is None, views=[] if store is None else views)
     corpus.tell()
@@ -87,7 +84,7 @@ def finetune(job: Job, model: ModelSettings, settings: TrainingSettings) -> Fine
     held = 0.0
     if store is not None:
         held = 1 - float(absent_from(store, data).mean())
-        data = covered(job.data, data, store, setup.split, setup.model, settings.on_missing, settings.views)
+        data = covered(corpus.resolved, data, store, setup.split, setup.model, settings.on_missing, settings.views)
         if job.evaluation and evaluation:
             evaluation = covered(job.evaluation, evaluation, store, setup.split, setup.model, settings.on_missing)
         if settings.parity_check:
@@ -99,8 +96,8 @@ def finetune(job: Job, model: ModelSettings, settings: TrainingSettings) -> Fine
     if not job.resume:
         runs.clear(folder)
 
-    trainer = _trainer(folder, setup, settings, data, evaluation)
     source = _source(setup, data, settings, views)
+    trainer = _trainer(folder, setup, settings, data, evaluation, source)
     tested = None if evaluation is None else (_source(setup, evaluation, settings), evaluation)
     with _logger(folder, tensorboard=job.tensorboard) as log, bar("finetune") as progress:
         state = train(trainer, source, data, tested, log, progress)
@@ -111,6 +108,21 @@ def finetune(job: Job, model: ModelSettings, settings: TrainingSettings) -> Fine
         merge(setup.split.model)
     save_run(folder, setup.loaded, _about(trainer, setup, data, report, job.task))
     return report
+
+
+def _refuse_idle_options(job: Job, model: ModelSettings, settings: TrainingSettings, *, images: bool) -> None:
+    """Raise UsageError for what could have no effect: it would be taken for done."""
+    mixing = bool(settings.mixup or settings.cutmix)
+    if mixing and (job.store is None or not images):
+        raise UsageError("--mixup and --cutmix mix stored activations of images; give a STORE of images")
+    if images and settings.adapter.kind != "none":
+        raise UsageError(f"--adapter {settings.adapter.kind}: only text models take adapters; leave the option out")
+    if job.store is None and (settings.in_memory or settings.memory is not None):
+        raise UsageError("--memory and --in-memory say how a STORE is read; give one, or leave them out")
+    if settings.in_memory and settings.memory is not None:
+        raise UsageError("--in-memory reads all at once, --memory in windows; give one of the two")
+    if job.store is not None and model.revision is not None and not job.model_named:
+        raise UsageError(f"--revision {model.revision}: name the --model it belongs to; else the store's own is taken")
 
 
 def _of_images(job: Job, model: ModelSettings, store: Store | None) -> bool:
@@ -145,7 +157,12 @@ def _source(
 
 
 def _trainer(
-    folder: Path, setup: Setup, settings: TrainingSettings, data: Labelled, evaluation: Labelled | None
+    folder: Path,
+    setup: Setup,
+    settings: TrainingSettings,
+    data: Labelled,
+    evaluation: Labelled | None,
+    source: Source,
 ) -> Trainer:
     torch.manual_seed(settings.seed)
     weights = dict(setup.split.head_parameters(setup.cut))
@@ -163,14 +180,16 @@ def _trainer(
         autocast=partial(autocast, setup.device, setup.model.precision),
         folder=folder,
         settings=settings,
-        identity=_identity(setup, settings, data, evaluation),
+        identity=_identity(setup, settings, data, evaluation, source),
         buffers=dict(setup.split.head_buffers(setup.cut)),
     )
 
 
-def _identity(setup: Setup, settings: TrainingSettings, data: Labelled, evaluation: Labelled | None) -> dict[str, Any]:
+def _identity(
+    setup: Setup, settings: TrainingSettings, data: Labelled, evaluation: Labelled | None, source: Source
+) -> dict[str, Any]:
     """All that must be the same for a resumed run to go on as if it had never stopped."""
-    free = ("save_steps", "parity_check", "in_memory")
+    free = ("save_steps", "parity_check", "memory", "in_memory")
     return {
         **{name: value for name, value in asdict(settings).items() if name not in free},
         "precision": setup.model.precision,
@@ -182,7 +201,8 @@ def _identity(setup: Setup, settings: TrainingSettings, data: Labelled, evaluati
         "cut": setup.cut,
         "data": data.digest,
         "evaluation": evaluation.digest if evaluation is not None else None,
-        "fingerprint": setup.store.fingerprint if setup.store else None,
+        "fingerprint": setup.split.recipe.fingerprint,
+        "shuffled_order": order_digest(source, settings.batch_size, settings.seed),
     }
 
 
@@ -202,9 +222,11 @@ def _logger(folder: Path, *, tensorboard: bool) -> Iterator[Callable[[Mapping[st
                             f"{'evaluation' if 'evaluation' in record else 'train'}/{name}", value, record["step"]
                         )
 
-        yield log
-    if board is not None:
-        board.close()
+        try:
+            yield log
+        finally:
+            if board is not None:
+                board.close()
 
 
 def _board(folder: Path) -> Any:

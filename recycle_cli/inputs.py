@@ -1,15 +1,15 @@
 """What a training or an evaluation reads: stored rows, or raw inputs where there is no store. One shape for all."""
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import torch
+import xxhash
 
 from recycle_cli.batches import Epoch, Indices, Loaded, StoredRows, WindowedRows, in_order, shuffled, widened
 from recycle_cli.keys import Sample
+from recycle_cli.memory import free_memory
 from recycle_cli.mixing import Mix, mixed
 from recycle_cli.models import Prepared, SplitModel, lengths_of
 from recycle_cli.pipeline import WINDOW_IMAGES, Reject, usable
@@ -86,23 +86,13 @@ Source = StoredRows | WindowedRows | RawInputs | Images
 def stored_source(rows: StoredRows, memory: int | None, *, in_memory: bool = False) -> StoredRows | WindowedRows:
     """How to read rows: from memory, in windows of `memory` bytes, or through the map where that serves best.
 
-    Windows are taken unasked where the store is compressed or remote, or its rows are more than the free memory.
+    Windows are taken unasked where the store is compressed or remote, or larger than the free memory.
     """
     if in_memory:
         return rows.in_memory()
-    free = free_memory()
-    if memory is None and rows.store.is_mapped(rows.cut) and rows.bytes <= free:
+    if memory is None and not rows.store.prefers_windows(rows.cut):
         return rows
-    return WindowedRows(rows, memory or min(WINDOW_BYTES, free // 4))
-
-
-def free_memory() -> int:
-    """Bytes that programs can still take, the page cache counted as free."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        return next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
-    except (OSError, StopIteration):
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    return WindowedRows(rows, memory or min(WINDOW_BYTES, free_memory() // 4))
 
 
 def epoch_of(source: Source, batch_size: int, seed: int, number: int, least: int = 1) -> Epoch:
@@ -111,6 +101,11 @@ def epoch_of(source: Source, batch_size: int, seed: int, number: int, least: int
         return source.epoch(batch_size, seed, number, least)
     batches = shuffled(source.lengths, batch_size, seed, number, least)
     return Epoch(batches, lambda start: source.at_epoch(number).loaded(batches[start:]))
+
+
+def order_digest(source: Source, batch_size: int, seed: int) -> str:
+    """What the first epoch's batches are, in short: a resume goes on in an epoch only if they are still the same."""
+    return xxhash.xxh3_64_hexdigest(np.concatenate(epoch_of(source, batch_size, seed, 0).batches).tobytes())
 
 
 def once(source: Source, batch_size: int) -> Iterator[Loaded]:

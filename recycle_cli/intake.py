@@ -51,6 +51,17 @@ class Intake:
         total = self._corpus.total
         self.total: int | None = None if total is None else total * (1 + len(views))
 
+    @property
+    def resolved(self) -> CorpusSettings:
+        """The settings with every column named, for a command that must find the same ones without labels."""
+        columns = self.columns
+        return replace(
+            self._settings,
+            text_column=columns.text,
+            text_pair_column=columns.text_pair,
+            image_column=columns.image,
+        )
+
     def __iter__(self) -> Iterator[Sample]:
         self.failed = 0
         if self._list is not None:

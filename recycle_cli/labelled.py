@@ -22,9 +22,8 @@ PROBES = 8
 class Labelled:
     """n labelled samples: keys and digests (n, 16), targets (n,) as indices into `names`.
 
-    `samples` holds all of them where asked for, else nothing; `probes` always holds a few. `digest` covers keys and
-    labels in their order: two runs with equal digests trained on the same data. `views`: of each augmented view the
-    keys and digests (n, 16).
+    `samples` holds all of them where asked for, else nothing; `probes` always holds a few. `views`: of each augmented
+    view the keys and digests (n, 16).
     """
 
     keys: Bytes16
@@ -33,14 +32,19 @@ class Labelled:
     names: list[str]
     samples: list[Sample]
     probes: list[Sample]
-    digest: str
     views: tuple[tuple[Bytes16, Bytes16], ...] = ()
 
     def __len__(self) -> int:
         return len(self.targets)
 
+    @property
+    def digest(self) -> str:
+        """xxh3_128 of keys and labels in their order: two runs with equal digests trained on the same data."""
+        names = "\0".join(self.names).encode()
+        return xxhash.xxh3_128_hexdigest(self.keys.tobytes() + self.targets.tobytes() + names)
+
     def take(self, places: npt.NDArray[np.int64]) -> "Labelled":
-        """Only the samples at these places, in this order; the digest stays that of the data as read."""
+        """Only the samples at these places, in this order."""
         samples = [self.samples[place] for place in places.tolist()] if self.samples else []
         return replace(
             self,
@@ -88,9 +92,8 @@ def read_labelled(
     ranks = np.array([ordered.index(name) for name in codes], dtype=np.int64)
     targets = ranks[np.array(found, dtype=np.int64)]
     all_keys = np.concatenate(keys)
-    digest = xxhash.xxh3_128(all_keys.tobytes() + targets.tobytes() + "\0".join(ordered).encode()).hexdigest()
     view_keys = tuple((np.concatenate([k for k, _ in pairs]), np.concatenate([d for _, d in pairs])) for pairs in seen)
-    return Labelled(all_keys, np.concatenate(digests), targets, ordered, samples, probes, digest, view_keys)
+    return Labelled(all_keys, np.concatenate(digests), targets, ordered, samples, probes, view_keys)
 
 
 def _code(sample: Sample, codes: dict[str, int], *, fixed: bool) -> int:

@@ -34,7 +34,10 @@ SEEN_LIMIT = 1_000_000
 
 @dataclass(frozen=True)
 class Precomputed:
-    """What a precompute did. Sizes in bytes, times in seconds; `rows` and `bytes` count what was added."""
+    """What a precompute did. Sizes in bytes, times in seconds; `rows` and `bytes` count what was added.
+
+    `trunk_seconds` is the time spent in the trunk's forward; on a GPU, which computes on, only that of starting it.
+    """
 
     samples: int
     new_samples: int

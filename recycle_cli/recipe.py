@@ -58,7 +58,7 @@ class Recipe:
         return replace(self, cuts={cut: self.cuts[cut]})
 
     def difference(self, other: "Recipe") -> str | None:
-        """The first field in which the two differ, as `field: here is A, there is B`; None where they are equal."""
+        """The first field in which the two differ, as `field: A here, B there`; None where they are equal."""
         mine, theirs = _flat(self.to_json()), _flat(other.to_json())
         for name in [*mine, *(name for name in theirs if name not in mine)]:
             if mine.get(name) != theirs.get(name):

@@ -72,13 +72,14 @@ def claim(output: str, *, overwrite: bool, resume: bool) -> Path:
 
 def clear(folder: Path) -> None:
     """Empty a RUN's folder of an earlier run, its mark of being finished first, and mark it as unfinished."""
+    (folder / CHECKPOINT).mkdir(exist_ok=True)
     (folder / ABOUT).unlink(missing_ok=True)
-    for entry in folder.iterdir():
+    stale = [entry for entry in folder.iterdir() if entry.name != CHECKPOINT]
+    for entry in [*stale, *(folder / CHECKPOINT).iterdir()]:
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry)
         else:
             entry.unlink()
-    (folder / CHECKPOINT).mkdir()
 
 
 def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor], notes: Mapping[str, str]) -> None:
@@ -95,22 +96,51 @@ def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor], notes: Mapping
 
 
 def save_progress(
-    folder: Path, progress: Progress, weights: Named, optimizer: torch.optim.Optimizer, settings: Mapping[str, Any]
+    folder: Path,
+    progress: Progress,
+    weights: Named,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    settings: Mapping[str, Any],
 ) -> None:
-    """Keep all that an exact resume needs: weights, optimizer moments, random states, place in the data."""
-    tensors: dict[str, torch.Tensor] = {"random.cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        tensors["random.cuda"] = torch.cuda.get_rng_state()
+    """Keep all that an exact resume needs: weights, optimizer moments, loss scale, random states, place in the data."""
+    tensors = _random_states(next(iter(weights.values())).device)
     for name, weight in weights.items():
         tensors[f"weights.{name}"] = weight
         for moment, value in optimizer.state.get(weight, {}).items():
             tensors[f"optimizer.{moment}.{name}"] = value
-    notes = {"progress": json.dumps(asdict(progress)), "settings": json.dumps(settings, sort_keys=True)}
+    notes = {
+        "progress": json.dumps(asdict(progress)),
+        "settings": json.dumps(settings, sort_keys=True),
+        "scaler": json.dumps(scaler.state_dict()),
+    }
     save_tensors(folder / CHECKPOINT / "state.safetensors", tensors, notes)
 
 
+def _random_states(device: torch.device) -> dict[str, torch.Tensor]:
+    """The states of the generators that dropout draws from: the CPU's and the device's own."""
+    states = {"random.cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        states["random.cuda"] = torch.cuda.get_rng_state(device)
+    if device.type == "mps":
+        states["random.mps"] = torch.mps.get_rng_state()
+    return states
+
+
+def _set_random_states(states: Named, device: torch.device) -> None:
+    torch.set_rng_state(states["random.cpu"])
+    if device.type == "cuda" and "random.cuda" in states:
+        torch.cuda.set_rng_state(states["random.cuda"], device)
+    if device.type == "mps" and "random.mps" in states:
+        torch.mps.set_rng_state(states["random.mps"])
+
+
 def load_progress(
-    folder: Path, weights: Named, optimizer: torch.optim.Optimizer, settings: Mapping[str, Any]
+    folder: Path,
+    weights: Named,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    settings: Mapping[str, Any],
 ) -> Progress:
     """Put a training back where it was. Raises UsageError naming the first setting that is not as it was."""
     path = folder / CHECKPOINT / "state.safetensors"
@@ -129,9 +159,9 @@ def load_progress(
                 moment, _, name = rest.partition(".")
                 state.setdefault(weights[name], {})[moment] = file.get_tensor(key)
         _restore_optimizer(optimizer, state)
-        torch.set_rng_state(file.get_tensor("random.cpu"))
-        if torch.cuda.is_available() and "random.cuda" in file.keys():  # noqa: SIM118
-            torch.cuda.set_rng_state(file.get_tensor("random.cuda"))
+        scaler.load_state_dict(json.loads(notes["scaler"]))
+        states = {name: file.get_tensor(name) for name in file.keys() if name.startswith("random.")}  # noqa: SIM118
+        _set_random_states(states, next(iter(weights.values())).device)
     return Progress(**json.loads(notes["progress"]))
 
 

@@ -85,7 +85,7 @@ def train(
     epoch_at = partial(epoch_of, source, settings.batch_size, settings.seed, least=least)
     batches_an_epoch = len(epoch_at(0).batches)
     steps = settings.epochs * math.ceil(batches_an_epoch / settings.accumulation)
-    state = runs.load_progress(trainer.folder, trainer.state, trainer.optimizer, trainer.identity)
+    state = runs.load_progress(trainer.folder, trainer.state, trainer.optimizer, trainer.scaler, trainer.identity)
     _keep_lines(trainer.folder / runs.LOG, state.lines)
     progress.update(state.step, total=steps)
 
@@ -130,7 +130,8 @@ def train(
                 progress.update(1, note=f"epoch {state.epoch + 1}, loss {record['loss']:.4f}")
                 step_loss, step_samples = torch.zeros((), device=trainer.device), 0
 
-                if settings.eval_steps and evaluation and state.step % settings.eval_steps == 0:
+                ends = state.batch == len(epoch.batches)
+                if settings.eval_steps and evaluation and state.step % settings.eval_steps == 0 and not ends:
                     state.seconds += time.perf_counter() - started
                     _evaluate_and_keep(trainer, evaluation, state, log)
                     started = time.perf_counter()
@@ -223,7 +224,7 @@ def _log(log: Callable[[Mapping[str, Any]], None], state: runs.Progress, record:
 
 
 def _save(trainer: Trainer, state: runs.Progress) -> None:
-    runs.save_progress(trainer.folder, state, trainer.state, trainer.optimizer, trainer.identity)
+    runs.save_progress(trainer.folder, state, trainer.state, trainer.optimizer, trainer.scaler, trainer.identity)
 
 
 def _step_record(state: runs.Progress, loss: float, rate: float, norm: float, samples: int) -> dict[str, Any]:

@@ -20,7 +20,7 @@ ROWS = [
     ["precompute", "parity", "labelled", "inputs", "card"],
     ["batches", "mixing", "tasks", "freezing", "pipeline", "intake", "runs", "outputs"],
     ["corpus", "store", "models"],
-    ["recipe", "keys", "reports", "errors", "settings", "signals", "background", "devices"],
+    ["recipe", "keys", "reports", "errors", "settings", "signals", "background", "devices", "memory"],
 ]
 """Top to bottom. A part imports from rows below its own; the bottom row only `errors` besides nothing of ours."""
 

@@ -8,6 +8,8 @@ import torch
 from recycle_cli import runs
 from recycle_cli.errors import StorageError, StoreError, UsageError
 
+SCALER = torch.amp.GradScaler("cpu", enabled=False)
+
 
 def trained(seed, steps=3):
     """Weights and an optimizer after a few steps."""
@@ -28,10 +30,10 @@ def test_a_checkpoint_puts_everything_back(tmp_path):
     weights, optimizer = trained(0)
     progress = runs.Progress(epoch=1, batch=2, step=9, best={"loss": 0.5}, lines=11)
     torch.manual_seed(5)
-    runs.save_progress(tmp_path, progress, weights, optimizer, {"seed": 1})
+    runs.save_progress(tmp_path, progress, weights, optimizer, SCALER, {"seed": 1})
     expected = torch.rand(4)
     other, fresh = trained(1, steps=1)
-    assert runs.load_progress(tmp_path, other, fresh, {"seed": 1}) == progress
+    assert runs.load_progress(tmp_path, other, fresh, SCALER, {"seed": 1}) == progress
     assert torch.equal(torch.rand(4), expected)
     for _ in range(2):
         for pair in ((weights, optimizer), (other, fresh)):
@@ -42,11 +44,11 @@ def test_a_checkpoint_puts_everything_back(tmp_path):
 
 
 def test_a_damaged_checkpoint_is_named(tmp_path):
-    runs.save_progress(tmp_path, runs.Progress(), *trained(0), {})
+    runs.save_progress(tmp_path, runs.Progress(), *trained(0), SCALER, {})
     path = tmp_path / "checkpoint" / "state.safetensors"
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(StoreError, match=r"state\.safetensors is damaged.*--overwrite"):
-        runs.load_progress(tmp_path, *trained(0), {})
+        runs.load_progress(tmp_path, *trained(0), SCALER, {})
 
 
 def test_a_finished_run_that_is_damaged_or_newer_is_refused(tmp_path):

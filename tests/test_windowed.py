@@ -97,7 +97,7 @@ def test_a_compressed_store_is_read_in_windows_unasked_and_a_plain_one_through_t
 
 
 def test_a_store_larger_than_the_free_memory_is_read_in_windows(store, monkeypatch):
-    monkeypatch.setattr("recycle_cli.inputs.free_memory", lambda: 1000)
+    monkeypatch.setattr("recycle_cli.store.store.free_memory", lambda: 1000)
     assert isinstance(stored_source(rows_of(store), None), WindowedRows)
 
 

@@ -111,7 +111,9 @@ class Subject:
 
     def filled(self, folder: Path, samples: Intake, halves: SplitModel) -> tuple[Store, Written]:
         """A new store, filled as `recycle precompute` fills it, and what its writer and its tally counted."""
-        store = Store.create_or_open(str(folder), halves.recipe, {"model": self.model.name})
+        store = Store.create_or_open(
+            str(folder), halves.recipe.computed_in(self.model.precision), {"model": self.model.name}
+        )
         tally = Tally()
         writer = fill(store, samples, halves, self.model, self.filling, tally, SILENT)
         return store, Written(writer, tally)

@@ -8,7 +8,7 @@ from recycle_cli import __version__
 
 app = typer.Typer(
     name="recycle",
-    help="Run the frozen half of a pretrained network once; train, predict and serve from its stored activations.",
+    help="Run the frozen half of a pretrained network once; train and predict from its stored activations.",
     pretty_exceptions_enable=False,
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -27,4 +27,4 @@ def recycle(
         bool, typer.Option("--version", help="Show the version.", callback=_version, is_eager=True)
     ] = False,
 ) -> None:
-    """Run the frozen half of a pretrained network once; train, predict and serve from its stored activations."""
+    """Run the frozen half of a pretrained network once; train and predict from its stored activations."""

@@ -70,7 +70,7 @@ def precompute(
         id_column,
         limit,
         on_error,
-        failures or f"{store.rstrip('/')}.failures.jsonl",
+        failures or o.failures_beside(store),
         image_column,
     )
     images = o.image_settings(weights, resize, crop, mean, std)

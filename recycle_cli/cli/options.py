@@ -97,6 +97,12 @@ def size(text: str) -> int:
     return int(float(found[1]) * (1024 if found[3] else 1000) ** power)
 
 
+def failures_beside(store: str) -> str:
+    """Where failures are listed unless told otherwise: beside a local store, here for a bucket's."""
+    name = store.rstrip("/")
+    return f"{name.rpartition('/')[2] if '://' in name else name}.failures.jsonl"
+
+
 Codec = Annotated[
     Literal["none", "lz4", "zstd", "auto"],
     option("--codec", "Compress the rows; none is read fastest, auto compresses only where it pays"),

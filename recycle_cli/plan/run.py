@@ -18,6 +18,7 @@ from recycle_cli.bench.subject import Subject
 from recycle_cli.errors import UsageError
 from recycle_cli.intake import Intake
 from recycle_cli.keys import Sample
+from recycle_cli.memory import free_memory
 from recycle_cli.models import bytes_per_sample, lengths_of
 from recycle_cli.pipeline import by_token_budget
 from recycle_cli.plan.census import Census, Tokens, count, tokens_of
@@ -184,15 +185,6 @@ class Forecast:
         settings = self.settings
         epoch: Epoch = epoch_of(self.lengths, self.census.records, self.correction, settings.batch_size, settings.seed)
         return self.trial.steps[way].seconds(epoch.batches, epoch.tokens)
-
-
-def free_memory() -> int | None:
-    """Memory that could hold cached rows (Linux); None where the system does not tell."""
-    path = Path("/proc/meminfo")
-    if not path.exists():
-        return None
-    fields = (line.split() for line in path.read_text(encoding="ascii").splitlines())
-    return next((int(field[1]) * 1024 for field in fields if field[0] == "MemAvailable:"), None)
 
 
 def _bench(settings: PlanSettings) -> BenchSettings:

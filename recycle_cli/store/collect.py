@@ -47,6 +47,7 @@ def gc(
         before = store.bytes
         duplicates = sum(segment.summary.samples - len(kept[segment.id]) for segment in stale)
         replaced = len(stale)
+        expected = sum(_surplus(segment, len(kept[segment.id])) for segment in stale)
         rewritten = sum(len(kept[segment.id]) > 0 for segment in stale)
         if not dry_run:
             left = [writer for writer in left if remove_dead(root / SCRATCH, writer.name)]
@@ -70,7 +71,7 @@ def gc(
         "rewritten": rewritten,
         "removed": replaced,
         "set_aside": len(aside),
-        "freed_bytes": leftover_bytes + aside_bytes + before - store.bytes,
+        "freed_bytes": leftover_bytes + aside_bytes + (expected if dry_run else before - store.bytes),
         "seconds": time.perf_counter() - began,
     }
 
@@ -92,6 +93,12 @@ def _plan(store: Store, segment_bytes: int) -> tuple[dict[str, Positions], list[
         segment for segment in ordered.list if segment.summary.bytes * SMALL < segment_bytes and segment not in doubled
     ]
     return kept, [*doubled, *small] if len(small) + len(doubled) > 1 or doubled else []
+
+
+def _surplus(segment: Segment, kept: int) -> int:
+    """Bytes of the samples of a segment that go, at its mean size of a sample."""
+    summary = segment.summary
+    return summary.bytes * (summary.samples - kept) // max(1, summary.samples)
 
 
 def _check(store: Store | None, stale: list[Segment]) -> None:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from recycle_cli.errors import DamageError, StorageError, StoreError, UsageError
 from recycle_cli.keys import KEY_BYTES, Bytes16
+from recycle_cli.memory import free_memory
 from recycle_cli.recipe import Recipe
 from recycle_cli.store import indexfile
 from recycle_cli.store.dtypes import Array, numpy_dtype
@@ -31,7 +32,7 @@ from recycle_cli.store.place import Place
 from recycle_cli.store.places import open_place
 from recycle_cli.store.root import create_root, read_root
 from recycle_cli.store.segment import Segment, Summary, values_name
-from recycle_cli.store.windows import Window, WindowPlan, available_memory, plan_windows, read_windows
+from recycle_cli.store.windows import Window, WindowPlan, plan_windows, read_windows
 from recycle_cli.store.writer import SEGMENT_BYTES, SEGMENT_SECONDS, SegmentWriter
 
 
@@ -189,7 +190,7 @@ class Store:
 
     def prefers_windows(self, cut: str) -> bool:
         """Whether `windows` is the way to read in a shuffled order: nothing to map, or more than stays in memory."""
-        return not self.is_mapped(cut) or self.bytes > available_memory()
+        return not self.is_mapped(cut) or self.bytes > free_memory()
 
     def windows(
         self, cut: str, positions: Positions, *, memory: int | None, seed: int | Sequence[int], batch_size: int = 1

@@ -1,11 +1,9 @@
 """Shuffled reading by whole chunks: a window of randomly chosen runs in memory, shuffled again, the next on its way."""
 
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -134,7 +132,8 @@ def plan_windows(
     left = positions[:0]
     for number, runs in enumerate(shared, 1):
         order = rng.permutation(np.concatenate([left, *(run.positions for run in runs)]))
-        whole = len(order) if number == len(shared) else len(order) // batch_size * batch_size
+        # One whole batch more is left to the next window, so that the last never ends in a batch of its own.
+        whole = len(order) if number == len(shared) else max(0, len(order) // batch_size - 1) * batch_size
         left = order[whole:]
         plans.append(WindowPlan(runs, order[:whole], left))
     return plans
@@ -216,16 +215,6 @@ def _decoded(rows: ChunkedRows, first: int, last: int, carried: tuple[int, Array
     if first + skip < last:
         rows.read_into(first + skip, last, block[skip * rows.chunk_rows :])
     return block
-
-
-def available_memory() -> int:
-    """Bytes that can be used now without swapping, what the page cache would give back included."""
-    meminfo = Path("/proc/meminfo")
-    if meminfo.exists():
-        for line in meminfo.read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) << 10
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _planned(

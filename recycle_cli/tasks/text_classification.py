@@ -21,19 +21,6 @@ def class_names(labels: Sequence[str]) -> list[str]:
     return names
 
 
-def class_indices(labels: Sequence[str], names: Sequence[str], ids: Sequence[str]) -> npt.NDArray[np.int64]:
-    """Labels as class indices (n,). Raises DataError naming the first label that is no known class and its record."""
-    known: Mapping[str, int] = {name: index for index, name in enumerate(names)}
-    try:
-        return np.fromiter((known[label] for label in labels), dtype=np.int64, count=len(labels))
-    except KeyError as error:
-        at = list(labels).index(error.args[0])
-        raise DataError(
-            f"label {error.args[0]!r} of record {ids[at]} is not one of the training data's classes "
-            f"({', '.join(map(repr, names))}); correct it, or add records with it to the training data"
-        ) from error
-
-
 def balanced_weights(targets: npt.NDArray[np.int64], classes: int) -> torch.Tensor:
     """Class weights n / (classes * count), float32 (classes,), as scikit-learn's `balanced`."""
     counts = np.maximum(np.bincount(targets, minlength=classes), 1)

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from recycle_cli.store import Store, windows
+from recycle_cli.memory import free_memory
+from recycle_cli.store import Store
 from recycle_cli.store.chunked import ChunkedRows
 
 from .corpora import Corpus
@@ -114,8 +115,8 @@ def test_only_uncompressed_stores_are_mapped(tmp_path, corpus):
 def test_windows_are_for_what_is_not_mapped_or_does_not_fit(tmp_path, corpus, monkeypatch):
     store = corpus.store(tmp_path / "s.zarr", range(3))
     assert not store.prefers_windows("2")
-    monkeypatch.setattr("recycle_cli.store.store.available_memory", lambda: 100)
+    monkeypatch.setattr("recycle_cli.store.store.free_memory", lambda: 100)
     assert store.prefers_windows("2")
-    assert windows.available_memory() > 1 << 20
+    assert free_memory() > 1 << 20
     monkeypatch.undo()
     assert corpus.store(tmp_path / "s.zarr", range(3, 6), codec="lz4").prefers_windows("2")

@@ -1,7 +1,6 @@
 """Split an image model into trunk and head: the same fields as a text model's, an image being one row."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from types import MethodType
 from typing import Any
 
@@ -9,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from recycle_cli.errors import UsageError
+from recycle_cli.models.engine import evaluating
 from recycle_cli.models.identity import weights_digest
 from recycle_cli.models.split_model import IMAGE_COST, Buffers, Parameters, SplitModel
 from recycle_cli.models.vision.cutter import Cutter
@@ -79,7 +79,7 @@ class _Halves:
     def trunk(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if self._trunk is None:
             raise UsageError("cut 0 has no trunk: nothing is frozen and nothing is stored")
-        with _evaluating(self.model), torch.inference_mode():
+        with evaluating(self.model), torch.inference_mode():
             return {name: crossing.unsqueeze(1) for name, crossing in self._trunk(self._images(batch)).items()}
 
     def head_from(self, cut: str) -> Callable[[Tensor, Tensor], Tensor]:
@@ -132,19 +132,6 @@ class _Halves:
 
     def _images(self, batch: Mapping[str, Tensor]) -> Tensor:
         return self.inputs.transform.normalised(batch[PIXELS].to(self._device, non_blocking=True))
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Every module in eval while it lasts, each back in its own mode afterwards."""
-    training = [module for module in model.modules() if module.training]
-    for module in training:
-        module.training = False
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 def _stay_in_eval(module: Any, mode: bool = True) -> Any:
