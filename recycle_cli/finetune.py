@@ -93,7 +93,7 @@ def finetune(job: Job, model: ModelSettings, settings: TrainingSettings) -> Fine
         data = data.take(readable(setup.split, data.samples, corpus.reject))
         corpus.tell()
     setup.split.freeze(setup.cut)
-    if not job.resume:
+    if not (job.resume and (folder / runs.CHECKPOINT).exists()):
         runs.clear(folder)
 
     source = _source(setup, data, settings, views)

@@ -57,12 +57,17 @@ class Recipe:
         """The recipe of one of the cuts alone."""
         return replace(self, cuts={cut: self.cuts[cut]})
 
-    def difference(self, other: "Recipe") -> str | None:
-        """The first field in which the two differ, as `field: A here, B there`; None where they are equal."""
-        mine, theirs = _flat(self.to_json()), _flat(other.to_json())
-        for name in [*mine, *(name for name in theirs if name not in mine)]:
-            if mine.get(name) != theirs.get(name):
-                return f"{name}: {_shown(mine.get(name))} here, {_shown(theirs.get(name))} there"
+    def difference(self, asked: "Recipe") -> str | None:
+        """The first field in which `asked` differs from this recipe, a store's; None where they are equal.
+
+        As `field: A in the store, B asked for`; cuts by their names where those differ, else by their digests.
+        """
+        mine, asked_for = _flat(self.to_json()), _flat(asked.to_json())
+        if self.cuts.keys() != asked.cuts.keys():
+            return _differing("cuts", ", ".join(self.cuts), ", ".join(asked.cuts) or None)
+        for name in [*mine, *(name for name in asked_for if name not in mine)]:
+            if mine.get(name) != asked_for.get(name):
+                return _differing(name, mine.get(name), asked_for.get(name))
         return None
 
 
@@ -84,6 +89,10 @@ def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{name}"] = value
     return flat
+
+
+def _differing(name: str, stored: Any, asked: Any) -> str:
+    return f"{name}: {_shown(stored)} in the store, {_shown(asked)} asked for"
 
 
 def _shown(value: Any) -> str:

@@ -5,6 +5,7 @@
 
 import json
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
@@ -44,7 +45,7 @@ class Progress:
 
 
 def claim(output: str, *, overwrite: bool, resume: bool) -> Path:
-    """The RUN's folder, made if need be.
+    """The RUN's folder, found usable and left as it is; `clear` makes it.
 
     Raises UsageError where it holds what must not be lost, StorageError where it cannot be written.
     """
@@ -60,19 +61,24 @@ def claim(output: str, *, overwrite: bool, resume: bool) -> Path:
         raise UsageError(f"{output} is not empty and is no run; choose another --output")
     if resume and finished:
         raise UsageError(f"{output} is finished; there is nothing to resume")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".writable"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise StorageError(f"{output} cannot be written ({error.strerror}); choose another --output") from error
+    _check_writable(folder)
     return folder
+
+
+def _check_writable(folder: Path) -> None:
+    """Make a folder where the RUN will be, or inside it where it is, and take it away again."""
+    above = folder
+    while not above.exists():
+        above = above.parent
+    try:
+        Path(tempfile.mkdtemp(prefix=".writable", dir=above)).rmdir()
+    except OSError as error:
+        raise StorageError(f"{folder} cannot be written ({error.strerror}); choose another --output") from error
 
 
 def clear(folder: Path) -> None:
     """Empty a RUN's folder of an earlier run, its mark of being finished first, and mark it as unfinished."""
-    (folder / CHECKPOINT).mkdir(exist_ok=True)
+    (folder / CHECKPOINT).mkdir(parents=True, exist_ok=True)
     (folder / ABOUT).unlink(missing_ok=True)
     stale = [entry for entry in folder.iterdir() if entry.name != CHECKPOINT]
     for entry in [*stale, *(folder / CHECKPOINT).iterdir()]:

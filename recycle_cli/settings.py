@@ -67,7 +67,7 @@ class PrecomputeSettings:
 
     cuts: tuple[str, ...] = ("50%",)
     dtype: Dtype = "float16"
-    batch_tokens: int = 8192
+    batch_tokens: int = 4096
     window: int = 16384
     segment_bytes: int = 256 * 2**20
     codec: Literal["none", "lz4", "zstd", "auto"] = "none"
@@ -120,6 +120,6 @@ class TrainingSettings:
 class PredictSettings:
     """How predictions are made. `batch_tokens`: rows a batch; `window`: samples sorted by length at once."""
 
-    batch_tokens: int = 8192
+    batch_tokens: int = 4096
     window: int = 4096
     write_back: bool = False

@@ -136,8 +136,8 @@ def test_bad_records_may_be_skipped_and_are_listed(recycle, place, tiny_bert, tm
         (2, None, ("--cut", 2, *LENGTH, "--device", "tpu"), ["--device tpu", "cpu"]),
         (2, None, ("--cut", 2, "--layer", 3), ["--layer"]),
         (4, None, ("--cut", 3, *LENGTH), ["store: made with another recipe", "cuts.2"]),
-        (4, None, ("--cut", 2, "--max-length", 12), ["max_length: 16 here, 12 there"]),
-        (4, None, ("--cut", 2, *LENGTH, "--dtype", "float32"), ["dtype: float16 here, float32 there"]),
+        (4, None, ("--cut", 2, "--max-length", 12), ["max_length: 16 in the store, 12 asked for"]),
+        (4, None, ("--cut", 2, *LENGTH, "--dtype", "float32"), ["dtype: float16 in the store, float32 asked for"]),
     ],
 )
 def test_models_and_cuts_and_stores_that_do_not_fit(fails, tiny_bert, code, model, options, words):

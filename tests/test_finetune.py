@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -319,3 +320,62 @@ def test_a_changed_trunk_is_refused(train, model, partial, tmp_path):
     job = Job(train, str(tmp_path / "run"), partial, model_named=True, tensorboard=False)
     with pytest.raises(MismatchError, match=r"cuts\.2"):
         finetune(job, ModelSettings(str(tmp_path / "changed")), replace(SETTINGS, on_missing="skip"))
+
+
+# What must not change under a run that is resumed
+
+
+def test_an_evaluation_at_the_last_step_of_an_epoch_counts_once(fit, tmp_path):
+    settings = replace(SETTINGS, metric="loss", patience=1, epochs=4, learning_rate=1e-4)
+    plain = fit(tmp_path / "plain", settings)
+    doubled = fit(tmp_path / "doubled", replace(settings, eval_steps=7))
+    assert len(evaluations(tmp_path / "doubled")) == len(doubled.epoch_seconds) == len(plain.epoch_seconds)
+
+
+def test_a_resume_after_the_store_has_grown_is_refused(fit, train, model, partial, tmp_path, interrupt_at):
+    settings = replace(INTERRUPTED, on_missing="skip")
+    interrupt_at(2)
+    with pytest.raises(Interrupted):
+        fit(tmp_path / "run", settings, store=partial, evaluation=None)
+    interrupt_at(-1)
+    precompute(train, partial, model, PrecomputeSettings(("2",), "float32"))
+    with pytest.raises(UsageError, match="data was"):
+        fit(tmp_path / "run", settings, store=partial, evaluation=None, resume=True)
+
+
+def test_a_resume_on_another_trunk_is_refused_without_a_store_too(train, model, tmp_path, interrupt_at):
+    folder = tmp_path / "model"
+    shutil.copytree(model.name, folder)
+    job = Job(train, str(tmp_path / "run"), cut="2", model_named=True, tensorboard=False)
+    interrupt_at(2)
+    with pytest.raises(Interrupted):
+        finetune(job, ModelSettings(str(folder), None, 16), INTERRUPTED)
+    interrupt_at(-1)
+    network = transformers.AutoModel.from_pretrained(folder)
+    with torch.no_grad():
+        network.embeddings.word_embeddings.weight[7] += 0.01
+    network.save_pretrained(folder)
+    with pytest.raises(UsageError, match="fingerprint was"):
+        finetune(replace(job, resume=True), ModelSettings(str(folder), None, 16), INTERRUPTED)
+
+
+def test_a_resume_in_another_order_is_refused(fit, tmp_path, interrupt_at):
+    interrupt_at(2)
+    with pytest.raises(Interrupted):
+        fit(tmp_path / "run", INTERRUPTED)
+    interrupt_at(-1)
+    with pytest.raises(UsageError, match="shuffled_order was"):
+        fit(tmp_path / "run", replace(INTERRUPTED, memory=12_000), resume=True)
+
+
+@pytest.mark.parametrize(
+    ("settings", "changes", "message"),
+    [
+        ({"memory": 1 << 20}, {"store": None}, "--memory and --in-memory"),
+        ({"memory": 1 << 20, "in_memory": True}, {}, "give one of the two"),
+        ({"mixup": 0.2}, {}, "a STORE of images"),
+    ],
+)
+def test_options_without_effect_are_refused(fit, tmp_path, settings, changes, message):
+    with pytest.raises(UsageError, match=message):
+        fit(tmp_path / "run", replace(SETTINGS, **settings), **changes)

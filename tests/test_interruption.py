@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from recycle_cli.cli.main import INTERRUPTED
 from recycle_cli.store import Store
 from tests.contents import contents
 from tests.records import records, write_csv
@@ -89,7 +90,7 @@ def test_interrupted_it_seals_what_is_whole_and_exits_130(recycle, command, undi
     done = running.wait()
     assert done.code == 130
     assert done.json["error"]["exit_code"] == 130
-    assert done.err == "recycle: interrupted; nothing that was finished is lost\n"
+    assert done.err == f"recycle: {INTERRUPTED}\n"
     held = len(Store.open(str(store)))
     assert 0 < held <= len(expected)
     assert not [one for one in (store / "tmp").iterdir() if one.is_dir()], "a draft was left behind"

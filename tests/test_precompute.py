@@ -140,8 +140,8 @@ def test_batches_are_sorted_by_length_within_a_window(corpus, tmp_path, tiny_ber
     [
         ({"cuts": ("3",)}, r"cuts\.2"),
         ({"cuts": ("2", "3")}, r"cuts\.3"),
-        ({"max_length": 13}, "max_length: 12 here, 13 there"),
-        ({"dtype": "float16"}, "dtype: float32 here, float16 there"),
+        ({"max_length": 13}, "max_length: 12 in the store, 13 asked for"),
+        ({"dtype": "float16"}, "dtype: float32 in the store, float16 asked for"),
     ],
 )
 def test_a_changed_recipe_is_refused_by_the_name_of_its_field(corpus, tmp_path, tiny_bert, passes, change, field):
@@ -163,7 +163,7 @@ def test_one_changed_weight_is_refused_and_one_beyond_the_cut_is_not(corpus, tmp
         loaded.tokenizer.save_pretrained(tmp_path / f"changed-{block}")
         passes.clear()
         if refused:
-            with pytest.raises(MismatchError, match=r"cuts\.2: \w+ here, \w+ there"):
+            with pytest.raises(MismatchError, match=r"cuts\.2: \w+ in the store, \w+ asked for"):
                 fill(corpus, tmp_path / "s", tmp_path / f"changed-{block}")
         else:
             assert fill(corpus, tmp_path / "s", tmp_path / f"changed-{block}").new_samples == 0
@@ -172,7 +172,7 @@ def test_one_changed_weight_is_refused_and_one_beyond_the_cut_is_not(corpus, tmp
 
 def test_another_architecture_is_refused_by_the_field(corpus, tmp_path, tiny_bert, make_tiny):
     fill(corpus, tmp_path / "s", tiny_bert)
-    with pytest.raises(MismatchError, match=r"architecture\.intermediate_size: 48 here, 40 there"):
+    with pytest.raises(MismatchError, match=r"architecture\.intermediate_size: 48 in the store, 40 asked for"):
         fill(corpus, tmp_path / "s", make_tiny("other", tiny_config(intermediate_size=40)))
 
 

@@ -180,7 +180,7 @@ def test_a_store_of_another_cut_or_length_is_refused_by_the_field(run, test, mod
     with pytest.raises(MismatchError, match="holds the cut 3; this run needs 2"):
         score(test, run, tmp_path / "out.csv", tmp_path / "cut")
     fill(test, tmp_path / "length", replace(model, max_length=12))
-    with pytest.raises(MismatchError, match="max_length: 12 here, 16 there"):
+    with pytest.raises(MismatchError, match="max_length: 12 in the store, 16 asked for"):
         score(test, run, tmp_path / "out.csv", tmp_path / "length")
     assert not (tmp_path / "out.csv").exists()
 

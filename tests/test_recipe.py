@@ -29,12 +29,12 @@ def test_json_keeps_a_recipe():
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"modality": "image"}, "modality: text here, image there"),
-        ({"architecture": {"hidden_size": 32, "nested": {"a": 2}}}, "architecture.nested.a: 1 here, 2 there"),
-        ({"cuts": {"2": "aa"}}, "cuts.3: bb here, nothing there"),
-        ({"max_length": 8}, "max_length: 16 here, 8 there"),
-        ({"dtype": "int8"}, "dtype: float16 here, int8 there"),
-        ({"extra": {"precision": "bfloat16"}}, "extra.precision: nothing here, bfloat16 there"),
+        ({"modality": "image"}, "modality: text in the store, image asked for"),
+        ({"architecture": {"hidden_size": 32, "nested": {"a": 2}}}, "architecture.nested.a: 1 in the store, 2 asked for"),
+        ({"cuts": {"2": "aa"}}, "cuts: 2, 3 in the store, 2 asked for"),
+        ({"max_length": 8}, "max_length: 16 in the store, 8 asked for"),
+        ({"dtype": "int8"}, "dtype: float16 in the store, int8 asked for"),
+        ({"extra": {"precision": "bfloat16"}}, "extra.precision: nothing in the store, bfloat16 asked for"),
     ],
 )
 def test_a_difference_is_named_and_changes_the_fingerprint(change, named):
@@ -70,7 +70,7 @@ def test_the_trunks_precision_is_part_of_the_recipe(data, tmp_path, tiny_bert):
     exact, rounded = stored(data, tmp_path / "exact", model), stored(data, tmp_path / "rounded", narrow)
     assert not np.array_equal(exact, rounded)
     assert np.linalg.norm(exact - rounded) < 0.05 * np.linalg.norm(exact)
-    with pytest.raises(MismatchError, match=r"extra\.precision: bfloat16 here, nothing there"):
+    with pytest.raises(MismatchError, match=r"extra\.precision: bfloat16 in the store, nothing asked for"):
         precompute(data, str(tmp_path / "rounded"), model, PrecomputeSettings(("2",), "float32"))
 
 

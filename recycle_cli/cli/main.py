@@ -20,6 +20,8 @@ _PARSING: Any = typer.BadParameter.__mro__[2]
 COMMANDS = (commands, measure, store)
 """Importing them hangs their commands on the app."""
 
+INTERRUPTED = "interrupted; what was finished is kept: the same command goes on (finetune with --resume)"
+
 _DISK = {
     errno.ENOSPC: "no space is left on the disk; free some and run the same command again",
     errno.EDQUOT: "the disk quota is used up; free some and run the same command again",
@@ -34,20 +36,27 @@ def main() -> None:
     try:
         code = app(sys.argv[1:] or ["--help"], standalone_mode=False)
     except typer.Abort:
-        _fail("interrupted; nothing that was finished is lost", "Interrupted", Interrupted.exit_code)
+        _fail(INTERRUPTED, "Interrupted", Interrupted.exit_code)
     except _PARSING as error:
-        message = " ".join(error.format_message().split())
-        _fail(f"{message} (see --help)", "UsageError", UsageError.exit_code)
+        _fail(f"{_parsing(error)} (see --help)", "UsageError", UsageError.exit_code)
     except RecycleError as error:
         _fail(str(error), type(error).__name__, error.exit_code)
     except Interrupted as stop:
-        _fail("interrupted; nothing that was finished is lost", "Interrupted", stop.exit_code)
+        _fail(INTERRUPTED, "Interrupted", stop.exit_code)
     except OSError as error:
         if error.errno not in _DISK:
             raise
         where = f"{error.filename}: " if error.filename else ""
         _fail(f"{where}{_DISK[error.errno]}", "StorageError", 4)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _parsing(error: Any) -> str:
+    """What was wrong with the words of a command, in one line; with its usage where an argument is missing."""
+    message = " ".join(error.format_message().split())
+    if message.startswith("Missing argument") and error.ctx is not None:
+        message += f" {' '.join(error.ctx.get_usage().split())}"
+    return message
 
 
 def _fail(message: str, kind: str, code: int) -> None:

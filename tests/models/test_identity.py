@@ -93,11 +93,11 @@ def test_every_setting_that_matters_is_named(tiny_bert, make_tiny):
     loaded = load(str(tiny_bert), labels=None)
     here = cut_at_two(loaded).recipe
     longer = split(loaded, ["2"], max_length=33, dtype="float16").recipe
-    assert "max_length: 32 here, 33 there" in str(here.difference(longer))
+    assert "max_length: 32 in the store, 33 asked for" in str(here.difference(longer))
     floats = split(loaded, ["2"], max_length=32, dtype="float32").recipe
     assert "dtype" in str(here.difference(floats))
     other = recipe_of(make_tiny("relu", tiny_config(hidden_act="relu"), bare=True))
-    assert here.difference(other) == "architecture.hidden_act: gelu here, relu there"
+    assert here.difference(other) == "architecture.hidden_act: gelu in the store, relu asked for"
 
 
 def test_settings_that_do_not_matter_have_no_part(tiny_bert, make_tiny):
