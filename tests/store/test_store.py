@@ -81,7 +81,11 @@ def test_samples_without_rows_are_kept(tmp_path):
 
 def test_another_recipe_is_refused_with_the_field(tmp_path, corpus):
     corpus.store(tmp_path / "s.zarr", range(3))
-    for other, field in ((recipe("float32"), "dtype"), (recipe(cuts=("3",)), "cuts.2"), (recipe(pad=1), "extra.pad")):
+    for other, field in (
+        (recipe("float32"), "dtype"),
+        (recipe(cuts=("3",)), "cuts: 2 in the store, 3 asked for"),
+        (recipe(pad=1), "extra.pad"),
+    ):
         with pytest.raises(MismatchError, match=field):
             Store.open(str(tmp_path / "s.zarr"), other)
         with pytest.raises(MismatchError, match=field):
