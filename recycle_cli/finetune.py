@@ -17,18 +17,20 @@ from recycle_cli.card import save_run
 from recycle_cli.coverage import absent_from, covered
 from recycle_cli.devices import autocast
 from recycle_cli.errors import UsageError
+from recycle_cli.heads import Head, Log, make_optimizer
 from recycle_cli.inputs import Images, RawInputs, Source, order_digest, readable, stored_source
 from recycle_cli.intake import Intake
 from recycle_cli.keys import Sample
 from recycle_cli.labelled import Labelled, read_labelled
 from recycle_cli.models import takes_images, views_of
 from recycle_cli.parity import check_parity
+from recycle_cli.randomness import Randomness
 from recycle_cli.reports import bar
 from recycle_cli.settings import CorpusSettings, ModelSettings, TrainingSettings
 from recycle_cli.setup import Setup, set_up
 from recycle_cli.store import Store
 from recycle_cli.tasks import text_classification as task
-from recycle_cli.training import Trainer, make_optimizer, train
+from recycle_cli.training import train
 
 
 @dataclass(frozen=True)
@@ -97,16 +99,16 @@ def finetune(job: Job, model: ModelSettings, settings: TrainingSettings) -> Fine
         runs.clear(folder)
 
     source = _source(setup, data, settings, views)
-    trainer = _trainer(folder, setup, settings, data, evaluation, source)
-    tested = None if evaluation is None else (_source(setup, evaluation, settings), evaluation)
+    tested = None if evaluation is None else _source(setup, evaluation, settings)
     with _logger(folder, tensorboard=job.tensorboard) as log, bar("finetune") as progress:
-        state = train(trainer, source, data, tested, log, progress)
-    report = _report(trainer, job, held, data, state)
+        head = _head(folder, setup, settings, (data, evaluation), source, log)
+        train([head], source, tested, progress)
+    report = _report(head, job, held)
     if settings.adapter.kind != "none":
         if settings.adapter.save == "apart":
             save_apart(setup.loaded, folder)
         merge(setup.split.model)
-    save_run(folder, setup.loaded, _about(trainer, setup, data, report, job.task))
+    save_run(folder, setup.loaded, _about(head, setup, report, job.task))
     return report
 
 
@@ -156,31 +158,34 @@ def _source(
     return RawInputs.of(setup.split, data.samples)
 
 
-def _trainer(
+def _head(
     folder: Path,
     setup: Setup,
     settings: TrainingSettings,
-    data: Labelled,
-    evaluation: Labelled | None,
+    data: tuple[Labelled, Labelled | None],
     source: Source,
-) -> Trainer:
+    log: Log,
+) -> Head:
+    """A head about to train on the first of the data, judged by the second."""
     torch.manual_seed(settings.seed)
     weights = dict(setup.split.head_parameters(setup.cut))
     if settings.adapter.kind != "none":
         weights = attach(setup.loaded, setup.split, setup.cut, settings.adapter)
-    torch.manual_seed(settings.seed)
     scaling = setup.model.precision == "float16" and setup.device.type == "cuda"
-    return Trainer(
+    return Head(
         split=setup.split,
         cut=setup.cut,
         weights=weights,
         optimizer=make_optimizer(weights, settings),
         scaler=torch.amp.GradScaler(setup.device.type, enabled=scaling),
-        device=setup.device,
         autocast=partial(autocast, setup.device, setup.model.precision),
+        randomness=Randomness(settings.seed, setup.device),
         folder=folder,
         settings=settings,
-        identity=_identity(setup, settings, data, evaluation, source),
+        identity=_identity(setup, settings, *data, source),
+        data=data[0],
+        evaluation=data[1],
+        log=log,
         buffers=dict(setup.split.head_buffers(setup.cut)),
     )
 
@@ -207,7 +212,7 @@ def _identity(
 
 
 @contextmanager
-def _logger(folder: Path, *, tensorboard: bool) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+def _logger(folder: Path, *, tensorboard: bool) -> Iterator[Log]:
     """A function that keeps a record of a step: a line of metrics.jsonl, and TensorBoard where it is installed."""
     board = _board(folder) if tensorboard else None
     with (folder / runs.LOG).open("a", encoding="utf-8") as lines:
@@ -237,37 +242,38 @@ def _board(folder: Path) -> Any:
     return SummaryWriter(str(folder / "tensorboard"))
 
 
-def _report(trainer: Trainer, job: Job, held: float, data: Labelled, state: runs.Progress) -> Finetuned:
+def _report(head: Head, job: Job, held: float) -> Finetuned:
     """The figures of a finished training; without evaluation the last training loss stands for the metrics."""
+    state, samples = head.state, len(head.data)
     seconds = sum(state.epoch_seconds)
     return Finetuned(
         train_seconds=seconds,
         epoch_seconds=state.epoch_seconds,
-        samples_per_second=len(data) * len(state.epoch_seconds) / seconds,
-        metrics=state.best or {"train_loss": _last_loss(trainer.folder)},
+        samples_per_second=samples * len(state.epoch_seconds) / seconds,
+        metrics=state.best or {"train_loss": _last_loss(head.folder)},
         best_epoch=state.best_epoch or len(state.epoch_seconds),
         output=job.output,
         store_hit_share=held,
-        samples=len(data),
-        cut=trainer.cut,
-        classes=data.names,
+        samples=samples,
+        cut=head.cut,
+        classes=head.data.names,
     )
 
 
-def _about(trainer: Trainer, setup: Setup, data: Labelled, report: Finetuned, task_name: str) -> dict[str, Any]:
+def _about(head: Head, setup: Setup, report: Finetuned, task_name: str) -> dict[str, Any]:
     """What `recycle.json` keeps: enough to predict with the RUN, and to tell how it was made."""
     store = setup.store
     return {
         "task": task_name,
         "model": setup.model.name,
         "revision": setup.model.revision,
-        "max_length": trainer.split.recipe.max_length,
-        "cut": trainer.cut,
+        "max_length": head.split.recipe.max_length,
+        "cut": head.cut,
         "fingerprint": store.fingerprint if store is not None else None,
         "recipe": store.recipe.to_json() if store is not None else None,
         "store": store.path if store is not None else None,
-        "data": data.digest,
-        "settings": trainer.identity,
+        "data": head.data.digest,
+        "settings": head.identity,
         "report": asdict(report),
     }
 

@@ -123,11 +123,16 @@ def readable(split: SplitModel, samples: Sequence[Sample], reject: Reject) -> In
     )
 
 
+def ready(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A batch on the device as heads take it: its rows, if it has any, widened to float32 once for all of them."""
+    return {**batch, "rows": widened(batch)} if "rows" in batch else batch
+
+
 def logits_of(
     split: SplitModel, cut: str, batch: dict[str, torch.Tensor], *, mixup: float = 0.0, cutmix: float = 0.0
 ) -> tuple[torch.Tensor, Mix | None]:
-    """The head's logits (B, C) from stored rows, mixed where asked for, or the whole model's from raw inputs."""
+    """The head's logits (B, C) from rows made `ready`, mixed where asked for, or the whole model's from raw inputs."""
     if "rows" not in batch:
         return split.full(batch), None
-    rows, mix = mixed(widened(batch), mixup=mixup, cutmix=cutmix)
+    rows, mix = mixed(batch["rows"], mixup=mixup, cutmix=cutmix)
     return split.head_from(cut)(rows, batch["lengths"]), mix

@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from recycle_cli.errors import StorageError, StoreError, UsageError
+from recycle_cli.randomness import Randomness
 
 ABOUT = "recycle.json"
 LOG = "metrics.jsonl"
@@ -107,10 +108,11 @@ def save_progress(
     weights: Named,
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
+    randomness: Randomness,
     settings: Mapping[str, Any],
 ) -> None:
     """Keep all that an exact resume needs: weights, optimizer moments, loss scale, random states, place in the data."""
-    tensors = _random_states(next(iter(weights.values())).device)
+    tensors = {f"random.{name}": state for name, state in randomness.states.items()}
     for name, weight in weights.items():
         tensors[f"weights.{name}"] = weight
         for moment, value in optimizer.state.get(weight, {}).items():
@@ -123,29 +125,12 @@ def save_progress(
     save_tensors(folder / CHECKPOINT / "state.safetensors", tensors, notes)
 
 
-def _random_states(device: torch.device) -> dict[str, torch.Tensor]:
-    """The states of the generators that dropout draws from: the CPU's and the device's own."""
-    states = {"random.cpu": torch.get_rng_state()}
-    if device.type == "cuda":
-        states["random.cuda"] = torch.cuda.get_rng_state(device)
-    if device.type == "mps":
-        states["random.mps"] = torch.mps.get_rng_state()
-    return states
-
-
-def _set_random_states(states: Named, device: torch.device) -> None:
-    torch.set_rng_state(states["random.cpu"])
-    if device.type == "cuda" and "random.cuda" in states:
-        torch.cuda.set_rng_state(states["random.cuda"], device)
-    if device.type == "mps" and "random.mps" in states:
-        torch.mps.set_rng_state(states["random.mps"])
-
-
 def load_progress(
     folder: Path,
     weights: Named,
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
+    randomness: Randomness,
     settings: Mapping[str, Any],
 ) -> Progress:
     """Put a training back where it was. Raises UsageError naming the first setting that is not as it was."""
@@ -166,9 +151,17 @@ def load_progress(
                 state.setdefault(weights[name], {})[moment] = file.get_tensor(key)
         _restore_optimizer(optimizer, state)
         scaler.load_state_dict(json.loads(notes["scaler"]))
-        states = {name: file.get_tensor(name) for name in file.keys() if name.startswith("random.")}  # noqa: SIM118
-        _set_random_states(states, next(iter(weights.values())).device)
+        kept = [name for name in file.keys() if name.startswith("random.")]  # noqa: SIM118
+        randomness.load({name.removeprefix("random."): file.get_tensor(name) for name in kept})
     return Progress(**json.loads(notes["progress"]))
+
+
+def keep_lines(folder: Path, count: int) -> None:
+    """Drop log lines, the last perhaps cut short, of what a resumed run does again."""
+    path = folder / LOG
+    if path.exists():
+        lines = path.read_text(encoding="utf-8").splitlines()[:count]
+        path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
 @contextmanager

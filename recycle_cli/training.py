@@ -2,28 +2,20 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from recycle_cli import runs
 from recycle_cli.background import prefetch
-from recycle_cli.batches import Indices
 from recycle_cli.devices import to_device
-from recycle_cli.errors import DataError
-from recycle_cli.inputs import Source, epoch_of, logits_of, once
-from recycle_cli.labelled import Labelled
-from recycle_cli.models import SplitModel
+from recycle_cli.heads import Head
+from recycle_cli.inputs import Source, epoch_of, logits_of, once, ready
 from recycle_cli.reports import Bar
 from recycle_cli.settings import TrainingSettings
 from recycle_cli.signals import deferred_signals
-from recycle_cli.tasks import text_classification as task
 
 
 def learning_rate(step: int, steps: int, settings: TrainingSettings) -> float:
@@ -34,212 +26,120 @@ def learning_rate(step: int, steps: int, settings: TrainingSettings) -> float:
     return settings.learning_rate * (steps - step) / max(1, steps - warmup)
 
 
-def make_optimizer(weights: Mapping[str, torch.nn.Parameter], settings: TrainingSettings) -> torch.optim.AdamW:
-    """AdamW; no decay on vectors (biases, norms), as is usual."""
-    groups = [
-        {"params": [w for w in weights.values() if w.dim() > 1], "weight_decay": settings.weight_decay},
-        {"params": [w for w in weights.values() if w.dim() <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)
+def train(heads: Sequence[Head], source: Source, evaluation: Source | None, progress: Bar) -> None:
+    """Train heads on the same batches, each read once, and leave every head's best weights in place.
 
-
-@dataclass(frozen=True)
-class Trainer:
-    """All that a training step touches. `weights` are the head's, and `buffers` the statistics of its BatchNorm layers;
-    nothing else ever changes."""
-
-    split: SplitModel
-    cut: str
-    weights: Mapping[str, torch.nn.Parameter]
-    optimizer: torch.optim.AdamW
-    scaler: torch.amp.GradScaler
-    device: torch.device
-    autocast: Callable[[], AbstractContextManager[object]]
-    folder: Path
-    settings: TrainingSettings
-    identity: Mapping[str, Any]
-    buffers: Mapping[str, torch.Tensor] = field(default_factory=dict)
-
-    @property
-    def state(self) -> dict[str, torch.Tensor]:
-        """All that training changes: what a checkpoint must hold."""
-        return {**self.weights, **self.buffers}
-
-
-def train(
-    trainer: Trainer,
-    source: Source,
-    data: Labelled,
-    evaluation: tuple[Source, Labelled] | None,
-    log: Callable[[Mapping[str, Any]], None],
-    progress: Bar,
-) -> runs.Progress:
-    """Train the head and leave its best weights in place; an interruption leaves a checkpoint to resume from."""
-    settings, model = trainer.settings, trainer.split.model
-    targets = torch.from_numpy(data.targets)
-    class_weights = (
-        task.balanced_weights(data.targets, len(data.names)) if settings.class_weights == "balanced" else None
-    )
-    class_weights = None if class_weights is None else class_weights.to(trainer.device)
-    least = 2 if trainer.buffers else 1
-    epoch_at = partial(epoch_of, source, settings.batch_size, settings.seed, least=least)
-    batches_an_epoch = len(epoch_at(0).batches)
-    steps = settings.epochs * math.ceil(batches_an_epoch / settings.accumulation)
-    state = runs.load_progress(trainer.folder, trainer.state, trainer.optimizer, trainer.scaler, trainer.identity)
-    _keep_lines(trainer.folder / runs.LOG, state.lines)
-    progress.update(state.step, total=steps)
+    Batch size, order and accumulation are those of the first. An interruption leaves checkpoints to resume from.
+    """
+    shared, device = heads[0].settings, heads[0].device
+    least = 2 if heads[0].buffers else 1
+    epoch_at = partial(epoch_of, source, shared.batch_size, shared.seed, least=least)
+    steps_an_epoch = math.ceil(len(epoch_at(0).batches) / shared.accumulation)
+    for head in heads:
+        head.load()
+    last = max(head.settings.epochs for head in heads)
+    progress.update(min(head.state.step for head in heads), total=last * steps_an_epoch)
 
     with deferred_signals() as signals:
-        while state.epoch < settings.epochs and not _patience_lost(state, settings):
-            model.train()
-            epoch = epoch_at(state.epoch)
-            shares = _shares(epoch.batches, data.targets, class_weights, settings.accumulation)
-            step_loss, step_samples = torch.zeros((), device=trainer.device), 0
+        while going := [head for head in heads if head.goes_on]:
+            number = min(head.state.epoch for head in going)
+            pupils = [head for head in going if head.state.epoch == number]
+            epoch, first = epoch_at(number), min(head.state.batch for head in pupils)
+            shares = {id(head): head.shares(epoch.batches) for head in pupils}
+            for head in pupils:
+                head.split.model.train()
             started = time.perf_counter()
-            for members, batch in prefetch(epoch.load(state.batch)):
-                with trainer.autocast():
-                    logits, mix = logits_of(
-                        trainer.split,
-                        trainer.cut,
-                        to_device(batch, trainer.device),
-                        mixup=settings.mixup,
-                        cutmix=settings.cutmix,
-                    )
-                loss = task.loss(logits, targets[members].to(trainer.device), class_weights)
-                if mix is not None:
-                    others = targets[members][mix.partners].to(trainer.device)
-                    loss = mix.share * loss + (1 - mix.share) * task.loss(logits, others, class_weights)
-                loss = shares[state.batch] * loss
-                trainer.scaler.scale(loss).backward()
-                step_loss += loss.detach()
-                step_samples += len(members)
-                state.batch += 1
-                if state.batch % settings.accumulation and state.batch < len(epoch.batches):
+            for place, (members, batch) in enumerate(prefetch(epoch.load(first)), first):
+                inputs = ready(to_device(batch, device))
+                # A head that was further when all were interrupted waits for the others.
+                fed = [head for head in pupils if head.state.batch == place]
+                for head in fed:
+                    logits, mix = head.logits(inputs)
+                    loss = shares[id(head)][place] * head.loss(logits, members, mix)
+                    head.scaler.scale(loss).backward()
+                    head.count(loss, len(members))
+                    head.state.batch += 1
+                ends = place + 1 == len(epoch.batches)
+                if (place + 1) % shared.accumulation and not ends:
                     continue
 
-                rate = learning_rate(state.step, steps, settings)
-                for group_of_weights in trainer.optimizer.param_groups:
-                    group_of_weights["lr"] = rate
-                norm = _clipped(trainer)
-                trainer.scaler.step(trainer.optimizer)
-                trainer.scaler.update()
-                trainer.optimizer.zero_grad(set_to_none=True)
-                state.step += 1
-                record = _step_record(state, float(step_loss), rate, norm, step_samples)
-                _log(log, state, record)
-                progress.update(1, note=f"epoch {state.epoch + 1}, loss {record['loss']:.4f}")
-                step_loss, step_samples = torch.zeros((), device=trainer.device), 0
+                for head in fed:
+                    rate = learning_rate(head.state.step, head.settings.epochs * steps_an_epoch, head.settings)
+                    for group_of_weights in head.optimizer.param_groups:
+                        group_of_weights["lr"] = rate
+                    norm = head.clipped()
+                    head.scaler.step(head.optimizer)
+                    head.scaler.update()
+                    head.optimizer.zero_grad(set_to_none=True)
+                    head.state.step += 1
+                    record = _step_record(head, rate, norm)
+                    head.note(record)
+                progress.update(1, note=f"epoch {number + 1}, loss {record['loss']:.4f}")
 
-                ends = state.batch == len(epoch.batches)
-                if settings.eval_steps and evaluation and state.step % settings.eval_steps == 0 and not ends:
-                    state.seconds += time.perf_counter() - started
-                    _evaluate_and_keep(trainer, evaluation, state, log)
+                if evaluation and not ends and (due := [head for head in fed if _is_due(head)]):
+                    _count_time(pupils, started)
+                    _judge(due, evaluation)
+                    for head in due:
+                        head.split.model.train()
                     started = time.perf_counter()
-                    model.train()
-                if signals.asked or (settings.save_steps and state.step % settings.save_steps == 0):
-                    state.seconds += time.perf_counter() - started
-                    _save(trainer, state)
+                if signals.asked or (shared.save_steps and fed[0].state.step % shared.save_steps == 0):
+                    _count_time(pupils, started)
+                    for head in pupils:
+                        head.save()
                     signals.stop_here()
                     started = time.perf_counter()
 
-            state.seconds += time.perf_counter() - started
-            state.epoch_seconds.append(state.seconds)
-            state.seconds, state.batch = 0.0, 0
-            state.epoch += 1
+            _count_time(pupils, started)
+            for head in pupils:
+                head.end_epoch()
             if evaluation:
-                _evaluate_and_keep(trainer, evaluation, state, log)
-            _save(trainer, state)
+                _judge(pupils, evaluation)
+            for head in pupils:
+                head.save()
             signals.stop_here()
-    runs.load_best(trainer.folder, trainer.state)
-    return state
+    for head in heads:
+        runs.load_best(head.folder, head.tensors)
 
 
-def evaluate(trainer: Trainer, source: Source) -> torch.Tensor:
-    """Logits (n, C) of all samples of a source, float32 on the CPU, in the samples' order."""
-    trainer.split.model.eval()
-    found: list[torch.Tensor] = []
+def evaluate(heads: Sequence[Head], source: Source) -> list[torch.Tensor]:
+    """Logits (n, C) of each head for all samples of a source, float32 on the CPU, in the samples' order."""
+    for head in heads:
+        head.split.model.eval()
+    found: list[list[torch.Tensor]] = [[] for _ in heads]
     places: list[torch.Tensor] = []
     with torch.inference_mode():
-        for members, batch in prefetch(once(source, 2 * trainer.settings.batch_size)):
-            with trainer.autocast():
-                logits, _ = logits_of(trainer.split, trainer.cut, to_device(batch, trainer.device))
-            found.append(logits.float().cpu())
+        for members, batch in prefetch(once(source, 2 * heads[0].settings.batch_size)):
+            inputs = ready(to_device(batch, heads[0].device))
+            for head, logits in zip(heads, found, strict=True):
+                with head.autocast():
+                    logits.append(logits_of(head.split, head.cut, inputs)[0].float().cpu())
             places.append(torch.from_numpy(members))
-    order = torch.cat(places)
-    return torch.cat(found)[torch.argsort(order)]
+    order = torch.argsort(torch.cat(places))
+    return [torch.cat(logits)[order] for logits in found]
 
 
-def _evaluate_and_keep(
-    trainer: Trainer,
-    evaluation: tuple[Source, Labelled],
-    state: runs.Progress,
-    log: Callable[[Mapping[str, Any]], None],
-) -> None:
-    source, data = evaluation
-    found = task.metrics(evaluate(trainer, source), torch.from_numpy(data.targets))
-    if not math.isfinite(found["loss"]):
-        raise DataError(_diverged("the evaluation's loss", found["loss"], trainer.settings))
-    _log(log, state, {"step": state.step, "epoch": state.epoch, "evaluation": found})
-    if task.is_better(trainer.settings.metric, found, state.best):
-        state.best, state.stale_evaluations = found, 0
-        state.best_epoch = state.epoch + (1 if state.batch else 0)
-        runs.save_best(trainer.folder, trainer.state)
-    else:
-        state.stale_evaluations += 1
+def _judge(heads: Sequence[Head], evaluation: Source) -> None:
+    for head, logits in zip(heads, evaluate(heads, evaluation), strict=True):
+        head.judge(logits)
 
 
-def _patience_lost(state: runs.Progress, settings: TrainingSettings) -> bool:
-    return 0 < settings.patience <= state.stale_evaluations
+def _is_due(head: Head) -> bool:
+    return head.settings.eval_steps > 0 and head.state.step % head.settings.eval_steps == 0
 
 
-def _shares(
-    batches: Sequence[Indices], targets: Indices, class_weights: torch.Tensor | None, accumulation: int
-) -> list[float]:
-    """What each batch's mean loss counts in its optimizer step, so that a step's loss is the mean over its samples."""
-    weights = np.ones(len(targets)) if class_weights is None else class_weights.double().cpu().numpy()[targets]
-    sums = [float(weights[members].sum()) for members in batches]
-    steps = [sum(sums[at : at + accumulation]) for at in range(0, len(sums), accumulation)]
-    return [own / steps[place // accumulation] for place, own in enumerate(sums)]
+def _count_time(heads: Sequence[Head], started: float) -> None:
+    """Add what has passed since to the epoch's time, which heads that train together share."""
+    for head in heads:
+        head.state.seconds += time.perf_counter() - started
 
 
-def _clipped(trainer: Trainer) -> float:
-    trainer.scaler.unscale_(trainer.optimizer)
-    limit = trainer.settings.max_grad_norm or math.inf
-    norm = float(torch.nn.utils.clip_grad_norm_(trainer.weights.values(), limit))
-    if not trainer.scaler.is_enabled() and not math.isfinite(norm):
-        raise DataError(_diverged("the gradient's norm", norm, trainer.settings))
-    return norm
-
-
-def _diverged(what: str, value: float, settings: TrainingSettings) -> str:
-    return (
-        f"{what} became {value}; lower --learning-rate (now {settings.learning_rate:g}), "
-        "or train with --precision float32"
-    )
-
-
-def _log(log: Callable[[Mapping[str, Any]], None], state: runs.Progress, record: Mapping[str, Any]) -> None:
-    log(record)
-    state.lines += 1
-
-
-def _save(trainer: Trainer, state: runs.Progress) -> None:
-    runs.save_progress(trainer.folder, state, trainer.state, trainer.optimizer, trainer.scaler, trainer.identity)
-
-
-def _step_record(state: runs.Progress, loss: float, rate: float, norm: float, samples: int) -> dict[str, Any]:
+def _step_record(head: Head, rate: float, norm: float) -> dict[str, Any]:
+    loss, samples = head.counted()
     return {
-        "step": state.step,
-        "epoch": state.epoch,
+        "step": head.state.step,
+        "epoch": head.state.epoch,
         "loss": loss,
         "learning_rate": rate,
         "grad_norm": norm,
         "samples": samples,
     }
-
-
-def _keep_lines(path: Path, count: int) -> None:
-    """Drop log lines, the last perhaps cut short, of what a resumed run does again."""
-    if path.exists():
-        lines = path.read_text(encoding="utf-8").splitlines()[:count]
-        path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")

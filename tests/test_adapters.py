@@ -9,10 +9,10 @@ import torch
 import transformers
 from safetensors.torch import load_file
 
-from recycle_cli import training
 from recycle_cli.adapters import attach, merge
 from recycle_cli.errors import Interrupted, UsageError
 from recycle_cli.finetune import Job, finetune
+from recycle_cli.heads import Head
 from recycle_cli.models import load, split
 from recycle_cli.precompute import precompute
 from recycle_cli.settings import AdapterSettings, CorpusSettings, ModelSettings, PrecomputeSettings, TrainingSettings
@@ -107,7 +107,7 @@ def test_training_with_an_adapter_lowers_the_loss(fit, tmp_path):
 
 def test_an_interrupted_run_with_an_adapter_resumes_exactly(fit, tmp_path, monkeypatch):
     fit(tmp_path / "whole")
-    save, saved = training._save, []
+    save, saved = Head.save, []
 
     def stop_after_first(*arguments):
         save(*arguments)
@@ -115,7 +115,7 @@ def test_an_interrupted_run_with_an_adapter_resumes_exactly(fit, tmp_path, monke
         if len(saved) == 1:
             raise Interrupted
 
-    monkeypatch.setattr(training, "_save", stop_after_first)
+    monkeypatch.setattr(Head, "save", stop_after_first)
     with pytest.raises(Interrupted):
         fit(tmp_path / "parts")
     fit(tmp_path / "parts", resume=True)

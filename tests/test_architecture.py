@@ -16,11 +16,11 @@ ROWS = [
     ["serve", "bench", "sweep"],
     ["finetune", "predict"],
     ["training", "setup"],
-    ["coverage", "adapters"],
+    ["coverage", "adapters", "heads"],
     ["precompute", "parity", "labelled", "inputs", "card"],
     ["batches", "mixing", "tasks", "freezing", "pipeline", "intake", "runs", "outputs"],
     ["corpus", "store", "models"],
-    ["recipe", "keys", "reports", "errors", "settings", "signals", "background", "devices", "memory"],
+    ["recipe", "keys", "reports", "errors", "settings", "signals", "background", "devices", "memory", "randomness"],
 ]
 """Top to bottom. A part imports from rows below its own; the bottom row only `errors` besides nothing of ours."""
 

@@ -130,10 +130,10 @@ def interrupt_at(monkeypatch):
     """Ctrl-C while the step is done."""
 
     def interrupt_at(step):
-        def recorded(state, *rest):
-            if state.step == step:
+        def recorded(head, *rest):
+            if head.state.step == step:
                 os.kill(os.getpid(), signal.SIGINT)
-            return record(state, *rest)
+            return record(head, *rest)
 
         monkeypatch.setattr(training, "_step_record", recorded)
 

@@ -7,7 +7,9 @@ import torch
 
 from recycle_cli import runs
 from recycle_cli.errors import StorageError, StoreError, UsageError
+from recycle_cli.randomness import Randomness
 
+CPU = torch.device("cpu")
 SCALER = torch.amp.GradScaler("cpu", enabled=False)
 
 
@@ -23,18 +25,22 @@ def trained(seed, steps=3):
     return weights, optimizer
 
 
+def draw(randomness):
+    with randomness.drawing():
+        return torch.rand(4)
+
+
 SHAPES = {"a": (3, 4), "b": (5,)}
 
 
 def test_a_checkpoint_puts_everything_back(tmp_path):
     weights, optimizer = trained(0)
     progress = runs.Progress(epoch=1, batch=2, step=9, best={"loss": 0.5}, lines=11)
-    torch.manual_seed(5)
-    runs.save_progress(tmp_path, progress, weights, optimizer, SCALER, {"seed": 1})
-    expected = torch.rand(4)
+    drawn, restored = Randomness(5, CPU), Randomness(6, CPU)
+    runs.save_progress(tmp_path, progress, weights, optimizer, SCALER, drawn, {"seed": 1})
     other, fresh = trained(1, steps=1)
-    assert runs.load_progress(tmp_path, other, fresh, SCALER, {"seed": 1}) == progress
-    assert torch.equal(torch.rand(4), expected)
+    assert runs.load_progress(tmp_path, other, fresh, SCALER, restored, {"seed": 1}) == progress
+    assert torch.equal(draw(restored), draw(drawn))
     for _ in range(2):
         for pair in ((weights, optimizer), (other, fresh)):
             sum(weight.square().sum() for weight in pair[0].values()).backward()
@@ -44,11 +50,11 @@ def test_a_checkpoint_puts_everything_back(tmp_path):
 
 
 def test_a_damaged_checkpoint_is_named(tmp_path):
-    runs.save_progress(tmp_path, runs.Progress(), *trained(0), SCALER, {})
+    runs.save_progress(tmp_path, runs.Progress(), *trained(0), SCALER, Randomness(0, CPU), {})
     path = tmp_path / "checkpoint" / "state.safetensors"
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(StoreError, match=r"state\.safetensors is damaged.*--overwrite"):
-        runs.load_progress(tmp_path, *trained(0), SCALER, {})
+        runs.load_progress(tmp_path, *trained(0), SCALER, Randomness(0, CPU), {})
 
 
 def test_a_finished_run_that_is_damaged_or_newer_is_refused(tmp_path):

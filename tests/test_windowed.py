@@ -8,10 +8,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from recycle_cli import training
 from recycle_cli.batches import StoredRows, WindowedRows
 from recycle_cli.errors import Interrupted
 from recycle_cli.finetune import Job, finetune
+from recycle_cli.heads import Head
 from recycle_cli.inputs import epoch_of, once, stored_source
 from recycle_cli.precompute import precompute
 from recycle_cli.settings import CorpusSettings, ModelSettings, PrecomputeSettings, TrainingSettings
@@ -110,7 +110,7 @@ def test_a_windowed_training_learns_and_resumes_exactly(data, store, tmp_path, m
     report = fit(data, store, tmp_path / "whole")
     lines = [json.loads(line) for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
     assert sum(line["samples"] for line in lines if "samples" in line) == 2 * report.samples
-    save, saved = training._save, []
+    save, saved = Head.save, []
 
     def stop_after_first(*arguments):
         save(*arguments)
@@ -118,7 +118,7 @@ def test_a_windowed_training_learns_and_resumes_exactly(data, store, tmp_path, m
         if len(saved) == 1:
             raise Interrupted
 
-    monkeypatch.setattr(training, "_save", stop_after_first)
+    monkeypatch.setattr(Head, "save", stop_after_first)
     with pytest.raises(Interrupted):
         fit(data, store, tmp_path / "parts")
     fit(data, store, tmp_path / "parts", resume=True)

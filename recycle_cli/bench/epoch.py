@@ -1,9 +1,7 @@
 """A few batches of a training epoch, timed by the training loop that `recycle finetune` runs."""
 
-from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,10 +10,13 @@ from recycle_cli.batches import Indices, shuffled
 from recycle_cli.bench.subject import SILENT, Subject, discard
 from recycle_cli.bench.timing import WARM_UP
 from recycle_cli.devices import autocast
+from recycle_cli.heads import Head, Log, ignore, make_optimizer
 from recycle_cli.inputs import RawInputs, Source
+from recycle_cli.labelled import Labelled
 from recycle_cli.models import SplitModel
+from recycle_cli.randomness import Randomness
 from recycle_cli.settings import TrainingSettings
-from recycle_cli.training import Trainer, make_optimizer, train
+from recycle_cli.training import train
 
 FEW = 2
 """Batches of the warm-up."""
@@ -60,39 +61,37 @@ def raw_inputs(subject: Subject, halves: SplitModel, members: Indices) -> RawInp
     return RawInputs(halves, prepared, subject.raw.lengths[members])
 
 
-def ignore(record: Mapping[str, Any]) -> None:
-    """A log that keeps nothing."""
-
-
 def epoch_seconds(
     subject: Subject,
     halves: SplitModel,
     cut: str,
     source: Source,
     members: Indices,
-    log: Callable[[Mapping[str, Any]], None] = ignore,
+    log: Log = ignore,
 ) -> float:
     """Seconds of one epoch over these samples from the source, with a new optimizer, as a training counts them."""
     folder = subject.folder()
-    trainer = new_trainer(subject, halves, cut, folder)
-    state = train(trainer, source, subject.data.take(members), None, log, SILENT)
+    head = new_head(subject, halves, cut, folder, subject.data.take(members), log)
+    train([head], source, None, SILENT)
     discard(folder)
-    return state.epoch_seconds[0]
+    return head.state.epoch_seconds[0]
 
 
-def new_trainer(subject: Subject, halves: SplitModel, cut: str, folder: Path) -> Trainer:
-    """What `recycle finetune` trains with."""
+def new_head(subject: Subject, halves: SplitModel, cut: str, folder: Path, data: Labelled, log: Log = ignore) -> Head:
+    """What `recycle finetune` trains."""
     settings, precision, device = training(subject), subject.model.precision, subject.device
     weights = dict(halves.head_parameters(cut))
-    return Trainer(
+    return Head(
         split=halves,
         cut=cut,
         weights=weights,
         optimizer=make_optimizer(weights, settings),
         scaler=torch.amp.GradScaler(device.type, enabled=precision == "float16" and device.type == "cuda"),
-        device=device,
         autocast=partial(autocast, device, precision),
+        randomness=Randomness(settings.seed, device),
         folder=folder,
         settings=settings,
         identity={},
+        data=data,
+        log=log,
     )

@@ -5,7 +5,7 @@ from functools import partial
 import torch
 
 from recycle_cli.batches import StoredRows, shuffled, widened
-from recycle_cli.bench.epoch import epoch_seconds, new_trainer, raw_inputs, slice_for, training
+from recycle_cli.bench.epoch import epoch_seconds, new_head, raw_inputs, slice_for, training
 from recycle_cli.bench.layout import TRAINERS, prefix
 from recycle_cli.bench.subject import Subject, discard
 from recycle_cli.bench.timing import Clock, Run, Runner, Unavailable
@@ -67,14 +67,14 @@ def _bare_head(subject: Subject, halves: SplitModel, cut: str, repetition: int) 
         batch = to_device(source.load(places), subject.device)
         ready.append((widened(batch), batch["lengths"], targets[places].to(subject.device)))
     folder, clock = subject.folder(), Clock(subject.device)
-    trainer, head = new_trainer(subject, halves, cut, folder), halves.head_from(cut)
+    head, logits_of = new_head(subject, halves, cut, folder, subject.data.take(members)), halves.head_from(cut)
     halves.model.train()
     with clock.running():
         for rows, lengths, wanted in ready:
-            with trainer.autocast():
-                logits = head(rows, lengths)
+            with head.autocast():
+                logits = logits_of(rows, lengths)
             task.loss(logits, wanted, None).backward()
-            trainer.optimizer.step()
-            trainer.optimizer.zero_grad(set_to_none=True)
+            head.optimizer.step()
+            head.optimizer.zero_grad(set_to_none=True)
     discard(folder)
     return _run(subject, clock.seconds, len(members))

@@ -1,0 +1,172 @@
+"""One head in training: what its steps change, the targets it learns, and how far it is."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from recycle_cli import runs
+from recycle_cli.batches import Indices
+from recycle_cli.errors import DataError
+from recycle_cli.inputs import logits_of
+from recycle_cli.labelled import Labelled
+from recycle_cli.mixing import Mix
+from recycle_cli.models import SplitModel
+from recycle_cli.randomness import Randomness
+from recycle_cli.settings import TrainingSettings
+from recycle_cli.tasks import text_classification as task
+
+Log = Callable[[Mapping[str, Any]], None]
+
+
+def ignore(record: Mapping[str, Any]) -> None:
+    """A log that keeps nothing."""
+
+
+def make_optimizer(weights: Mapping[str, torch.nn.Parameter], settings: TrainingSettings) -> torch.optim.AdamW:
+    """AdamW; no decay on vectors (biases, norms), as is usual."""
+    groups = [
+        {"params": [w for w in weights.values() if w.dim() > 1], "weight_decay": settings.weight_decay},
+        {"params": [w for w in weights.values() if w.dim() <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)
+
+
+@dataclass
+class Head:
+    """All that a training step touches. `weights` are the head's, and `buffers` the statistics of its BatchNorm layers;
+    nothing else ever changes. `evaluation`: what it is judged by, if anything."""
+
+    split: SplitModel
+    cut: str
+    weights: Mapping[str, torch.nn.Parameter]
+    optimizer: torch.optim.AdamW
+    scaler: torch.amp.GradScaler
+    autocast: Callable[[], AbstractContextManager[object]]
+    randomness: Randomness
+    folder: Path
+    settings: TrainingSettings
+    identity: Mapping[str, Any]
+    data: Labelled
+    evaluation: Labelled | None = None
+    log: Log = ignore
+    buffers: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    state: runs.Progress = field(default_factory=runs.Progress)
+
+    def __post_init__(self) -> None:
+        self._targets = torch.from_numpy(self.data.targets)
+        weights = None
+        if self.settings.class_weights == "balanced":
+            weights = task.balanced_weights(self.data.targets, len(self.data.names)).to(self.device)
+        self._class_weights = weights
+        self._loss, self._samples = torch.zeros((), device=self.device), 0
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self.randomness.device
+
+    @property
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """All that training changes: what a checkpoint must hold."""
+        return {**self.weights, **self.buffers}
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether there is an epoch left to train, and patience for it."""
+        patience = self.settings.patience
+        return self.state.epoch < self.settings.epochs and not 0 < patience <= self.state.stale_evaluations
+
+    def logits(self, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, Mix | None]:
+        """Logits (B, C) of a batch on the device, mixed where the settings say so; the draws are its own."""
+        settings = self.settings
+        with self.randomness.drawing(), self.autocast():
+            return logits_of(self.split, self.cut, batch, mixup=settings.mixup, cutmix=settings.cutmix)
+
+    def loss(self, logits: torch.Tensor, members: Indices, mix: Mix | None) -> torch.Tensor:
+        """The mean loss of a batch of these members."""
+        wanted = self._targets[members]
+        loss = task.loss(logits, wanted.to(self.device), self._class_weights)
+        if mix is None:
+            return loss
+        others = wanted[mix.partners].to(self.device)
+        return mix.share * loss + (1 - mix.share) * task.loss(logits, others, self._class_weights)
+
+    def shares(self, batches: Sequence[Indices]) -> list[float]:
+        """What each batch's mean loss counts in its step, so that a step's loss is the mean over its samples."""
+        accumulation = self.settings.accumulation
+        weights = np.ones(len(self.data))
+        if self._class_weights is not None:
+            weights = self._class_weights.double().cpu().numpy()[self.data.targets]
+        sums = [float(weights[members].sum()) for members in batches]
+        steps = [sum(sums[at : at + accumulation]) for at in range(0, len(sums), accumulation)]
+        return [own / steps[place // accumulation] for place, own in enumerate(sums)]
+
+    def clipped(self) -> float:
+        """The norm of the gradient, which is clipped. Raises DataError where it is no number."""
+        self.scaler.unscale_(self.optimizer)
+        norm = float(torch.nn.utils.clip_grad_norm_(self.weights.values(), self.settings.max_grad_norm or math.inf))
+        if not self.scaler.is_enabled() and not math.isfinite(norm):
+            raise DataError(self._diverged("the gradient's norm", norm))
+        return norm
+
+    def count(self, loss: torch.Tensor, samples: int) -> None:
+        """Add a batch's part to what the coming step will say of itself."""
+        self._loss += loss.detach()
+        self._samples += samples
+
+    def counted(self) -> tuple[float, int]:
+        """The loss and the samples of the step just made; counts from zero again."""
+        loss, samples = float(self._loss), self._samples
+        self._loss, self._samples = torch.zeros((), device=self.device), 0
+        return loss, samples
+
+    def end_epoch(self) -> None:
+        """On to the next epoch's first batch."""
+        self.state.epoch_seconds.append(self.state.seconds)
+        self.state.seconds, self.state.batch = 0.0, 0
+        self.state.epoch += 1
+
+    def note(self, record: Mapping[str, Any]) -> None:
+        """Log a record."""
+        self.log(record)
+        self.state.lines += 1
+
+    def judge(self, logits: torch.Tensor) -> None:
+        """Metrics of the evaluation's logits; the weights are kept if they are the best so far."""
+        assert self.evaluation is not None
+        state = self.state
+        found = task.metrics(logits, torch.from_numpy(self.evaluation.targets))
+        if not math.isfinite(found["loss"]):
+            raise DataError(self._diverged("the evaluation's loss", found["loss"]))
+        self.note({"step": state.step, "epoch": state.epoch, "evaluation": found})
+        if not task.is_better(self.settings.metric, found, state.best):
+            state.stale_evaluations += 1
+            return
+        state.best, state.stale_evaluations = found, 0
+        state.best_epoch = state.epoch + (1 if state.batch else 0)
+        runs.save_best(self.folder, self.tensors)
+
+    def save(self) -> None:
+        """Keep all that an exact resume needs."""
+        runs.save_progress(
+            self.folder, self.state, self.tensors, self.optimizer, self.scaler, self.randomness, self.identity
+        )
+
+    def load(self) -> None:
+        """Go on where a checkpoint is, and drop the log lines of what will be done again."""
+        self.state = runs.load_progress(
+            self.folder, self.tensors, self.optimizer, self.scaler, self.randomness, self.identity
+        )
+        runs.keep_lines(self.folder, self.state.lines)
+
+    def _diverged(self, what: str, value: float) -> str:
+        return (
+            f"{what} became {value}; lower --learning-rate (now {self.settings.learning_rate:g}), "
+            "or train with --precision float32"
+        )

@@ -1,0 +1,43 @@
+"""The generators that dropout and mixing draw from, kept apart for each head, so that none disturbs another."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+
+
+class Randomness:
+    """The states of the CPU's generator and of the device's own, from `seed` on. Nothing is drawn outside `drawing`."""
+
+    def __init__(self, seed: int, device: torch.device) -> None:
+        self.device = device
+        torch.manual_seed(seed)
+        self.states = _states(device)
+
+    @contextmanager
+    def drawing(self) -> Iterator[None]:
+        """Within, the global generators go on where these stood."""
+        _restore(self.states, self.device)
+        yield
+        self.states = _states(self.device)
+
+    def load(self, states: Mapping[str, torch.Tensor]) -> None:
+        """Go on from states that a checkpoint kept."""
+        self.states = dict(states)
+
+
+def _states(device: torch.device) -> dict[str, torch.Tensor]:
+    states = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    if device.type == "mps":
+        states["mps"] = torch.mps.get_rng_state()
+    return states
+
+
+def _restore(states: Mapping[str, torch.Tensor], device: torch.device) -> None:
+    torch.set_rng_state(states["cpu"])
+    if device.type == "cuda" and "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"], device)
+    if device.type == "mps" and "mps" in states:
+        torch.mps.set_rng_state(states["mps"])
