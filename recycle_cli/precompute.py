@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,7 @@ import torch
 
 from recycle_cli import __version__
 from recycle_cli.background import background, prefetch
-from recycle_cli.devices import autocast, device_of, to_device
+from recycle_cli.devices import Fetching, autocast, batch_tokens_on, device_of, pinned_for, to_device
 from recycle_cli.errors import DataError, UsageError
 from recycle_cli.intake import Intake
 from recycle_cli.keys import KEY_BYTES, Bytes16, Sample
@@ -123,23 +123,25 @@ def fill(
     """Run the trunk over the samples that the store lacks; reading, the trunk and writing overlap."""
     device = device_of(model.device)
     with store.writer(segment_bytes=settings.segment_bytes, codec=settings.codec, max_disk=settings.max_disk) as writer:
+        fetching = Fetching(device)
 
-        def write(done: tuple[Keyed, dict[str, torch.Tensor]]) -> None:
-            keyed, activations = done
-            rows = {
-                cut: rows_of(values, keyed.batch.lengths, store.recipe.dtype) for cut, values in activations.items()
-            }
+        def write(done: tuple[Keyed, dict[str, torch.Tensor], torch.cuda.Event | None]) -> None:
+            keyed, activations, ready = done
+            with fetching.after(ready):
+                rows = {
+                    cut: rows_of(values, keyed.batch.lengths, store.recipe.dtype) for cut, values in activations.items()
+                }
             writer.append(keyed.keys, keyed.digests, keyed.batch.lengths, rows)
 
         with background(write) as hand_over:
-            for keyed in prefetch(missing(samples, store, halves, settings, tally, progress)):
+            for keyed in prefetch(missing(samples, store, halves, model, settings, tally, progress)):
                 started = time.perf_counter()
                 with autocast(device, store.recipe.precision):
                     activations = halves.trunk(to_device(keyed.batch.inputs, device))
                 tally.trunk_seconds += time.perf_counter() - started
                 for values in activations.values():
                     check_lengths(keyed.batch, values)
-                hand_over((keyed, activations))
+                hand_over((keyed, activations, fetching.ready()))
                 progress.update(len(keyed.keys), note=_note(tally, writer))
     store.refresh()
     return writer
@@ -149,12 +151,15 @@ def missing(
     samples: Iterable[Sample],
     store: Store,
     halves: SplitModel,
+    model: ModelSettings,
     settings: PrecomputeSettings,
     tally: Tally,
     progress: Bar,
 ) -> Iterator[Keyed]:
     """Trunk batches of the samples that neither the store nor an earlier batch of this run holds."""
     seen: set[bytes] = set()
+    device = device_of(model.device)
+    batch_tokens = batch_tokens_on(device, settings.batch_tokens)
 
     def reject(sample: Sample, error: DataError) -> None:
         if not isinstance(samples, Intake):
@@ -168,8 +173,9 @@ def missing(
         fresh = _first_seen(window, seen)
         tally.new += len(fresh)
         progress.update(len(window.samples) - len(fresh))
-        for batch in trunk_batches([window.samples[i] for i in fresh], halves, settings.batch_tokens, reject):
+        for batch in trunk_batches([window.samples[i] for i in fresh], halves, batch_tokens, reject):
             places = fresh[batch.members]
+            batch = replace(batch, inputs=pinned_for(batch.inputs, device))
             yield Keyed(batch, window.keys[places], window.digests[places])
         if len(seen) > SEEN_LIMIT:
             _forget_sealed(seen, store)

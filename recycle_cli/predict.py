@@ -12,7 +12,7 @@ from recycle_cli import runs
 from recycle_cli.background import prefetch
 from recycle_cli.batches import Indices, StoredRows, widened
 from recycle_cli.coverage import expect
-from recycle_cli.devices import autocast, device_of, to_device
+from recycle_cli.devices import autocast, batch_tokens_on, device_of, pinned_for, to_device
 from recycle_cli.errors import MismatchError, UsageError
 from recycle_cli.intake import Intake
 from recycle_cli.keys import Sample
@@ -111,6 +111,11 @@ class Predictor:
         self.names: list[str] = list(network.loaded.labels)
 
     @property
+    def batch_tokens(self) -> int:
+        """Rows a batch at most."""
+        return batch_tokens_on(self.device, self.settings.batch_tokens)
+
+    @property
     def head(self) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
         """What turns stored rows into logits. Raises UsageError for a RUN that was trained whole."""
         return self.split.head_from(self.cut)
@@ -126,7 +131,7 @@ class Predictor:
             kept = np.concatenate([np.flatnonzero(window.positions >= 0), absent[places]])
             scored = Scored(window, torch.empty(len(window.samples), len(self.names)), len(kept), np.sort(kept))
             yield from self._hits(scored)
-            for batch in batches_of(absent[places], prepared, self.split, self.settings.batch_tokens):
+            for batch in batches_of(absent[places], prepared, self.split, self.batch_tokens):
                 yield Work(scored, batch.members, raw=batch)
 
     def _hits(self, scored: Scored) -> Iterator[Work]:
@@ -135,9 +140,9 @@ class Predictor:
             return
         rows = StoredRows.of(self.store, self.cut, scored.window.positions[held])
         for members, batch in rows.loaded(
-            list(by_token_budget(rows.lengths * self.split.batch_cost, self.settings.batch_tokens))
+            list(by_token_budget(rows.lengths * self.split.batch_cost, self.batch_tokens))
         ):
-            yield Work(scored, held[members], stored=batch)
+            yield Work(scored, held[members], stored=pinned_for(batch, self.device))
 
     def logits(self, work: Work, writer: SegmentWriter | None) -> torch.Tensor:
         """Logits (B, C) of a batch, float32 on the CPU; misses are rounded as the store would, and kept if asked to."""

@@ -63,11 +63,12 @@ class ModelSettings:
 
 @dataclass(frozen=True)
 class PrecomputeSettings:
-    """How a store is filled. `batch_tokens`: padded tokens a batch; `window`: samples sorted by length at once."""
+    """How a store is filled. `window`: samples sorted by length at once; `batch_tokens`: padded tokens a batch, None as
+    suits the device."""
 
     cuts: tuple[str, ...] = ("50%",)
     dtype: Dtype = "float16"
-    batch_tokens: int = 4096
+    batch_tokens: int | None = None
     window: int = 16384
     segment_bytes: int = 256 * 2**20
     codec: Literal["none", "lz4", "zstd", "auto"] = "none"
@@ -118,8 +119,9 @@ class TrainingSettings:
 
 @dataclass(frozen=True)
 class PredictSettings:
-    """How predictions are made. `batch_tokens`: rows a batch; `window`: samples sorted by length at once."""
+    """How predictions are made. `window`: samples sorted by length at once; `batch_tokens`: rows a batch, None as suits
+    the device."""
 
-    batch_tokens: int = 4096
+    batch_tokens: int | None = None
     window: int = 4096
     write_back: bool = False

@@ -50,7 +50,8 @@ def _batches(subject: Subject, halves: SplitModel) -> list[Batch]:
     folder = subject.folder()
     store = Store.create_or_open(str(folder / "empty.zarr"), halves.recipe, {})
     batches = [
-        keyed.batch.inputs for keyed in missing(Intake(subject.corpus), store, halves, subject.filling, Tally(), SILENT)
+        keyed.batch.inputs
+        for keyed in missing(Intake(subject.corpus), store, halves, subject.model, subject.filling, Tally(), SILENT)
     ]
     discard(folder)
     return batches

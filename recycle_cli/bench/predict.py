@@ -31,7 +31,7 @@ def runners(subject: Subject) -> dict[str, Runner]:
         name, group = resolve_cut(cut, subject.all_cuts.blocks), prefix("predict", cut, cuts)
         run = _run_at(subject, name)
         network = replace(subject.model, name=run, revision=None, max_length=None)
-        scoring = PredictSettings(batch_tokens=subject.settings.batch_tokens)
+        scoring = PredictSettings(batch_tokens=subject.batch_tokens)
         if cut == cuts[0]:
             found["predict.full"] = partial(_scored, subject, Predictor(run, None, network, scoring))
         hits = Predictor(run, subject.store.path, network, scoring)
@@ -74,7 +74,7 @@ def _ready(subject: Subject, predictor: Predictor) -> Ready:
     assert predictor.store is not None
     positions = subject.positions[: len(subject.data) // SHARE]
     stored = StoredRows.of(predictor.store, predictor.cut, positions)
-    batches = by_token_budget(stored.lengths, predictor.settings.batch_tokens)
+    batches = by_token_budget(stored.lengths, predictor.batch_tokens)
     loaded = (to_device(stored.load(members), subject.device) for members in batches)
     return [(widened(batch), batch["lengths"]) for batch in loaded]
 

@@ -20,7 +20,7 @@ class BenchSettings:
     cuts: tuple[str, ...] = _FILL.cuts
     dtype: Dtype = _FILL.dtype
     batch_size: int = 32
-    batch_tokens: int = _FILL.batch_tokens
+    batch_tokens: int | None = _FILL.batch_tokens
     batches: int = 6
     repetitions: int = 5
     seed: int = 0

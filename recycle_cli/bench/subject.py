@@ -13,7 +13,7 @@ from recycle_cli.batches import Indices
 from recycle_cli.bench.layout import predict_cuts
 from recycle_cli.bench.settings import RECORDS, BenchSettings
 from recycle_cli.bench.synthetic import write_corpus, write_model
-from recycle_cli.devices import device_of
+from recycle_cli.devices import batch_tokens_on, device_of
 from recycle_cli.errors import UsageError
 from recycle_cli.inputs import RawInputs
 from recycle_cli.intake import Intake
@@ -50,9 +50,14 @@ class Subject:
     def device(self) -> torch.device:
         return device_of(self.model.device)
 
+    @property
+    def batch_tokens(self) -> int:
+        """Padded tokens a batch, as `recycle precompute` would take on this device."""
+        return batch_tokens_on(self.device, self.settings.batch_tokens)
+
     @cached_property
     def filling(self) -> PrecomputeSettings:
-        return PrecomputeSettings(self.settings.cuts, self.settings.dtype, self.settings.batch_tokens)
+        return PrecomputeSettings(self.settings.cuts, self.settings.dtype, self.batch_tokens)
 
     @cached_property
     def data(self) -> Labelled:

@@ -85,7 +85,9 @@ Dtype = Annotated[
     Literal["float16", "bfloat16", "float32", "int8"],
     option("--dtype", "How the rows are stored; int8 has a scale a row"),
 ]
-BatchTokens = Annotated[int, option("--batch-tokens", "Padded tokens a batch at most", min=1)]
+BatchTokens = Annotated[
+    int | None, option("--batch-tokens", "Padded tokens a batch at most; else 4096 on a CPU, 32768 elsewhere", min=1)
+]
 
 
 def size(text: str) -> int:

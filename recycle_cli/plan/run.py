@@ -176,7 +176,7 @@ class Forecast:
 
     def fill_seconds(self, blocks: str) -> float:
         """By padded tokens, which the window's sorting leaves few of."""
-        batches = list(by_token_budget(self.lengths, self.settings.batch_tokens))
+        batches = list(by_token_budget(self.lengths, self.subject.batch_tokens))
         tokens = sum(padded(self.lengths, batches)) * self.census.unique / len(self.lengths) * self.correction
         return self.trial.fill_seconds_a_token[blocks] * tokens
 

@@ -15,7 +15,7 @@ class PlanSettings:
     dtype: Dtype = _FILL.dtype
     epochs: int = _TRAIN.epochs
     batch_size: int = _TRAIN.batch_size
-    batch_tokens: int = _FILL.batch_tokens
+    batch_tokens: int | None = _FILL.batch_tokens
     sample: int = 512
     batches: int = 4
     repetitions: int = 2

@@ -60,7 +60,7 @@ def try_out(subject: Subject, note: Callable[[str], None]) -> Trial:
             found = _train(subject, one, stored, repetition)
             if repetition != WARM_UP:
                 steps.setdefault(way, []).extend(found)
-    tokens = sum(padded(subject.raw.lengths, list(by_token_budget(subject.raw.lengths, subject.settings.batch_tokens))))
+    tokens = sum(padded(subject.raw.lengths, list(by_token_budget(subject.raw.lengths, subject.batch_tokens))))
     return Trial(
         blocks=[one.cut for one in cuts],
         fill_seconds_a_token={one.cut: median(one.fills) / tokens for one in cuts},
