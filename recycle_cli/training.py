@@ -10,7 +10,7 @@ import torch
 
 from recycle_cli import runs
 from recycle_cli.background import prefetch
-from recycle_cli.devices import to_device
+from recycle_cli.devices import pinned, to_device
 from recycle_cli.heads import Head
 from recycle_cli.inputs import Source, epoch_of, logits_of, once, ready
 from recycle_cli.reports import Bar
@@ -49,7 +49,7 @@ def train(heads: Sequence[Head], source: Source, evaluation: Source | None, prog
             for head in pupils:
                 head.split.model.train()
             started = time.perf_counter()
-            for place, (members, batch) in enumerate(prefetch(epoch.load(first)), first):
+            for place, (members, batch) in enumerate(prefetch(pinned(epoch.load(first), device)), first):
                 inputs = ready(to_device(batch, device))
                 # A head that was further when all were interrupted waits for the others.
                 fed = [head for head in pupils if head.state.batch == place]
@@ -108,7 +108,7 @@ def evaluate(heads: Sequence[Head], source: Source) -> list[torch.Tensor]:
     found: list[list[torch.Tensor]] = [[] for _ in heads]
     places: list[torch.Tensor] = []
     with torch.inference_mode():
-        for members, batch in prefetch(once(source, 2 * heads[0].settings.batch_size)):
+        for members, batch in prefetch(pinned(once(source, 2 * heads[0].settings.batch_size), heads[0].device)):
             inputs = ready(to_device(batch, heads[0].device))
             for head, logits in zip(heads, found, strict=True):
                 with head.autocast():
