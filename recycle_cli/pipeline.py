@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from recycle_cli.background import prefetch
 from recycle_cli.errors import DataError
 from recycle_cli.keys import Bytes16, Sample, keys_of
 from recycle_cli.models import Prepared, SplitModel, lengths_of
@@ -24,8 +25,12 @@ Reject = Callable[[Sample, DataError], None]
 WINDOW_BYTES = 128 * 2**20
 """Content that a window holds at most: files of images are a thousand times as large as texts."""
 
-WINDOW_IMAGES = 512
-"""Images prepared at once: decoded, they are larger still, and of one length anyway."""
+WINDOW_IMAGES = 256
+"""Images prepared at once, while as many more are under way: decoded, they are larger still, and of one length."""
+
+GROWTH = 2
+FIRST_SHARE = 8
+"""The first window is an eighth of the others, the next ones twice as large each: the trunk need not wait for long."""
 
 _TORCH_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 
@@ -41,6 +46,15 @@ class Window:
 
 
 @dataclass(frozen=True)
+class Usable:
+    """A window and what is ready of it: the samples at `places` (n,), prepared."""
+
+    window: Window
+    places: Indices
+    prepared: Sequence[Prepared]
+
+
+@dataclass(frozen=True)
 class TrunkBatch:
     """Model-ready inputs of some samples. `members` are their places in the window they come from."""
 
@@ -49,10 +63,16 @@ class TrunkBatch:
     inputs: dict[str, torch.Tensor]
 
 
-def windows(samples: Iterable[Sample], size: int, store: Store | None = None) -> Iterator[Window]:
-    """Cut a stream into windows of `size` samples, fewer where they are large, keyed and looked up in the store."""
-    stream = iter(samples)
-    while chunk := list(_up_to(stream, size)):
+def windows(
+    samples: Iterable[Sample], size: int, store: Store | None = None, *, first: int | None = None
+) -> Iterator[Window]:
+    """Cut a stream into windows of `size` samples, fewer where they are large, keyed and looked up in the store.
+
+    `first`: samples of the first window, from which the size doubles until it is reached.
+    """
+    stream, now = iter(samples), first or size
+    while chunk := list(_up_to(stream, min(now, size))):
+        now *= GROWTH
         keys, digests = keys_of(chunk)
         absent = np.full(len(chunk), -1, dtype=np.int64)
         yield Window(chunk, keys, digests, absent if store is None else store.lookup(keys, digests))
@@ -72,14 +92,29 @@ def window_size(split: SplitModel, size: int) -> int:
     return min(size, WINDOW_IMAGES) if split.batch_cost > 1 else size
 
 
-def trunk_batches(
-    samples: Sequence[Sample], split: SplitModel, batch_tokens: int, reject: Reject | None = None
-) -> Iterator[TrunkBatch]:
-    """Prepare the samples, sort them by length and batch them so that no padded batch exceeds `batch_tokens` tokens.
+def prepared_ahead(
+    samples: Iterable[Sample],
+    split: SplitModel,
+    size: int,
+    store: Store | None,
+    wanted: Callable[[Window], Indices],
+    reject: Reject | None,
+) -> Iterator[Usable]:
+    """Windows with their `wanted` samples prepared, the next one by a thread while this one is computed."""
+    size = window_size(split, size)
 
-    A sample that cannot be prepared goes to `reject`; without it, that raises DataError.
-    """
-    yield from batches_of(*usable(samples, split, reject), split, batch_tokens)
+    def prepare(window: Window) -> Usable:
+        places = wanted(window)
+        found, prepared = usable([window.samples[place] for place in places.tolist()], split, reject)
+        return Usable(window, places[found], prepared)
+
+    cut = windows(samples, size, store, first=max(1, size // FIRST_SHARE))
+    return prefetch(map(prepare, cut), depth=1)
+
+
+def trunk_batches(samples: Sequence[Sample], split: SplitModel, batch_tokens: int) -> Iterator[TrunkBatch]:
+    """Prepare the samples, sort them by length and batch them so that no padded batch exceeds `batch_tokens` tokens."""
+    yield from batches_of(*usable(samples, split), split, batch_tokens)
 
 
 def batches_of(

@@ -19,11 +19,10 @@ from recycle_cli.pipeline import (
     Indices,
     TrunkBatch,
     Window,
+    batches_of,
     check_lengths,
+    prepared_ahead,
     rows_of,
-    trunk_batches,
-    window_size,
-    windows,
 )
 from recycle_cli.reports import Bar, bar
 from recycle_cli.settings import CorpusSettings, ModelSettings, PrecomputeSettings
@@ -168,17 +167,19 @@ def missing(
         tally.samples -= 1
         tally.new -= 1
 
-    for window in windows(samples, window_size(halves, settings.window), store):
-        tally.samples += len(window.samples)
-        fresh = _first_seen(window, seen)
-        tally.new += len(fresh)
-        progress.update(len(window.samples) - len(fresh))
-        for batch in trunk_batches([window.samples[i] for i in fresh], halves, batch_tokens, reject):
-            places = fresh[batch.members]
-            batch = replace(batch, inputs=pinned_for(batch.inputs, device))
-            yield Keyed(batch, window.keys[places], window.digests[places])
+    def fresh(window: Window) -> Indices:
         if len(seen) > SEEN_LIMIT:
             _forget_sealed(seen, store)
+        found = _first_seen(window, seen)
+        tally.samples += len(window.samples)
+        tally.new += len(found)
+        progress.update(len(window.samples) - len(found))
+        return found
+
+    for ready in prepared_ahead(samples, halves, settings.window, store, fresh, reject):
+        for batch in batches_of(ready.places, ready.prepared, halves, batch_tokens):
+            batch = replace(batch, inputs=pinned_for(batch.inputs, device))
+            yield Keyed(batch, ready.window.keys[batch.members], ready.window.digests[batch.members])
 
 
 def _first_seen(window: Window, seen: set[bytes]) -> Indices:

@@ -24,11 +24,9 @@ from recycle_cli.pipeline import (
     Window,
     batches_of,
     by_token_budget,
+    prepared_ahead,
     restored,
     rows_of,
-    usable,
-    window_size,
-    windows,
 )
 from recycle_cli.reports import Bar, bar, say
 from recycle_cli.settings import CorpusSettings, ModelSettings, PredictSettings
@@ -125,13 +123,12 @@ class Predictor:
 
         A sample that cannot be prepared goes to `reject` and gets no prediction.
         """
-        for window in windows(samples, window_size(self.split, self.settings.window), self.store):
-            absent = np.flatnonzero(window.positions < 0)
-            places, prepared = usable([window.samples[place] for place in absent.tolist()], self.split, reject)
-            kept = np.concatenate([np.flatnonzero(window.positions >= 0), absent[places]])
+        for ready in prepared_ahead(samples, self.split, self.settings.window, self.store, _absent, reject):
+            window = ready.window
+            kept = np.concatenate([np.flatnonzero(window.positions >= 0), ready.places])
             scored = Scored(window, torch.empty(len(window.samples), len(self.names)), len(kept), np.sort(kept))
             yield from self._hits(scored)
-            for batch in batches_of(absent[places], prepared, self.split, self.batch_tokens):
+            for batch in batches_of(ready.places, ready.prepared, self.split, self.batch_tokens):
                 yield Work(scored, batch.members, raw=batch)
 
     def _hits(self, scored: Scored) -> Iterator[Work]:
@@ -222,6 +219,10 @@ def score(predictor: Predictor, samples: Intake, output: str, progress: Bar) -> 
         output=output,
         failed_samples=samples.failed,
     )
+
+
+def _absent(window: Window) -> Indices:
+    return np.flatnonzero(window.positions < 0)
 
 
 def _store_for(path: str, cut: str, settings: PredictSettings) -> Store:

@@ -37,6 +37,20 @@ def test_prefetch_runs_at_most_depth_ahead_and_stops_when_left():
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("recycle-prefetch")]
 
 
+def test_a_stream_of_streams_ends_all_its_threads_when_left():
+    inner = []
+
+    def items():
+        inner.append(prefetch(iter(range(1000))))
+        yield from inner[0]
+
+    stream = prefetch(items())
+    next(stream)
+    stream.close()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("recycle-prefetch")]
+    assert next(inner[0], None) is None
+
+
 def test_background_works_in_order_and_waits_at_the_end():
     done = []
     with background(done.append, depth=2) as put:

@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 
 from recycle_cli.errors import DataError
 from recycle_cli.keys import Sample
-from recycle_cli.pipeline import by_token_budget, restored, rows_of, windows
+from recycle_cli.models import open_network
+from recycle_cli.pipeline import by_token_budget, prepared_ahead, restored, rows_of, windows
+from recycle_cli.settings import ModelSettings
 
 
 @given(st.lists(st.integers(1, 600), max_size=200), st.integers(1, 4000))
@@ -36,6 +38,29 @@ def test_windows_cut_the_stream_and_read_no_further_than_asked():
     assert [sample.id for sample in first.samples] == [str(number) for number in range(7)]
     assert first.positions.tolist() == [-1] * 7
     assert [len(window.samples) for window in stream] == [7] * 13 + [2]
+
+
+def test_windows_grow_from_a_small_first_one():
+    samples = (Sample(str(number), {"text": str(number)}) for number in range(40))
+    assert [len(window.samples) for window in windows(samples, 16, first=2)] == [2, 4, 8, 16, 10]
+
+
+def test_the_next_window_is_prepared_while_one_is_computed(tiny_bert):
+    halves, started = open_network(ModelSettings(str(tiny_bert)), labels=None).split(("2",), "float32"), []
+
+    def wanted(window):
+        started.append(len(window.samples))
+        return np.arange(0, len(window.samples), 2)
+
+    samples = (Sample(str(number), {"text": "the red cell " * (number + 1)}) for number in range(40))
+    ready = prepared_ahead(samples, halves, 16, None, wanted, None)
+    first = next(ready)
+    assert first.places.tolist() == [0]
+    assert len(first.prepared) == 1
+    second = next(ready)
+    assert len(second.window.samples) == 4
+    ready.close()
+    assert started in ([2, 4], [2, 4, 8])
 
 
 LENGTHS = np.array([3, 1, 5], dtype=np.int64)
