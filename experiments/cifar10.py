@@ -6,12 +6,17 @@ The two files hold the columns `image` (bytes) and `label`. A ResNet-18 with tor
 on five classes by full fine-tuning; that is the pretrained trunk. Then the other five classes are learnt: in full, from
 the store at 50% (`layer2`), 75% (`layer3`) and head only (`avgpool`), and at 50% with the frozen trunk in the loop,
 with all of the data and with half. Last, at 50%: stored views, MixUp and CutMix on stored rows, and augmentation in the
-loop. All figures of a part are measured in one run on one machine; seconds are those of the training epochs, decoding
-included.
+loop.
+
+Every training runs all of its epochs; the test images are seen once, after the last. A result is one row of the JSON
+file, written as soon as it is there; the same command goes on after the rows that the file holds. `core_seconds` are
+the processor time of one training, reading and model loading included: on a machine that others use as well it says
+more than the time on the clock.
 """
 
 import argparse
 import json
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -22,12 +27,14 @@ import torch
 
 from recycle_cli.finetune import Job, finetune
 from recycle_cli.precompute import precompute
+from recycle_cli.predict import predict
 from recycle_cli.reports import say
 from recycle_cli.settings import (
     CorpusSettings,
     ImageSettings,
     ModelSettings,
     PrecomputeSettings,
+    PredictSettings,
     TrainingSettings,
     ViewSettings,
 )
@@ -37,8 +44,32 @@ TRANSFER = ("automobile", "cat", "dog", "horse", "truck")
 AUGMENT = "random-crop,flip"
 VIEWS = (1, 2, 4, 8)
 CUTS = {"50%": "layer2", "75%": "layer3", "head only": "avgpool"}
+STORE, STORE_OF_VIEWS = "store", "views"
 
 Row = dict[str, Any]
+
+
+class Results:
+    """The rows by name, in a JSON file that is complete at any instant."""
+
+    def __init__(self, path: Path, options: dict[str, Any]) -> None:
+        self.path, self.rows = path, dict[str, Row]()
+        self.options = {name: str(value) for name, value in options.items()}
+        if path.exists():
+            kept = json.loads(path.read_text(encoding="utf-8"))
+            if kept["options"] != self.options:
+                raise SystemExit(f"{path} holds results of other options ({kept['options']}); name another --json")
+            self.rows = kept["rows"]
+
+    def row(self, name: str, compute: Callable[[], Row]) -> None:
+        """Compute a row unless it is there."""
+        if name in self.rows:
+            return
+        self.rows[name] = compute()
+        say(f"{name}: {json.dumps(self.rows[name])}")
+        partial = self.path.with_suffix(".partial")
+        partial.write_text(json.dumps({"options": self.options, "rows": self.rows}, indent=2) + "\n", encoding="utf-8")
+        partial.replace(self.path)
 
 
 def slices(source: Path, target: Path, classes: tuple[str, ...], each: int) -> CorpusSettings:
@@ -56,87 +87,95 @@ def slices(source: Path, target: Path, classes: tuple[str, ...], each: int) -> C
 class Experiments:
     """The corpora, the pretrained trunk, and one method a table."""
 
-    def __init__(self, train: Path, test: Path, work: Path, options: argparse.Namespace) -> None:
-        self.work, self.options = work, options
-        work.mkdir(parents=True, exist_ok=True)
-        self.images = ImageSettings("none", resize=(options.side,), crop=(options.side,))
+    def __init__(self, results: Results, options: argparse.Namespace) -> None:
+        self.results, self.options = results, options
+        self.work: Path = options.work
+        self.work.mkdir(parents=True, exist_ok=True)
+        self.scratch = ImageSettings("none", resize=(options.side,), crop=(options.side,))
+        self.images = replace(self.scratch, weights=str(self.work / "pretrained" / "model.safetensors"))
         self.settings = TrainingSettings(
-            epochs=options.epochs, batch_size=64, learning_rate=1e-3, weight_decay=0.05, metric="accuracy", seed=1
+            epochs=options.epochs, batch_size=64, learning_rate=1e-3, weight_decay=0.05, seed=1
         )
-        each, half = options.each, options.each // 2
-        self.first = slices(train, work / "first.parquet", PRETRAINED, options.pretrain_each)
-        self.first_test = slices(test, work / "first-test.parquet", PRETRAINED, options.test_each)
-        self.data = {"100%": slices(train, work / "all.parquet", TRANSFER, each)}
-        self.data["50%"] = slices(train, work / "half.parquet", TRANSFER, half)
-        self.test = slices(test, work / "test.parquet", TRANSFER, options.test_each)
+        self.first = self._slices("first", PRETRAINED, options.pretrain_each)
+        self.first_test = self._slices("first-test", PRETRAINED, options.test_each)
+        self.data = {
+            "100%": self._slices("all", TRANSFER, options.each),
+            "50%": self._slices("half", TRANSFER, options.each // 2),
+        }
+        self.test = self._slices("test", TRANSFER, options.test_each)
 
-    def pretrain(self) -> Row:
+    def pretrain(self) -> None:
         """Full fine-tuning from nothing, augmented: the trunk of all that follows."""
         settings = replace(
             self.settings,
             epochs=self.options.pretrain_epochs,
             views=ViewSettings(self.options.pretrain_epochs, AUGMENT),
         )
-        job = Job(
-            self.first,
-            str(self.work / "pretrained"),
-            evaluation=self.first_test,
-            task="image-classification",
-            cut="0",
-            model_named=True,
-            overwrite=True,
-            tensorboard=False,
-        )
-        found = finetune(job, ModelSettings("resnet18", images=self.images), settings)
-        self.images = replace(self.images, weights=str(self.work / "pretrained" / "model.safetensors"))
-        return {"samples": found.samples, "accuracy": found.metrics["accuracy"], "seconds": found.train_seconds}
+        job = Job(self.first, str(self.work / "pretrained"), task="image-classification", cut="0")
+        model = ModelSettings("resnet18", images=self.scratch)
+        self.results.row("pretraining", lambda: self._trained(job, model, settings, self.first_test))
 
-    def store(self, name: str, cuts: tuple[str, ...], views: int = 0) -> Row:
+    def store(self, name: str, cuts: tuple[str, ...], views: int = 0) -> None:
         """A store of the whole of the transfer data and its test set."""
-        path, model = str(self.work / name), ModelSettings("resnet18", images=self.images)
-        settings = PrecomputeSettings(cuts, views=ViewSettings(views, AUGMENT))
-        train = precompute(self.data["100%"], path, model, settings)
-        precompute(self.test, path, model, replace(settings, views=ViewSettings()))
-        return {"store": name, "seconds": train.seconds, "bytes": train.bytes, "samples": train.new_samples}
 
-    def train(self, name: str, share: str, cut: str, store: str | None, **changes: Any) -> Row:
+        def fill() -> Row:
+            path, model = str(self.work / name), ModelSettings("resnet18", images=self.images)
+            settings = PrecomputeSettings(cuts, views=ViewSettings(views, AUGMENT))
+            started = time.process_time()
+            train = precompute(self.data["100%"], path, model, settings)
+            seconds = time.process_time() - started
+            precompute(self.test, path, model, replace(settings, views=ViewSettings()))
+            return {"core_seconds": seconds, "bytes": train.bytes, "samples": train.new_samples}
+
+        self.results.row(f"precompute {name}", fill)
+
+    def classification(self) -> None:
+        """Accuracy and seconds by depth of the cut, with all and with half of the data."""
+        self.store(STORE, tuple(CUTS.values()))
+        for share in self.data:
+            self.train(f"classification {share}: full", share, "0", None)
+            self.train(f"classification {share}: 50%, trunk in the loop", share, "layer2", None)
+            for name, cut in CUTS.items():
+                self.train(f"classification {share}: {name}", share, cut, STORE)
+
+    def views(self) -> None:
+        """What stored views keep of the gain of augmentation, at 50%."""
+        self.store(STORE_OF_VIEWS, ("layer2",), max(VIEWS))
+        self.train("views: none", "100%", "layer2", STORE_OF_VIEWS)
+        for count in VIEWS:
+            self.train(f"views: {count}", "100%", "layer2", STORE_OF_VIEWS, views=ViewSettings(count, AUGMENT))
+        self.train("views: none, MixUp on rows", "100%", "layer2", STORE_OF_VIEWS, mixup=0.2)
+        self.train("views: none, CutMix on rows", "100%", "layer2", STORE_OF_VIEWS, cutmix=1.0)
+        online = ViewSettings(self.options.epochs, AUGMENT)
+        self.train("views: augmentation in the loop", "100%", "layer2", None, views=online)
+
+    def train(self, name: str, share: str, cut: str, store: str | None, **changes: Any) -> None:
         """One training on the transfer data."""
         path = None if store is None else str(self.work / store)
-        job = Job(
-            self.data[share],
-            str(self.work / "run"),
-            store=path,
-            evaluation=self.test,
-            task="image-classification",
-            cut=cut,
-            model_named=True,
-            overwrite=True,
-            tensorboard=False,
+        job = Job(self.data[share], str(self.work / "run"), store=path, task="image-classification", cut=cut)
+        model, settings = ModelSettings("resnet18", images=self.images), replace(self.settings, **changes)
+        self.results.row(name, lambda: self._trained(job, model, settings, self.test))
+
+    def _trained(self, job: Job, model: ModelSettings, settings: TrainingSettings, test: CorpusSettings) -> Row:
+        """Train, then predict the test images with the RUN."""
+        started = time.process_time()
+        done = finetune(replace(job, model_named=True, overwrite=True, tensorboard=False), model, settings)
+        seconds = time.process_time() - started
+        scored = predict(
+            test, job.output, job.store, str(self.work / "test.jsonl"), ModelSettings(), PredictSettings()
         )
-        found = finetune(job, ModelSettings("resnet18", images=self.images), replace(self.settings, **changes))
-        row = {"name": name, "data": share, "accuracy": found.metrics["accuracy"], "seconds": found.train_seconds}
-        say(json.dumps(row))
-        return row
+        assert scored.metrics is not None
+        return {
+            "samples": done.samples,
+            "epochs": len(done.epoch_seconds),
+            **scored.metrics,
+            "core_seconds": seconds,
+            "clock_seconds": done.train_seconds,
+        }
 
-    def transfer(self) -> list[Row]:
-        """Accuracy and seconds by depth of the cut, with all and with half of the data."""
-        rows = []
-        for share in self.data:
-            rows.append(self.train("full", share, "0", None))
-            rows.append(self.train("50%, trunk in the loop", share, "layer2", None))
-            rows += [self.train(name, share, cut, "store") for name, cut in CUTS.items()]
-        return rows
-
-    def views(self) -> list[Row]:
-        """What stored views keep of the gain of augmentation, at 50%."""
-        rows = [self.train("no augmentation", "100%", "layer2", "views")]
-        for count in VIEWS:
-            rows.append(self.train(f"{count} views", "100%", "layer2", "views", views=ViewSettings(count, AUGMENT)))
-        rows.append(self.train("MixUp on rows", "100%", "layer2", "views", mixup=0.2))
-        rows.append(self.train("CutMix on rows", "100%", "layer2", "views", cutmix=1.0))
-        online = ViewSettings(self.options.epochs, AUGMENT)
-        rows.append(self.train("augmentation in the loop", "100%", "layer2", None, views=online))
-        return rows
+    def _slices(self, name: str, classes: tuple[str, ...], each: int) -> CorpusSettings:
+        source = self.options.test if "test" in name else self.options.train
+        return slices(source, self.work / f"{name}.parquet", classes, each)
 
 
 def main() -> None:
@@ -146,28 +185,22 @@ def main() -> None:
     parser.add_argument("test", type=Path)
     parser.add_argument("work", type=Path)
     parser.add_argument("--json", type=Path, required=True)
+    parser.add_argument("--parts", default="classification,views", help="which tables, with commas between")
     parser.add_argument("--side", type=int, default=32)
     parser.add_argument("--pretrain-each", type=int, default=5000)
-    parser.add_argument("--pretrain-epochs", type=int, default=12)
-    parser.add_argument("--each", type=int, default=5000)
+    parser.add_argument("--pretrain-epochs", type=int, default=5)
+    parser.add_argument("--each", type=int, default=1000)
     parser.add_argument("--test-each", type=int, default=1000)
     parser.add_argument("--epochs", type=int, default=8)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    run = Experiments(options.train, options.test, options.work, options)
-    parts: dict[str, Callable[[], Any]] = {
-        "pretraining": run.pretrain,
-        "store": lambda: run.store("store", tuple(CUTS.values())),
-        "transfer": run.transfer,
-        "store_of_views": lambda: run.store("views", ("layer2",), max(VIEWS)),
-        "views": run.views,
-    }
-    results: dict[str, Any] = {"options": {name: str(value) for name, value in vars(options).items()}}
-    for name, part in parts.items():
-        results[name] = part()
-        say(f"{name}: {json.dumps(results[name])}")
-        options.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    kept = {name: value for name, value in vars(options).items() if name not in ("json", "parts", "work")}
+    run = Experiments(Results(options.json, kept), options)
+    parts = {"classification": run.classification, "views": run.views}
+    run.pretrain()
+    for name in options.parts.split(","):
+        parts[name]()
 
 
 if __name__ == "__main__":
