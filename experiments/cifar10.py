@@ -161,9 +161,7 @@ class Experiments:
         started = time.process_time()
         done = finetune(replace(job, model_named=True, overwrite=True, tensorboard=False), model, settings)
         seconds = time.process_time() - started
-        scored = predict(
-            test, job.output, job.store, str(self.work / "test.jsonl"), ModelSettings(), PredictSettings()
-        )
+        scored = predict(test, job.output, job.store, str(self.work / "test.jsonl"), ModelSettings(), PredictSettings())
         assert scored.metrics is not None
         return {
             "samples": done.samples,

@@ -38,6 +38,37 @@ def shuffled(lengths: Indices, batch_size: int, seed: int, epoch: int, least: in
     return [batches[at] for at in rng.permutation(len(batches))]
 
 
+def grouped(groups: Indices, batch_size: int, members: int, seed: int, epoch: int) -> list[Indices]:
+    """The batches of one epoch in which samples meet others of their group; every sample once.
+
+    Each group is shuffled and dealt out in hands of `members` (a last one alone joins the hand before), the hands of
+    each group are spread evenly over the epoch, and batches take up to `batch_size` samples in that order. The same
+    arguments always give the same batches.
+    """
+    rng = np.random.default_rng([seed, epoch])
+    order = rng.permutation(len(groups))
+    order = order[np.argsort(groups[order], kind="stable")]
+    sizes = np.unique(groups, return_counts=True)[1]
+    size = np.repeat(sizes, sizes)
+    rank = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    last = np.maximum((size - 2) // members, 0)
+    hand = np.minimum(rank // members, last)
+    firsts = np.flatnonzero((rank == 0) | (np.diff(hand, prepend=0) != 0))
+    hands = np.split(order, firsts[1:])
+    turns = np.argsort((hand[firsts] + rng.random(len(firsts))) / (last[firsts] + 1), kind="stable")
+    batches: list[list[Indices]] = []
+    room = 0
+    for place in turns.tolist():
+        if len(hands[place]) > room:
+            batches.append([])
+            room = batch_size
+        batches[-1].append(hands[place])
+        room -= len(hands[place])
+    if len(batches) > 1 and sum(map(len, batches[-1])) < 2:
+        batches[-2:] = [batches[-2] + batches[-1]]
+    return [np.concatenate(batch) for batch in batches]
+
+
 def in_order(lengths: Indices, batch_size: int) -> list[Indices]:
     """Batches for evaluation: sorted by length, longest first."""
     order = np.argsort(-lengths, kind="stable")

@@ -2,13 +2,14 @@
 
 import csv
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from recycle_cli.errors import StorageError, UsageError
 from recycle_cli.keys import Sample
+from recycle_cli.settings import LABEL_SEPARATOR
 
 Write = Callable[[Sequence[Sample], Sequence[dict[str, Any]]], None]
 
@@ -16,20 +17,22 @@ ENDINGS = (".csv", ".jsonl", ".parquet")
 
 
 @contextmanager
-def open_output(path: str, names: Sequence[str]) -> Iterator[Write]:
-    """A function that adds records: `id`, `label`, `score`, and `score_NAME` for each class.
+def open_output(path: str, columns: Mapping[str, str]) -> Iterator[Write]:
+    """A function that adds records: the sample's `id`, and a prediction's value for each of the columns.
 
-    The file appears under its name when all went well; until then it has the ending `.partial`. Raises UsageError for
-    an unknown ending, StorageError where it cannot be written.
+    `columns` tell what each holds: `text`, `number`, or several in `texts` and `numbers`. The file appears under its
+    name when all went well; until then it has the ending `.partial`. Raises UsageError for an unknown ending and for
+    vectors in CSV, StorageError where it cannot be written.
     """
     target = Path(path)
-    kinds: dict[str, Callable[[Path, Sequence[str]], Any]] = {".csv": _csv, ".jsonl": _jsonl, ".parquet": _parquet}
-    if target.suffix not in kinds:
-        raise UsageError(f"--output {path}: the ending must be one of {', '.join(ENDINGS)}")
+    kinds: dict[str, Callable[[Path, Mapping[str, str]], Any]] = {".csv": _csv, ".jsonl": _jsonl, ".parquet": _parquet}
+    endings = [ending for ending in ENDINGS if ending != ".csv" or "numbers" not in columns.values()]
+    if target.suffix not in endings:
+        raise UsageError(f"--output {path}: the ending must be one of {', '.join(endings)}")
     partial = target.with_name(f"{target.name}.partial")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with kinds[target.suffix](partial, ["id", "label", "score", *(f"score_{name}" for name in names)]) as write:
+        with kinds[target.suffix](partial, {"id": "text", **columns}) as write:
             yield lambda samples, predictions: write(_records(samples, predictions))
         partial.replace(target)
     except OSError as error:
@@ -40,37 +43,33 @@ def open_output(path: str, names: Sequence[str]) -> Iterator[Write]:
 
 
 def _records(samples: Sequence[Sample], predictions: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [
-        {
-            "id": sample.id,
-            "label": found["label"],
-            "score": found["score"],
-            **{f"score_{name}": score for name, score in found["scores"].items()},
-        }
-        for sample, found in zip(samples, predictions, strict=True)
-    ]
+    return [{"id": sample.id, **found} for sample, found in zip(samples, predictions, strict=True)]
 
 
 @contextmanager
-def _csv(path: Path, columns: Sequence[str]) -> Iterator[Callable[[list[dict[str, Any]]], None]]:
+def _csv(path: Path, columns: Mapping[str, str]) -> Iterator[Callable[[list[dict[str, Any]]], None]]:
+    several = [name for name, kind in columns.items() if kind == "texts"]
     with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, columns)
+        writer = csv.DictWriter(file, list(columns))
         writer.writeheader()
-        yield writer.writerows
+        yield lambda records: writer.writerows(
+            {**record, **{name: LABEL_SEPARATOR.join(record[name]) for name in several}} for record in records
+        )
 
 
 @contextmanager
-def _jsonl(path: Path, columns: Sequence[str]) -> Iterator[Callable[[list[dict[str, Any]]], None]]:
+def _jsonl(path: Path, columns: Mapping[str, str]) -> Iterator[Callable[[list[dict[str, Any]]], None]]:
     with path.open("w", encoding="utf-8") as file:
         yield lambda records: file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
 
 
 @contextmanager
-def _parquet(path: Path, columns: Sequence[str]) -> Iterator[Callable[[list[dict[str, Any]]], None]]:
+def _parquet(path: Path, columns: Mapping[str, str]) -> Iterator[Callable[[list[dict[str, Any]]], None]]:
     import pyarrow as pa
     from pyarrow import parquet
 
-    types = [pa.string(), pa.string(), *(pa.float32() for _ in columns[2:])]
-    schema = pa.schema(list(zip(columns, types, strict=True)))
+    types = {"text": pa.string(), "number": pa.float32()}
+    types |= {"texts": pa.list_(types["text"]), "numbers": pa.list_(types["number"])}
+    schema = pa.schema([(name, types[kind]) for name, kind in columns.items()])
     with parquet.ParquetWriter(path, schema) as writer:
         yield lambda records: writer.write_table(pa.Table.from_pylist(records, schema))

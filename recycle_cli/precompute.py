@@ -85,7 +85,7 @@ def precompute(
     device = device_of(model.device)
     images = takes_images(model)
     samples = Intake(corpus, images=images, views=views_of(settings.views, images=images))
-    network = open_network(model, labels=None)
+    network = open_network(model)
     halves = network.split(settings.cuts, settings.dtype)
     if "0" in halves.cuts:
         what = "a module's name" if images else f"1 to {halves.blocks}"

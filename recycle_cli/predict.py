@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -28,10 +28,10 @@ from recycle_cli.pipeline import (
     restored,
     rows_of,
 )
-from recycle_cli.reports import Bar, bar, say
+from recycle_cli.reports import Bar, bar
 from recycle_cli.settings import CorpusSettings, ModelSettings, PredictSettings
 from recycle_cli.store import SegmentWriter, Store
-from recycle_cli.tasks import text_classification as task
+from recycle_cli.tasks import Scores, task_of
 
 
 @dataclass(frozen=True)
@@ -73,32 +73,17 @@ class Work:
     raw: TrunkBatch | None = None
 
 
-@dataclass
-class Found:
-    """Logits and labels of the labelled samples of all windows, for the metrics."""
-
-    logits: list[torch.Tensor] = field(default_factory=list)
-    labels: list[str] = field(default_factory=list)
-
-    def add(self, scored: Scored) -> None:
-        """Keep what is labelled; without labels nothing grows with the corpus."""
-        samples = scored.window.samples
-        labelled = [place for place in scored.kept.tolist() if samples[place].label is not None]
-        if labelled:
-            self.logits.append(scored.logits[labelled])
-            self.labels += [str(samples[place].label) for place in labelled]
-
-
 class Predictor:
     """A RUN ready to score samples: the split model, its cut, and the store where there is one."""
 
     def __init__(self, run: str, store: str | None, model: ModelSettings, settings: PredictSettings) -> None:
         about = runs.about(run)
+        self.task = task_of(about["task"], threshold=settings.threshold)
         self.cut: str = about["cut"]
         self.settings, self.precision = settings, model.precision
         self.device = device_of(model.device)
         self.store = None if store is None else _store_for(store, self.cut, settings)
-        network = open_network(replace(model, name=run, max_length=about["max_length"]), labels=None)
+        network = open_network(replace(model, name=run, max_length=about["max_length"]), self.task.layer(()).kept)
         dtype = "float32" if self.store is None else self.store.recipe.dtype
         self.split: SplitModel = network.split((self.cut,), dtype)
         self.images = self.split.recipe.modality == "image"
@@ -112,6 +97,11 @@ class Predictor:
     def batch_tokens(self) -> int:
         """Rows a batch at most."""
         return batch_tokens_on(self.device, self.settings.batch_tokens)
+
+    @property
+    def ending(self) -> str:
+        """Of the file of predictions, unless the user says otherwise."""
+        return ".parquet" if "numbers" in self.task.columns(()).values() else ".csv"
 
     @property
     def head(self) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
@@ -177,12 +167,19 @@ class Predictor:
 
 
 def predict(
-    data: CorpusSettings, run: str, store: str | None, output: str, model: ModelSettings, settings: PredictSettings
+    data: CorpusSettings,
+    run: str,
+    store: str | None,
+    output: str | None,
+    model: ModelSettings,
+    settings: PredictSettings,
 ) -> Predicted:
-    """Score a corpus with a RUN and write a record a sample, in the corpus's order."""
+    """Score a corpus with a RUN and write a record a sample, in the corpus's order; without `output` into the RUN."""
     if settings.write_back and store is None:
         raise UsageError("--write-back needs a --store to write to")
     predictor = Predictor(run, store, model, settings)
+    output = output or f"{run.rstrip('/')}/predictions{predictor.ending}"
+    data = replace(data, failures=data.failures or f"{output}.failures.jsonl")
     samples = Intake(data, images=predictor.images)
     with bar("predict", samples.total) as progress:
         samples.count_ahead(progress)
@@ -191,10 +188,11 @@ def predict(
 
 def score(predictor: Predictor, samples: Intake, output: str, progress: Bar) -> Predicted:
     """Score samples with a loaded RUN and write a record a sample; `seconds` are those of all but the metrics."""
-    found, hits, total = Found(), 0, 0
+    task, names, hits, total = predictor.task, predictor.names, 0, 0
+    scores = Scores(task, names)
     started = time.perf_counter()
     with ExitStack() as stack:
-        out = stack.enter_context(open_output(output, predictor.names))
+        out = stack.enter_context(open_output(output, task.columns(names)))
         writer = stack.enter_context(_writer(predictor.store, predictor.settings))
         for work in prefetch(predictor.work(samples, samples.reject)):
             scored = work.scored
@@ -204,8 +202,8 @@ def score(predictor: Predictor, samples: Intake, output: str, progress: Bar) -> 
             total += len(work.members)
             progress.update(len(work.members), note=f"{hits / total:.0%} hits")
             if scored.left == 0:
-                out(scored.samples(), task.predictions(scored.logits[scored.kept], predictor.names))
-                found.add(scored)
+                out(scored.samples(), task.predictions(scored.logits[scored.kept], names))
+                scores.add(scored.logits[scored.kept], [sample.label for sample in scored.samples()])
     seconds = time.perf_counter() - started
     samples.tell()
     return Predicted(
@@ -215,7 +213,7 @@ def score(predictor: Predictor, samples: Intake, output: str, progress: Bar) -> 
         hit_share=hits / max(1, total),
         seconds=seconds,
         samples_per_second=total / seconds,
-        metrics=_metrics(found, predictor.names),
+        metrics=scores.figures(),
         output=output,
         failed_samples=samples.failed,
     )
@@ -238,16 +236,3 @@ def _store_for(path: str, cut: str, settings: PredictSettings) -> Store:
 
 def _writer(store: Store | None, settings: PredictSettings) -> "SegmentWriter | nullcontext[None]":
     return store.writer() if store is not None and settings.write_back else nullcontext()
-
-
-def _metrics(found: Found, names: list[str]) -> dict[str, float] | None:
-    """Metrics of the labelled samples, where the RUN knows all their labels."""
-    labels = found.labels
-    if not labels:
-        return None
-    unknown = sorted({*labels} - {*names})
-    if unknown:
-        say(f"no metrics: the label {unknown[0]!r} is not one of the run's classes ({', '.join(names)})")
-        return None
-    codes = {name: code for code, name in enumerate(names)}
-    return task.metrics(torch.cat(found.logits), torch.tensor([codes[label] for label in labels]))

@@ -5,6 +5,9 @@ from typing import Literal
 
 Dtype = Literal["float16", "bfloat16", "float32", "int8"]
 
+LABEL_SEPARATOR = "|"
+"""Stands between the names of several labels in one column of text, in what is read and what is written."""
+
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 
 
@@ -88,6 +91,33 @@ class AdapterSettings:
 
 
 @dataclass(frozen=True)
+class EmbeddingSettings:
+    """The layer that makes an embedding. `size` None: as wide as what comes in, which `skip` always is.
+
+    skip     y = x' + sigmoid(g) * (W drop(x') + b), x' = drop(x), g from -4: at first it changes next to nothing
+    linear   y = W x' + b
+    dropout  the share of x that is dropped; `skip_dropout`: the share of x' dropped before W
+    """
+
+    kind: Literal["skip", "linear"] = "skip"
+    size: int | None = None
+    dropout: float = 0.3
+    skip_dropout: float = 0.2
+
+
+@dataclass(frozen=True)
+class SimilaritySettings:
+    """How an embedding is learnt from groups. `margin` is the triplet loss's, `temperature` the contrastive one's;
+    `members`: samples of a group that a batch holds, where the group has so many."""
+
+    loss: Literal["triplet", "supervised-contrastive"] = "triplet"
+    margin: float = 0.5
+    temperature: float = 0.1
+    members: int = 4
+    head: EmbeddingSettings = EmbeddingSettings()
+
+
+@dataclass(frozen=True)
 class TrainingSettings:
     """How the head is trained. Steps are optimizer steps, shares are of all steps.
 
@@ -120,8 +150,9 @@ class TrainingSettings:
 @dataclass(frozen=True)
 class PredictSettings:
     """How predictions are made. `window`: samples sorted by length at once; `batch_tokens`: rows a batch, None as suits
-    the device."""
+    the device; `threshold`: the score from which on a class is predicted where a sample may have several."""
 
     batch_tokens: int | None = None
     window: int = 4096
     write_back: bool = False
+    threshold: float = 0.5

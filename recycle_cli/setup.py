@@ -7,7 +7,7 @@ import torch
 from recycle_cli.coverage import expect
 from recycle_cli.devices import device_of
 from recycle_cli.errors import MismatchError, UsageError
-from recycle_cli.models import AnyLoaded, Network, SplitModel, found_again, open_network
+from recycle_cli.models import AnyLoaded, Network, SplitModel, TaskLayer, found_again, open_network
 from recycle_cli.settings import ModelSettings
 from recycle_cli.store import Store
 
@@ -39,7 +39,7 @@ def set_up(
     else:
         model = found_again(model, store.provenance, store.recipe, named=named)
         cuts, dtype = tuple(store.recipe.cuts), store.recipe.dtype
-    network = open_network(model, labels=names, seed=seed)
+    network = open_network(model, TaskLayer(labels=tuple(names)), seed=seed)
     halves = network.split(cuts, dtype)
     if store is not None:
         expect(store, halves.recipe.computed_in(store.recipe.precision))

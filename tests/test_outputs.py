@@ -12,13 +12,14 @@ from recycle_cli.outputs import open_output
 
 SAMPLES = [Sample("a", {"text": "x"}), Sample('b,\n"', {"text": "y"})]
 FOUND = [
-    {"label": "no", "score": 0.75, "scores": {"no": 0.75, "yes": 0.25}},
-    {"label": "yes", "score": 0.5, "scores": {"no": 0.5, "yes": 0.5}},
+    {"label": "no", "score": 0.75, "score_no": 0.75, "score_yes": 0.25},
+    {"label": "yes", "score": 0.5, "score_no": 0.5, "score_yes": 0.5},
 ]
+COLUMNS = {"label": "text", "score": "number", "score_no": "number", "score_yes": "number"}
 
 
 def written(path):
-    with open_output(str(path), ["no", "yes"]) as write:
+    with open_output(str(path), COLUMNS) as write:
         write(SAMPLES[:1], FOUND[:1])
         write(SAMPLES[1:], FOUND[1:])
     if path.suffix == ".parquet":
@@ -45,7 +46,7 @@ def test_a_failed_run_leaves_no_file_and_keeps_the_old_one(tmp_path):
     target.write_text("old")
 
     def fail():
-        with open_output(str(target), ["no"]):
+        with open_output(str(target), COLUMNS):
             raise ValueError("broken")
 
     with pytest.raises(ValueError, match="broken"):
@@ -56,12 +57,45 @@ def test_a_failed_run_leaves_no_file_and_keeps_the_old_one(tmp_path):
 def test_an_unknown_ending_is_a_usage_error_that_lists_the_known(tmp_path):
     with (
         pytest.raises(UsageError, match=r"out\.xlsx.*\.csv, \.jsonl, \.parquet"),
-        open_output(str(tmp_path / "out.xlsx"), []),
+        open_output(str(tmp_path / "out.xlsx"), COLUMNS),
     ):
         pass
 
 
 def test_a_folder_that_cannot_be_made_is_a_storage_error(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(StorageError, match=r"file/out\.csv"), open_output(str(tmp_path / "file" / "out.csv"), []):
+    with pytest.raises(StorageError, match=r"file/out\.csv"), open_output(str(tmp_path / "file" / "out.csv"), COLUMNS):
+        pass
+
+
+SEVERAL = {"labels": "texts", "score_a": "number"}
+VECTOR = {"embedding": "numbers"}
+
+
+@pytest.mark.parametrize("ending", [".csv", ".jsonl", ".parquet"])
+def test_several_labels_are_a_list_or_one_text(tmp_path, ending):
+    path = tmp_path / f"out{ending}"
+    with open_output(str(path), SEVERAL) as write:
+        write(SAMPLES, [{"labels": ["a", "b"], "score_a": 0.75}, {"labels": [], "score_a": 0.25}])
+    if ending == ".csv":
+        assert [row["labels"] for row in csv.DictReader(path.read_text().splitlines(keepends=True))] == ["a|b", ""]
+        return
+    table = pq.read_table(path).to_pylist() if ending == ".parquet" else map(json.loads, path.read_text().splitlines())
+    assert [row["labels"] for row in table] == [["a", "b"], []]
+
+
+@pytest.mark.parametrize("ending", [".jsonl", ".parquet"])
+def test_vectors_are_lists_of_numbers(tmp_path, ending):
+    path = tmp_path / f"out{ending}"
+    with open_output(str(path), VECTOR) as write:
+        write(SAMPLES, [{"embedding": [0.5, 0.25]}, {"embedding": [1.0, 0.0]}])
+    table = pq.read_table(path).to_pylist() if ending == ".parquet" else map(json.loads, path.read_text().splitlines())
+    assert [row["embedding"] for row in table] == [[0.5, 0.25], [1.0, 0.0]]
+
+
+def test_vectors_are_refused_in_csv(tmp_path):
+    with (
+        pytest.raises(UsageError, match=r"out\.csv.*one of \.jsonl, \.parquet"),
+        open_output(str(tmp_path / "out.csv"), VECTOR),
+    ):
         pass

@@ -46,7 +46,7 @@ def test_windows_grow_from_a_small_first_one():
 
 
 def test_the_next_window_is_prepared_while_one_is_computed(tiny_bert):
-    halves, started = open_network(ModelSettings(str(tiny_bert)), labels=None).split(("2",), "float32"), []
+    halves, started = open_network(ModelSettings(str(tiny_bert))).split(("2",), "float32"), []
 
     def wanted(window):
         started.append(len(window.samples))

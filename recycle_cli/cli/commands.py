@@ -242,8 +242,12 @@ def predict(
     run: Annotated[str, typer.Argument(metavar="RUN", help="A finished run, as `finetune --output` left it")],
     store: Annotated[str | None, o.option("--store", "Take what this store holds instead of computing it")] = None,
     output: Annotated[
-        str | None, o.option("--output", "Predictions as .csv, .jsonl or .parquet; else RUN/predictions.csv")
+        str | None,
+        o.option("--output", "Predictions as .csv, .jsonl or .parquet; else RUN/predictions.csv (vectors: .parquet)"),
     ] = None,
+    threshold: Annotated[
+        float, o.option("--threshold", "Of a RUN with several labels: the score that predicts one", min=0.0, max=1.0)
+    ] = SCORE.threshold,
     write_back: Annotated[bool, o.option("--write-back", "Add to the store what it lacked")] = False,
     text_column: o.TextColumn = None,
     text_pair_column: o.TextPairColumn = None,
@@ -262,7 +266,6 @@ def predict(
     """Predict with RUN: hits from the store, misses through the trunk, the same answers either way."""
     from recycle_cli.predict import predict as score
 
-    target = output or f"{run.rstrip('/')}/predictions.csv"
     records = CorpusSettings(
         tuple(data),
         text_column,
@@ -271,9 +274,9 @@ def predict(
         id_column,
         limit,
         on_error,
-        failures or f"{target}.failures.jsonl",
+        failures,
         image_column,
     )
     network = ModelSettings(run, None, None, trust_remote_code, device, precision)
-    scoring = PredictSettings(batch_tokens=batch_tokens, write_back=write_back)
-    show(score(records, run, store, target, network, scoring), as_json=as_json)
+    scoring = PredictSettings(batch_tokens=batch_tokens, write_back=write_back, threshold=threshold)
+    show(score(records, run, store, output, network, scoring), as_json=as_json)

@@ -5,11 +5,13 @@ from recycle_cli.models.layers import Layer, bytes_per_sample, layers
 from recycle_cli.models.network import AnyLoaded, Network, found_again, layers_of, open_network, takes_images
 from recycle_cli.models.sources import Loaded, load
 from recycle_cli.models.split_model import Batch, Prepared, SplitModel, lengths_of
+from recycle_cli.models.task_layer import OWN, TaskLayer
 from recycle_cli.models.text import split
 from recycle_cli.models.tokens import default_max_length
 from recycle_cli.models.vision.views import views_of
 
 __all__ = [
+    "OWN",
     "AnyLoaded",
     "Batch",
     "Layer",
@@ -17,6 +19,7 @@ __all__ = [
     "Network",
     "Prepared",
     "SplitModel",
+    "TaskLayer",
     "bytes_per_sample",
     "default_max_length",
     "found_again",

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from recycle_cli.models.blocks import Block
+from recycle_cli.models.embedder import TextEmbedder
 from recycle_cli.models.passes import run_head, run_trunk
 from recycle_cli.models.tokens import TextInputs, inputs_of, mask_of
 
@@ -106,7 +107,8 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 def forward_names(model: nn.Module) -> frozenset[str]:
     """Names of the inputs that the model declares."""
-    return frozenset(inspect.signature(type(model).forward).parameters)
+    declaring = model.encoder if isinstance(model, TextEmbedder) else model
+    return frozenset(inspect.signature(type(declaring).forward).parameters)
 
 
 def _part(batch: Mapping[str, Tensor], rows: Tensor | slice, end: int | None) -> dict[str, Tensor]:

@@ -3,11 +3,14 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from recycle_cli.models.cuts import resolve_cut
+from recycle_cli.models.embedder import load_embedder
 from recycle_cli.models.layers import Layer, layers
 from recycle_cli.models.sources import Loaded, load
 from recycle_cli.models.split_model import SplitModel
+from recycle_cli.models.task_layer import OWN, TaskLayer
 from recycle_cli.models.text import split
 from recycle_cli.models.tokens import default_max_length
 from recycle_cli.models.vision.loading import load_images
@@ -40,16 +43,14 @@ def takes_images(model: ModelSettings) -> bool:
     return is_torchvision(model.name) or is_image_model(model.name, model.revision)
 
 
-def open_network(model: ModelSettings, *, labels: Sequence[str] | None, seed: int = 0) -> Network:
-    """Load a model with a task layer for `labels`, made from `seed` where it has none; None keeps its own.
+def open_network(model: ModelSettings, layer: TaskLayer = OWN, *, seed: int = 0) -> Network:
+    """Load a model that ends with `layer`, which is made from `seed` where the checkpoint does not have it.
 
     Raises ModelError where it cannot be found or loaded, UsageError for settings that do not fit it.
     """
     if takes_images(model):
-        return _images(model, labels, seed)
-    loaded = load(
-        model.name, labels=labels, revision=model.revision, trust_remote_code=model.trust_remote_code, seed=seed
-    )
+        return _images(model, layer, seed)
+    loaded = _text(model, layer, seed)
     max_length = model.max_length or default_max_length(loaded)
     return Network(
         loaded,
@@ -67,7 +68,7 @@ def layers_of(model: ModelSettings, dtype: str) -> tuple[list[Layer], int | None
     if takes_images(model):
         bare = is_torchvision(model.name) and not is_run(model.name)
         random = replace(model, images=replace(model.images, weights=NO_WEIGHTS)) if bare else model
-        return load_images(random, labels=None).layers(dtype), None
+        return load_images(random).layers(dtype), None
     loaded = load(model.name, labels=None, revision=model.revision, trust_remote_code=model.trust_remote_code)
     length = model.max_length or default_max_length(loaded)
     return layers(loaded, length=length, dtype=dtype), length
@@ -85,8 +86,19 @@ def found_again(model: ModelSettings, provenance: Mapping[str, str], recipe: Rec
     return replace(model, images=replace(model.images, weights=weights, transform=provenance.get("transform")))
 
 
-def _images(model: ModelSettings, labels: Sequence[str] | None, seed: int) -> Network:
-    network = load_images(model, labels=labels, seed=seed)
+def _text(model: ModelSettings, layer: TaskLayer, seed: int) -> Loaded:
+    options: dict[str, Any] = {
+        "revision": model.revision,
+        "trust_remote_code": model.trust_remote_code,
+        "seed": seed,
+    }
+    if layer.embeds:
+        return load_embedder(model.name, layer.head, **options)
+    return load(model.name, labels=layer.labels, problem=layer.problem, **options)
+
+
+def _images(model: ModelSettings, layer: TaskLayer, seed: int) -> Network:
+    network = load_images(model, layer, seed=seed)
     weights = _absolute(model.images.weights)
     return Network(
         network.loaded,

@@ -1,9 +1,10 @@
 """Where models come from: a folder, an installed package or the hub; safetensors only."""
 
 import importlib.util
+import json
 import os
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,9 @@ from urllib.request import getproxies
 
 import torch
 import transformers
+from huggingface_hub import hf_hub_download
 from huggingface_hub.constants import ENDPOINT
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from safetensors import SafetensorError
 
 from recycle_cli.errors import ModelError, UsageError
@@ -57,6 +60,7 @@ def load(
     *,
     labels: Sequence[str] | None,
     task: str = "text-classification",
+    problem: str = "single_label_classification",
     revision: str | None = None,
     trust_remote_code: bool = False,
     seed: int = 0,
@@ -68,28 +72,62 @@ def load(
     """
     if task not in TASKS:
         raise UsageError(f"task {task!r}: expected one of {', '.join(TASKS)}")
-    place = _place_of(name, revision)
-    options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
+    auto = transformers.AutoModelForSequenceClassification
+    options = {"revision": revision, "trust_remote_code": trust_remote_code}
+    model, report, tokenizer = checkpoint(name, auto, seed, options, **_label_options(labels, problem))
+    _check_sizes(name, report, f"{model.base_model_prefix}.")
+    return Loaded(name, model.eval(), tokenizer, frozenset(report["missing_keys"]))
+
+
+def load_encoder(name: str, *, revision: str | None = None, trust_remote_code: bool = False) -> Loaded:
+    """Load a model without a task layer, in eval and float32, and its tokenizer. Raises ModelError as `load` does."""
+    options = {"revision": revision, "trust_remote_code": trust_remote_code}
+    model, report, tokenizer = checkpoint(name, transformers.AutoModel, 0, options)
+    _check_sizes(name, report, "")
+    return Loaded(name, model.eval(), tokenizer, frozenset(report["missing_keys"]))
+
+
+def checkpoint(
+    name: str, auto: Any, seed: int, options: Mapping[str, Any], **more: Any
+) -> tuple[Any, dict[str, Any], Any]:
+    """The model that a class of transformers makes of a checkpoint, what it says of loading it, and the tokenizer.
+
+    `options` are of both, `more` of the model. Raises ModelError where it cannot be found or read.
+    """
+    place = place_of(name, options["revision"])
+    options = dict(options)
     if not Path(place).is_dir() and not hub_answers():
         options["local_files_only"] = True
     with quiet(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
-            model, report = transformers.AutoModelForSequenceClassification.from_pretrained(
+            model, report = auto.from_pretrained(
                 place,
                 use_safetensors=True,
                 dtype=torch.float32,
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,
                 **options,
-                **_label_options(labels),
+                **more,
             )
             tokenizer = transformers.AutoTokenizer.from_pretrained(place, **options)
         except _UNREADABLE as error:
             raise _unusable(name, place, error) from error
-    _check_sizes(name, model, report)
     _check_vocabulary(name, tokenizer)
-    return Loaded(name, model.eval(), tokenizer, frozenset(report["missing_keys"]))
+    return model, report, tokenizer
+
+
+def read_json(name: str, file: str, revision: str | None = None) -> dict[str, Any]:
+    """A JSON object of a model's folder or of its place on the hub; empty where it is not there."""
+    place = Path(place_of(name, revision) if is_package(name) else name)
+    try:
+        path = place / file
+        if not place.exists():
+            path = Path(hf_hub_download(name, file, revision=revision, local_files_only=not hub_answers()))
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, HfHubHTTPError, LocalEntryNotFoundError):
+        return {}
+    return data if isinstance(data, dict) else {}
 
 
 @contextmanager
@@ -112,7 +150,7 @@ def is_package(name: str) -> bool:
     return name in _PACKAGES
 
 
-def _place_of(name: str, revision: str | None) -> str:
+def place_of(name: str, revision: str | None) -> str:
     """The folder that holds the model, or the name to ask the hub for."""
     folder = Path(name).expanduser()
     if folder.is_dir():
@@ -148,15 +186,18 @@ def hub_answers() -> bool:
     return True
 
 
-def _label_options(labels: Sequence[str] | None) -> dict[str, Any]:
+def _label_options(labels: Sequence[str] | None, problem: str) -> dict[str, Any]:
     if labels is None:
         return {}
-    return {"id2label": dict(enumerate(labels)), "label2id": {label: number for number, label in enumerate(labels)}}
+    return {
+        "id2label": dict(enumerate(labels)),
+        "label2id": {label: number for number, label in enumerate(labels)},
+        "problem_type": problem,
+    }
 
 
-def _check_sizes(name: str, model: Any, report: dict[str, Any]) -> None:
-    """Only the task layer may have another size than the checkpoint's."""
-    base = f"{model.base_model_prefix}."
+def _check_sizes(name: str, report: dict[str, Any], base: str) -> None:
+    """What has this prefix must have the checkpoint's size: all but the task layer."""
     for key in sorted(str(entry[0] if isinstance(entry, tuple) else entry) for entry in report["mismatched_keys"]):
         if key.startswith(base):
             raise ModelError(f"model {name!r}: the checkpoint's {key} has another shape than its config.json says")

@@ -8,6 +8,7 @@ from typing import Any
 from recycle_cli.errors import UsageError
 from recycle_cli.models.layers import Layer, bytes_per_sample
 from recycle_cli.models.split_model import SplitModel
+from recycle_cli.models.task_layer import OWN, TaskLayer
 from recycle_cli.models.vision.cutter import Cutter
 from recycle_cli.models.vision.graph import GraphCutter
 from recycle_cli.models.vision.modules import ModuleCutter
@@ -63,28 +64,32 @@ class ImageNetwork:
         return {"weights": self.loaded.weights, "transform": json.dumps(asdict(self.loaded.transform))}
 
 
-def load_images(model: ModelSettings, *, labels: Sequence[str] | None, seed: int = 0) -> ImageNetwork:
+def load_images(model: ModelSettings, layer: TaskLayer = OWN, *, seed: int = 0) -> ImageNetwork:
     """Load an image model and find its cuts. Raises ModelError, UsageError."""
     name, images = model.name, model.images
     if not is_torchvision(name):
-        return _pretrained(model, labels, seed)
+        return _pretrained(model, layer, seed)
     weights = images.weights
     run = is_run(name)
     if run and weights is not None:
         raise UsageError(f"--weights {weights}: {name} is a run, which has its own weights; leave the option out")
     transform = _transform(name, images, run=run)
-    loaded = load_torchvision(name, labels=labels, weights=weights, transform=transform, seed=seed)
+    loaded = load_torchvision(
+        name, labels=layer.labels, head=layer.head, weights=weights, transform=transform, seed=seed
+    )
     return ImageNetwork(loaded, GraphCutter(loaded.model, (3, *loaded.transform.size)), images.head_batchnorm)
 
 
-def _pretrained(model: ModelSettings, labels: Sequence[str] | None, seed: int) -> ImageNetwork:
+def _pretrained(model: ModelSettings, layer: TaskLayer, seed: int) -> ImageNetwork:
     if model.images.weights is not None:
         raise UsageError(
             f"--weights {model.images.weights}: {model.name!r} is a whole checkpoint; leave the option out"
         )
     loaded = load_pretrained(
         model.name,
-        labels=labels,
+        labels=layer.labels,
+        problem=layer.problem,
+        head=layer.head,
         transform=_processor_transform(model),
         revision=model.revision,
         trust_remote_code=model.trust_remote_code,

@@ -8,15 +8,15 @@ from typing import Any
 
 import torch
 import transformers
-from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from safetensors import SafetensorError
 
 from recycle_cli.errors import ModelError
+from recycle_cli.models.embedding import merge_embedding, numbered, parameters_below, put_embedding
 from recycle_cli.models.identity import architecture_of
-from recycle_cli.models.sources import hub_answers, is_package, quiet
+from recycle_cli.models.sources import quiet, read_json
 from recycle_cli.models.vision.sources import LoadedImages
 from recycle_cli.models.vision.transforms import ImageTransform, of_processor
+from recycle_cli.settings import EmbeddingSettings
 
 CONFIG = "config.json"
 PROCESSOR = "preprocessor_config.json"
@@ -29,7 +29,7 @@ def is_image_model(name: str, revision: str | None = None) -> bool:
 
     A name on the hub that cannot be looked at is taken for a text model, whose loading then tells what is wrong.
     """
-    config = _json(name, CONFIG, revision)
+    config = read_json(name, CONFIG, revision)
     mapping = transformers.models.auto.modeling_auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES
     return config.get("model_type") in mapping
 
@@ -39,18 +39,22 @@ def load_pretrained(
     *,
     labels: Sequence[str] | None,
     transform: ImageTransform | None,
+    problem: str = "single_label_classification",
+    head: EmbeddingSettings | None = None,
     revision: str | None = None,
     trust_remote_code: bool = False,
     seed: int = 0,
 ) -> LoadedImages:
     """Load an image classifier in eval and float32, with a task layer for `labels`; None keeps those of the checkpoint.
 
+    `head`: a new layer for an embedding in place of the classifier, whose outputs are then the numbers of the vector.
     `transform` None: that of the checkpoint's image processor. Raises ModelError where the model cannot be loaded, or
     its processor does something else.
     """
     own = processor_transform(name, revision) if transform is None else transform
     options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
     if labels is not None:
+        options["problem_type"] = problem
         options["id2label"] = dict(enumerate(labels))
         options["label2id"] = {label: number for number, label in enumerate(labels)}
     with quiet(), torch.random.fork_rng(devices=[]):
@@ -68,7 +72,9 @@ def load_pretrained(
             raise ModelError(f"model {name!r} cannot be loaded: {_first_line(error)}") from error
     missing = frozenset(report["missing_keys"]) | {str(entry[0]) for entry in report["mismatched_keys"]}
     _check(name, model, missing)
-    processor = _json(name, PROCESSOR, revision)
+    if head is not None:
+        missing |= _embedding(model, head, seed)
+    processor = read_json(name, PROCESSOR, revision)
     return LoadedImages(
         name,
         model.eval(),
@@ -85,13 +91,23 @@ def load_pretrained(
 
 def processor_transform(name: str, revision: str | None = None) -> ImageTransform:
     """The transform of a checkpoint's image processor. Raises ModelError where there is none, or it does more."""
-    processor = _json(name, PROCESSOR, revision)
+    processor = read_json(name, PROCESSOR, revision)
     if not processor:
         raise ModelError(f"model {name!r}: it has no {PROCESSOR}; expected a model saved with its image processor")
     return of_processor(processor, name)
 
 
+def _embedding(model: Any, head: EmbeddingSettings, seed: int) -> frozenset[str]:
+    """Put a new embedding layer in the classifier's place; its parameters."""
+    place, size = put_embedding(model, head, model.config.num_labels, seed)
+    model.config.id2label = dict(enumerate(numbered(size)))
+    model.config.label2id = {label: number for number, label in model.config.id2label.items()}
+    model.config.problem_type = None
+    return parameters_below(model, place)
+
+
 def _write(folder: Path, *, model: Any, processor: Mapping[str, Any], transform: ImageTransform) -> None:
+    merge_embedding(model)
     with quiet():
         model.save_pretrained(folder)
     kept = processor if processor and of_processor(processor, "") == transform else _as_processor(transform)
@@ -126,18 +142,6 @@ def _check(name: str, model: Any, missing: frozenset[str]) -> None:
         raise ModelError(
             f"model {name!r}: the checkpoint lacks {absent[0]}, or has it in another shape than its config"
         )
-
-
-def _json(name: str, file: str, revision: str | None) -> dict[str, Any]:
-    """A JSON file of a model's folder or of its place on the hub; empty where it is not there."""
-    path = Path(name) / file
-    try:
-        if not Path(name).exists() and not is_package(name):
-            path = Path(hf_hub_download(name, file, revision=revision, local_files_only=not hub_answers()))
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, HfHubHTTPError, LocalEntryNotFoundError):
-        return {}
-    return data if isinstance(data, dict) else {}
 
 
 def _first_line(error: BaseException) -> str:

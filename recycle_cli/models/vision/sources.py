@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from torchvision import models as torchvision_models
 
 from recycle_cli.errors import ModelError, UsageError
+from recycle_cli.models.embedding import merge_embedding, numbered, parameters_below, put_embedding
 from recycle_cli.models.vision.transforms import ImageTransform, from_json, of_torchvision
+from recycle_cli.settings import EmbeddingSettings
 
 NO_WEIGHTS = "none"
 RANDOM_SEED = 0
@@ -76,20 +78,21 @@ def load_torchvision(
     name: str,
     *,
     labels: Sequence[str] | None,
+    head: EmbeddingSettings | None = None,
     weights: str | None = None,
     transform: ImageTransform | None = None,
     seed: int = 0,
 ) -> LoadedImages:
     """Load a torchvision model with a task layer for `labels`; None keeps that of the weights.
 
+    `head`: a new layer for an embedding in place of the classifier, whose outputs are then the numbers of the vector.
     `weights`: a name of torchvision's (`IMAGENET1K_V2`; downloaded), a file (.safetensors, or a state_dict as .pt or
     .pth, read without running code), `none` (random, the same each time); None: `DEFAULT`, or a RUN's own. `seed` is of
     the task layer where the weights have another. `transform` None: the weights' own. Raises ModelError where weights
     cannot be had or do not fit, UsageError for unknown ones.
     """
-    folder = Path(name)
     if is_run(name):
-        return _from_run(folder, labels, transform, seed)
+        return _from_run(Path(name), labels, head, transform, seed)
     if name not in architectures():
         raise ModelError(f"model {name!r}: no architecture of torchvision; expected one such as resnet50 or vit_b_16")
     transform = transform or preset(name, weights or DEFAULT_WEIGHTS)
@@ -97,17 +100,24 @@ def load_torchvision(
     classes = tuple(labels) if labels is not None else _own_labels(name, found, transform)
     model = _built(name, len(classes), transform, seed)
     missing = _fill(model, found, name, fixed=labels is None)
-    return _loaded(name, name, model, transform, classes, source, missing)
+    return _loaded(name, name, model, transform, classes, source, missing, head, seed)
 
 
 def _write(folder: Path, *, model: nn.Module, about: Mapping[str, Any]) -> None:
     """The state dict, which the torchvision class loads with strict=True, and how to build it."""
+    merge_embedding(model)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     save_file(tensors, folder / WEIGHTS, {"format": "pt"})
     (folder / ABOUT).write_text(json.dumps(about, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _from_run(folder: Path, labels: Sequence[str] | None, transform: ImageTransform | None, seed: int) -> LoadedImages:
+def _from_run(
+    folder: Path,
+    labels: Sequence[str] | None,
+    head: EmbeddingSettings | None,
+    transform: ImageTransform | None,
+    seed: int,
+) -> LoadedImages:
     try:
         about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
         architecture, known = about["architecture"], tuple(about["labels"])
@@ -117,7 +127,7 @@ def _from_run(folder: Path, labels: Sequence[str] | None, transform: ImageTransf
     model = _built(architecture, len(labels if labels is not None else known), transform, seed)
     missing = _fill(model, _from_file(folder / WEIGHTS), str(folder), fixed=labels is None)
     classes = tuple(labels) if labels is not None else known
-    return _loaded(str(folder), architecture, model, transform, classes, str(folder), missing)
+    return _loaded(str(folder), architecture, model, transform, classes, str(folder), missing, head, seed)
 
 
 def _loaded(
@@ -128,7 +138,12 @@ def _loaded(
     labels: tuple[str, ...],
     weights: str,
     missing: frozenset[str],
+    head: EmbeddingSettings | None,
+    seed: int,
 ) -> LoadedImages:
+    if head is not None:
+        place, size = put_embedding(model, head, len(labels), seed)
+        labels, missing = numbered(size), parameters_below(model, place)
     about = {"architecture": architecture, "labels": list(labels), "transform": asdict(transform), "weights": weights}
     return LoadedImages(
         name,

@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.ops import StochasticDepth
 
 from recycle_cli.errors import ModelError
+from recycle_cli.models.embedding import EmbeddingLayer
 
 PROBE_IMAGES = 3
 """Images in the pass that measures shapes: no dimension of a usual model has this size by chance."""
@@ -60,7 +61,8 @@ class _Tracer(fx.Tracer):
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         # Traced through, stochastic depth would stay in eval for ever; as a leaf it follows `model.train()`.
-        return isinstance(m, StochasticDepth) or super().is_leaf_module(m, module_qualified_name)
+        # An embedding layer is one layer as the classifier was, so that the cuts are the same.
+        return isinstance(m, StochasticDepth | EmbeddingLayer) or super().is_leaf_module(m, module_qualified_name)
 
     def call_module(
         self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]

@@ -10,7 +10,7 @@ from PIL import Image
 
 from recycle_cli.errors import ModelError, UsageError
 from recycle_cli.keys import Sample
-from recycle_cli.models import found_again, layers_of, open_network, takes_images
+from recycle_cli.models import TaskLayer, found_again, layers_of, open_network, takes_images
 from recycle_cli.models.vision.modules import ModuleCutter
 from recycle_cli.models.vision.transforms import ImageTransform, of_processor
 from recycle_cli.settings import ImageSettings, ModelSettings
@@ -100,7 +100,7 @@ def test_head_after_trunk_is_the_whole_model_at_every_cut(family):
 
 @pytest.mark.parametrize("family", ["vit", "swin", "resnet"])
 def test_training_the_head_moves_the_head_alone(family, tmp_path):
-    network = open_network(saved(tmp_path, family), labels=["x", "y"])
+    network = open_network(saved(tmp_path, family), TaskLayer(labels=("x", "y")))
     halves = network.split(["50%"], "float32")
     (cut,) = halves.cuts
     before = {name: tensor.clone() for name, tensor in halves.model.state_dict().items()}
@@ -120,7 +120,7 @@ def test_training_the_head_moves_the_head_alone(family, tmp_path):
 
 
 def test_a_module_that_is_no_cut_names_the_nearest(tmp_path):
-    network = open_network(saved(tmp_path), labels=None)
+    network = open_network(saved(tmp_path))
     with pytest.raises(UsageError, match=r"nearest valid cuts are vit\.layers\.0 and vit\.layers\.1"):
         network.split(["vit.layers.1.attention"], "float32")
 
@@ -146,14 +146,14 @@ def test_images_of_another_size_are_refused(tmp_path):
     model = saved(tmp_path)
     other = ModelSettings(model.name, images=ImageSettings(resize=(48,), crop=(48,)))
     with pytest.raises(ModelError, match="does not take images of 48 x 48 pixels"):
-        open_network(other, labels=None)
+        open_network(other)
     with pytest.raises(UsageError, match="whole checkpoint"):
-        open_network(ModelSettings(model.name, images=ImageSettings(weights="none")), labels=None)
+        open_network(ModelSettings(model.name, images=ImageSettings(weights="none")))
 
 
 def test_a_saved_model_loads_with_transformers_and_gives_the_same_logits(tmp_path):
     (tmp_path / "model").mkdir()
-    network = open_network(saved(tmp_path / "model"), labels=["x", "y"])
+    network = open_network(saved(tmp_path / "model"), TaskLayer(labels=("x", "y")))
     (tmp_path / "run").mkdir()
     network.loaded.save(tmp_path / "run", None)
     again = transformers.AutoModelForImageClassification.from_pretrained(tmp_path / "run").eval()
@@ -164,18 +164,18 @@ def test_a_saved_model_loads_with_transformers_and_gives_the_same_logits(tmp_pat
     with torch.inference_mode():
         assert torch.equal(again(pixel_values=images).logits, halves.full(batch))
     assert takes_images(ModelSettings(str(tmp_path / "run")))
-    assert open_network(ModelSettings(str(tmp_path / "run")), labels=None).loaded.labels == ("x", "y")
+    assert open_network(ModelSettings(str(tmp_path / "run"))).loaded.labels == ("x", "y")
 
 
 def test_the_stores_transform_is_found_again(tmp_path):
     model = saved(tmp_path)
-    network = open_network(ModelSettings(model.name, images=ImageSettings(mean=(0.0, 0.0, 0.0))), labels=None)
+    network = open_network(ModelSettings(model.name, images=ImageSettings(mean=(0.0, 0.0, 0.0))))
     recipe = network.split(["50%"], "float32").recipe
     provenance = {"model": model.name, **network.provenance}
     found = found_again(ModelSettings(), provenance, recipe, named=False)
-    assert open_network(found, labels=["x", "y"]).split(["50%"], "float32").recipe == recipe
+    assert open_network(found, TaskLayer(labels=("x", "y"))).split(["50%"], "float32").recipe == recipe
     network.loaded.save(tmp_path, None)
-    assert open_network(ModelSettings(model.name), labels=None).loaded.transform == network.loaded.transform
+    assert open_network(ModelSettings(model.name)).loaded.transform == network.loaded.transform
 
 
 def test_layers_are_listed(tmp_path):
@@ -203,7 +203,7 @@ def test_processors_are_read(change, expected):
 
 def test_the_transform_is_the_processors(tmp_path):
     model = saved(tmp_path)
-    network = open_network(model, labels=None)
+    network = open_network(model)
     halves = network.split(["50%"], "float32")
     (sample,) = samples(1)
     ours = network.loaded.transform.normalised(halves.collate(halves.prepare([sample]))["pixel_values"])

@@ -1,0 +1,164 @@
+"""Every task answers the one contract, with the losses and figures of its definition."""
+
+import numpy as np
+import pytest
+import torch
+
+from recycle_cli.errors import DataError, UsageError
+from recycle_cli.settings import SimilaritySettings
+from recycle_cli.tasks import Classification, MultiLabel, Similarity, Task, chosen_metric, is_better, task_of
+
+NAMES = ["a", "b", "c"]
+SINGLE = ["b", "a", "c", "b", "a", "a"]
+SEVERAL = [("a", "b"), (), ("c",), ("b",), ("a", "c"), ("b", "c")]
+OUTPUTS = torch.randn(6, 3, generator=torch.Generator().manual_seed(0))
+
+TASKS = [
+    pytest.param(Classification(), SINGLE, id="classification"),
+    pytest.param(MultiLabel(), SEVERAL, id="multi-label"),
+    pytest.param(Similarity(), SINGLE, id="similarity"),
+    pytest.param(Similarity(SimilaritySettings("supervised-contrastive")), SINGLE, id="contrastive"),
+]
+
+
+def f1(found, wanted):
+    hits, wrong, missed = (found & wanted).sum(), (found & ~wanted).sum(), (~found & wanted).sum()
+    return 2 * hits / max(1, 2 * hits + wrong + missed)
+
+
+def average_precision(scores, wanted):
+    """Mean precision at the places of the wanted, best score first."""
+    order = np.argsort(-scores)
+    places = np.flatnonzero(wanted[order])
+    return np.mean([(rank + 1) / (place + 1) for rank, place in enumerate(places)])
+
+
+@pytest.mark.parametrize(("task", "labels"), TASKS)
+def test_the_contract_is_answered_from_labels_to_predictions(task, labels):
+    names = task.names_of(name for label in labels for name in task.classes_in(label))
+    assert names == NAMES
+    targets = task.targets(labels, names)
+    assert len(targets) == len(task.sample_weights(targets, None)) == 6
+    outputs = OUTPUTS.clone().requires_grad_()
+    loss = task.loss(outputs, torch.from_numpy(targets), None)
+    loss.backward()
+    assert loss.shape == ()
+    assert outputs.grad.abs().sum() > 0
+    figures = task.figures(OUTPUTS, torch.from_numpy(targets))
+    assert set(figures) == set(task.metrics)
+    assert chosen_metric(task, None) == task.metrics[0]
+    predictions = task.predictions(OUTPUTS, names)
+    assert len(predictions) == 6
+    kinds = {"text": str, "number": float, "texts": list, "numbers": list}
+    for prediction in predictions:
+        assert {name: type(value) for name, value in prediction.items()} == {
+            name: kinds[kind] for name, kind in task.columns(names).items()
+        }
+
+
+def test_the_names_choose_the_task():
+    assert isinstance(task_of("text-classification"), Classification)
+    assert isinstance(task_of("image-classification"), Classification)
+    assert task_of("image-classification", multi_label=True, threshold=0.3) == MultiLabel(0.3)
+    contrastive = SimilaritySettings("supervised-contrastive")
+    assert task_of("similarity", similarity=contrastive) == Similarity(contrastive)
+
+
+@pytest.mark.parametrize("task", [Classification(), MultiLabel(), Similarity()])
+def test_one_class_alone_cannot_be_learnt(task: Task):
+    with pytest.raises(DataError, match=r"only the class 'x'.*at least two"):
+        task.names_of(["x", "x"])
+
+
+def test_numbers_come_in_their_order():
+    assert Classification().names_of(["10", "9", "b", "1", "a"]) == ["1", "9", "10", "a", "b"]
+
+
+@pytest.mark.parametrize("task", [Classification(), Similarity()])
+def test_several_labels_are_refused_where_one_is_expected(task):
+    with pytest.raises(DataError, match=r"\['a', 'b'\]"):
+        task.classes_in(("a", "b"))
+
+
+@pytest.mark.parametrize(
+    ("metric", "new", "old", "better"),
+    [("loss", 0.5, 0.6, True), ("loss", 0.6, 0.5, False), ("rrp", 0.6, 0.5, True), ("rrp", 0.5, 0.5, False)],
+)
+def test_a_loss_is_better_when_smaller(metric, new, old, better):
+    assert is_better(metric, {metric: new}, {metric: old}) is better
+    assert is_better(metric, {metric: new}, None)
+
+
+def test_a_metric_of_another_task_is_refused_with_those_there_are():
+    with pytest.raises(UsageError, match=r"--metric accuracy.*rrp"):
+        chosen_metric(Similarity(), "accuracy")
+    assert chosen_metric(Classification(), "accuracy") == "accuracy"
+
+
+# Classification
+
+
+def test_accuracy_f1_and_class_weights_are_their_definitions():
+    task = Classification()
+    targets = task.targets(SINGLE, NAMES)
+    found = OUTPUTS.argmax(dim=1).numpy()
+    figures = task.figures(OUTPUTS, torch.from_numpy(targets))
+    assert figures["accuracy"] == pytest.approx((found == targets).mean())
+    assert figures["macro_f1"] == pytest.approx(np.mean([f1(found == one, targets == one) for one in range(3)]))
+    weights = task.class_weights(targets, 3)
+    assert weights.tolist() == pytest.approx([6 / 9, 6 / 6, 6 / 3])
+    assert task.sample_weights(targets, weights).tolist() == pytest.approx(weights[targets].tolist())
+
+
+# Multi-label
+
+
+def test_multi_label_figures_are_their_definitions():
+    task = MultiLabel()
+    targets = task.targets(SEVERAL, NAMES)
+    assert targets.tolist() == [[1, 1, 0], [0, 0, 0], [0, 0, 1], [0, 1, 0], [1, 0, 1], [0, 1, 1]]
+    figures = task.figures(OUTPUTS, torch.from_numpy(targets))
+    found, wanted = OUTPUTS.numpy() > 0, targets.astype(bool)
+    assert figures["micro_f1"] == pytest.approx(f1(found, wanted))
+    assert figures["macro_f1"] == pytest.approx(np.mean([f1(found[:, one], wanted[:, one]) for one in range(3)]))
+    each = [average_precision(OUTPUTS[:, one].numpy(), wanted[:, one]) for one in range(3)]
+    assert figures["mean_average_precision"] == pytest.approx(np.mean(each))
+    logits, ones = OUTPUTS.double().numpy(), targets
+    entropy = -(ones * np.log(1 / (1 + np.exp(-logits))) + (1 - ones) * np.log(1 - 1 / (1 + np.exp(-logits))))
+    assert figures["loss"] == pytest.approx(entropy.mean())
+
+
+def test_a_class_that_no_sample_has_leaves_the_mean_of_the_others():
+    task = MultiLabel()
+    targets = torch.from_numpy(task.targets([("a",), (), ("a", "b"), (), ("b",), ()], NAMES))
+    both = task.figures(OUTPUTS[:, :2], targets[:, :2])["mean_average_precision"]
+    assert task.figures(OUTPUTS, targets)["mean_average_precision"] == pytest.approx(both)
+    assert task.figures(OUTPUTS, torch.zeros(6, 3))["mean_average_precision"] == 0
+
+
+def test_balanced_weights_make_positives_count_as_much_as_negatives():
+    task = MultiLabel()
+    targets = task.targets(SEVERAL, NAMES)
+    assert task.class_weights(targets, 3).tolist() == pytest.approx([2, 1, 1])
+    assert task.sample_weights(targets, task.class_weights(targets, 3)).tolist() == [1] * 6
+
+
+def test_the_threshold_decides_what_is_predicted():
+    logits = torch.tensor([[2.0, 0.0, -2.0], [-3.0, -3.0, -3.0]])
+    high, low = (MultiLabel(threshold).predictions(logits, NAMES) for threshold in (0.6, 0.1))
+    assert [one["labels"] for one in high] == [["a"], []]
+    assert [one["labels"] for one in low] == [["a", "b", "c"], []]
+    assert high[0]["score_c"] == pytest.approx(1 / (1 + np.exp(2)))
+
+
+# Similarity
+
+
+def test_embeddings_have_length_one():
+    for one in Similarity().predictions(OUTPUTS, NAMES):
+        assert np.linalg.norm(one["embedding"]) == pytest.approx(1)
+
+
+def test_class_weights_have_no_meaning_for_groups():
+    with pytest.raises(UsageError, match="--class-weights"):
+        Similarity().class_weights(np.zeros(3), 1)
