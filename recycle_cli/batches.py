@@ -13,7 +13,9 @@ from recycle_cli.store import Store, Window
 
 Indices = npt.NDArray[np.int64]
 
-Loaded = tuple[Indices, dict[str, torch.Tensor]]
+Batch = dict[str, torch.Tensor]
+
+Loaded = tuple[Indices, Batch]
 """A batch: its members' places in the data, and their tensors."""
 
 BUCKET_BATCHES = 50

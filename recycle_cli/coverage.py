@@ -2,13 +2,14 @@
 
 import json
 import shlex
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from recycle_cli.errors import MismatchError, MissingError, UsageError
 from recycle_cli.intake import Intake
-from recycle_cli.labelled import Labelled
+from recycle_cli.labelled import Labelled, take_all
 from recycle_cli.models import SplitModel, views_of
 from recycle_cli.precompute import Tally, fill
 from recycle_cli.recipe import Recipe
@@ -31,32 +32,32 @@ ON_MISSING = ("fail", "compute", "skip")
 
 def covered(
     corpus: CorpusSettings,
-    data: Labelled,
+    data: Sequence[Labelled],
     store: Store,
     halves: SplitModel,
     model: ModelSettings,
     on_missing: str,
     views: ViewSettings = ViewSettings(),  # noqa: B008 - frozen
-) -> Labelled:
-    """The samples that the store holds, with their views: all of them, or as `on_missing` says.
+) -> list[Labelled]:
+    """The samples that the store holds, with their views: all of them, or as `on_missing` says. `data`: the same
+    samples with the labels of each target.
 
     `fail` raises MissingError with the command that would fill the store, `compute` fills it, `skip` leaves out.
     """
     if on_missing not in ON_MISSING:
         raise UsageError(f"--on-missing {on_missing} is not known; take one of {', '.join(ON_MISSING)}")
-    absent = absent_from(store, data)
-    if not absent.any():
-        return data
-    if on_missing == "fail":
-        raise MissingError(_message(int(absent.sum()), len(data), corpus, store, model, views))
-    if on_missing == "compute":
+    absent = absent_from(store, data[0])
+    if on_missing == "fail" and absent.any():
+        raise MissingError(_message(int(absent.sum()), len(absent), corpus, store, model, views))
+    if on_missing == "compute" and absent.any():
         _compute(corpus, store, halves, model, views)
-        absent = absent_from(store, data)
-    if absent.any():
-        say(f"skipping {int(absent.sum()):,} of {len(data):,} samples, which {store.path} does not hold")
+        absent = absent_from(store, data[0])
+    if not absent.any():
+        return list(data)
+    say(f"skipping {int(absent.sum()):,} of {len(absent):,} samples, which {store.path} does not hold")
     if absent.all():
         raise MissingError(f"{store.path} holds none of the samples; precompute it over this corpus")
-    return data.take(np.flatnonzero(~absent))
+    return take_all(data, np.flatnonzero(~absent))
 
 
 def absent_from(store: Store, data: Labelled) -> npt.NDArray[np.bool_]:

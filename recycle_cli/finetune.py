@@ -1,9 +1,8 @@
 """Train what comes after the cut: from the store, or without one from the inputs (the two baselines)."""
 
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,45 +10,29 @@ from typing import Any
 import torch
 
 from recycle_cli import runs
-from recycle_cli.adapters import attach, merge, save_apart
+from recycle_cli.adapters import attach
 from recycle_cli.batches import StoredRows
-from recycle_cli.card import save_run
 from recycle_cli.coverage import absent_from, covered
 from recycle_cli.devices import autocast
 from recycle_cli.errors import UsageError
-from recycle_cli.heads import Head, Log, make_optimizer
+from recycle_cli.heads import Head, make_optimizer
 from recycle_cli.inputs import Images, RawInputs, Source, order_digest, readable, stored_source
 from recycle_cli.intake import Intake
 from recycle_cli.keys import Sample
-from recycle_cli.labelled import Labelled, read_labelled
+from recycle_cli.labelled import Labelled, read_targets, take_all
+from recycle_cli.logs import Log, logger
 from recycle_cli.models import takes_images, views_of
 from recycle_cli.parity import check_parity
 from recycle_cli.randomness import Randomness
 from recycle_cli.reports import bar
-from recycle_cli.settings import CorpusSettings, ModelSettings, TrainingSettings
-from recycle_cli.setup import Setup, set_up
+from recycle_cli.settings import CorpusSettings, HeadSettings, ModelSettings, TrainingSettings
+from recycle_cli.setup import Setup, set_up, share_trunk
 from recycle_cli.store import Store
 from recycle_cli.tasks import text_classification as task
+from recycle_cli.trained import Finetuned, FinetunedHeads, leave_run, together
 from recycle_cli.training import train
 
-
-@dataclass(frozen=True)
-class Finetuned:
-    """What a training did. Times in seconds; `epoch_seconds` are those of training alone, without evaluation.
-
-    `store_hit_share` is the share of the data that the store held before any of it was computed.
-    """
-
-    train_seconds: float
-    epoch_seconds: list[float]
-    samples_per_second: float
-    metrics: dict[str, float]
-    best_epoch: int
-    output: str
-    store_hit_share: float
-    samples: int
-    cut: str
-    classes: list[str]
+Views = Sequence[Callable[[Sample], Sample]]
 
 
 @dataclass(frozen=True)
@@ -71,49 +54,125 @@ class Job:
 def finetune(job: Job, model: ModelSettings, settings: TrainingSettings) -> Finetuned:
     """Fine-tune on a labelled corpus and leave a RUN: an ordinary checkpoint of trunk and head."""
     folder = runs.claim(job.output, overwrite=job.overwrite, resume=job.resume)
-    if settings.metric not in task.METRICS:
-        raise UsageError(f"--metric {settings.metric} is not known; take one of {', '.join(task.METRICS)}")
+    (report,) = _train(job, model, {folder: HeadSettings("", settings)})
+    return report
+
+
+def finetune_heads(job: Job, model: ModelSettings, heads: Sequence[HeadSettings]) -> FinetunedHeads:
+    """Fine-tune several heads on the same batches, each read once from the store; leave a RUN of each in OUTPUT/name.
+
+    Each head is trained as it would be alone, in the same order of the samples; where they have several columns of
+    labels, it passes over those that lack its own. A resume leaves alone the heads that are finished.
+    """
+    if job.store is None:
+        raise UsageError("--heads trains several heads from one read of a STORE; give one, or train them one by one")
+    if runs.is_run(job.output):
+        raise UsageError(f"{job.output} is a run itself; choose another --output for the runs of several heads")
+    targets = partial(_with_targets, columns=tuple(dict.fromkeys(head.label_column for head in heads)))
+    job = replace(job, data=targets(job.data), evaluation=job.evaluation and targets(job.evaluation))
+    folders = {head.name: Path(job.output, head.name) for head in heads}
+    reports = {name: runs.report(folder) for name, folder in folders.items() if job.resume and runs.is_finished(folder)}
+    asked = [head for head in heads if head.name not in reports]
+    if not asked:
+        raise UsageError(f"all heads in {job.output} are finished; there is nothing to resume")
+    claimed = {runs.claim(str(folders[head.name]), overwrite=job.overwrite, resume=job.resume): head for head in asked}
+    for head, report in zip(asked, _train(job, model, claimed), strict=True):
+        reports[head.name] = asdict(report)
+    return together({name: reports[name] for name in folders}, job.output)
+
+
+def _with_targets(corpus: CorpusSettings, columns: tuple[str | None, ...]) -> CorpusSettings:
+    """The corpus with these columns of labels; None: the one that is found where it is obvious."""
+    if len(columns) == 1:
+        return replace(corpus, label_column=columns[0])
+    named = tuple(column for column in columns if column is not None)
+    if len(named) < len(columns):
+        raise UsageError(f"one head names no label-column, another {named[0]!r}; name it for each of them")
+    return replace(corpus, label_column=None, label_columns=named)
+
+
+def _train(job: Job, model: ModelSettings, heads: Mapping[Path, HeadSettings]) -> list[Finetuned]:
+    """Train heads on the same batches and leave each one's RUN in its folder."""
+    settings = [head.training for head in heads.values()]
+    shared = settings[0]
     store = None if job.store is None else Store.open(job.store)
     images = _of_images(job, model, store)
-    views = views_of(settings.views, images=images)
-    _refuse_idle_options(job, model, settings, images=images)
+    views = views_of(shared.views, images=images)
+    for one in settings:
+        _refuse_idle_options(job, model, one, images=images)
     corpus = Intake(job.data, labelled=True, images=images)
-    data = read_labelled(corpus, keep=store is None, views=[] if store is None else views)
-    corpus.tell()
-    evaluation = _read_evaluation(job, data, images=images, keep=store is None)
+    data, tested = _read(job, corpus, list(heads.values()), views, keep=store is None, images=images)
 
-    setup = set_up(store, model, job.cut, data.names, named=job.model_named, seed=settings.seed)
-    held = 0.0
+    setups = _set_up(job, model, store, data, settings)
+    setup, held = setups[0], 0.0
     if store is not None:
-        held = 1 - float(absent_from(store, data).mean())
-        data = covered(corpus.resolved, data, store, setup.split, setup.model, settings.on_missing, settings.views)
-        if job.evaluation and evaluation:
-            evaluation = covered(job.evaluation, evaluation, store, setup.split, setup.model, settings.on_missing)
-        if settings.parity_check:
-            check_parity(store, setup.split, setup.cut, data.probes, setup.device)
+        held = 1 - float(absent_from(store, data[0]).mean())
+        data = covered(corpus.resolved, data, store, setup.split, setup.model, shared.on_missing, shared.views)
+        if job.evaluation and tested:
+            tested = covered(job.evaluation, tested, store, setup.split, setup.model, shared.on_missing)
+        if shared.parity_check:
+            check_parity(store, setup.split, setup.cut, data[0].probes, setup.device)
     elif images and job.data.on_error == "skip":
-        data = data.take(readable(setup.split, data.samples, corpus.reject))
+        data = take_all(data, readable(setup.split, data[0].samples, corpus.reject))
         corpus.tell()
-    setup.split.freeze(setup.cut)
-    if not (job.resume and (folder / runs.CHECKPOINT).exists()):
-        runs.clear(folder)
+    for folder in heads:
+        if not (job.resume and (folder / runs.CHECKPOINT).exists()):
+            runs.clear(folder)
 
-    source = _source(setup, data, settings, views)
-    tested = None if evaluation is None else _source(setup, evaluation, settings)
-    with _logger(folder, tensorboard=job.tensorboard) as log, bar("finetune") as progress:
-        head = _head(folder, setup, settings, (data, evaluation), source, log)
-        train([head], source, tested, progress)
-    report = _report(head, job, held)
-    if settings.adapter.kind != "none":
-        if settings.adapter.save == "apart":
-            save_apart(setup.loaded, folder)
-        merge(setup.split.model)
-    save_run(folder, setup.loaded, _about(head, setup, report, job.task))
-    return report
+    source = _source(setup, data[0], shared, views)
+    order = order_digest(source, shared.batch_size, shared.shuffle_seed)
+    with ExitStack() as stack:
+        progress = stack.enter_context(bar("finetune"))
+        judged: Sequence[Labelled | None] = tested or [None] * len(data)
+        pupils = [
+            _head(
+                folder, heads[folder], own, (taught, test), order, stack.enter_context(logger(folder, job.tensorboard))
+            )
+            for folder, own, taught, test in zip(heads, setups, data, judged, strict=True)
+        ]
+        train(pupils, source, _source(setup, tested[0], shared) if tested else None, progress)
+    return [leave_run(head, own, job.task, held) for head, own in zip(pupils, setups, strict=True)]
+
+
+def _read(
+    job: Job, corpus: Intake, heads: Sequence[HeadSettings], views: Views, *, keep: bool, images: bool
+) -> tuple[list[Labelled], list[Labelled] | None]:
+    """The samples to train on and those to evaluate on, if any, with each head's labels."""
+    columns = [head.label_column if job.data.label_columns else None for head in heads]
+    found = dict.fromkeys(columns)
+    data = dict(zip(found, read_targets(corpus, found, keep=keep, views=() if keep else views), strict=True))
+    corpus.tell()
+    if job.evaluation is None:
+        return [data[column] for column in columns], None
+    judges = Intake(job.evaluation, labelled=True, images=images)
+    known = {column: one.names for column, one in data.items()}
+    tested = dict(zip(known, read_targets(judges, known, keep=keep), strict=True))
+    judges.tell()
+    return [data[column] for column in columns], [tested[column] for column in columns]
+
+
+def _set_up(
+    job: Job,
+    model: ModelSettings,
+    store: Store | None,
+    data: Sequence[Labelled],
+    settings: Sequence[TrainingSettings],
+) -> list[Setup]:
+    """A model for each head, trunk frozen, which is in memory once."""
+    setups: list[Setup] = []
+    for labelled, one in zip(data, settings, strict=True):
+        setup = set_up(store, model, job.cut, labelled.names, named=job.model_named, seed=one.seed)
+        if setups:
+            share_trunk(setups[0], setup)
+        setup.split.freeze(setup.cut)
+        setups.append(setup)
+    return setups
 
 
 def _refuse_idle_options(job: Job, model: ModelSettings, settings: TrainingSettings, *, images: bool) -> None:
     """Raise UsageError for what could have no effect: it would be taken for done."""
+    if settings.metric not in task.METRICS:
+        raise UsageError(f"--metric {settings.metric} is not known; take one of {', '.join(task.METRICS)}")
     mixing = bool(settings.mixup or settings.cutmix)
     if mixing and (job.store is None or not images):
         raise UsageError("--mixup and --cutmix mix stored activations of images; give a STORE of images")
@@ -136,15 +195,6 @@ def _of_images(job: Job, model: ModelSettings, store: Store | None) -> bool:
     return images
 
 
-def _read_evaluation(job: Job, data: Labelled, *, images: bool, keep: bool) -> Labelled | None:
-    if job.evaluation is None:
-        return None
-    corpus = Intake(job.evaluation, labelled=True, images=images)
-    found = read_labelled(corpus, data.names, keep=keep)
-    corpus.tell()
-    return found
-
-
 def _source(
     setup: Setup, data: Labelled, settings: TrainingSettings, views: Sequence[Callable[[Sample], Sample]] = ()
 ) -> Source:
@@ -160,13 +210,14 @@ def _source(
 
 def _head(
     folder: Path,
+    asked: HeadSettings,
     setup: Setup,
-    settings: TrainingSettings,
     data: tuple[Labelled, Labelled | None],
-    source: Source,
+    order: str,
     log: Log,
 ) -> Head:
     """A head about to train on the first of the data, judged by the second."""
+    settings = asked.training
     torch.manual_seed(settings.seed)
     weights = dict(setup.split.head_parameters(setup.cut))
     if settings.adapter.kind != "none":
@@ -182,21 +233,23 @@ def _head(
         randomness=Randomness(settings.seed, setup.device),
         folder=folder,
         settings=settings,
-        identity=_identity(setup, settings, *data, source),
+        identity=_identity(setup, settings, data, order),
         data=data[0],
         evaluation=data[1],
         log=log,
         buffers=dict(setup.split.head_buffers(setup.cut)),
+        name=asked.name,
     )
 
 
 def _identity(
-    setup: Setup, settings: TrainingSettings, data: Labelled, evaluation: Labelled | None, source: Source
+    setup: Setup, settings: TrainingSettings, data: tuple[Labelled, Labelled | None], order: str
 ) -> dict[str, Any]:
     """All that must be the same for a resumed run to go on as if it had never stopped."""
     free = ("save_steps", "parity_check", "memory", "in_memory")
     return {
         **{name: value for name, value in asdict(settings).items() if name not in free},
+        "order_seed": settings.shuffle_seed,
         "precision": setup.model.precision,
         "model": setup.model.name,
         "revision": setup.model.revision,
@@ -204,80 +257,8 @@ def _identity(
         "preprocessor": setup.split.recipe.preprocessor,
         "head_batchnorm": setup.model.images.head_batchnorm,
         "cut": setup.cut,
-        "data": data.digest,
-        "evaluation": evaluation.digest if evaluation is not None else None,
+        "data": data[0].digest,
+        "evaluation": data[1].digest if data[1] is not None else None,
         "fingerprint": setup.split.recipe.fingerprint,
-        "shuffled_order": order_digest(source, settings.batch_size, settings.seed),
+        "shuffled_order": order,
     }
-
-
-@contextmanager
-def _logger(folder: Path, *, tensorboard: bool) -> Iterator[Log]:
-    """A function that keeps a record of a step: a line of metrics.jsonl, and TensorBoard where it is installed."""
-    board = _board(folder) if tensorboard else None
-    with (folder / runs.LOG).open("a", encoding="utf-8") as lines:
-
-        def log(record: Mapping[str, Any]) -> None:
-            lines.write(json.dumps(record) + "\n")
-            lines.flush()
-            if board is not None:
-                for name, value in {**record, **record.get("evaluation", {})}.items():
-                    if isinstance(value, float):
-                        board.add_scalar(
-                            f"{'evaluation' if 'evaluation' in record else 'train'}/{name}", value, record["step"]
-                        )
-
-        try:
-            yield log
-        finally:
-            if board is not None:
-                board.close()
-
-
-def _board(folder: Path) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        return None
-    return SummaryWriter(str(folder / "tensorboard"))
-
-
-def _report(head: Head, job: Job, held: float) -> Finetuned:
-    """The figures of a finished training; without evaluation the last training loss stands for the metrics."""
-    state, samples = head.state, len(head.data)
-    seconds = sum(state.epoch_seconds)
-    return Finetuned(
-        train_seconds=seconds,
-        epoch_seconds=state.epoch_seconds,
-        samples_per_second=samples * len(state.epoch_seconds) / seconds,
-        metrics=state.best or {"train_loss": _last_loss(head.folder)},
-        best_epoch=state.best_epoch or len(state.epoch_seconds),
-        output=job.output,
-        store_hit_share=held,
-        samples=samples,
-        cut=head.cut,
-        classes=head.data.names,
-    )
-
-
-def _about(head: Head, setup: Setup, report: Finetuned, task_name: str) -> dict[str, Any]:
-    """What `recycle.json` keeps: enough to predict with the RUN, and to tell how it was made."""
-    store = setup.store
-    return {
-        "task": task_name,
-        "model": setup.model.name,
-        "revision": setup.model.revision,
-        "max_length": head.split.recipe.max_length,
-        "cut": head.cut,
-        "fingerprint": store.fingerprint if store is not None else None,
-        "recipe": store.recipe.to_json() if store is not None else None,
-        "store": store.path if store is not None else None,
-        "data": head.data.digest,
-        "settings": head.identity,
-        "report": asdict(report),
-    }
-
-
-def _last_loss(folder: Path) -> float:
-    last = (folder / runs.LOG).read_text(encoding="utf-8").splitlines()[-1]
-    return float(json.loads(last)["loss"])

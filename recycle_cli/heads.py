@@ -11,21 +11,16 @@ import numpy as np
 import torch
 
 from recycle_cli import runs
-from recycle_cli.batches import Indices
+from recycle_cli.batches import Batch, Indices
 from recycle_cli.errors import DataError
-from recycle_cli.inputs import logits_of
+from recycle_cli.inputs import logits_of, subset
 from recycle_cli.labelled import Labelled
+from recycle_cli.logs import Log, ignore
 from recycle_cli.mixing import Mix
 from recycle_cli.models import SplitModel
 from recycle_cli.randomness import Randomness
 from recycle_cli.settings import TrainingSettings
 from recycle_cli.tasks import text_classification as task
-
-Log = Callable[[Mapping[str, Any]], None]
-
-
-def ignore(record: Mapping[str, Any]) -> None:
-    """A log that keeps nothing."""
 
 
 def make_optimizer(weights: Mapping[str, torch.nn.Parameter], settings: TrainingSettings) -> torch.optim.AdamW:
@@ -40,7 +35,7 @@ def make_optimizer(weights: Mapping[str, torch.nn.Parameter], settings: Training
 @dataclass
 class Head:
     """All that a training step touches. `weights` are the head's, and `buffers` the statistics of its BatchNorm layers;
-    nothing else ever changes. `evaluation`: what it is judged by, if anything."""
+    nothing else ever changes. `evaluation`: what it is judged by, if anything. `name`: where it is one of several."""
 
     split: SplitModel
     cut: str
@@ -57,14 +52,18 @@ class Head:
     log: Log = ignore
     buffers: Mapping[str, torch.Tensor] = field(default_factory=dict)
     state: runs.Progress = field(default_factory=runs.Progress)
+    name: str = ""
 
     def __post_init__(self) -> None:
         self._targets = torch.from_numpy(self.data.targets)
+        every = self.data.labelled(np.arange(len(self.data)))
+        self.samples = len(every)
         weights = None
         if self.settings.class_weights == "balanced":
-            weights = task.balanced_weights(self.data.targets, len(self.data.names)).to(self.device)
+            weights = task.balanced_weights(self.data.targets[every], len(self.data.names)).to(self.device)
         self._class_weights = weights
-        self._loss, self._samples = torch.zeros((), device=self.device), 0
+        self._writes: bool | None = None
+        self._loss, self._count = torch.zeros((), device=self.device), 0
 
     @property
     def device(self) -> torch.device:
@@ -77,16 +76,39 @@ class Head:
         return {**self.weights, **self.buffers}
 
     @property
+    def least(self) -> int:
+        """The fewest samples that a batch may have: BatchNorm cannot train on a single one."""
+        return 2 if self.buffers else 1
+
+    @property
     def goes_on(self) -> bool:
         """Whether there is an epoch left to train, and patience for it."""
         patience = self.settings.patience
         return self.state.epoch < self.settings.epochs and not 0 < patience <= self.state.stale_evaluations
 
-    def logits(self, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, Mix | None]:
-        """Logits (B, C) of a batch on the device, mixed where the settings say so; the draws are its own."""
-        settings = self.settings
+    def part(self, members: Indices, batch: Batch) -> tuple[Indices, Batch]:
+        """Of a batch on the device those samples that it can learn from: none where too few have a label."""
+        known = self.data.labelled(members)
+        if len(known) == len(members):
+            return members, batch
+        if len(known) < self.least:
+            return known[:0], batch
+        return known, subset(batch, np.flatnonzero(np.isin(members, known)))
+
+    def logits(self, batch: Batch) -> tuple[torch.Tensor, Mix | None]:
+        """Logits (B, C) of a training batch, mixed where the settings say so; the draws are its own."""
+        batch, settings = self.own(batch), self.settings
         with self.randomness.drawing(), self.autocast():
-            return logits_of(self.split, self.cut, batch, mixup=settings.mixup, cutmix=settings.cutmix)
+            found = logits_of(self.split, self.cut, batch, mixup=settings.mixup, cutmix=settings.cutmix)
+        if self._writes is None and "rows" in batch:
+            self._writes = batch["rows"]._version > 0
+        return found
+
+    def own(self, batch: Batch) -> Batch:
+        """The batch, its rows copied where the head may write into them (an in-place ReLU): others read them too."""
+        if "rows" not in batch or self._writes is False:
+            return batch
+        return {**batch, "rows": batch["rows"].clone()}
 
     def loss(self, logits: torch.Tensor, members: Indices, mix: Mix | None) -> torch.Tensor:
         """The mean loss of a batch of these members."""
@@ -103,9 +125,9 @@ class Head:
         weights = np.ones(len(self.data))
         if self._class_weights is not None:
             weights = self._class_weights.double().cpu().numpy()[self.data.targets]
-        sums = [float(weights[members].sum()) for members in batches]
+        sums = [float(weights[self.data.labelled(members)].sum()) for members in batches]
         steps = [sum(sums[at : at + accumulation]) for at in range(0, len(sums), accumulation)]
-        return [own / steps[place // accumulation] for place, own in enumerate(sums)]
+        return [own / (steps[place // accumulation] or 1.0) for place, own in enumerate(sums)]
 
     def clipped(self) -> float:
         """The norm of the gradient, which is clipped. Raises DataError where it is no number."""
@@ -118,12 +140,12 @@ class Head:
     def count(self, loss: torch.Tensor, samples: int) -> None:
         """Add a batch's part to what the coming step will say of itself."""
         self._loss += loss.detach()
-        self._samples += samples
+        self._count += samples
 
     def counted(self) -> tuple[float, int]:
-        """The loss and the samples of the step just made; counts from zero again."""
-        loss, samples = float(self._loss), self._samples
-        self._loss, self._samples = torch.zeros((), device=self.device), 0
+        """The loss and the samples of the coming step; counts from zero again."""
+        loss, samples = float(self._loss), self._count
+        self._loss, self._count = torch.zeros((), device=self.device), 0
         return loss, samples
 
     def end_epoch(self) -> None:
@@ -140,8 +162,9 @@ class Head:
     def judge(self, logits: torch.Tensor) -> None:
         """Metrics of the evaluation's logits; the weights are kept if they are the best so far."""
         assert self.evaluation is not None
-        state = self.state
-        found = task.metrics(logits, torch.from_numpy(self.evaluation.targets))
+        state, data = self.state, self.evaluation
+        known = data.labelled(np.arange(len(data)))
+        found = task.metrics(logits[known], torch.from_numpy(data.targets[known]))
         if not math.isfinite(found["loss"]):
             raise DataError(self._diverged("the evaluation's loss", found["loss"]))
         self.note({"step": state.step, "epoch": state.epoch, "evaluation": found})
@@ -167,6 +190,6 @@ class Head:
 
     def _diverged(self, what: str, value: float) -> str:
         return (
-            f"{what} became {value}; lower --learning-rate (now {self.settings.learning_rate:g}), "
-            "or train with --precision float32"
+            f"{self.name and f'head {self.name!r}: '}{what} became {value}; lower --learning-rate (now "
+            f"{self.settings.learning_rate:g}), or train with --precision float32"
         )

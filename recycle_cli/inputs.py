@@ -7,7 +7,7 @@ import numpy as np
 import torch
 import xxhash
 
-from recycle_cli.batches import Epoch, Indices, Loaded, StoredRows, WindowedRows, in_order, shuffled, widened
+from recycle_cli.batches import Batch, Epoch, Indices, Loaded, StoredRows, WindowedRows, in_order, shuffled, widened
 from recycle_cli.keys import Sample
 from recycle_cli.memory import free_memory
 from recycle_cli.mixing import Mix, mixed
@@ -123,13 +123,20 @@ def readable(split: SplitModel, samples: Sequence[Sample], reject: Reject) -> In
     )
 
 
-def ready(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def ready(batch: Batch) -> Batch:
     """A batch on the device as heads take it: its rows, if it has any, widened to float32 once for all of them."""
-    return {**batch, "rows": widened(batch)} if "rows" in batch else batch
+    return {"rows": widened(batch), "lengths": batch["lengths"]} if "rows" in batch else batch
+
+
+def subset(batch: Batch, places: Indices) -> Batch:
+    """Some samples of a batch that is `ready`, rows no longer than the longest of them needs."""
+    chosen = torch.from_numpy(places)
+    part = {name: tensor[chosen.to(tensor.device)] for name, tensor in batch.items()}
+    return {**part, "rows": part["rows"][:, : int(part["lengths"].max())]} if "rows" in part else part
 
 
 def logits_of(
-    split: SplitModel, cut: str, batch: dict[str, torch.Tensor], *, mixup: float = 0.0, cutmix: float = 0.0
+    split: SplitModel, cut: str, batch: Batch, *, mixup: float = 0.0, cutmix: float = 0.0
 ) -> tuple[torch.Tensor, Mix | None]:
     """The head's logits (B, C) from rows made `ready`, mixed where asked for, or the whole model's from raw inputs."""
     if "rows" not in batch:

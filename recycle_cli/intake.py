@@ -32,6 +32,7 @@ class Intake:
             settings.label_column,
             settings.id_column,
             settings.image_column,
+            settings.label_columns,
         )
         self.failed = 0
         self.views = views

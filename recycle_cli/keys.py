@@ -16,11 +16,15 @@ Bytes16 = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One corpus record. `fields` is the raw content that the key covers; `id` and `label` are not part of it."""
+    """One corpus record. `fields` is the raw content that the key covers; `id` and the labels are not part of it.
+
+    `labels`: by column, where several columns were asked for; those that the record lacks are left out.
+    """
 
     id: str
     fields: Mapping[str, str | bytes]
     label: str | None = None
+    labels: Mapping[str, str] | None = None
 
 
 def frame(fields: Mapping[str, str | bytes]) -> bytes:

@@ -1,7 +1,7 @@
 """Labelled data as a task sees them: keys, class indices and a digest; the samples themselves only where needed."""
 
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,10 +10,11 @@ import xxhash
 
 from recycle_cli.errors import DataError
 from recycle_cli.keys import Bytes16, Sample, keys_of
-from recycle_cli.pipeline import windows
+from recycle_cli.pipeline import Indices, windows
 from recycle_cli.tasks.text_classification import class_names
 
 READ_WINDOW = 8192
+NO_LABEL = -1
 PROBES = 8
 """Samples kept for the parity check: few, since each costs a pass of the trunk; drawn over the whole data."""
 
@@ -22,8 +23,8 @@ PROBES = 8
 class Labelled:
     """n labelled samples: keys and digests (n, 16), targets (n,) as indices into `names`.
 
-    `samples` holds all of them where asked for, else nothing; `probes` always holds a few. `views`: of each augmented
-    view the keys and digests (n, 16).
+    `known` (n,) tells which samples have a label at all; None for all of them. `samples` holds all of them where asked
+    for, else nothing; `probes` always holds a few. `views`: of each augmented view the keys and digests (n, 16).
     """
 
     keys: Bytes16
@@ -33,6 +34,7 @@ class Labelled:
     samples: list[Sample]
     probes: list[Sample]
     views: tuple[tuple[Bytes16, Bytes16], ...] = ()
+    known: npt.NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -41,19 +43,35 @@ class Labelled:
     def digest(self) -> str:
         """xxh3_128 of keys and labels in their order: two runs with equal digests trained on the same data."""
         names = "\0".join(self.names).encode()
-        return xxhash.xxh3_128_hexdigest(self.keys.tobytes() + self.targets.tobytes() + names)
+        known = b"" if self.known is None else self.known.tobytes()
+        return xxhash.xxh3_128_hexdigest(self.keys.tobytes() + self.targets.tobytes() + names + known)
 
-    def take(self, places: npt.NDArray[np.int64]) -> "Labelled":
+    def labelled(self, members: Indices) -> Indices:
+        """Those of the members that have a label."""
+        return members if self.known is None else members[self.known[members]]
+
+    def take(self, places: Indices) -> "Labelled":
         """Only the samples at these places, in this order."""
         samples = [self.samples[place] for place in places.tolist()] if self.samples else []
-        return replace(
+        taken = replace(
             self,
             keys=self.keys[places],
             digests=self.digests[places],
-            targets=self.targets[places],
             samples=samples,
             views=tuple((keys[places], digests[places]) for keys, digests in self.views),
         )
+        return taken.with_targets_of(self, places)
+
+    def with_targets_of(self, other: "Labelled", places: Indices) -> "Labelled":
+        """These samples with the labels that `other` has at these places."""
+        known = None if other.known is None else other.known[places]
+        return replace(self, targets=other.targets[places], names=other.names, known=known)
+
+
+def take_all(data: Sequence[Labelled], places: Indices) -> list[Labelled]:
+    """The same samples of each target's data, which have all but the labels in common."""
+    first = data[0].take(places)
+    return [first.with_targets_of(one, places) for one in data]
 
 
 def read_labelled(
@@ -69,8 +87,22 @@ def read_labelled(
 
     Raises DataError where there is no record, or for a label that is not among the known classes.
     """
-    codes: dict[str, int] = {name: code for code, name in enumerate(names or ())}
-    found: list[int] = []
+    return read_targets(corpus, {None: names}, keep=keep, views=views)[0]
+
+
+def read_targets(
+    corpus: Iterable[Sample],
+    columns: Mapping[str | None, Sequence[str] | None],
+    *,
+    keep: bool = False,
+    views: Sequence[Callable[[Sample], Sample]] = (),
+) -> list[Labelled]:
+    """As `read_labelled`, for several columns of labels at once: the same samples, each time with one column's labels.
+
+    `columns`: the known classes of each; its name is None for the only label that a sample has.
+    """
+    targets = [_Targets(column, names) for column, names in columns.items()]
+    count = 0
     keys: list[Bytes16] = []
     digests: list[Bytes16] = []
     samples: list[Sample] = []
@@ -84,30 +116,57 @@ def read_labelled(
         for view, pairs in zip(views, seen, strict=True):
             pairs.append(keys_of([view(sample) for sample in window.samples]))
         for sample in window.samples:
-            found.append(_code(sample, codes, fixed=names is not None))
-            _reservoir(probes, sample, len(found), draw)
-    if not found:
+            for target in targets:
+                target.add(sample)
+            count += 1
+            _reservoir(probes, sample, count, draw)
+    if not count:
         raise DataError("the data hold no record to train or evaluate on; check the file and --limit")
-    ordered = list(names) if names is not None else class_names(list(codes))
-    ranks = np.array([ordered.index(name) for name in codes], dtype=np.int64)
-    targets = ranks[np.array(found, dtype=np.int64)]
-    all_keys = np.concatenate(keys)
     view_keys = tuple((np.concatenate([k for k, _ in pairs]), np.concatenate([d for _, d in pairs])) for pairs in seen)
-    return Labelled(all_keys, np.concatenate(digests), targets, ordered, samples, probes, view_keys)
+    shared = (np.concatenate(keys), np.concatenate(digests))
+    return [Labelled(*shared, *target.finished(), samples, probes, view_keys, target.known()) for target in targets]
 
 
-def _code(sample: Sample, codes: dict[str, int], *, fixed: bool) -> int:
-    label = str(sample.label)
-    if label in codes:
-        return codes[label]
-    if fixed:
-        known = ", ".join(map(repr, list(codes)[:20]))
-        raise DataError(
+class _Targets:
+    """The labels of one column as they are read, as codes in the order of their first appearance."""
+
+    def __init__(self, column: str | None, names: Sequence[str] | None) -> None:
+        self.column, self.names = column, names
+        self.codes: dict[str, int] = {name: code for code, name in enumerate(names or ())}
+        self.found: list[int] = []
+
+    def add(self, sample: Sample) -> None:
+        """The next sample's label, if it has one."""
+        label = sample.label if self.column is None else (sample.labels or {}).get(self.column)
+        if self.column is not None and label is None:
+            self.found.append(NO_LABEL)
+            return
+        label = str(label)
+        if label not in self.codes:
+            if self.names is not None:
+                raise DataError(self._unknown(label, sample))
+            self.codes[label] = len(self.codes)
+        self.found.append(self.codes[label])
+
+    def finished(self) -> tuple[npt.NDArray[np.int64], list[str]]:
+        """Targets (n,) as indices into the classes, 0 where there is no label, and the classes in their order."""
+        if self.column is not None and max(self.found) == NO_LABEL:
+            raise DataError(f"no record has a label in column {self.column!r}; name another with label-column")
+        ordered = list(self.names) if self.names is not None else class_names(list(self.codes))
+        ranks = np.array([ordered.index(name) for name in self.codes], dtype=np.int64)
+        return ranks[np.maximum(np.array(self.found, dtype=np.int64), 0)], ordered
+
+    def known(self) -> npt.NDArray[np.bool_] | None:
+        """Which samples (n,) have a label; None where all have one."""
+        known = np.array(self.found) != NO_LABEL
+        return None if known.all() else known
+
+    def _unknown(self, label: str, sample: Sample) -> str:
+        known = ", ".join(map(repr, list(self.codes)[:20]))
+        return (
             f"label {label!r} of record {sample.id} was not seen in training (classes: {known}); "
             "correct it, or train on data that have it"
         )
-    codes[label] = len(codes)
-    return codes[label]
 
 
 def _reservoir(kept: list[Sample], sample: Sample, count: int, draw: random.Random) -> None:

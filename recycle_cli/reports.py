@@ -32,8 +32,22 @@ def show(report: Any, *, as_json: bool) -> None:
     fields: dict[str, Any] = asdict(report)
     if as_json:
         print(json.dumps(fields, allow_nan=False, default=str), flush=True)
-    else:
-        show_fields(type(report).__name__, fields)
+        return
+    lists = {name: value for name, value in fields.items() if isinstance(value, list) and _are_records(value)}
+    for name, records in lists.items():
+        show_rows(name, _level(records))
+    show_fields(type(report).__name__, {name: value for name, value in fields.items() if name not in lists})
+
+
+def _are_records(values: list[Any]) -> bool:
+    return bool(values) and all(isinstance(value, Mapping) for value in values)
+
+
+def _level(records: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Records with the same fields each, those within fields included, lists left out."""
+    flat = [{name: value for name, value in _leaves(record) if not isinstance(value, list)} for record in records]
+    names = dict.fromkeys(name for record in flat for name in record)
+    return [{name: record.get(name, "") for name in names} for record in flat]
 
 
 def show_fields(title: str, fields: Mapping[str, Any]) -> None:

@@ -51,7 +51,7 @@ def claim(output: str, *, overwrite: bool, resume: bool) -> Path:
     Raises UsageError where it holds what must not be lost, StorageError where it cannot be written.
     """
     folder = Path(output)
-    finished, unfinished = (folder / ABOUT).exists(), (folder / CHECKPOINT).exists()
+    finished, unfinished = is_finished(folder), (folder / CHECKPOINT).exists()
     if finished and not overwrite:
         raise UsageError(f"{output} holds a finished run; add --overwrite, or choose another --output")
     if unfinished and not finished and not (overwrite or resume):
@@ -75,6 +75,16 @@ def _check_writable(folder: Path) -> None:
         Path(tempfile.mkdtemp(prefix=".writable", dir=above)).rmdir()
     except OSError as error:
         raise StorageError(f"{folder} cannot be written ({error.strerror}); choose another --output") from error
+
+
+def is_run(folder: str | Path) -> bool:
+    """Whether a folder holds a RUN, finished or not."""
+    return is_finished(folder) or Path(folder, CHECKPOINT).exists()
+
+
+def is_finished(folder: str | Path) -> bool:
+    """Whether a folder holds a RUN that is finished and whole."""
+    return Path(folder, ABOUT).exists()
 
 
 def clear(folder: Path) -> None:
@@ -229,3 +239,9 @@ def about(run: str) -> dict[str, Any]:
     if data.get("version") != RUN_VERSION:
         raise StoreError(f"{path} has version {data.get('version')}, expected {RUN_VERSION}; update recycle")
     return data
+
+
+def report(folder: Path) -> dict[str, Any]:
+    """The figures of a finished RUN's training. Raises StoreError where it is not one."""
+    figures: dict[str, Any] = about(str(folder))["report"]
+    return figures

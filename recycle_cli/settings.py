@@ -13,7 +13,10 @@ MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 
 @dataclass(frozen=True)
 class CorpusSettings:
-    """Where the samples come from and which columns hold what. An unnamed column is found where it is obvious."""
+    """Where the samples come from and which columns hold what. An unnamed column is found where it is obvious.
+
+    `label_columns`: instead of the one, the columns of several targets, of which a record may lack some.
+    """
 
     source: tuple[str, ...]
     text_column: str | None = None
@@ -24,6 +27,7 @@ class CorpusSettings:
     on_error: Literal["fail", "skip"] = "fail"
     failures: str | None = None
     image_column: str | None = None
+    label_columns: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -122,6 +126,7 @@ class TrainingSettings:
     """How the head is trained. Steps are optimizer steps, shares are of all steps.
 
     `memory`: bytes for the rows of a store that is read in windows; None reads so only where a map would not do.
+    `order_seed`: of the shuffling; None for `seed`, of which everything else is.
     """
 
     epochs: int = 3
@@ -137,6 +142,7 @@ class TrainingSettings:
     eval_steps: int = 0
     save_steps: int = 0
     seed: int = 0
+    order_seed: int | None = None
     on_missing: Literal["fail", "compute", "skip"] = "fail"
     parity_check: bool = True
     memory: int | None = None
@@ -145,6 +151,20 @@ class TrainingSettings:
     views: ViewSettings = ViewSettings()
     mixup: float = 0.0
     cutmix: float = 0.0
+
+    @property
+    def shuffle_seed(self) -> int:
+        """What the order of the samples is drawn from."""
+        return self.seed if self.order_seed is None else self.order_seed
+
+
+@dataclass(frozen=True)
+class HeadSettings:
+    """One of several heads that train on the same batches: its RUN is OUTPUT/name, its labels are in `label_column`."""
+
+    name: str
+    training: TrainingSettings
+    label_column: str | None = None
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,15 @@ def set_up(
     return Setup(model, network.loaded, halves, _chosen(cut, network, halves, store), device, store)
 
 
+def share_trunk(first: Setup, other: Setup) -> None:
+    """Let `other` use the first one's tensors for all that its head does not train: they are in memory once."""
+    own = {name for name, _ in other.split.head_parameters(other.cut)}
+    tensors = dict(first.split.model.named_parameters())
+    for name, parameter in other.split.model.named_parameters():
+        if name not in own:
+            parameter.data = tensors[name].data
+
+
 def _chosen(cut: str | None, network: Network, halves: SplitModel, store: Store | None) -> str:
     where = store.path if store is not None else "the model"
     if cut is None:

@@ -32,8 +32,7 @@ def train(heads: Sequence[Head], source: Source, evaluation: Source | None, prog
     Batch size, order and accumulation are those of the first. An interruption leaves checkpoints to resume from.
     """
     shared, device = heads[0].settings, heads[0].device
-    least = 2 if heads[0].buffers else 1
-    epoch_at = partial(epoch_of, source, shared.batch_size, shared.seed, least=least)
+    epoch_at = partial(epoch_of, source, shared.batch_size, shared.shuffle_seed, least=heads[0].least)
     steps_an_epoch = math.ceil(len(epoch_at(0).batches) / shared.accumulation)
     for head in heads:
         head.load()
@@ -54,11 +53,14 @@ def train(heads: Sequence[Head], source: Source, evaluation: Source | None, prog
                 # A head that was further when all were interrupted waits for the others.
                 fed = [head for head in pupils if head.state.batch == place]
                 for head in fed:
-                    logits, mix = head.logits(inputs)
-                    loss = shares[id(head)][place] * head.loss(logits, members, mix)
-                    head.scaler.scale(loss).backward()
-                    head.count(loss, len(members))
                     head.state.batch += 1
+                    known, part = head.part(members, inputs)
+                    if not len(known):
+                        continue
+                    logits, mix = head.logits(part)
+                    loss = shares[id(head)][place] * head.loss(logits, known, mix)
+                    head.scaler.scale(loss).backward()
+                    head.count(loss, len(known))
                 ends = place + 1 == len(epoch.batches)
                 if (place + 1) % shared.accumulation and not ends:
                     continue
@@ -67,14 +69,17 @@ def train(heads: Sequence[Head], source: Source, evaluation: Source | None, prog
                     rate = learning_rate(head.state.step, head.settings.epochs * steps_an_epoch, head.settings)
                     for group_of_weights in head.optimizer.param_groups:
                         group_of_weights["lr"] = rate
+                    head.state.step += 1
+                    loss_of_step, samples = head.counted()
+                    if not samples:
+                        continue
                     norm = head.clipped()
                     head.scaler.step(head.optimizer)
                     head.scaler.update()
                     head.optimizer.zero_grad(set_to_none=True)
-                    head.state.step += 1
-                    record = _step_record(head, rate, norm)
-                    head.note(record)
-                progress.update(1, note=f"epoch {number + 1}, loss {record['loss']:.4f}")
+                    head.note(_step_record(head, loss_of_step, rate, norm, samples))
+                    progress.update(note=f"epoch {number + 1}, loss {loss_of_step:.4f}")
+                progress.update(1)
 
                 if evaluation and not ends and (due := [head for head in fed if _is_due(head)]):
                     _count_time(pupils, started)
@@ -112,7 +117,7 @@ def evaluate(heads: Sequence[Head], source: Source) -> list[torch.Tensor]:
             inputs = ready(to_device(batch, heads[0].device))
             for head, logits in zip(heads, found, strict=True):
                 with head.autocast():
-                    logits.append(logits_of(head.split, head.cut, inputs)[0].float().cpu())
+                    logits.append(logits_of(head.split, head.cut, head.own(inputs))[0].float().cpu())
             places.append(torch.from_numpy(members))
     order = torch.argsort(torch.cat(places))
     return [torch.cat(logits)[order] for logits in found]
@@ -133,8 +138,7 @@ def _count_time(heads: Sequence[Head], started: float) -> None:
         head.state.seconds += time.perf_counter() - started
 
 
-def _step_record(head: Head, rate: float, norm: float) -> dict[str, Any]:
-    loss, samples = head.counted()
+def _step_record(head: Head, loss: float, rate: float, norm: float, samples: int) -> dict[str, Any]:
     return {
         "step": head.state.step,
         "epoch": head.state.epoch,

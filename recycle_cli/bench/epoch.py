@@ -10,9 +10,10 @@ from recycle_cli.batches import Indices, shuffled
 from recycle_cli.bench.subject import SILENT, Subject, discard
 from recycle_cli.bench.timing import WARM_UP
 from recycle_cli.devices import autocast
-from recycle_cli.heads import Head, Log, ignore, make_optimizer
+from recycle_cli.heads import Head, make_optimizer
 from recycle_cli.inputs import RawInputs, Source
 from recycle_cli.labelled import Labelled
+from recycle_cli.logs import Log, ignore
 from recycle_cli.models import SplitModel
 from recycle_cli.randomness import Randomness
 from recycle_cli.settings import TrainingSettings

@@ -8,7 +8,6 @@ from recycle_cli.cli import options as o
 from recycle_cli.cli.app import app as app
 from recycle_cli.reports import show
 from recycle_cli.settings import (
-    AdapterSettings,
     CorpusSettings,
     ModelSettings,
     PrecomputeSettings,
@@ -89,6 +88,7 @@ def precompute(
 
 @app.command()
 def finetune(
+    context: typer.Context,
     data: o.DataArgument,
     output: Annotated[str, o.option("--output", "The RUN's folder")],
     store: Annotated[
@@ -147,6 +147,13 @@ def finetune(
     seed: Annotated[
         int, o.option("--seed", "Of the new classifier, the shuffling and the dropout", min=0, max=2**32 - 1)
     ] = TRAIN.seed,
+    order_seed: Annotated[
+        int | None, o.option("--order-seed", "Of the shuffling alone; else --seed", min=0, max=2**32 - 1)
+    ] = TRAIN.order_seed,
+    heads: Annotated[
+        str | None,
+        o.option("--heads", "TOML file of several heads that train from one read; their RUNs are OUTPUT/NAME"),
+    ] = None,
     on_missing: Annotated[
         Literal["fail", "compute", "skip"], o.option("--on-missing", "What to do with samples that the store lacks")
     ] = TRAIN.on_missing,
@@ -190,8 +197,10 @@ def finetune(
     as_json: o.Json = False,
 ) -> None:
     """Train the layers after the cut from STORE; without STORE, from the inputs with --cut (0: the whole model)."""
+    from recycle_cli.cli.heads import head_settings, training_settings
     from recycle_cli.finetune import Job
     from recycle_cli.finetune import finetune as run
+    from recycle_cli.finetune import finetune_heads as run_heads
 
     columns = (text_column, text_pair_column, label_column, id_column)
     job = Job(
@@ -210,30 +219,10 @@ def finetune(
     )
     images = o.image_settings(weights, resize, crop, mean, std, head_batchnorm)
     network = ModelSettings(model or MODEL.name, revision, max_length, trust_remote_code, device, precision, images)
-    training = TrainingSettings(
-        epochs=epochs,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        weight_decay=weight_decay,
-        warmup_share=warmup_share,
-        max_grad_norm=max_grad_norm,
-        accumulation=accumulation,
-        class_weights=class_weights,
-        metric=metric,
-        patience=patience,
-        eval_steps=eval_steps,
-        save_steps=save_steps,
-        seed=seed,
-        on_missing=on_missing,
-        parity_check=parity_check,
-        memory=memory,
-        in_memory=in_memory,
-        adapter=AdapterSettings(adapter, adapter_rank, adapter_alpha, adapter_dropout, adapter_save),
-        views=ViewSettings(views, augment),
-        mixup=mixup,
-        cutmix=cutmix,
-    )
-    show(run(job, network, training), as_json=as_json)
+    if heads is None:
+        show(run(job, network, training_settings(context.params)), as_json=as_json)
+    else:
+        show(run_heads(job, network, head_settings(heads, context)), as_json=as_json)
 
 
 @app.command()

@@ -20,18 +20,22 @@ PAIRS = (
 
 @dataclass(frozen=True)
 class Columns:
-    """Names of the columns. None: not named by the user; after `resolve`: not there."""
+    """Names of the columns. None: not named by the user; after `resolve`: not there.
+
+    `targets`: instead of the label, the columns of several; a record has a label in at least one of them.
+    """
 
     text: str | None = None
     text_pair: str | None = None
     label: str | None = None
     id: str | None = None
     image: str | None = None
+    targets: tuple[str, ...] = ()
 
     @property
     def named(self) -> tuple[str, ...]:
         """The columns in use, without repeats."""
-        names = (getattr(self, field.name) for field in fields(self))
+        names = (self.text, self.text_pair, self.label, self.id, self.image, *self.targets)
         return tuple(dict.fromkeys(name for name in names if name is not None))
 
 
@@ -70,8 +74,8 @@ def _resolve_common(
         if name not in schema:
             raise DataError(f"{corpus}: no column {name!r} ({option}); {_listing(schema)}")
     free = [name for name in schema if name not in columns.named]
-    label = columns.label or _only(LABELS, free)
-    if label is None and labelled:
+    label = columns.label or (None if columns.targets else _only(LABELS, free))
+    if label is None and labelled and not columns.targets:
         raise DataError(f"{corpus}: which column is the label? Name it with --label-column; {_listing(schema)}")
     resolved = replace(columns, label=label, id=columns.id or _only(("id",), free))
     return resolved, [name for name in free if name not in resolved.named]
@@ -94,7 +98,8 @@ def _only(names: tuple[str, ...], free: list[str]) -> str | None:
 
 
 def _named_options(columns: Columns) -> list[tuple[str, str]]:
-    named = [(field.name, getattr(columns, field.name)) for field in fields(columns)]
+    single = [(field.name, getattr(columns, field.name)) for field in fields(columns) if field.name != "targets"]
+    named = [*single, *(("label", target) for target in columns.targets)]
     return [(f"--{name.replace('_', '-')}-column", value) for name, value in named if value is not None]
 
 

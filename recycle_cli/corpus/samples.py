@@ -10,7 +10,7 @@ from recycle_cli.corpus.folders import ImageFolder
 from recycle_cli.corpus.images import image_fields
 from recycle_cli.corpus.records import BadRecord, Reader, Record, shown
 from recycle_cli.corpus.sources import find_reader
-from recycle_cli.corpus.texts import id_of, label_of, text_fields
+from recycle_cli.corpus.texts import has_label, id_of, label_of, text_fields
 from recycle_cli.errors import DataError, UsageError
 from recycle_cli.keys import Sample
 
@@ -66,7 +66,10 @@ class Corpus:
             raise BadRecord(record.problem)
         image = self.columns.image
         fields = text_fields(record.values, self.columns) if image is None else image_fields(record, image)
-        return Sample(id_of(record.values, self.columns.id) or str(number), fields, self._label(record))
+        identity = id_of(record.values, self.columns.id) or str(number)
+        if self.columns.targets:
+            return Sample(identity, fields, labels=self._labels(record))
+        return Sample(identity, fields, self._label(record))
 
     def _label(self, record: Record) -> str | None:
         if self.columns.label is None:
@@ -77,6 +80,14 @@ class Corpus:
             if self.labelled:
                 raise
             return None
+
+    def _labels(self, record: Record) -> dict[str, str]:
+        """The labels that the record has, one at least."""
+        values, columns = record.values, self.columns.targets
+        found = {column: label_of(values, column) for column in columns if has_label(values, column)}
+        if not found:
+            raise BadRecord(f"no label in any of the columns {', '.join(map(repr, columns))}")
+        return found
 
     def _fail(self, number: int, record: Record, problem: str) -> None:
         # A file that is a record of its own has no number.

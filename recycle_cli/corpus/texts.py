@@ -17,10 +17,16 @@ def text_fields(values: Mapping[str, Any], columns: Columns) -> dict[str, str | 
     return fields
 
 
+def has_label(values: Mapping[str, Any], column: str) -> bool:
+    """Whether the record holds anything there."""
+    value = values.get(column)
+    return not (value is None or value == "" or (isinstance(value, float) and math.isnan(value)))
+
+
 def label_of(values: Mapping[str, Any], column: str) -> str:
     """A label as text: names as they are, 3 and 3.0 as "3", True as "True". Raises BadRecord where there is none."""
     value = values.get(column)
-    if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
+    if not has_label(values, column):
         raise BadRecord(f"no label in column {column!r}")
     if isinstance(value, str):
         return _sound(value, column)

@@ -1,0 +1,97 @@
+"""What a training leaves: its figures, and the RUN."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from recycle_cli.adapters import merge, save_apart
+from recycle_cli.card import save_run
+from recycle_cli.heads import Head
+from recycle_cli.logs import last_loss
+from recycle_cli.setup import Setup
+
+
+@dataclass(frozen=True)
+class Finetuned:
+    """What a training did. Times in seconds; `epoch_seconds` are those of training alone, without evaluation.
+
+    `store_hit_share` is the share of the data that the store held before any of it was computed.
+    """
+
+    train_seconds: float
+    epoch_seconds: list[float]
+    samples_per_second: float
+    metrics: dict[str, float]
+    best_epoch: int
+    output: str
+    store_hit_share: float
+    samples: int
+    cut: str
+    classes: list[str]
+
+
+@dataclass(frozen=True)
+class FinetunedHeads:
+    """What a training of several heads did. Each of `heads` has its name and the fields of a training alone; the time
+    of an epoch is that of all heads which trained in it. `samples_per_second` counts a sample once for each head."""
+
+    heads: list[dict[str, Any]]
+    train_seconds: float
+    samples_per_second: float
+    output: str
+
+
+def leave_run(head: Head, setup: Setup, task: str, held: float) -> Finetuned:
+    """Save a head that has trained as a RUN, and tell what it did."""
+    report = _report(head, held)
+    settings = head.settings.adapter
+    if settings.kind != "none":
+        if settings.save == "apart":
+            save_apart(setup.loaded, head.folder)
+        merge(setup.split.model)
+    save_run(head.folder, setup.loaded, _about(head, setup, report, task))
+    return report
+
+
+def together(reports: Mapping[str, Mapping[str, Any]], output: str) -> FinetunedHeads:
+    """The report of several heads from those of each."""
+    seconds = max(report["train_seconds"] for report in reports.values())
+    seen = sum(report["samples"] * len(report["epoch_seconds"]) for report in reports.values())
+    heads = [{"name": name, **report} for name, report in reports.items()]
+    return FinetunedHeads(heads, seconds, seen / seconds, output)
+
+
+def _report(head: Head, held: float) -> Finetuned:
+    """The figures of a finished training; without evaluation the last training loss stands for the metrics."""
+    state, samples = head.state, head.samples
+    seconds = sum(state.epoch_seconds)
+    return Finetuned(
+        train_seconds=seconds,
+        epoch_seconds=state.epoch_seconds,
+        samples_per_second=samples * len(state.epoch_seconds) / seconds,
+        metrics=state.best or {"train_loss": last_loss(head.folder)},
+        best_epoch=state.best_epoch or len(state.epoch_seconds),
+        output=str(head.folder),
+        store_hit_share=held,
+        samples=samples,
+        cut=head.cut,
+        classes=head.data.names,
+    )
+
+
+def _about(head: Head, setup: Setup, report: Finetuned, task: str) -> dict[str, Any]:
+    """What `recycle.json` keeps: enough to predict with the RUN, and to tell how it was made."""
+    store = setup.store
+    return {
+        "task": task,
+        "model": setup.model.name,
+        "revision": setup.model.revision,
+        "max_length": head.split.recipe.max_length,
+        "cut": head.cut,
+        "fingerprint": store.fingerprint if store is not None else None,
+        "recipe": store.recipe.to_json() if store is not None else None,
+        "store": store.path if store is not None else None,
+        "data": head.data.digest,
+        "settings": head.identity,
+        "report": asdict(report),
+    }
