@@ -10,9 +10,12 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
 def commands():
     """The `recycle` lines of the README's first block."""
-    block = re.search(r"<!-- main -->\n```sh\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    block = re.search(r"<!-- main -->\n```sh\n(.*?)```", README, re.DOTALL)
     assert block, "the README has no main job"
     lines = [line.removeprefix(".venv/bin/") for line in block[1].splitlines()]
     return [shlex.split(line)[1:] for line in lines if line.startswith("recycle ")]
@@ -28,3 +31,12 @@ def test_the_main_job_of_the_readme_beats_chance_by_far(recycle, tmp_path, minil
     assert predicted["hits"] == predicted["samples"] == 120
     assert predicted["metrics"] == pytest.approx(finetuned["metrics"], abs=1e-3)
     assert json.loads((tmp_path / "run" / "recycle.json").read_text())["cut"] == "3"
+
+
+@pytest.mark.long
+def test_the_several_heads_of_the_readme_train(recycle, tmp_path, minilm):
+    (tmp_path / "sample_data").symlink_to(ROOT / "sample_data")
+    recycle.json(*commands()[0], cwd=tmp_path)
+    (line,) = (line for line in README.splitlines() if "--heads sample_data" in line)
+    report = recycle.json(*shlex.split(line)[1:], "--limit", 60, cwd=tmp_path)
+    assert [head["output"] for head in report["heads"]] == ["runs/plain", "runs/patient", "runs/lora"]
