@@ -7,6 +7,7 @@ RecycleError                1
   StoreError                4   a store or a RUN that is damaged, foreign or made otherwise
     MismatchError           4   the fingerprint is not the one asked for; names the field that differs
     DamageError             4   bytes that are not what was sealed
+    GoneError               4   a segment that was removed since the store was opened
   MissingError              5   samples whose activations are not in the store
   BarError                  6   a bar set by the user was not met
   StorageError              4   the disk is full, read-only or unreachable
@@ -47,6 +48,10 @@ class MismatchError(StoreError):
 
 class DamageError(StoreError):
     """Stored bytes that are not the sealed ones."""
+
+
+class GoneError(StoreError):
+    """A segment that `gc` or `verify --repair` removed since the store was opened; a refresh sees what is there now."""
 
 
 class StorageError(StoreError):

@@ -15,9 +15,12 @@ from recycle_cli.background import prefetch
 from recycle_cli.errors import DataError
 from recycle_cli.keys import Bytes16, Sample, keys_of
 from recycle_cli.models import Prepared, SplitModel, lengths_of
-from recycle_cli.store import Encoded, Store, decode, encode
+from recycle_cli.store import Encoded, decode, encode
 
 Indices = npt.NDArray[np.int64]
+
+Lookup = Callable[[Bytes16, Bytes16], Indices]
+"""Keys and digests (n, 16) to positions in a store (n,), -1 where absent."""
 
 Reject = Callable[[Sample, DataError], None]
 """Told of a sample that cannot be prepared; raises, or returns where it is to be passed over."""
@@ -64,9 +67,9 @@ class TrunkBatch:
 
 
 def windows(
-    samples: Iterable[Sample], size: int, store: Store | None = None, *, first: int | None = None
+    samples: Iterable[Sample], size: int, lookup: Lookup | None = None, *, first: int | None = None
 ) -> Iterator[Window]:
-    """Cut a stream into windows of `size` samples, fewer where they are large, keyed and looked up in the store.
+    """Cut a stream into windows of `size` samples, fewer where they are large, keyed and looked up.
 
     `first`: samples of the first window, from which the size doubles until it is reached.
     """
@@ -75,7 +78,7 @@ def windows(
         now *= GROWTH
         keys, digests = keys_of(chunk)
         absent = np.full(len(chunk), -1, dtype=np.int64)
-        yield Window(chunk, keys, digests, absent if store is None else store.lookup(keys, digests))
+        yield Window(chunk, keys, digests, absent if lookup is None else lookup(keys, digests))
 
 
 def _up_to(stream: Iterator[Sample], size: int) -> Iterator[Sample]:
@@ -96,7 +99,7 @@ def prepared_ahead(
     samples: Iterable[Sample],
     split: SplitModel,
     size: int,
-    store: Store | None,
+    lookup: Lookup | None,
     wanted: Callable[[Window], Indices],
     reject: Reject | None,
 ) -> Iterator[Usable]:
@@ -108,7 +111,7 @@ def prepared_ahead(
         found, prepared = usable([window.samples[place] for place in places.tolist()], split, reject)
         return Usable(window, places[found], prepared)
 
-    cut = windows(samples, size, store, first=max(1, size // FIRST_SHARE))
+    cut = windows(samples, size, lookup, first=max(1, size // FIRST_SHARE))
     return prefetch(map(prepare, cut), depth=1)
 
 

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import xxhash
 
-from recycle_cli.errors import DamageError, RecycleError, StoreError
+from recycle_cli.errors import DamageError, GoneError, RecycleError, StoreError
 from recycle_cli.store.files import BLOCK_BYTES
 from recycle_cli.store.index import Level, Segments, high_half
 from recycle_cli.store.indexfile import load_one
@@ -50,6 +50,7 @@ def verify(
     """
     began = time.perf_counter()
     place = open_place(path)
+    had_root = place.is_store()
     found = _root_damage(place)
     segments = _segments(place)
     total = sum(sum(size for size in place.listing(segment.id).values() if size != LINK) for segment in segments)
@@ -62,7 +63,9 @@ def verify(
         found += _index_damage(Path(place.where("")), [segment for segment in segments if segment.id not in damaged])
     bad = sorted({damage.segment for damage in found})
     if repair and bad:
-        place.set_aside([name if name in _parts(found) else f"{SEGMENTS}/{name}" for name in bad])
+        # A root that was missing may be there by now, made by a precompute: leave that.
+        names = [name for name in bad if name != DOCUMENT or had_root]
+        place.set_aside([name if name in _parts(found) else f"{SEGMENTS}/{name}" for name in names])
     return {
         "store": path,
         "segments": len(segments),
@@ -75,12 +78,18 @@ def verify(
 
 def check_segment(segment: Segment, meter: "_Meter | None" = None) -> list[Damage]:
     """All that is wrong with one segment: metadata, missing, foreign and resized files, blocks, offsets."""
+    damages = _problems(segment, meter or _Meter(None, 0))
+    # What gc removed while we looked is no damage: it sealed the replacement first.
+    return damages if damages and segment.id in segment.place.segment_names() else []
+
+
+def _problems(segment: Segment, meter: "_Meter") -> list[Damage]:
     try:
         document, specs = segment.document, segment.specs
         files = segment.record["files"]
         if dumps(document) != segment.place.document(segment.name(DOCUMENT)):
             return [_damage(segment, DOCUMENT, "not the canonical JSON that was sealed")]
-        damages = [*_listing(segment, files), *_blocks(segment, files, meter or _Meter(None, 0))]
+        damages = [*_listing(segment, files), *_blocks(segment, files, meter)]
         if not damages:
             damages = _metadata(segment)
         if not damages and specs:
@@ -209,22 +218,28 @@ def _segments(place: Place) -> list[Segment]:
     return [Segment(place, name, recipe.fingerprint, recipe.dtype) for name in place.segment_names()]
 
 
-def _index_damage(root: Path, segments: list[Segment]) -> list[Damage]:
+def _index_damage(root: Path, segments: list[Segment]) -> Iterator[Damage]:
     """Indexes that are not what building them again would give."""
     known = {segment.id: segment for segment in segments}
-    damages = []
     for folder in sorted(path for path in (root / INDEX).iterdir() if path.is_dir() and is_name(path.name)):
-        try:
-            summaries, level = load_one(folder)
-        except (StoreError, ValueError) as error:
-            damages.append(Damage(f"{INDEX}/{folder.name}", f"{INDEX}/{folder.name}", str(error)))
-            continue
+        problem = _index_problem(folder, known)
+        if problem is not None and folder.exists():  # a newer one may have taken its place meanwhile
+            yield Damage(f"{INDEX}/{folder.name}", f"{INDEX}/{folder.name}", problem)
+
+
+def _index_problem(folder: Path, known: Mapping[str, Segment]) -> str | None:
+    """What is wrong with an index; nothing where a segment of it is gone, which any reader sees too."""
+    try:
+        summaries, level = load_one(folder)
         if any(summary.id not in known for summary in summaries):
-            continue  # outdated, and known to be
+            return None
         covered = Segments([known[summary.id] for summary in summaries], [summary.samples for summary in summaries])
-        if any(known[summary.id].summary != summary for summary in summaries) or not _agrees(level, covered):
-            damages.append(Damage(f"{INDEX}/{folder.name}", f"{INDEX}/{folder.name}", "does not fit the segments"))
-    return damages
+        fits = all(known[summary.id].summary == summary for summary in summaries) and _agrees(level, covered)
+    except GoneError:
+        return None
+    except (StoreError, ValueError, OSError) as error:
+        return str(error)
+    return None if fits else "does not fit the segments"
 
 
 def _agrees(level: Level, segments: Segments) -> bool:

@@ -2,6 +2,7 @@
 
 import shutil
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,51 +40,74 @@ def gc(
     began = time.perf_counter()
     store = Store.open(path)
     if not store.place.is_local:
-        raise UsageError(f"{path}: gc works on local stores; copy the store, collect there, and copy it back")
+        raise UsageError(
+            f"{path}: gc removes segments under a lock, which no bucket has; download the store, run "
+            f"`recycle store gc` on the copy, and upload that to a new URL"
+        )
     root = Path(store.place.where(""))
     with storage_errors(path), maintenance(root / SCRATCH):
+        store.refresh()  # whoever held the lock before us may have collected
+        plan = _plan(store, segment_bytes)
         left = [writer for writer in writers(root / SCRATCH) if not writer.alive]
-        kept, stale = _plan(store, segment_bytes)
-        before = store.bytes
-        duplicates = sum(segment.summary.samples - len(kept[segment.id]) for segment in stale)
-        replaced = len(stale)
-        expected = sum(_surplus(segment, len(kept[segment.id])) for segment in stale)
-        rewritten = sum(len(kept[segment.id]) > 0 for segment in stale)
+        aside = _folders(root / DAMAGED) if damaged else []
+        freed = plan.surplus_bytes + sum(bytes_below(folder) for folder in aside)
         if not dry_run:
             left = [writer for writer in left if remove_dead(root / SCRATCH, writer.name)]
-            _check(store if duplicates else None, stale)
-            # On a full disk there is room to rewrite once those are gone of which nothing stays.
-            _remove(root, [root / SEGMENTS / segment.id for segment in stale if not len(kept[segment.id])])
-            stale = [segment for segment in stale if len(kept[segment.id])]
-            _rewrite(store, stale, kept, segment_bytes)
-            _remove(root, [root / SEGMENTS / segment.id for segment in stale])
-            store.refresh()
-        aside = [entry for entry in _folders(root / DAMAGED) if damaged]
-        aside_bytes = sum(bytes_below(entry) for entry in aside)
-        if not dry_run:
+            freed += _replace(store, root, plan, segment_bytes) - plan.surplus_bytes
             _remove(root, aside)
     leftover_bytes = sum(writer.bytes for writer in left)
     return {
         "store": path,
         "leftovers": len(left),
         "leftover_bytes": leftover_bytes,
-        "duplicates": duplicates,
-        "rewritten": rewritten,
-        "removed": replaced,
+        "duplicates": plan.duplicates,
+        "rewritten": len(plan.rewritten),
+        "removed": len(plan.stale),
         "set_aside": len(aside),
-        "freed_bytes": leftover_bytes + aside_bytes + (expected if dry_run else before - store.bytes),
+        "freed_bytes": leftover_bytes + freed,
         "seconds": time.perf_counter() - began,
     }
 
 
-def _plan(store: Store, segment_bytes: int) -> tuple[dict[str, Positions], list[Segment]]:
-    """Local samples to keep of each segment, and the segments that are to be replaced.
+@dataclass(frozen=True)
+class _Plan:
+    """The segments that are to go, and the local samples that stay of every segment there is."""
+
+    stale: list[Segment]
+    kept: dict[str, Positions]
+
+    @property
+    def duplicates(self) -> int:
+        return sum(segment.summary.samples - len(self.kept[segment.id]) for segment in self.stale)
+
+    @property
+    def rewritten(self) -> list[Segment]:
+        """Those of which something stays."""
+        return [segment for segment in self.stale if len(self.kept[segment.id])]
+
+    @property
+    def emptied(self) -> list[Segment]:
+        """Those of which nothing stays."""
+        return [segment for segment in self.stale if not len(self.kept[segment.id])]
+
+    @property
+    def surplus_bytes(self) -> int:
+        """Bytes of the samples that go, at their segments' mean size of a sample."""
+        return sum(
+            segment.summary.bytes
+            * (segment.summary.samples - len(self.kept[segment.id]))
+            // max(1, segment.summary.samples)
+            for segment in self.stale
+        )
+
+
+def _plan(store: Store, segment_bytes: int) -> _Plan:
+    """What is to be replaced: segments that hold duplicates, and small ones where there are several.
 
     Of equal keys the oldest segment's sample stays, whatever the index says: two collectors would agree.
     """
     ordered = store.by_age()
-    level = build(ordered)
-    positions = np.sort(level.positions)
+    positions = np.sort(build(ordered).positions)
     parts = np.split(positions, np.searchsorted(positions, ordered.starts[1:-1]))
     kept = {
         segment.id: part - start for segment, part, start in zip(ordered.list, parts, ordered.starts_list, strict=False)
@@ -92,13 +116,19 @@ def _plan(store: Store, segment_bytes: int) -> tuple[dict[str, Positions], list[
     small = [
         segment for segment in ordered.list if segment.summary.bytes * SMALL < segment_bytes and segment not in doubled
     ]
-    return kept, [*doubled, *small] if len(small) + len(doubled) > 1 or doubled else []
+    return _Plan([*doubled, *small] if len(small) + len(doubled) > 1 or doubled else [], kept)
 
 
-def _surplus(segment: Segment, kept: int) -> int:
-    """Bytes of the samples of a segment that go, at its mean size of a sample."""
-    summary = segment.summary
-    return summary.bytes * (summary.samples - kept) // max(1, summary.samples)
+def _replace(store: Store, root: Path, plan: _Plan, segment_bytes: int) -> int:
+    """Seal what stays of the stale segments, then remove them: bytes given back."""
+    before = store.bytes
+    _check(store if plan.duplicates else None, plan.stale)
+    # On a full disk there is room to rewrite once those are gone of which nothing stays.
+    _remove(root, [root / SEGMENTS / segment.id for segment in plan.emptied])
+    _rewrite(store, plan.rewritten, plan.kept, segment_bytes)
+    _remove(root, [root / SEGMENTS / segment.id for segment in plan.rewritten])
+    store.refresh()
+    return before - store.bytes
 
 
 def _check(store: Store | None, stale: list[Segment]) -> None:

@@ -3,9 +3,9 @@
 import errno
 import os
 import resource
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -154,10 +154,13 @@ def read_document(path: Path) -> bytes:
 
 
 class FileBytes:
-    """A file of `size` bytes that is read by the slice: nothing is mapped or held open, so memory stays what it was."""
+    """A file of `size` bytes that is read by the slice: nothing is mapped or held open, so memory stays what it was.
 
-    def __init__(self, path: Path, size: int) -> None:
-        self._path, self._size = path, size
+    Each reading happens inside `guard()`.
+    """
+
+    def __init__(self, path: Path, size: int, guard: Callable[[], AbstractContextManager[None]] = nullcontext) -> None:
+        self._path, self._size, self._guard = path, size, guard
         with _opened(path) as descriptor:
             _check_size(path, descriptor, size)
 
@@ -165,7 +168,7 @@ class FileBytes:
         return self._size
 
     def __getitem__(self, span: slice) -> bytes:
-        with storage_errors(self._path), _opened(self._path) as descriptor:
+        with storage_errors(self._path), self._guard(), _opened(self._path) as descriptor:
             data = os.pread(descriptor, span.stop - span.start, span.start)
         if len(data) != span.stop - span.start:
             raise DamageError(f"{self._path}: shorter than it was; run `recycle store verify --repair`")

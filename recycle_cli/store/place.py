@@ -4,13 +4,14 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from recycle_cli.errors import DamageError, StoreError
+from recycle_cli.errors import DamageError, GoneError, StoreError
 from recycle_cli.store.budget import bytes_below
 from recycle_cli.store.chunked import Bytes
 from recycle_cli.store.files import (
@@ -87,7 +88,7 @@ class LocalPlace:
 
     def has_begun(self) -> bool:
         """Whether a store was made here, though its root may be gone."""
-        return (self.root / SEGMENTS).is_dir()
+        return (self.root / SEGMENTS).is_dir() and bool(self.segment_names())
 
     def document(self, name: str) -> bytes:
         path = self._inside(name)
@@ -102,7 +103,7 @@ class LocalPlace:
     def ranged(self, name: str, size: int) -> Bytes:
         path = self._inside(name)
         with storage_errors(path), self._gone(name):
-            return FileBytes(path, size)
+            return FileBytes(path, size, partial(self._gone, name))
 
     def segment_names(self) -> list[str]:
         """Sealed segments in the order of their making, told by their folders alone."""
@@ -176,7 +177,7 @@ class LocalPlace:
             top, _, rest = name.partition("/")
             segment = self.root / top / rest.partition("/")[0]
             if top == SEGMENTS and not segment.exists():
-                raise StoreError(
+                raise GoneError(
                     f"{segment}: removed since the store was opened, by `gc` or `verify --repair`; open the store again"
                 ) from None
             raise

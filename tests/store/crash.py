@@ -1,186 +1,245 @@
-"""Kill writers, collectors and repairers at random instants and check the store after each.
+"""Kill and stop the real command at random instants, and check the store after each.
 
-    python tests/store/crash.py --kills 200 [--folder DIR] [--seed N]
+    python -m tests.store.crash --kills 200 [--seed N] [--folder DIR] [--full]
 
-Each round starts two writers of overlapping samples, and now and then a `gc` or a `verify --repair` of a segment
-damaged on purpose beside them, kills all with SIGKILL after a time drawn uniformly, and checks: the store opens,
-`verify` is clean, every sample a writer had reported as sealed is there with the right rows, none is counted twice,
-nothing is half visible. Point `--folder` at a small tmpfs to have the disk fill up as well. Prints one JSON object.
+A round starts two `recycle precompute` of overlapping corpora into one store and, by chance, `recycle store gc` and
+`recycle store verify --repair` of a segment damaged on purpose beside them, each a process of its own, and kills each
+with SIGKILL at an instant drawn uniformly over the time that it takes. Every few rounds a precompute or a gc is stopped
+(SIGSTOP) instead, at such an instant, while others write, collect and read, and goes on (SIGCONT) to its end.
+
+After each round: the store opens, `recycle store verify` finds nothing, every sample that was ever seen sealed is there
+with the right rows, none twice, and no dead process counts as a writer. Once a store holds both corpora, both commands
+run to their end, computing nothing anew, `gc` gives back the duplicates, and the store must equal, byte for byte, the
+one that nobody disturbed; then a new one begins.
+
+With `--full` the disk of `--folder` is filled before each round but for a little, and freed after its checks: point it
+at a small one. Where user namespaces are allowed nobody has to be root for that:
+
+    unshare -rm sh -c 'mount -t tmpfs -o size=6m none /mnt && exec "$@"' sh \
+        python -m tests.store.crash --kills 50 --folder /mnt --full
+
+The commands are forked from a server that has done their imports, and run the `main()` of the program. Prints one JSON
+object: rounds, kills and stops by command, runs that ended by themselves, and those that met a full disk.
 """
 
 import argparse
 import json
+import os
 import random
-import shutil
-import subprocess
+import signal
 import sys
 import tempfile
 import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-HERE = Path(__file__).resolve()
-sys.path[:0] = [str(HERE.parents[1]), str(HERE.parents[2])]
+from recycle_cli.store import Store
+from tests.commands import Commands, Done, Running
+from tests.conftest import save_tiny, tiny_config
+from tests.contents import contents
+from tests.records import records, write_csv
 
-from store.corpora import Corpus  # noqa: E402
+OPTIONS = ("--cut", 2, "--max-length", 24, "--batch-tokens", 1, "--segment-bytes", 20_000)
+"""Each sample in a batch of its own: its rows are the same bits then, whatever is computed beside it."""
 
-from recycle_cli.errors import StoreError  # noqa: E402
-from recycle_cli.store import Store, gc, info, verify  # noqa: E402
+MAINTENANCE = {"gc": ("store", "gc", "--damaged"), "repair": ("store", "verify", "--repair")}
+BESIDE = ([], ["gc"], ["repair"], ["gc", "repair"])
 
-CORPUS = Corpus("int8", shape=(64,), longest=40)
-LONGEST = 0.8
+FIRST_SECONDS = 1.0
+STOP_EVERY = 5
+SPARE = 300_000
+"""Bytes left on a disk that is full, at most: less than half of what a round writes."""
 
-
-def write(path: str, first: int) -> None:
-    """Append samples from number `first` on, and report each sealed range on a line."""
-    store = Store.create_or_open(path, CORPUS.recipe, {})
-    with store.writer(codec=random.choice(["none", "lz4"])) as writer:
-        for start in range(first, first + 100_000, 20):
-            CORPUS.append(writer, range(start, start + 20))
-            writer.seal()
-            print(start, flush=True)
-
-
-def collect(path: str, _: int) -> None:
-    while True:
-        gc(path, damaged=True, segment_bytes=1 << 20)
-
-
-def repair(path: str, _: int) -> None:
-    verify(path, repair=True, workers=2)
-
-
-WORK = {"write": write, "collect": collect, "repair": repair}
-
-
-def work(name: str, path: str, first: int) -> None:
-    print("ready", flush=True)
-    try:
-        WORK[name](path, first)
-    except StoreError as error:
-        # A full disk, a maintenance already at work, or a segment that gc took while we looked: said in one line.
-        print(error, file=sys.stderr)
+FULL = "disk is full"
+WAIT = "wait for it"
+REPAIR = "verify --repair"
 
 
 class Trial:
-    """A store that is hurt round after round, and what must be in it."""
+    """Stores that are hurt round after round, and what must be in them. `inputs` holds the model and the corpora."""
 
-    def __init__(self, folder: Path, seed: int) -> None:
-        self.path = str(folder / "crash.zarr")
+    def __init__(self, recycle: Commands, inputs: Path, folder: Path, *, seed: int, full: bool = False) -> None:
+        self.recycle, self.folder, self.full = recycle, folder, full
         self.random = random.Random(seed)
-        self.full = False
-        self.sealed: set[int] = set()
-        self.rounds = {"killed": 0, "finished": 0, "full": 0}
+        self.model = save_tiny(inputs / "model", tiny_config(), bare=True)
+        texts = records(600, longest=20)
+        parts = {"a": texts[:400], "b": texts[200:]}
+        self.corpora = {name: write_csv(inputs / f"{name}.csv", part) for name, part in parts.items()}
+        self.expected: dict[str, dict[bytes, Any]] = {}
+        for name in parts:
+            self.store = inputs / name
+            self.recycle.json(*self.command(name))
+            self.expected[name] = contents(self.store)
+        self.whole = self.expected["a"] | self.expected["b"]
+        # How long each command takes, from what was seen: so that kills are spread over all of it on any machine.
+        self.seconds = dict.fromkeys([*parts, *MAINTENANCE], FIRST_SECONDS)
+        self.counts: Counter[str] = Counter()
+        self.held: set[bytes] = set()
+        self.begin()
 
-    def round(self) -> None:
-        names = ["write", "write", *self.random.choices([[], ["collect"], ["repair"]], [2, 1, 1])[0]]
-        if "repair" in names:
-            self._damage()
-        base = max(self.sealed, default=-20) // 20 * 20
-        firsts = [max(0, base - 200), max(0, base - 100), 0]
-        processes = [
-            subprocess.Popen(
-                [sys.executable, str(HERE), "--work", name, "--folder", self.path, "--first", str(first)],
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-            for name, first in zip(names, firsts, strict=False)
-        ]
-        for process in processes:  # the clock starts once all have loaded
-            assert process.stdout is not None
-            assert process.stdout.readline() == "ready\n"
-        time.sleep(self.random.uniform(0, LONGEST))
-        for process in processes:
-            self.rounds["killed" if process.poll() is None else "finished"] += 1
-            process.kill()
-        for process in processes:
-            out, error = process.communicate()
-            assert "Traceback" not in error, error
-            self.full |= "disk is full" in error
-            self.rounds["full"] += "disk is full" in error
-            for line in out.split("\n")[:-1]:
-                self.sealed.update(range(int(line), int(line) + 20))
-        self.check(damaged="repair" in names)
+    def begin(self) -> None:
+        """Go on with a new store."""
+        self.counts["stores"] += 1
+        self.store = self.folder / f"{self.counts['stores']}.zarr"
+        self.held = set()
+
+    def command(self, name: str) -> tuple[object, ...]:
+        """Arguments of a writer (`a`, `b`) or of a maintenance."""
+        if name in MAINTENANCE:
+            return (*MAINTENANCE[name], self.store)
+        return ("precompute", self.corpora[name], self.store, "--model", self.model, *OPTIONS)
+
+    def run(self, kills: int) -> dict[str, int]:
+        """Rounds until so many processes have been killed: what happened, as plain data."""
+        while self.counts["killed"] < kills:
+            self.counts["rounds"] += 1
+            stop = self.counts["rounds"] % STOP_EVERY == 0
+            with self.crowded():
+                damaged = self.stop_round() if stop else self.kill_round()
+                self.check(damaged=damaged)
+            if len(self.held) == len(self.whole):
+                self.finish()
+                self.begin()
+        self.finish()
+        return dict(sorted(self.counts.items()))
+
+    def kill_round(self) -> bool:
+        """Two writers and perhaps maintenance, each killed at its own instant: whether a segment was damaged."""
+        beside = self.random.choice(BESIDE) if (self.store / "zarr.json").exists() else []
+        damaged = "repair" in beside and self.damage()
+        started = time.monotonic()
+        running = {name: self.recycle.start(*self.command(name)) for name in ("a", "b", *beside)}
+        instants = {name: started + self.random.uniform(0, self.seconds[name]) for name in running}
+        for name in sorted(running, key=instants.__getitem__):
+            pause_until(instants[name], running[name])
+            running[name].send(signal.SIGKILL)
+        for name, process in running.items():
+            self.ended(name, process.wait(), damaged=damaged)
+        return damaged
+
+    def stop_round(self) -> bool:
+        """A writer or a collector stopped in its middle, while others write, collect and read, goes on to its end."""
+        name = self.random.choice(["a", "gc"])
+        if name == "gc" and not (self.store / "zarr.json").exists():
+            return False
+        stopped = self.recycle.start(*self.command(name))
+        pause_until(time.monotonic() + self.random.uniform(0, self.seconds[name]), stopped)
+        stopped.send(signal.SIGSTOP)
+        self.counts[f"stopped {name}"] += not stopped.ended
+        self.read()
+        for other in ("b", "gc", "b"):
+            self.ended(other, self.recycle(*self.command(other)), damaged=False)
+        self.read()
+        stopped.send(signal.SIGCONT)
+        self.ended(name, stopped.wait(), damaged=False)
+        return False
+
+    def ended(self, name: str, done: Done, *, damaged: bool) -> None:
+        """Count how a command ended; it may be refused for what was done to the store, and for nothing else."""
+        assert "Traceback" not in done.err, done.err
+        killed = done.code == -signal.SIGKILL
+        excuses = [WAIT] * (name in MAINTENANCE) + [FULL] * self.full + [REPAIR] * damaged
+        assert killed or done.code == 0 or any(excuse in done.err for excuse in excuses), (name, done)
+        self.counts["killed" if killed else "ended"] += 1
+        self.counts[f"killed {name}"] += killed
+        self.counts["full"] += FULL in done.err
+        self.seconds[name] *= 1.1 if killed else 0.8
 
     def check(self, *, damaged: bool) -> None:
-        if not (Path(self.path) / "zarr.json").exists():
-            assert not self.sealed, "the root of a store with samples is gone"
+        """All that must hold after a round."""
+        if not (self.store / "zarr.json").exists():
+            assert not self.held, "the root of a store with samples is gone"
             return
         if damaged:
-            verify(self.path, repair=True)
-        store = Store.open(self.path)
-        found = verify(self.path)
-        assert found["damaged"] == [], found["damaged"]
-        CORPUS.check(store, sorted(self.sealed))
-        described = info(self.path)
-        assert described["writers"] == [], "a dead writer counts as alive"
-        keys = {row.tobytes() for row in store.keys(store.positions())}
-        assert len(keys) == len(store), "a sample is counted twice"
+            self.recycle.json(*self.command("repair"))
+        verified = self.recycle("store", "verify", self.store, "--json")
+        assert verified.code == 0, verified
+        assert verified.json["damaged"] == []
+        assert self.recycle.json("store", "info", self.store)["writers"] == [], "a dead writer counts as alive"
+        self.held = self.read()
+
+    def read(self) -> set[bytes]:
+        """The keys there, each once, with the right rows; what was ever seen sealed is among them."""
+        if not (self.store / "zarr.json").exists():
+            return set()
+        store = Store.open(str(self.store))
+        positions = store.positions()
+        keys = [row.tobytes() for row in store.keys(positions)]
+        assert len(set(keys)) == len(keys), "a sample is counted twice"
+        assert self.held <= set(keys), "a sealed sample is gone"
+        for key, position in zip(keys, positions.tolist(), strict=True):
+            rows = {cut: store.read(cut, position).tobytes() for cut in store.recipe.cuts}
+            assert rows == self.whole[key][1], "a sample has other rows"
+        return set(keys)
 
     def finish(self) -> None:
-        """The next run goes on: collect what is left over, and write once more."""
-        Store.create_or_open(self.path, CORPUS.recipe, {})
-        gc(self.path, damaged=True)
-        assert info(self.path)["leftovers"] == []
-        assert info(self.path)["duplicates"] == 0
-        self.check(damaged=False)
+        """Both commands go on where they were, and what comes out is the store that nobody disturbed."""
+        for name in ("a", "b"):
+            reused = len(self.held & self.expected[name].keys())
+            done = self.recycle.json(*self.command(name))
+            assert done["reused_samples"] == reused, done
+            assert done["new_samples"] == len(self.expected[name]) - reused, done
+            self.held |= self.expected[name].keys()
+        self.recycle.json(*self.command("gc"))
+        assert contents(self.store) == self.whole
+        assert not [entry for entry in (self.store / "tmp").iterdir() if entry.is_dir()], "a draft was left behind"
 
-    def start_over(self) -> None:
-        """A full disk has been survived: make room, as its owner would."""
-        shutil.rmtree(self.path)
-        self.sealed.clear()
-        self.full = False
+    def damage(self) -> bool:
+        """Flip a bit of a segment, and take what only that segment held off the list: whether there was one."""
+        folders = [path for path in self.store.glob("segments/*") if path.is_dir()]
+        if not folders:
+            return False
+        victim = self.random.choice(sorted(folders))
+        segments = Store.open(str(self.store)).segments
+        keys = {segment.id: {row.tobytes() for row in segment.keys} for segment in segments}
+        others = set().union(*(held for name, held in keys.items() if name != victim.name))
+        self.held -= keys[victim.name] - others
+        flip_a_bit(self.random.choice(sorted(path for path in victim.rglob("*") if path.is_file())), self.random)
+        return True
 
-    def _damage(self) -> None:
-        """Flip a bit of a segment, and take what only that segment held off the list."""
-        segments = sorted(path for path in Path(self.path, "segments").glob("2*") if path.is_dir())
-        if not segments:
-            return
-        victim = self.random.choice(segments)
-        store = Store.open(self.path)
-        (held,) = [segment for segment in store.segments if segment.id == victim.name]
-        keys = {bytes(row) for row in held.keys}
-        others = {bytes(row) for segment in store.segments if segment is not held for row in segment.keys}
-        lost = keys - others
-        numbers = sorted(self.sealed)
-        own, _ = CORPUS.keys(numbers)
-        self.sealed = {number for number, key in zip(numbers, own, strict=True) if bytes(key) not in lost}
-        values = victim / "cuts/2/values/c.0.0"
-        content = bytearray(values.read_bytes())
-        content[self.random.randrange(len(content))] ^= 1 << self.random.randrange(8)
-        values.write_bytes(content)
+    @contextmanager
+    def crowded(self) -> Iterator[None]:
+        """Next to no space left on the disk meanwhile, where that is asked for."""
+        ballast = self.folder / "ballast"
+        if self.full:
+            spare = self.random.randrange(SPARE)
+            with ballast.open("wb") as file:
+                free = os.statvfs(self.folder).f_bavail * os.statvfs(self.folder).f_frsize
+                os.posix_fallocate(file.fileno(), 0, max(1, free - spare))
+        try:
+            yield
+        finally:
+            ballast.unlink(missing_ok=True)
 
 
-def run(kills: int, seed: int, folder: Path) -> dict[str, int]:
-    """Rounds until `kills` processes have been killed: what happened, as plain data."""
-    trial = Trial(folder, seed)
-    rounds = 0
-    while trial.rounds["killed"] < kills:
-        trial.round()
-        rounds += 1
-        if trial.full:
-            trial.start_over()
-        elif sum(path.is_dir() for path in Path(trial.path, "segments").glob("2*")) > 300:
-            trial.finish()
-    trial.finish()
-    return {"rounds": rounds, **trial.rounds, "samples": len(trial.sealed)}
+def pause_until(instant: float, process: Running) -> None:
+    """Wait for the instant, or for the process to end by itself."""
+    while time.monotonic() < instant and not process.ended:
+        time.sleep(0.002)
+
+
+def flip_a_bit(path: Path, draw: random.Random) -> None:
+    content = bytearray(path.read_bytes())
+    content[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
+    path.write_bytes(content)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=int(time.time()))
-    parser.add_argument("--folder", type=Path)
-    parser.add_argument("--work", choices=WORK, help=argparse.SUPPRESS)
-    parser.add_argument("--first", type=int, default=0, help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help="where the stores lie; else a temporary folder")
+    parser.add_argument("--full", action="store_true", help="fill the disk of that folder, but for a little")
     options = parser.parse_args()
-    if options.work:
-        work(options.work, str(options.folder), options.first)
-        return
-    folder = Path(tempfile.mkdtemp(dir=options.folder))
-    print(f"seed {options.seed}, in {folder}", file=sys.stderr)
-    print(json.dumps(run(options.kills, options.seed, folder)))
-    shutil.rmtree(folder)
+    commands = Commands()
+    with tempfile.TemporaryDirectory() as inputs, tempfile.TemporaryDirectory(dir=options.folder) as folder:
+        print(f"seed {options.seed}, in {folder}", file=sys.stderr)
+        trial = Trial(commands, Path(inputs), Path(folder), seed=options.seed, full=options.full)
+        print(json.dumps(trial.run(options.kills)))
+    commands.close()
 
 
 if __name__ == "__main__":
