@@ -11,7 +11,7 @@ import torch
 from recycle_cli import __version__
 from recycle_cli.background import background, prefetch
 from recycle_cli.devices import Fetching, autocast, batch_tokens_on, device_of, pinned_for, to_device
-from recycle_cli.errors import DataError, UsageError
+from recycle_cli.errors import DataError, GoneError, UsageError
 from recycle_cli.intake import Intake
 from recycle_cli.keys import KEY_BYTES, Bytes16, Sample
 from recycle_cli.models import Network, SplitModel, open_network, takes_images, views_of
@@ -28,7 +28,8 @@ from recycle_cli.reports import Bar, bar
 from recycle_cli.settings import CorpusSettings, ModelSettings, PrecomputeSettings
 from recycle_cli.store import SegmentWriter, Store
 
-SEEN_LIMIT = 1_000_000
+SEEN_LIMIT = 100_000
+"""Samples on their way to the store, some 10 MB of them, at which those that have been sealed are forgotten."""
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,7 @@ def missing(
     progress: Bar,
 ) -> Iterator[Keyed]:
     """Trunk batches of the samples that neither the store nor an earlier batch of this run holds."""
-    seen: set[bytes] = set()
+    underway = Underway(store)
     device = device_of(model.device)
     batch_tokens = batch_tokens_on(device, settings.batch_tokens)
 
@@ -168,37 +169,52 @@ def missing(
         tally.new -= 1
 
     def fresh(window: Window) -> Indices:
-        if len(seen) > SEEN_LIMIT:
-            _forget_sealed(seen, store)
-        found = _first_seen(window, seen)
+        found = underway.first(window)
         tally.samples += len(window.samples)
         tally.new += len(found)
         progress.update(len(window.samples) - len(found))
         return found
 
-    for ready in prepared_ahead(samples, halves, settings.window, store, fresh, reject):
+    for ready in prepared_ahead(samples, halves, settings.window, underway.lookup, fresh, reject):
         for batch in batches_of(ready.places, ready.prepared, halves, batch_tokens):
             batch = replace(batch, inputs=pinned_for(batch.inputs, device))
             yield Keyed(batch, ready.window.keys[batch.members], ready.window.digests[batch.members])
 
 
-def _first_seen(window: Window, seen: set[bytes]) -> Indices:
-    """Places of the samples that are absent from the store, each content once over the whole run."""
-    fresh = []
-    for place in np.flatnonzero(window.positions < 0).tolist():
-        content = window.keys[place].tobytes() + window.digests[place].tobytes()
-        if content not in seen:
-            seen.add(content)
-            fresh.append(place)
-    return np.array(fresh, dtype=np.int64)
+class Underway:
+    """What is on its way to the store, so that no content is computed twice in a run."""
 
+    def __init__(self, store: Store) -> None:
+        self.contents: set[bytes] = set()
+        self._store, self._limit = store, SEEN_LIMIT
 
-def _forget_sealed(seen: set[bytes], store: Store) -> None:
-    """Drop what the store has sealed meanwhile, so that memory does not grow with the corpus."""
-    store.refresh()
-    contents = np.frombuffer(b"".join(seen), dtype=np.uint8).reshape(-1, 2 * KEY_BYTES)
-    absent = store.lookup(contents[:, :KEY_BYTES], contents[:, KEY_BYTES:]) < 0
-    seen.intersection_update(content.tobytes() for content in contents[absent])
+    def lookup(self, keys: Bytes16, digests: Bytes16) -> Indices:
+        """As the store's, also while `gc` or `verify --repair` takes segments away beside us."""
+        while True:
+            try:
+                return self._store.lookup(keys, digests)
+            except GoneError:
+                self._store.refresh()  # positions from before may be others now: nobody here keeps any
+
+    def first(self, window: Window) -> Indices:
+        """Places of the samples that are neither in the store nor on their way, each content once; now they are."""
+        fresh = []
+        for place in np.flatnonzero(window.positions < 0).tolist():
+            content = window.keys[place].tobytes() + window.digests[place].tobytes()
+            if content not in self.contents:
+                self.contents.add(content)
+                fresh.append(place)
+        if len(self.contents) > self._limit:
+            self._forget_sealed()
+        return np.array(fresh, dtype=np.int64)
+
+    def _forget_sealed(self) -> None:
+        """Drop what the store has sealed meanwhile, so that memory does not grow with the corpus."""
+        self._store.refresh()
+        contents = np.frombuffer(b"".join(self.contents), dtype=np.uint8).reshape(-1, 2 * KEY_BYTES)
+        absent = self.lookup(contents[:, :KEY_BYTES], contents[:, KEY_BYTES:]) < 0
+        self.contents.intersection_update(content.tobytes() for content in contents[absent])
+        self._limit = max(SEEN_LIMIT, 2 * len(self.contents))
 
 
 def _note(tally: Tally, writer: SegmentWriter) -> str:

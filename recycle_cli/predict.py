@@ -113,7 +113,8 @@ class Predictor:
 
         A sample that cannot be prepared goes to `reject` and gets no prediction.
         """
-        for ready in prepared_ahead(samples, self.split, self.settings.window, self.store, _absent, reject):
+        lookup = None if self.store is None else self.store.lookup
+        for ready in prepared_ahead(samples, self.split, self.settings.window, lookup, _absent, reject):
             window = ready.window
             kept = np.concatenate([np.flatnonzero(window.positions >= 0), ready.places])
             scored = Scored(window, torch.empty(len(window.samples), len(self.names)), len(kept), np.sort(kept))

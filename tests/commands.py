@@ -84,6 +84,8 @@ class Commands:
     def start(self, *arguments: object, cwd: Path | None = None, env: dict[str, str] | None = None) -> Running:
         self._count += 1
         out, err = (Path(self._folder.name, f"{self._count}.{kind}") for kind in ("out", "err"))
+        for path in (out, err):
+            path.touch()  # it may be killed before it opens them
         argv = ["recycle", *map(str, arguments)]
         where = str(cwd or self._folder.name)
         pid = self.ask({"argv": argv, "cwd": where, "env": env or {}, "out": str(out), "err": str(err)})

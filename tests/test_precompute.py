@@ -78,13 +78,13 @@ def test_duplicates_are_computed_once(tmp_path, tiny_bert, passes, window):
 def test_memory_of_what_was_seen_is_bounded_and_still_nothing_is_doubled(tmp_path, tiny_bert, monkeypatch):
     monkeypatch.setattr(module, "SEEN_LIMIT", 10)
     sizes = []
-    forget = module._forget_sealed
+    forget = module.Underway._forget_sealed
 
-    def recorded(seen, store):
-        forget(seen, store)
-        sizes.append(len(seen))
+    def recorded(underway):
+        forget(underway)
+        sizes.append(len(underway.contents))
 
-    monkeypatch.setattr(module, "_forget_sealed", recorded)
+    monkeypatch.setattr(module.Underway, "_forget_sealed", recorded)
     many = write_csv(tmp_path / "many.csv", [*RECORDS, *RECORDS])
     found = fill(many, tmp_path / "s", tiny_bert, window=6, segment_bytes=4000)
     assert found.new_samples == len(contents(tmp_path / "s")) == 90
