@@ -2,13 +2,9 @@
 
 from collections import Counter
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
-from recycle_cli.store.files import storage_errors
-from recycle_cli.store.layout import DAMAGED, DOCUMENT, FORMAT_VERSION, SCRATCH
-from recycle_cli.store.liveness import Writer, writers
-from recycle_cli.store.place import Place
+from recycle_cli.store.layout import FORMAT_VERSION
 from recycle_cli.store.segment import Segment, values_name
 from recycle_cli.store.store import Store
 
@@ -19,7 +15,7 @@ def info(path: str, *, segments: bool = False) -> dict[str, Any]:
     `samples` are unique ones; `duplicates` is how many more are stored, which `gc` gives back. Sizes in bytes.
     """
     store = Store.open(path)
-    at_work, aside = _around(store.place)
+    at_work = store.place.unfinished()
     held = store.segments
     stored = sum(segment.summary.samples for segment in held)
     described: dict[str, Any] = {
@@ -37,7 +33,7 @@ def info(path: str, *, segments: bool = False) -> dict[str, Any]:
         "cuts": {cut: {"row_shape": list(store.row_shape(cut)) if held else None} for cut in store.recipe.cuts},
         "writers": [asdict(writer) for writer in at_work if writer.alive],
         "leftovers": [asdict(writer) for writer in at_work if not writer.alive],
-        "set_aside": aside,
+        "set_aside": store.place.aside(),
     }
     if segments:
         described["segment_list"] = [asdict(segment.summary) | {"codec": codec_of(segment)} for segment in held]
@@ -49,16 +45,3 @@ def codec_of(segment: Segment) -> str:
     cut = segment.cuts[0]
     compressor = segment.specs[values_name(cut)].compressor
     return "none" if compressor is None else str(compressor["configuration"]["cname"])
-
-
-def _around(place: Place) -> tuple[list[Writer], list[str]]:
-    """Who writes or has written, and what was set aside; on an object store neither leaves a trace to list."""
-    if not place.is_local:
-        return [], []
-    root = Path(place.where(""))
-    with storage_errors(root):
-        return writers(root / SCRATCH), [entry.name for entry in _entries(root / DAMAGED) if entry.name != DOCUMENT]
-
-
-def _entries(folder: Path) -> list[Path]:
-    return sorted(folder.iterdir()) if folder.is_dir() else []

@@ -1,6 +1,7 @@
 """Content key to position: sorted high halves of the keys beside positions, searched in batches, never in Python."""
 
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,6 +62,16 @@ class Segments:
             (self.list[owner], part := order[start:stop], positions[part] - self.starts[owner])
             for owner, start, stop in zip(touched.tolist(), first.tolist(), stops, strict=True)
         ]
+
+    def spans(self, positions: Iterable[int]) -> list[tuple[int, int, int]]:
+        """(number of the segment, first row, end) of each sample."""
+        starts, segments = self.starts_list, self.list
+        found = []
+        for position in positions:
+            number = bisect_right(starts, position) - 1
+            local, bounds = position - starts[number], segments[number].bounds
+            found.append((number, bounds[local], bounds[local + 1]))
+        return found
 
     def take(self, name: str, positions: Positions) -> Bytes16:
         """Rows of the segments' `keys` or `digests` at the positions: (n, 16) uint8."""

@@ -23,7 +23,7 @@ from recycle_cli.store.files import (
     write_file,
 )
 from recycle_cli.store.layout import DAMAGED, DOCUMENT, INDEX, SCRATCH, SEGMENTS, dumps, group_document, is_name
-from recycle_cli.store.liveness import Claim, maintenance, unique_id
+from recycle_cli.store.liveness import Claim, Writer, maintenance, unique_id, writers
 
 LINK = -1
 """The size that `listing` gives a link, which no sealed file has."""
@@ -69,6 +69,10 @@ class Place(Protocol):
     def bytes_used(self) -> int: ...
 
     def set_aside(self, names: list[str]) -> None: ...
+
+    def unfinished(self) -> list[Writer]: ...
+
+    def aside(self) -> list[str]: ...
 
 
 class LocalPlace:
@@ -167,6 +171,18 @@ class LocalPlace:
                 if name.endswith(f"/{DOCUMENT}"):
                     self.create(name, dumps(group_document()))
             sync(aside)
+
+    def unfinished(self) -> list[Writer]:
+        """Who writes now, and what dead writers left."""
+        with storage_errors(self.root):
+            return writers(self.root / SCRATCH)
+
+    def aside(self) -> list[str]:
+        """What `verify --repair` set aside."""
+        folder = self.root / DAMAGED
+        with storage_errors(folder):
+            entries = sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
+        return [name for name in entries if name != DOCUMENT]
 
     @contextmanager
     def _gone(self, name: str) -> Iterator[None]:

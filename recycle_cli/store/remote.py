@@ -9,6 +9,8 @@ import re
 import shutil
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -19,7 +21,16 @@ import numpy.typing as npt
 from recycle_cli.errors import DamageError, StorageError, UsageError
 from recycle_cli.store.cache import BlockCache, cache_from_environment
 from recycle_cli.store.chunked import Bytes
-from recycle_cli.store.layout import DAMAGED, DOCUMENT, DOCUMENT_LIMIT, SEGMENTS, is_name
+from recycle_cli.store.layout import (
+    DAMAGED,
+    DOCUMENT,
+    DOCUMENT_LIMIT,
+    SEGMENTS,
+    dumps,
+    group_document,
+    is_name,
+)
+from recycle_cli.store.liveness import FOREIGN_IDLE_SECONDS, Writer
 from recycle_cli.store.place import Drafts
 
 try:
@@ -34,6 +45,15 @@ SCHEMES = ("s3", "gs", "az", "http", "https", "memory")
 RETRY: dict[str, Any] = {"max_retries": 6}
 """What obstore does about a server that stumbles; each wait is longer than the last."""
 
+_ENDPOINTS = (
+    "AWS_ENDPOINT_URL",
+    "AWS_ENDPOINT",
+    "GOOGLE_BASE_URL",
+    "AZURE_ENDPOINT",
+    "AZURE_STORAGE_ENDPOINT",
+    "AZURITE_BLOB_STORAGE_URL",
+)
+
 _MEMORY: dict[str, MemoryStore] = {}
 _LINKED = re.compile(rb'href="([^"?#]+)/"')
 
@@ -47,6 +67,8 @@ class RemotePlace:
         parts = urlsplit(url)
         if parts.scheme not in SCHEMES:
             raise UsageError(f"{url}: one of {', '.join(f'{scheme}://' for scheme in SCHEMES)} was expected")
+        if not parts.netloc:
+            raise UsageError(f"{url}: names no bucket; expected such as {parts.scheme}://bucket/acts.zarr")
         self.url = url.rstrip("/")
         self._plain = parts.scheme.startswith("http")
         self._cache = cache if cache is not None else cache_from_environment()
@@ -95,17 +117,12 @@ class RemotePlace:
 
     def segment_names(self) -> list[str]:
         """Sealed segments in the order of their making: those folders that hold a document."""
-        with _remote_errors(self.where(SEGMENTS)):
-            if self._plain:
+        if self._plain:
+            with _remote_errors(self.where(SEGMENTS)):
                 page = bytes(obstore.get(self._store, f"{SEGMENTS}/").bytes())
-                names = {unquote(link.decode()).strip("/").rsplit("/")[-1] for link in _LINKED.findall(page)}
-                return sorted(filter(is_name, names))
-            documents = [
-                meta["path"].split("/")
-                for batch in obstore.list(self._store, f"{SEGMENTS}/")
-                for meta in batch
-                if meta["path"].endswith(f"/{DOCUMENT}")
-            ]
+            names = {unquote(link.decode()).strip("/").rsplit("/")[-1] for link in _LINKED.findall(page)}
+            return sorted(filter(is_name, names))
+        documents = [meta["path"].split("/") for meta in self._below(SEGMENTS) if meta["path"].endswith(f"/{DOCUMENT}")]
         return sorted(path[1] for path in documents if len(path) == 3 and is_name(path[1]))
 
     def listing(self, segment: str) -> Mapping[str, int]:
@@ -140,12 +157,45 @@ class RemotePlace:
     def set_aside(self, names: list[str]) -> None:
         """Take the documents of segments away, which hides them whole; copies stay below `damaged/`."""
         self._writable()
-        with _remote_errors(self.url):
-            for name in names:
-                document = name if name.endswith(DOCUMENT) else f"{name}/{DOCUMENT}"
+        for name in names:
+            document = name if name.endswith(DOCUMENT) else f"{name}/{DOCUMENT}"
+            with _remote_errors(self.url), suppress(NotFoundError, FileNotFoundError):
                 data = bytes(obstore.get(self._store, document).bytes())
                 obstore.put(self._store, f"{DAMAGED}/{name.replace('/', '-')}.json", data)
                 obstore.delete(self._store, document)
+            if name.endswith(f"/{DOCUMENT}"):
+                self.create(name, dumps(group_document()))
+
+    def unfinished(self) -> list[Writer]:
+        """Uploads without a document: under way, or, after a day without a change, cut short."""
+        objects: dict[str, list[Any]] = {}
+        for meta in self._below(SEGMENTS):
+            _, name, *rest = meta["path"].split("/")
+            if rest and is_name(name):
+                objects.setdefault(name, []).append(meta)
+        now = datetime.now(UTC)
+        return [
+            Writer(
+                name,
+                alive=(now - max(meta["last_modified"] for meta in metas)).total_seconds() < FOREIGN_IDLE_SECONDS,
+                pid=None,
+                bytes=sum(meta["size"] for meta in metas),
+            )
+            for name, metas in sorted(objects.items())
+            if not any(meta["path"] == f"{SEGMENTS}/{name}/{DOCUMENT}" for meta in metas)
+        ]
+
+    def aside(self) -> list[str]:
+        """What `verify --repair` set aside."""
+        names = [meta["path"].removeprefix(f"{DAMAGED}/") for meta in self._below(DAMAGED)]
+        return sorted(name for name in names if name != DOCUMENT)
+
+    def _below(self, folder: str) -> list[Any]:
+        """Path, size and time of all objects below a folder; a web server does not tell."""
+        if self._plain:
+            return []
+        with _remote_errors(self.where(folder)):
+            return [meta for batch in obstore.list(self._store, f"{folder}/") for meta in batch]
 
     def _writable(self) -> None:
         if self._plain:
@@ -204,7 +254,7 @@ class _remote_errors:  # noqa: N801 - used as a function
         if isinstance(error, (NotFoundError, FileNotFoundError)):
             raise DamageError(f"{self._where}: missing; run `recycle store verify --repair`") from None
         if isinstance(error, BaseError):
-            reason = " ".join(str(error).split())[:200]
+            reason = " ".join(str(error).partition("Debug source")[0].split())[:200]
             raise StorageError(
                 f"{self._where}: cannot be reached ({reason}); check the address and the credentials in the environment"
             ) from error
@@ -212,5 +262,5 @@ class _remote_errors:  # noqa: N801 - used as a function
 
 def _allows_http(url: str) -> bool:
     """Plain HTTP only where the URL itself, or the endpoint in the environment, says so."""
-    endpoints = [url, *(os.environ.get(name, "") for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT"))]
+    endpoints = [url, *(os.environ.get(name, "") for name in _ENDPOINTS)]
     return any(endpoint.startswith("http://") for endpoint in endpoints)

@@ -28,6 +28,7 @@ from recycle_cli.store.index import (
     next_entries,
     without,
 )
+from recycle_cli.store.padded import FEW, pad_into, pad_one
 from recycle_cli.store.place import Place
 from recycle_cli.store.places import open_place
 from recycle_cli.store.root import create_root, read_root
@@ -158,14 +159,21 @@ class Store:
     def gather(self, cut: str, positions: Positions, out: Array, scales_out: Array | None = None) -> None:
         """Copy samples into a batch padded with zeros: out (n, L, *shape) stored dtype, scales_out (n, L) float32."""
         self._known_cut(cut)
+        if len(positions) < FEW:
+            return self._gather_each(cut, positions, out, scales_out)
+        spans = self._segments.spans(positions.tolist())
+        touched = {number: self._segments.list[number] for number in {number for number, _, _ in spans}}
+        pad_into(out, spans, {number: segment.values(cut) for number, segment in touched.items()})
+        if scales_out is not None:
+            pad_into(scales_out, spans, {number: segment.scales(cut) for number, segment in touched.items()})
+        return None
+
+    def _gather_each(self, cut: str, positions: Positions, out: Array, scales_out: Array | None) -> None:
         for slot, position in enumerate(positions.tolist()):
             segment, start, stop = self._place(position)
-            length = stop - start
-            out[slot, :length] = segment.values(cut)[start:stop]
-            out[slot, length:] = 0
+            pad_one(out[slot], segment.values(cut)[start:stop])
             if scales_out is not None:
-                scales_out[slot, :length] = segment.scales(cut)[start:stop]
-                scales_out[slot, length:] = 0
+                pad_one(scales_out[slot], segment.scales(cut)[start:stop])
 
     def gather_rows(self, cut: str, positions: Positions) -> tuple[Array, npt.NDArray[np.float32] | None]:
         """Rows of the samples one after another: values (sum of lengths, *shape), and for int8 scales (sum,)."""

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from recycle_cli.store.chunked import ChunkedRows
 from recycle_cli.store.dtypes import Array
 from recycle_cli.store.index import Positions, Segments
+from recycle_cli.store.padded import pad_into
 from recycle_cli.store.segment import Segment, values_name
 
 WINDOW_SHARE = 0.42
@@ -44,14 +45,10 @@ class Window:
 
     def gather(self, positions: Positions, out: Array, scales_out: Array | None = None) -> None:
         """Copy samples of this window into a batch padded with zeros; shapes as in Store.gather."""
-        values, scales = self._held.values, self._held.scales
-        for slot, (start, stop) in enumerate(self._held.spans(positions).tolist()):
-            length = stop - start
-            out[slot, :length] = values[start:stop]
-            out[slot, length:] = 0
-            if scales_out is not None and scales is not None:
-                scales_out[slot, :length] = scales[start:stop]
-                scales_out[slot, length:] = 0
+        spans = [(0, start, stop) for start, stop in self._held.spans(positions).tolist()]
+        pad_into(out, spans, {0: self._held.values})
+        if scales_out is not None and self._held.scales is not None:
+            pad_into(scales_out, spans, {0: self._held.scales})
 
     def gather_rows(self, positions: Positions) -> tuple[Array, npt.NDArray[np.float32] | None]:
         """Rows of samples of this window one after another: values (sum, *shape), and for int8 scales (sum,)."""

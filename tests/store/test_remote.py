@@ -1,5 +1,14 @@
-"""Stores in buckets: against an S3 server on loopback, a web server and memory."""
+"""Stores in buckets: against servers on loopback, a web server and memory.
 
+S3 against moto's server. Google's storage against the same: its client speaks an XML API that is S3's in all but how
+it asks for a new object only (emulators on PyPI speak the JSON API, which the client does not use). Azure against
+azurite where `azurite-blob` is on the path (`npm install azurite`).
+"""
+
+import base64
+import email.utils
+import hashlib
+import hmac
 import os
 import shutil
 import socket
@@ -7,6 +16,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import contextmanager, suppress
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -15,7 +25,7 @@ from urllib.request import Request, urlopen
 import numpy as np
 import pytest
 
-from recycle_cli.errors import DamageError, MismatchError, RecycleError, StorageError, StoreError, UsageError
+from recycle_cli.errors import DamageError, MismatchError, StorageError, StoreError, UsageError
 from recycle_cli.store import Store, export, gc, info, verify
 
 from .corpora import Corpus, recipe
@@ -25,25 +35,46 @@ obstore = pytest.importorskip("obstore")
 KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": "us-east-1"}
 
 
-@pytest.fixture(scope="session")
-def s3_endpoint():
-    server = shutil.which("moto_server", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
+@contextmanager
+def served(program, *arguments, host, port):
+    """The URL of a server from an installed program, which is told host and port by these options."""
+    server = shutil.which(program, path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
     if server is None:
-        pytest.skip("moto_server is not installed")
+        pytest.skip(f"{program} is not installed")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    endpoint = f"http://127.0.0.1:{port}"
-    command = [server, "-H", "127.0.0.1", "-p", str(port)]
+        number = free.getsockname()[1]
+    command = [server, *arguments, host, "127.0.0.1", port, str(number)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        for _ in range(200):
-            try:
-                urlopen(Request(f"{endpoint}/bucket", method="PUT")).close()
+        for _ in range(300):
+            with suppress(OSError), socket.create_connection(("127.0.0.1", number)):
                 break
-            except OSError:
-                time.sleep(0.1)
-        yield endpoint
+            time.sleep(0.1)
+        yield f"http://127.0.0.1:{number}"
         process.kill()
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint():
+    with served("moto_server", host="-H", port="-p") as endpoint:
+        urlopen(Request(f"{endpoint}/bucket", method="PUT")).close()
+        yield endpoint
+
+
+@pytest.fixture(scope="session")
+def azure_endpoint():
+    """An azurite with a container, made as its documentation says: the client cannot make one."""
+    account = "devstoreaccount1"
+    key = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+    options = ("--inMemoryPersistence", "--skipApiVersionCheck", "--silent", "--disableTelemetry")
+    with served("azurite-blob", *options, host="--blobHost", port="--blobPort") as endpoint:
+        headers = {"x-ms-date": email.utils.formatdate(usegmt=True), "x-ms-version": "2021-08-06"}
+        named = "".join(f"{name}:{value}\n" for name, value in headers.items())
+        text = f"PUT{12 * chr(10)}{named}/{account}/{account}/bucket\nrestype:container"
+        signature = base64.b64encode(hmac.new(base64.b64decode(key), text.encode(), hashlib.sha256).digest()).decode()
+        headers |= {"Authorization": f"SharedKey {account}:{signature}", "Content-Length": "0"}
+        urlopen(Request(f"{endpoint}/{account}/bucket?restype=container", method="PUT", headers=headers)).close()
+        yield endpoint
 
 
 @pytest.fixture
@@ -51,6 +82,21 @@ def bucket(s3_endpoint, monkeypatch, request):
     for name, value in {**KEYS, "AWS_ENDPOINT_URL": s3_endpoint}.items():
         monkeypatch.setenv(name, value)
     return f"s3://bucket/{request.node.name}.zarr"
+
+
+@pytest.fixture
+def google(s3_endpoint, monkeypatch, request):
+    """moto takes every Authorization header for one of S3's, and reads the region from it."""
+    monkeypatch.setenv("GOOGLE_BASE_URL", s3_endpoint)
+    monkeypatch.setenv("GOOGLE_BEARER_TOKEN", "test/20260101/us-east-1/s3/aws4_request")
+    return f"gs://bucket/google-{request.node.name}.zarr"
+
+
+@pytest.fixture
+def azure(azure_endpoint, monkeypatch, request):
+    monkeypatch.setenv("AZURE_STORAGE_USE_EMULATOR", "true")
+    monkeypatch.setenv("AZURITE_BLOB_STORAGE_URL", azure_endpoint)
+    return f"az://bucket/{request.node.name}.zarr"
 
 
 @pytest.fixture
@@ -64,7 +110,7 @@ def objects(url):
     return RemotePlace(url)._store
 
 
-@pytest.mark.parametrize("where", ["bucket", "memory"])
+@pytest.mark.parametrize("where", ["bucket", "google", "azure", "memory"])
 @pytest.mark.parametrize(("dtype", "codec"), [("float16", "none"), ("int8", "lz4")])
 def test_a_bucket_is_a_store_as_any_other(request, where, dtype, codec, tmp_path):
     url = request.getfixturevalue(where).replace("[", "-").replace("]", "")
@@ -87,8 +133,9 @@ def test_a_bucket_is_a_store_as_any_other(request, where, dtype, codec, tmp_path
     assert export(url, str(tmp_path / "x.safetensors"), cut="1")["samples"] == 35
     with pytest.raises(MismatchError, match="dtype"):
         Store.open(url, recipe("float32", cuts=("1", "2")))
-    with pytest.raises(UsageError, match="local"):
+    with pytest.raises(UsageError, match=r"lock.*download.*new URL") as refused:
         gc(url)
+    assert "\n" not in str(refused.value)
 
 
 def test_an_upload_cut_short_is_invisible(memory, monkeypatch):
@@ -129,6 +176,48 @@ def test_damage_in_a_bucket_is_named_and_repaired(memory):
     obstore.delete(objects(memory), f"segments/{store.segments[0].id}/keys/c.0.0")
     with pytest.raises(DamageError, match="missing"):
         Store.open(memory)
+
+
+def test_gc_of_a_bucket_is_done_on_a_copy(memory, tmp_path):
+    """What the refusal says to do works."""
+    corpus = Corpus()
+    corpus.store(memory, range(20))
+    corpus.store(memory, range(10, 30))
+    source = objects(memory)
+    for meta in [meta for batch in obstore.list(source) for meta in batch]:
+        path = tmp_path / "copy" / meta["path"]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(bytes(obstore.get(source, meta["path"]).bytes()))
+    assert gc(str(tmp_path / "copy"))["duplicates"] == 10
+    target = objects(f"{memory}-collected")
+    for path in (path for path in (tmp_path / "copy").rglob("*") if path.is_file()):
+        obstore.put(target, path.relative_to(tmp_path / "copy").as_posix(), path.read_bytes())
+    store = Store.open(f"{memory}-collected", corpus.recipe)
+    corpus.check(store, range(30))
+    assert info(store.path)["duplicates"] == 0
+    assert verify(store.path)["damaged"] == []
+
+
+def test_info_lists_uploads_without_a_document_and_what_was_set_aside(memory, monkeypatch):
+    store = Corpus().store(memory, range(10), segment_bytes=100)
+    obstore.put(objects(memory), "segments/20260101T000000000000-0123456789ab/keys/c.0.0", bytes(100))
+    found = info(memory)
+    assert (found["leftovers"], found["set_aside"]) == ([], [])
+    assert [(entry["alive"], entry["bytes"]) for entry in found["writers"]] == [(True, 100)]
+    obstore.put(objects(memory), f"segments/{store.segments[0].id}/keys/c.0.0", bytes(3))
+    verify(memory, repair=True)
+    monkeypatch.setattr("recycle_cli.store.remote.FOREIGN_IDLE_SECONDS", -1.0)
+    found = info(memory)
+    assert found["writers"] == []
+    assert len(found["leftovers"]) == 2  # the upload, and the rest of the damaged segment
+    assert found["set_aside"] == [f"segments-{store.segments[0].id}.json"]
+
+
+def test_a_lost_group_document_comes_back(memory):
+    Corpus().store(memory, range(3))
+    obstore.delete(objects(memory), "index/zarr.json")
+    assert [damage["file"] for damage in verify(memory, repair=True)["damaged"]] == ["index/zarr.json"]
+    assert verify(memory)["damaged"] == []
 
 
 def test_a_web_server_can_be_read_and_not_written(tmp_path):
@@ -177,6 +266,15 @@ def test_other_schemes_and_wrong_addresses_are_one_line(monkeypatch):
     for name, value in {**KEYS, "AWS_ENDPOINT_URL": "http://127.0.0.1:9"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr("recycle_cli.store.remote.RETRY", {"max_retries": 0})
-    with pytest.raises(RecycleError, match="cannot be reached") as caught:
-        Store.open("s3://bucket/s.zarr")
-    assert "\n" not in str(caught.value)
+    for name, value in {"GOOGLE_BASE_URL": "http://127.0.0.1:9", "GOOGLE_BEARER_TOKEN": "none"}.items():
+        monkeypatch.setenv(name, value)
+    for url in ("s3://bucket/s.zarr", "gs://bucket/s.zarr", "az://container/s.zarr"):  # az without an account
+        with pytest.raises(StorageError, match=r"cannot be reached \(.*credentials in the environment") as caught:
+            Store.open(url)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["s3://", "gs:///s.zarr", "az://", "memory:///x"])
+def test_a_url_without_a_bucket_is_a_usage_error(url):
+    with pytest.raises(UsageError, match="names no bucket"):
+        Store.open(url)
