@@ -24,7 +24,12 @@ def console() -> "Console":
 
 def say(message: str) -> None:
     """One line for people, on stderr."""
-    print(message, file=sys.stderr, flush=True)
+    print(printable(message), file=sys.stderr, flush=True)
+
+
+def printable(text: str) -> str:
+    """The text without marks that would steer a terminal: names in stores and corpora are other people's."""
+    return "".join(mark if mark.isprintable() or mark in "\n\t" else "\N{REPLACEMENT CHARACTER}" for mark in text)
 
 
 def show(report: Any, *, as_json: bool) -> None:
@@ -57,13 +62,14 @@ def show_fields(title: str, fields: Mapping[str, Any]) -> None:
 
 def show_rows(title: str, rows: list[Mapping[str, Any]], notes: str = "") -> None:
     """Show records of equal fields as a table on stderr, one line each, with a caption below."""
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table(title=title, title_justify="left", caption=notes or None, caption_justify="left")
     for name in rows[0]:
         table.add_column(name.replace("_", " "), justify="right" if _is_number(rows[0][name]) else "left")
     for row in rows:
-        table.add_row(*(human(name, value) for name, value in row.items()))
+        table.add_row(*(escape(human(name, value)) for name, value in row.items()))
     console().print(table)
 
 
@@ -72,13 +78,14 @@ def _is_number(value: Any) -> bool:
 
 
 def _table(title: str, fields: Mapping[str, Any]) -> Any:
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table(title=title, title_justify="left", show_header=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     for name, value in _leaves(fields):
-        table.add_row(name.replace("_", " "), human(name, value))
+        table.add_row(escape(name.replace("_", " ")), escape(human(name, value)))
     return table
 
 
@@ -98,7 +105,7 @@ def human(name: str, value: Any) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(human(name, item) for item in value)
     if not _is_number(value):
-        return str(value)
+        return printable(str(value))
     if "share" in words:
         return f"{value:.1%}"
     if "bytes" in words and "per" not in words:

@@ -2,12 +2,14 @@
 
 import json
 import sys
+from pathlib import Path
 
 import pytest
 
 from recycle_cli.cli.main import main
 from recycle_cli.precompute import precompute
 from recycle_cli.settings import CorpusSettings, ModelSettings, PrecomputeSettings
+from recycle_cli.store.layout import dumps, sealed
 from tests.records import records, write_csv
 
 
@@ -58,6 +60,20 @@ def test_info_tells_what_is_there(recycle, store):
     assert (code, out) == (0, "")
     assert found["fingerprint"] in err
     assert "Segment list" in err
+
+
+def test_info_fits_a_narrow_terminal_and_is_not_steered_by_what_it_shows(recycle, store, monkeypatch):
+    monkeypatch.chdir(store.parent)
+    root = Path("acts.zarr/zarr.json")
+    document = json.loads(root.read_text())
+    document["attributes"]["recycle"]["provenance"] = {"model": "[/bold] \x1b[2J\n[red]tiny"}
+    document["attributes"]["recycle"].pop("seal")
+    root.write_bytes(dumps(sealed(document)))
+    code, _, err = recycle("store", "info", "acts.zarr", "--segments")
+    assert code == 0
+    assert max(map(len, err.splitlines())) <= 80
+    assert "[/bold] \N{REPLACEMENT CHARACTER}[2J" in err
+    assert "\x1b[2J" not in err
 
 
 def test_a_whole_store_verifies(recycle, store):

@@ -28,8 +28,17 @@ def info(
     if as_json:
         print(json.dumps(found))
         return
+    recipe, provenance = found.pop("recipe"), found.pop("provenance")
+    architecture = recipe.pop("architecture")
     tables = {name: found.pop(name, []) for name in ("writers", "leftovers", "segment_list")}
-    show_fields("Store", found)
+    # Tables of their own: names of one part, not of three, fit into 80 columns.
+    for title, fields in (
+        ("Recipe", recipe),
+        ("Architecture", architecture),
+        ("Made by", provenance),
+        ("Store", found),
+    ):
+        show_fields(title, fields)
     for name, rows in tables.items():
         if rows:
             show_rows(name.replace("_", " ").capitalize(), rows)

@@ -35,7 +35,9 @@ class DiskBudget:
 
 
 def bytes_below(folder: Path) -> int:
-    """Bytes of all files below a folder; what goes while we look is not counted."""
+    """Bytes of all files below a folder, links not followed; what goes while we look is not counted."""
+    if folder.is_symlink():
+        return 0
     total = 0
     for parent, _, files in os.walk(folder):
         for name in files:

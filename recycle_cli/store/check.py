@@ -12,6 +12,7 @@ import numpy as np
 import xxhash
 
 from recycle_cli.errors import DamageError, GoneError, RecycleError, StoreError
+from recycle_cli.store.dtypes import is_finite
 from recycle_cli.store.files import BLOCK_BYTES
 from recycle_cli.store.index import Level, Segments, high_half
 from recycle_cli.store.indexfile import load_one
@@ -19,7 +20,7 @@ from recycle_cli.store.layout import DOCUMENT, INDEX, SEGMENTS, dumps, group_doc
 from recycle_cli.store.place import LINK, Place
 from recycle_cli.store.places import open_place
 from recycle_cli.store.root import GROUPS, check_version, read_root
-from recycle_cli.store.segment import Segment
+from recycle_cli.store.segment import Segment, scales_name, values_name
 
 Progress = Callable[[int, int], None]
 """Called with bytes read so far and bytes in all."""
@@ -94,6 +95,7 @@ def _problems(segment: Segment, meter: "_Meter") -> list[Damage]:
             damages = _metadata(segment)
         if not damages and specs:
             _ = segment.offsets
+            damages = list(_numbers(segment)) if segment.place.is_local else []
     except RecycleError as error:
         return [_damage(segment, DOCUMENT, str(error))]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -167,6 +169,25 @@ def _metadata(segment: Segment) -> list[Damage]:
     ]
 
 
+def _numbers(segment: Segment) -> Iterator[Damage]:
+    """What no writer of ours stores, whatever its checksums say: NaN, infinity, and chunks that do not decode.
+
+    Not in a bucket, where it would fetch everything a second time.
+    """
+    for cut in segment.cuts:
+        arrays = {values_name(cut): (segment.values(cut), segment.dtype)}
+        if segment.dtype == "int8":
+            arrays[scales_name(cut)] = (segment.scales(cut), "float32")
+        for name, (rows, dtype) in arrays.items():
+            spec = segment.specs[name]
+            chunk_rows = spec.chunk_rows or 1
+            step = max(1, BLOCK_BYTES // (chunk_rows * spec.row_bytes)) * chunk_rows
+            for start in range(0, len(rows), step):
+                if not is_finite(rows[start : start + step], dtype):
+                    stop = min(start + step, len(rows))
+                    yield _damage(segment, f"{name}/{spec.chunk_key}", f"NaN or infinity in rows {start} to {stop}")
+
+
 def _runs(numbers: list[int]) -> Iterator[tuple[int, int]]:
     """(first, last) of each run of consecutive numbers."""
     there = set(numbers)
@@ -229,6 +250,8 @@ def _index_damage(root: Path, segments: list[Segment]) -> Iterator[Damage]:
 
 def _index_problem(folder: Path, known: Mapping[str, Segment]) -> str | None:
     """What is wrong with an index; nothing where a segment of it is gone, which any reader sees too."""
+    if folder.is_symlink():
+        return "a link, where the store has a folder"
     try:
         summaries, level = load_one(folder)
         if any(summary.id not in known for summary in summaries):

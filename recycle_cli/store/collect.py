@@ -176,9 +176,12 @@ def _remove(root: Path, folders: list[Path]) -> None:
     claim = Claim(root / SCRATCH)
     try:
         for folder in folders:
-            folder.rename(claim.folder / folder.name)
+            taken = folder.rename(claim.folder / folder.name)
             sync(folder.parent)
-            shutil.rmtree(claim.folder / folder.name)
+            if taken.is_symlink():  # set aside because it was one; where it leads to is not ours
+                taken.unlink()
+            else:
+                shutil.rmtree(taken)
     finally:
         claim.release()
 

@@ -41,7 +41,7 @@ def encode(rows: Array, dtype: str) -> Encoded:
     if dtype == "int8":
         return _to_int8(rows)
     values = rows if rows.dtype == numpy_dtype(dtype) else _convert(np.asarray(rows, dtype="<f4"), dtype)
-    if values.size and not _finite(values, dtype):
+    if not is_finite(values, dtype):
         raise _cannot_hold(rows, values, dtype)
     return Encoded(values)
 
@@ -68,7 +68,10 @@ def _convert(rows: Array, dtype: str) -> Array:
     return np.where(np.isnan(rows), np.uint32(0x7FC0), rounded).astype("<u2")
 
 
-def _finite(values: Array, dtype: str) -> bool:
+def is_finite(values: Array, dtype: str) -> bool:
+    """Whether no stored value is NaN or infinite."""
+    if dtype == "int8" or not values.size:
+        return True
     if dtype == "float32":
         return bool(np.isfinite(values).all())
     # On the bits: an all-ones exponent is NaN or infinity, and integers compare several times faster than halves.

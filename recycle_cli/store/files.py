@@ -3,6 +3,7 @@
 import errno
 import os
 import resource
+import stat
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -206,9 +207,10 @@ def _allow_more_files() -> bool:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[int]:
-    """A descriptor to read from, never through a symlink. Raises DamageError where there is no such file."""
+    """A descriptor to read from, never through a symlink. Raises DamageError where there is no such regular file."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        # Without O_NONBLOCK the opening of a pipe would wait for a writer for ever.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:
         raise DamageError(f"{path}: missing; run `recycle store verify --repair`") from None
     except OSError as error:
@@ -216,6 +218,8 @@ def _opened(path: Path) -> Iterator[int]:
             raise DamageError(f"{path}: a link or a file where the store has none; refused") from None
         raise
     try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise DamageError(f"{path}: a folder or a pipe where the store has a file; refused")
         yield descriptor
     finally:
         os.close(descriptor)

@@ -63,6 +63,10 @@ class Segments:
             for owner, start, stop in zip(touched.tolist(), first.tolist(), stops, strict=True)
         ]
 
+    def hold(self, positions: Positions) -> npt.NDArray[np.bool_]:
+        """Which positions are there at all: those of an index on disk may be anything."""
+        return (positions >= 0) & (positions < len(self))
+
     def spans(self, positions: Iterable[int]) -> list[tuple[int, int, int]]:
         """(number of the segment, first row, end) of each sample."""
         starts, segments = self.starts_list, self.list
@@ -177,5 +181,7 @@ def _unique(level: Level, segments: Segments) -> Level:
 
 
 def _same_keys(first: Positions, second: Positions, segments: Segments) -> npt.NDArray[np.bool_]:
-    """Whether the keys at two lists of positions are equal in full."""
-    return equal_rows(segments.take("keys", first), segments.take("keys", second))
+    """Whether the keys at two lists of positions are equal in full; what is not there equals nothing."""
+    same = segments.hold(first) & segments.hold(second)
+    same[same] = equal_rows(segments.take("keys", first[same]), segments.take("keys", second[same]))
+    return same

@@ -34,7 +34,7 @@ _HIGH, _POSITIONS = "high", "positions"
 def load(path: Path, present: Sequence[str]) -> tuple[list[Summary], Level] | None:
     """The newest index below `path` all of whose segments are `present`; None where there is none that is sound."""
     folder = path / INDEX
-    names = [entry.name for entry in folder.iterdir() if entry.is_dir()] if folder.is_dir() else []
+    names = [entry.name for entry in folder.iterdir() if not entry.is_symlink()] if folder.is_dir() else []
     there = set(present)
     for name in sorted(filter(is_name, names), reverse=True):
         try:

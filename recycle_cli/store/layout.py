@@ -206,7 +206,7 @@ def _read_array(document: Mapping[str, Any]) -> ArraySpec:
     dtype = _NUMPY_TYPES[document["data_type"]]
     if not shape or not all(type(n) is int and 0 <= n < 1 << 62 for n in shape) or 0 in shape[1:]:
         raise ValueError(f"shape {list(shape)}")
-    if math.prod(shape) * np.dtype(dtype).itemsize >= 1 << 62:
+    if math.prod(max(n, 1) for n in shape) * np.dtype(dtype).itemsize >= 1 << 62:
         raise ValueError(f"shape {list(shape)}")
     first = document["codecs"][0]
     chunk_rows, compressor = None, None

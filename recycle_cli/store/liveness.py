@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from recycle_cli.errors import StorageError
+from recycle_cli.errors import DamageError, StorageError
 from recycle_cli.store.budget import bytes_below
+from recycle_cli.store.files import read_document
 from recycle_cli.store.layout import DOCUMENT
 
 LOCK_SUFFIX = ".lock"
@@ -171,10 +172,9 @@ def _host() -> str:
 def _owner(scratch: Path, name: str) -> tuple[str | None, int | None]:
     """Host and process id of a writer; nothing where the lock was cut short at birth."""
     try:
-        with (scratch / f"{name}{LOCK_SUFFIX}").open("rb") as file:
-            owner = json.loads(file.read(4096))
+        owner = json.loads(read_document(scratch / f"{name}{LOCK_SUFFIX}"))
         return str(owner["host"]), int(owner["pid"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (DamageError, OSError, ValueError, RecursionError, KeyError, TypeError):
         return None, None
 
 

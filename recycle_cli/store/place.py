@@ -83,6 +83,9 @@ class LocalPlace:
     def __init__(self, path: str) -> None:
         with storage_errors(path):
             self.root = Path(path).resolve()
+            links = [group for group in (SEGMENTS, SCRATCH, INDEX, DAMAGED) if (self.root / group).is_symlink()]
+        if links:  # what is collected below it would be somebody else's
+            raise DamageError(f"{self.root / links[0]}: a link where the store has a folder; refused")
 
     def where(self, name: str) -> str:
         return str(self.root / name) if name else str(self.root)

@@ -129,8 +129,12 @@ class Store:
         return self._search(keys, None)
 
     def positions(self) -> Positions:
-        """Positions of all unique samples, in the order of the store."""
-        return np.sort(np.concatenate([self._base.positions, self._delta.positions]))
+        """Positions of all unique samples, in the order of the store. Raises DamageError where the index is wrong."""
+        positions = np.sort(np.concatenate([self._base.positions, self._delta.positions]))
+        outside = len(positions) and not self._segments.hold(positions[[0, -1]]).all()
+        if outside or (positions[1:] == positions[:-1]).any():
+            raise DamageError(f"{self.path}: the index does not fit the segments; run `recycle store verify --repair`")
+        return positions
 
     def keys(self, positions: Positions) -> Bytes16:
         """Keys of the samples: (n, 16) uint8."""
@@ -261,7 +265,7 @@ class Store:
         name, wanted = ("keys", keys) if digests is None else ("digests", digests)
         while len(queries):
             positions = level.positions[entries]
-            inside = (positions >= 0) & (positions < len(self._segments))
+            inside = self._segments.hold(positions)
             queries, entries, positions = queries[inside], entries[inside], positions[inside]
             same = equal_rows(self._segments.take(name, positions), wanted[queries])
             found[queries[same]] = positions[same]
