@@ -7,14 +7,15 @@ import pytest
 import torch
 
 from recycle_cli import precompute as module
-from recycle_cli.errors import MismatchError, UsageError
+from recycle_cli.errors import GoneError, MismatchError, UsageError
 from recycle_cli.models import load, network, split
 from recycle_cli.precompute import precompute
 from recycle_cli.settings import CorpusSettings, ModelSettings, PrecomputeSettings
-from recycle_cli.store import Store
+from recycle_cli.store import Store, gc
 from tests.conftest import tiny_config
 from tests.contents import contents
 from tests.records import records, write_csv
+from tests.store.corpora import Corpus
 
 RECORDS = records(90)
 
@@ -77,19 +78,31 @@ def test_duplicates_are_computed_once(tmp_path, tiny_bert, passes, window):
 
 def test_memory_of_what_was_seen_is_bounded_and_still_nothing_is_doubled(tmp_path, tiny_bert, monkeypatch):
     monkeypatch.setattr(module, "SEEN_LIMIT", 10)
-    sizes = []
+    before, after = [], []
     forget = module.Underway._forget_sealed
 
     def recorded(underway):
+        before.append(len(underway.contents))
         forget(underway)
-        sizes.append(len(underway.contents))
+        after.append(len(underway.contents))
 
     monkeypatch.setattr(module.Underway, "_forget_sealed", recorded)
     many = write_csv(tmp_path / "many.csv", [*RECORDS, *RECORDS])
     found = fill(many, tmp_path / "s", tiny_bert, window=6, segment_bytes=4000)
     assert found.new_samples == len(contents(tmp_path / "s")) == 90
-    assert len(sizes) > 5
-    assert max(sizes) < 40
+    assert sum(after) < sum(before)
+    assert max(before) < 90
+
+
+def test_a_lookup_goes_on_while_gc_replaces_what_it_had_opened(tmp_path):
+    corpus = Corpus()
+    for _ in range(2):
+        corpus.store(tmp_path / "s", range(20))
+    early = Store.open(str(tmp_path / "s"))
+    gc(early.path)
+    with pytest.raises(GoneError, match="open the store again"):
+        early.lookup(*corpus.keys(range(20)))
+    assert (module.Underway(early).lookup(*corpus.keys(range(20))) >= 0).all()
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "int8"])

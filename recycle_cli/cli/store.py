@@ -32,12 +32,8 @@ def info(
     architecture = recipe.pop("architecture")
     tables = {name: found.pop(name, []) for name in ("writers", "leftovers", "segment_list")}
     # Tables of their own: names of one part, not of three, fit into 80 columns.
-    for title, fields in (
-        ("Recipe", recipe),
-        ("Architecture", architecture),
-        ("Made by", provenance),
-        ("Store", found),
-    ):
+    parts = {"Recipe": recipe, "Architecture": architecture, "Made by": provenance, "Store": found}
+    for title, fields in parts.items():
         show_fields(title, fields)
     for name, rows in tables.items():
         if rows:

@@ -58,24 +58,37 @@ WAIT = "wait for it"
 REPAIR = "verify --repair"
 
 
-class Trial:
-    """Stores that are hurt round after round, and what must be in them. `inputs` holds the model and the corpora."""
+class Work:
+    """A model, two overlapping corpora `a` and `b`, and what their stores hold where nobody disturbs."""
 
-    def __init__(self, recycle: Commands, inputs: Path, folder: Path, *, seed: int, full: bool = False) -> None:
-        self.recycle, self.folder, self.full = recycle, folder, full
-        self.random = random.Random(seed)
-        self.model = save_tiny(inputs / "model", tiny_config(), bare=True)
-        texts = records(600, longest=20)
-        parts = {"a": texts[:400], "b": texts[200:]}
-        self.corpora = {name: write_csv(inputs / f"{name}.csv", part) for name, part in parts.items()}
+    def __init__(self, recycle: Commands, folder: Path) -> None:
+        self.recycle = recycle
+        self.model = save_tiny(folder / "model", tiny_config(), bare=True)
+        texts = records(450, longest=20)
+        parts = {"a": texts[:300], "b": texts[150:]}
+        self.corpora = {name: write_csv(folder / f"{name}.csv", part) for name, part in parts.items()}
         self.expected: dict[str, dict[bytes, Any]] = {}
         for name in parts:
-            self.store = inputs / name
-            self.recycle.json(*self.command(name))
-            self.expected[name] = contents(self.store)
+            recycle.json(*self.command(name, folder / name))
+            self.expected[name] = contents(folder / name)
         self.whole = self.expected["a"] | self.expected["b"]
+
+    def command(self, name: str, store: Path) -> tuple[object, ...]:
+        """Arguments of a writer (`a`, `b`) or of a maintenance."""
+        if name in MAINTENANCE:
+            return (*MAINTENANCE[name], store)
+        return ("precompute", self.corpora[name], store, "--model", self.model, *OPTIONS)
+
+
+class Trial:
+    """Stores that are hurt round after round, and what must be in them."""
+
+    def __init__(self, work: Work, folder: Path, *, seed: int, full: bool = False) -> None:
+        self.recycle, self.expected, self.whole = work.recycle, work.expected, work.whole
+        self.work, self.folder, self.full = work, folder, full
+        self.random = random.Random(seed)
         # How long each command takes, from what was seen: so that kills are spread over all of it on any machine.
-        self.seconds = dict.fromkeys([*parts, *MAINTENANCE], FIRST_SECONDS)
+        self.seconds = dict.fromkeys(["a", "b", *MAINTENANCE], FIRST_SECONDS)
         self.counts: Counter[str] = Counter()
         self.held: set[bytes] = set()
         self.begin()
@@ -87,10 +100,7 @@ class Trial:
         self.held = set()
 
     def command(self, name: str) -> tuple[object, ...]:
-        """Arguments of a writer (`a`, `b`) or of a maintenance."""
-        if name in MAINTENANCE:
-            return (*MAINTENANCE[name], self.store)
-        return ("precompute", self.corpora[name], self.store, "--model", self.model, *OPTIONS)
+        return self.work.command(name, self.store)
 
     def run(self, kills: int) -> dict[str, int]:
         """Rounds until so many processes have been killed: what happened, as plain data."""
@@ -237,7 +247,7 @@ def main() -> None:
     commands = Commands()
     with tempfile.TemporaryDirectory() as inputs, tempfile.TemporaryDirectory(dir=options.folder) as folder:
         print(f"seed {options.seed}, in {folder}", file=sys.stderr)
-        trial = Trial(commands, Path(inputs), Path(folder), seed=options.seed, full=options.full)
+        trial = Trial(Work(commands, Path(inputs)), Path(folder), seed=options.seed, full=options.full)
         print(json.dumps(trial.run(options.kills)))
     commands.close()
 

@@ -19,26 +19,24 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
-@pytest.fixture
-def inputs(tmp_path):
-    folder = tmp_path / "inputs"
-    folder.mkdir()
-    return folder
+@pytest.fixture(scope="module")
+def work(recycle, tmp_path_factory):
+    return crash.Work(recycle, tmp_path_factory.mktemp("work"))
 
 
-def test_nothing_sealed_is_lost_or_doubled_by_sigkill(recycle, inputs, tmp_path):
-    done = crash.Trial(recycle, inputs, tmp_path, seed=3).run(6)
+def test_nothing_sealed_is_lost_or_doubled_by_sigkill(work, tmp_path):
+    done = crash.Trial(work, tmp_path, seed=3).run(6)
     assert done["killed"] >= 6
 
 
-def test_a_process_that_was_stopped_goes_on(recycle, inputs, tmp_path):
-    trial = crash.Trial(recycle, inputs, tmp_path, seed=5)
+def test_a_process_that_was_stopped_goes_on(work, tmp_path):
+    trial = crash.Trial(work, tmp_path, seed=5)
     while not trial.counts["stopped a"]:
         trial.stop_round()
         trial.check(damaged=False)
     trial.finish()
 
 
-def test_a_full_disk_costs_nothing_that_was_sealed(recycle, inputs, small_disk):
-    done = crash.Trial(recycle, inputs, small_disk, seed=7, full=True).run(4)
+def test_a_full_disk_costs_nothing_that_was_sealed(work, small_disk):
+    done = crash.Trial(work, small_disk, seed=7, full=True).run(4)
     assert done["full"] > 0
