@@ -21,7 +21,7 @@ from recycle_cli.intake import Intake
 from recycle_cli.keys import Sample
 from recycle_cli.labelled import Labelled, read_targets, take_all
 from recycle_cli.logs import Log, logger
-from recycle_cli.models import takes_images, views_of
+from recycle_cli.models import refuse_foreign, takes_images, views_of
 from recycle_cli.parity import check_parity
 from recycle_cli.randomness import Randomness
 from recycle_cli.reports import bar
@@ -101,6 +101,7 @@ def _train(job: Job, model: ModelSettings, heads: Mapping[Path, HeadSettings]) -
     for one in settings:
         _refuse_idle_options(job, model, one, images=images)
     corpus = Intake(job.data, labelled=True, images=images)
+    corpus.tell_columns()
     data, tested = _read(job, corpus, list(heads.values()), views, keep=store is None, images=images)
 
     setups = _set_up(job, model, store, data, settings)
@@ -173,6 +174,7 @@ def _refuse_idle_options(job: Job, model: ModelSettings, settings: TrainingSetti
     """Raise UsageError for what could have no effect: it would be taken for done."""
     if settings.metric not in task.METRICS:
         raise UsageError(f"--metric {settings.metric} is not known; take one of {', '.join(task.METRICS)}")
+    refuse_foreign(model, job.store or model.name, images=images)
     mixing = bool(settings.mixup or settings.cutmix)
     if mixing and (job.store is None or not images):
         raise UsageError("--mixup and --cutmix mix stored activations of images; give a STORE of images")

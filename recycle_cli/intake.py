@@ -4,7 +4,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from recycle_cli.corpus import Columns, Failure, open_corpus
@@ -49,6 +49,7 @@ class Intake:
             images=images,
         )
         self.columns: Columns = self._corpus.columns
+        self._named = columns
         total = self._corpus.total
         self.total: int | None = None if total is None else total * (1 + len(views))
 
@@ -71,6 +72,17 @@ class Intake:
             yield sample
             for view in self.views:
                 yield view(sample)
+
+    def tell_columns(self) -> None:
+        """One line on the columns that the user did not name and that do not say themselves what they are."""
+        taken = {name: column for name, column in asdict(self.columns).items() if column and name != "id"}
+        chosen = [
+            f"{column!r} as the {name.replace('_', ' ')} (--{name.replace('_', '-')}-column)"
+            for name, column in taken.items()
+            if column != name and getattr(self._named, name) is None
+        ]
+        if chosen:
+            say(f"{self._corpus.name}: taking the column {', '.join(chosen)}")
 
     def count_ahead(self, progress: Bar) -> None:
         """Where the number of samples is not known and somebody watches, count them in a thread: for the time left."""

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from recycle_cli.runs import LOG
+from recycle_cli.runs import LOG, steps_of
 
 Log = Callable[[Mapping[str, Any]], None]
 
@@ -18,7 +18,7 @@ def ignore(record: Mapping[str, Any]) -> None:
 @contextmanager
 def logger(folder: Path, tensorboard: bool) -> Iterator[Log]:
     """A function that keeps a record of a step or of an evaluation."""
-    board = _board(folder) if tensorboard else None
+    board = _board(folder, steps_of(folder)) if tensorboard else None
     with (folder / LOG).open("a", encoding="utf-8") as lines:
 
         def log(record: Mapping[str, Any]) -> None:
@@ -38,12 +38,13 @@ def logger(folder: Path, tensorboard: bool) -> Iterator[Log]:
                 board.close()
 
 
-def _board(folder: Path) -> Any:
+def _board(folder: Path, steps: int) -> Any:
+    """A writer that goes on after `steps`: TensorBoard then hides what an interrupted run logged beyond them."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         return None
-    return SummaryWriter(str(folder / "tensorboard"))
+    return SummaryWriter(str(folder / "tensorboard"), purge_step=steps + 1 if steps else None)
 
 
 def last_loss(folder: Path) -> float:

@@ -3,7 +3,7 @@
 import csv
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,15 +31,38 @@ def open_output(path: str, columns: Mapping[str, str]) -> Iterator[Write]:
         raise UsageError(f"--output {path}: the ending must be one of {', '.join(endings)}")
     partial = target.with_name(f"{target.name}.partial")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with kinds[target.suffix](partial, {"id": "text", **columns}) as write:
-            yield lambda samples, predictions: write(_records(samples, predictions))
-        partial.replace(target)
-    except OSError as error:
-        raise StorageError(f"{path} cannot be written ({error.strerror or error})") from error
+        with ExitStack() as opened:
+            with _telling(path):
+                target.parent.mkdir(parents=True, exist_ok=True)
+                write = opened.enter_context(kinds[target.suffix](partial, {"id": "text", **columns}))
+
+            def add(samples: Sequence[Sample], predictions: Sequence[dict[str, Any]]) -> None:
+                with _telling(path):
+                    write(_records(samples, predictions))
+
+            try:
+                yield add
+            except BaseException:
+                # What is left to write no longer matters, nor whether it can be.
+                with suppress(OSError):
+                    opened.close()
+                raise
+            with _telling(path):
+                opened.close()
+        with _telling(path):
+            partial.replace(target)
     finally:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def _telling(path: str) -> Iterator[None]:
+    """Failures to write as StorageError: of our own writing alone, for those of the caller name other files."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(f"{path} cannot be written ({error.strerror or error})") from error
 
 
 def _records(samples: Sequence[Sample], predictions: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

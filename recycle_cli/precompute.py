@@ -13,17 +13,9 @@ from recycle_cli.background import background, prefetch
 from recycle_cli.devices import Fetching, autocast, batch_tokens_on, device_of, pinned_for, to_device
 from recycle_cli.errors import DataError, GoneError, UsageError
 from recycle_cli.intake import Intake
-from recycle_cli.keys import KEY_BYTES, Bytes16, Sample
+from recycle_cli.keys import KEY_BYTES, Bytes16, Sample, keys_of
 from recycle_cli.models import Network, SplitModel, open_network, takes_images, views_of
-from recycle_cli.pipeline import (
-    Indices,
-    TrunkBatch,
-    Window,
-    batches_of,
-    check_lengths,
-    prepared_ahead,
-    rows_of,
-)
+from recycle_cli.pipeline import Indices, TrunkBatch, Window, batches_of, check_lengths, prepared_ahead, rows_of, usable
 from recycle_cli.reports import Bar, bar
 from recycle_cli.settings import CorpusSettings, ModelSettings, PrecomputeSettings
 from recycle_cli.store import SegmentWriter, Store
@@ -86,6 +78,7 @@ def precompute(
     device = device_of(model.device)
     images = takes_images(model)
     samples = Intake(corpus, images=images, views=views_of(settings.views, images=images))
+    samples.tell_columns()
     network = open_network(model)
     halves = network.split(settings.cuts, settings.dtype)
     if "0" in halves.cuts:
@@ -158,6 +151,8 @@ def missing(
 ) -> Iterator[Keyed]:
     """Trunk batches of the samples that neither the store nor an earlier batch of this run holds."""
     underway = Underway(store)
+    unusable: set[bytes] = set()
+    copies: dict[bytes, list[Sample]] = {}
     device = device_of(model.device)
     batch_tokens = batch_tokens_on(device, settings.batch_tokens)
 
@@ -166,18 +161,26 @@ def missing(
             raise error
         samples.reject(sample, error)
         tally.samples -= 1
-        tally.new -= 1
+        key = keys_of([sample])[0].tobytes()
+        unusable.add(key)
+        # What repeats an unusable sample is as unusable, and says so under its own name.
+        usable(copies.pop(key, []), halves, reject)
 
     def fresh(window: Window) -> Indices:
-        found = underway.first(window)
+        first = underway.first(window)
+        copies.clear()
+        for place in np.setdiff1d(np.flatnonzero(window.positions < 0), first).tolist():
+            copies.setdefault(window.keys[place].tobytes(), []).append(window.samples[place])
+        for key in unusable & copies.keys():
+            usable(copies.pop(key), halves, reject)
         tally.samples += len(window.samples)
-        tally.new += len(found)
-        progress.update(len(window.samples) - len(found))
-        return found
+        progress.update(len(window.samples) - len(first))
+        return first
 
     for ready in prepared_ahead(samples, halves, settings.window, underway.lookup, fresh, reject):
         for batch in batches_of(ready.places, ready.prepared, halves, batch_tokens):
             batch = replace(batch, inputs=pinned_for(batch.inputs, device))
+            tally.new += len(batch.members)
             yield Keyed(batch, ready.window.keys[batch.members], ready.window.digests[batch.members])
 
 

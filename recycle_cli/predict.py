@@ -28,6 +28,7 @@ from recycle_cli.pipeline import (
     restored,
     rows_of,
 )
+from recycle_cli.precompute import Underway
 from recycle_cli.reports import Bar, bar
 from recycle_cli.settings import CorpusSettings, ModelSettings, PredictSettings
 from recycle_cli.store import SegmentWriter, Store
@@ -36,7 +37,8 @@ from recycle_cli.tasks import Scores, task_of
 
 @dataclass(frozen=True)
 class Predicted:
-    """What a prediction did. `metrics` are there where the data are labelled; times in seconds."""
+    """What a prediction did. `metrics` are there where the data are labelled, else `no_metrics` says what is amiss;
+    times in seconds."""
 
     samples: int
     hits: int
@@ -47,6 +49,7 @@ class Predicted:
     metrics: dict[str, float] | None
     output: str
     failed_samples: int
+    no_metrics: str | None = None
 
 
 @dataclass
@@ -90,7 +93,8 @@ class Predictor:
         if self.store is not None:
             expect(self.store, self.split.recipe.computed_in(self.store.recipe.precision), self.cut)
         self.split.model.to(self.device).eval()
-        self._written: set[bytes] = set()
+        # A store of its own: seeing what was sealed changes positions, which are in use here.
+        self._written = Underway(Store.open(self.store.path)) if self.store and settings.write_back else None
         self.names: list[str] = list(network.loaded.labels)
 
     @property
@@ -156,13 +160,12 @@ class Predictor:
 
     def _keep(self, work: Work, raw: TrunkBatch, activations: torch.Tensor, writer: SegmentWriter) -> None:
         """Write rows back, each content once, however often the data repeat it."""
+        assert self._written is not None
         keys, digests = work.scored.window.keys[work.members], work.scored.window.digests[work.members]
-        first = []
-        for place, (key, digest) in enumerate(zip(keys, digests, strict=True)):
-            if (content := key.tobytes() + digest.tobytes()) not in self._written:
-                self._written.add(content)
-                first.append(place)
-        if first:
+        positions = self._written.lookup(keys, digests)
+        samples = [work.scored.window.samples[place] for place in work.members.tolist()]
+        first = self._written.first(Window(samples, keys, digests, positions))
+        if len(first):
             rows = rows_of(activations[first], raw.lengths[first], self.split.recipe.dtype)
             writer.append(keys[first], digests[first], raw.lengths[first], {self.cut: rows})
 
@@ -182,6 +185,7 @@ def predict(
     output = output or f"{run.rstrip('/')}/predictions{predictor.ending}"
     data = replace(data, failures=data.failures or f"{output}.failures.jsonl")
     samples = Intake(data, images=predictor.images)
+    samples.tell_columns()
     with bar("predict", samples.total) as progress:
         samples.count_ahead(progress)
         return score(predictor, samples, output, progress)
@@ -217,6 +221,7 @@ def score(predictor: Predictor, samples: Intake, output: str, progress: Bar) -> 
         metrics=scores.figures(),
         output=output,
         failed_samples=samples.failed,
+        no_metrics=scores.why_none(samples.columns.label),
     )
 
 

@@ -166,6 +166,15 @@ def load_progress(
     return Progress(**json.loads(notes["progress"]))
 
 
+def steps_of(folder: Path) -> int:
+    """Steps that the checkpoint of a training has behind it; 0 where there is none."""
+    path = folder / CHECKPOINT / "state.safetensors"
+    if not path.exists():
+        return 0
+    with _opened(path) as file:
+        return Progress(**json.loads(file.metadata()["progress"])).step
+
+
 def keep_lines(folder: Path, count: int) -> None:
     """Drop log lines, the last perhaps cut short, of what a resumed run does again."""
     path = folder / LOG

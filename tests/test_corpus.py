@@ -107,6 +107,17 @@ def test_plain_lines(write):
     assert rows(corpus) == [("0", "one, two", None), ("1", "\ufeffthree \u2028 four", None), ("2", "last", None)]
 
 
+def test_blank_lines_are_no_records_but_count_as_in_datasets(tmp_path, write):
+    from datasets import load_dataset
+
+    files = [write("a.txt", "\n one \n\n \t\ntwo\n"), write("b.txt", "\nthree")]
+    corpus = open_corpus(files)
+    assert rows(corpus) == [("1", " one ", None), ("4", "two", None), ("6", "three", None)]
+    assert corpus.failed == 0
+    theirs = load_dataset("text", data_files=files, split="train", cache_dir=str(tmp_path / "cache"))["text"]
+    assert [theirs[int(sample.id)] for sample in corpus] == [sample.fields["text"] for sample in corpus]
+
+
 @pytest.mark.parametrize("value", ["NA", "null", "nan", "None", "123", "007", "1e5", "True", " spaced ", "1,5", "\\N"])
 def test_csv_cells_stay_the_text_they_are(write, value):
     corpus = open_corpus(write("a.csv", f'text,label\n"{value}","{value}"\n'), labelled=True)
@@ -345,6 +356,7 @@ def test_none_can_be_used(write):
         ("a.jsonl", "", "is empty"),
         ("a.jsonl", "\n \n", "is empty"),
         ("a.txt", "", "is empty"),
+        ("a.txt", "\n \n", "is empty"),
         ("a.parquet", "", "cannot be read"),
         ("a.parquet", "text\nx\n", "cannot be read"),
         ("a.arrow", "", "cannot be read"),

@@ -169,6 +169,26 @@ def test_interrupted_and_resumed_it_is_the_undisturbed_run(fit, tmp_path, undist
     assert (report.metrics, report.best_epoch) == (kept["metrics"], kept["best_epoch"])
 
 
+def test_tensorboard_shows_a_step_once_though_a_resumed_run_does_it_again(train, store, tmp_path, interrupt_at):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from torch.utils.tensorboard import SummaryWriter
+
+    job = Job(train, str(tmp_path / "run"), store, cut="2")
+    interrupt_at(5)
+    with pytest.raises(Interrupted):
+        finetune(job, ModelSettings(), INTERRUPTED)
+    with SummaryWriter(str(tmp_path / "run" / "tensorboard")) as killed:
+        for step in (6, 7):
+            killed.add_scalar("train/loss", 99.0, step)
+    interrupt_at(-1)
+    finetune(replace(job, resume=True), ModelSettings(), INTERRUPTED)
+    shown = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload().Scalars("train/loss")
+    logged = [record for record in log(tmp_path / "run") if "loss" in record]
+    assert [event.step for event in shown] == [record["step"] for record in logged]
+    assert [event.value for event in shown] == pytest.approx([record["loss"] for record in logged])
+
+
 def test_other_save_steps_and_no_parity_check_do_not_hinder_a_resume(fit, tmp_path, undisturbed, interrupt_at):
     interrupt_at(5)
     with pytest.raises(Interrupted):

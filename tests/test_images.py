@@ -214,6 +214,14 @@ def test_bad_images_are_refused_or_listed(shapes, tmp_path):
     assert (done.new_samples, done.failed_samples) == (54, 3)
     failed = [json.loads(line)["id"] for line in (tmp_path / "failed.jsonl").read_text().splitlines()]
     assert sorted(failed) == ["circle/text.png", "square/cut.png", "triangle/dot.png"]
+    (tmp_path / "val" / "circle" / "again.png").write_text("this is not an image")
+    (tmp_path / "val" / "triangle" / "again.png").write_text("this is not an image")
+    done = precompute(corpus, str(tmp_path / "again"), MODEL, replace(FILL, views=TWO_VIEWS, window=4))
+    assert (done.new_samples, done.reused_samples, done.failed_samples) == (54, 0, 5)
+    failed = [json.loads(line)["reason"] for line in (tmp_path / "failed.jsonl").read_text().splitlines()]
+    assert sum("again.png: the file is not an image" in reason for reason in failed) == 2
+    (tmp_path / "val" / "circle" / "again.png").unlink()
+    (tmp_path / "val" / "triangle" / "again.png").unlink()
 
     data = replace(job(shapes, tmp_path / "run"), data=replace(corpus, failures=None), cut="stage4", model_named=True)
     trained = finetune(data, MODEL, replace(TRAIN, epochs=1))

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
@@ -45,12 +46,13 @@ def test_a_failed_run_leaves_no_file_and_keeps_the_old_one(tmp_path):
     target = tmp_path / "out.csv"
     target.write_text("old")
 
-    def fail():
+    def fail(error):
         with open_output(str(target), COLUMNS):
-            raise ValueError("broken")
+            raise error
 
-    with pytest.raises(ValueError, match="broken"):
-        fail()
+    for error in (ValueError("broken"), OSError("the caller's own")):
+        with pytest.raises(type(error), match=str(error)):
+            fail(error)
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("out.csv", "old")]
 
 
@@ -99,3 +101,16 @@ def test_vectors_are_refused_in_csv(tmp_path):
         open_output(str(tmp_path / "out.csv"), VECTOR),
     ):
         pass
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+@pytest.mark.parametrize("ending", [".csv", ".jsonl"])
+def test_a_full_disk_is_a_storage_error(tmp_path, monkeypatch, ending):
+    target = tmp_path / f"out{ending}"
+    monkeypatch.setattr(Path, "unlink", lambda *_, **__: None)
+    (tmp_path / f"out{ending}.partial").symlink_to("/dev/full")
+    for times in (1, 10_000):  # at closing, and in the midst of writing
+        full = pytest.raises(StorageError, match=r"cannot be written \(No space left")
+        with full, open_output(str(target), COLUMNS) as write:
+            write(SAMPLES * times, FOUND * times)
+    assert not target.exists()

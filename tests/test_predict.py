@@ -3,6 +3,7 @@
 import csv
 import json
 from dataclasses import replace
+from functools import partialmethod
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -10,11 +11,13 @@ import pytest
 import torch
 import transformers
 
+from recycle_cli import precompute as filling
 from recycle_cli.errors import MismatchError, StoreError, UsageError
 from recycle_cli.finetune import Job, finetune
 from recycle_cli.precompute import precompute
 from recycle_cli.predict import predict
 from recycle_cli.settings import CorpusSettings, ModelSettings, PrecomputeSettings, PredictSettings, TrainingSettings
+from recycle_cli.store import Store
 from tests.contents import contents
 from tests.records import records, write_csv
 
@@ -86,6 +89,7 @@ def test_the_metrics_are_those_of_the_file(run, test, tmp_path):
     report, rows = score(test, run, tmp_path / "out.csv")
     right = np.mean([row["label"] == record["label"] for row, record in zip(rows, TEST, strict=True)])
     assert report.metrics["accuracy"] == pytest.approx(right)
+    assert report.no_metrics is None
 
 
 @pytest.mark.parametrize("dtype", list(ROUNDING))
@@ -108,6 +112,16 @@ def test_hits_misses_and_no_store_agree(run, test, model, tmp_path, dtype):
     pairs = zip(plain_labels, labels[0], sure, strict=True)
     assert all(one == other for one, other, certain in pairs if certain)
     assert sure.sum() > {"float32": 35, "float16": 30, "bfloat16": 10, "int8": -1}[dtype]
+
+
+def test_write_back_remembers_little_and_still_doubles_nothing(run, test, model, tmp_path, monkeypatch):
+    monkeypatch.setattr(filling, "SEEN_LIMIT", 5)
+    monkeypatch.setattr(Store, "writer", partialmethod(Store.writer, segment_bytes=1000))
+    store = fill(replace(test, limit=4), tmp_path / "store", model, "float16")
+    twice = replace(test, source=test.source * 2)
+    found, _ = score(twice, run, tmp_path / "1.csv", store, write_back=True, window=8, batch_tokens=64)
+    assert (found.samples, found.hits) == (80, 8)
+    assert len(contents(store)) == 40
 
 
 def test_write_back_makes_the_next_prediction_all_hits(run, test, model, tmp_path):
@@ -148,15 +162,17 @@ def test_the_kinds_of_output_say_the_same(run, test, tmp_path):
 def test_data_without_labels_get_predictions_and_no_metrics(run, tmp_path):
     data = CorpusSettings((str(write_csv(tmp_path / "t.csv", [{"text": one["text"]} for one in TEST])),))
     report, rows = score(data, run, tmp_path / "out.csv")
-    assert report.metrics is None
+    assert (report.metrics, report.no_metrics) == (None, "no column of labels was found; --label-column names one")
     assert len(rows) == 40
+    write_csv(tmp_path / "t.csv", [{"text": one["text"], "label": ""} for one in TEST])
+    assert score(data, run, tmp_path / "out.csv")[0].no_metrics == "no record has a label in the column 'label'"
 
 
-def test_labels_that_the_run_does_not_know_give_no_metrics(run, tmp_path, capsys):
+def test_labels_that_the_run_does_not_know_give_no_metrics(run, tmp_path):
     data = CorpusSettings((str(write_csv(tmp_path / "t.csv", [{"text": "cell", "label": "sport"}])),))
     report, rows = score(data, run, tmp_path / "out.csv")
     assert (report.metrics, len(rows)) == (None, 1)
-    assert "'sport' is not one of the run's classes" in capsys.readouterr().err
+    assert "'sport' is not one of the run's classes" in report.no_metrics
 
 
 def test_pairs_of_texts_end_to_end(model, tmp_path):

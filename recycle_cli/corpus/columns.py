@@ -46,6 +46,8 @@ def resolve(columns: Columns, schema: Mapping[str, bool], corpus: str, *, labell
     one column of TEXTS is there, else the two of one of PAIRS, else the only column left that holds text.
     Raises DataError, with the columns there are, where a named column is missing or more than one choice is left.
     """
+    if columns.image is not None:
+        raise DataError(f"{corpus}: the model takes texts, so that --image-column has no meaning; use --text-column")
     resolved, free = _resolve_common(columns, schema, corpus, labelled=labelled)
     if columns.text is not None:
         return resolved

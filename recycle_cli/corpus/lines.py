@@ -40,7 +40,7 @@ class LineFiles:
     def schema(self) -> Mapping[str, bool]:
         """The columns of the first file's first records; those with nothing but text in them hold text."""
         with closing(self.records(())) as records:
-            first = list(islice(records, PEEKED))
+            first = list(islice((record for record in records if not record.blank), PEEKED))
         found: dict[str, bool] = {}
         cells = (cell for record in first if record.file == first[0].file for cell in record.values.items())
         for column, value in cells:
@@ -75,9 +75,9 @@ def _is_utf8(text: str) -> bool:
 
 
 def plain(handle: TextIO, file: str, columns: Sequence[str]) -> Generator[Record]:
-    """One record a line, in a column `text`."""
+    """One record a line, in a column `text`. Blank lines are passed over, but count, as in the reader of `datasets`."""
     for number, line in enumerate(handle, start=1):
-        yield Record(file, number, {"text": line.rstrip("\r\n")})
+        yield Record(file, number, {} if line.isspace() else {"text": line.rstrip("\r\n")}, blank=line.isspace())
 
 
 def json_lines(handle: TextIO, file: str, columns: Sequence[str]) -> Generator[Record]:

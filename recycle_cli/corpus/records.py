@@ -5,12 +5,14 @@ from typing import Any, NamedTuple, Protocol
 
 
 class Record(NamedTuple):
-    """One record as its file holds it. `number` counts from 1 in `file`; `problem` says why `values` cannot be read."""
+    """One record as its file holds it. `number` counts from 1 in `file`; `problem` says why `values` cannot be read;
+    `blank`: it holds nothing and gives no sample, but counts where records are numbered."""
 
     file: str
     number: int
     values: Mapping[str, Any]
     problem: str | None = None
+    blank: bool = False
 
 
 class Reader(Protocol):

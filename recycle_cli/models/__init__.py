@@ -2,7 +2,15 @@
 
 from recycle_cli.models.cuts import resolve_cut
 from recycle_cli.models.layers import Layer, bytes_per_sample, layers
-from recycle_cli.models.network import AnyLoaded, Network, found_again, layers_of, open_network, takes_images
+from recycle_cli.models.network import (
+    AnyLoaded,
+    Network,
+    found_again,
+    layers_of,
+    open_network,
+    refuse_foreign,
+    takes_images,
+)
 from recycle_cli.models.sources import Loaded, load
 from recycle_cli.models.split_model import Batch, Prepared, SplitModel, lengths_of
 from recycle_cli.models.task_layer import OWN, TaskLayer
@@ -28,6 +36,7 @@ __all__ = [
     "lengths_of",
     "load",
     "open_network",
+    "refuse_foreign",
     "resolve_cut",
     "split",
     "takes_images",

@@ -1,10 +1,11 @@
 """A model of any kind as the verbs use it: loaded by name, split at cuts."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from recycle_cli.errors import UsageError
 from recycle_cli.models.cuts import resolve_cut
 from recycle_cli.models.embedder import load_embedder
 from recycle_cli.models.layers import Layer, layers
@@ -17,7 +18,7 @@ from recycle_cli.models.vision.loading import load_images
 from recycle_cli.models.vision.pretrained import is_image_model
 from recycle_cli.models.vision.sources import NO_WEIGHTS, LoadedImages, is_run, is_torchvision
 from recycle_cli.recipe import Recipe
-from recycle_cli.settings import ModelSettings
+from recycle_cli.settings import ImageSettings, ModelSettings
 
 AnyLoaded = Loaded | LoadedImages
 """A loaded model of either kind: both have `name`, `model`, `labels`, `missing` and `save`."""
@@ -43,12 +44,30 @@ def takes_images(model: ModelSettings) -> bool:
     return is_torchvision(model.name) or is_image_model(model.name, model.revision)
 
 
+def refuse_foreign(model: ModelSettings, name: str, *, images: bool) -> None:
+    """Raise UsageError for an option of the other kind of model: it would have no effect, and be taken for done.
+
+    `name`: the model or store that says which kind it is.
+    """
+    if images and model.max_length is not None:
+        raise UsageError(f"--max-length {model.max_length}: {name} takes images, not texts; leave the option out")
+    if not images and model.images != ImageSettings():
+        given = [
+            f"--{field.name.replace('_', '-')}"
+            for field in fields(ImageSettings)
+            if getattr(model.images, field.name) != field.default
+        ]
+        raise UsageError(f"{', '.join(given)}: {name} takes texts, not images; leave the options of images out")
+
+
 def open_network(model: ModelSettings, layer: TaskLayer = OWN, *, seed: int = 0) -> Network:
     """Load a model that ends with `layer`, which is made from `seed` where the checkpoint does not have it.
 
     Raises ModelError where it cannot be found or loaded, UsageError for settings that do not fit it.
     """
-    if takes_images(model):
+    images = takes_images(model)
+    refuse_foreign(model, model.name, images=images)
+    if images:
         return _images(model, layer, seed)
     loaded = _text(model, layer, seed)
     max_length = model.max_length or default_max_length(loaded)
@@ -65,7 +84,11 @@ def layers_of(model: ModelSettings, dtype: str) -> tuple[list[Layer], int | None
     That is `max_length` (None: the longest), and None for an image, which is one row. Of an image model no weights are
     needed, and none fetched. Raises as `open_network`.
     """
-    if takes_images(model):
+    images = takes_images(model)
+    if not images and model.images.resize:
+        raise UsageError(f"--image-size {model.images.resize[0]}: {model.name} takes texts; leave the option out")
+    refuse_foreign(model, model.name, images=images)
+    if images:
         bare = is_torchvision(model.name) and not is_run(model.name)
         random = replace(model, images=replace(model.images, weights=NO_WEIGHTS)) if bare else model
         return load_images(random).layers(dtype), None

@@ -82,6 +82,7 @@ def plan(corpus: CorpusSettings, model: ModelSettings, settings: PlanSettings, s
     if any(cut in ("0", "0%") for cut in settings.cuts):
         raise UsageError("--cut 0 freezes nothing, so there is nothing to plan; name another")
     samples = Intake(corpus)
+    samples.tell_columns()
     with bar("plan: counting", samples.total) as progress:
         census = count(samples, progress.update)
     if census.unique < 2 * settings.batch_size:

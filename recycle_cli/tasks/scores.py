@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 
 import torch
 
-from recycle_cli.reports import say
 from recycle_cli.tasks.contract import Label, Task
 
 MOST_TO_COMPARE = 100_000
@@ -33,15 +32,25 @@ class Scores:
             self.too_many, self.outputs, self.labels = True, [], []
 
     def figures(self) -> dict[str, float] | None:
-        """The task's metrics; None where no sample was labelled, or one with a class that the RUN does not know."""
-        if self.too_many:
-            say(f"no metrics: more than {MOST_TO_COMPARE:,} labelled samples to compare with one another")
-        if not self.labels:
+        """The task's metrics; None where `why_none` says why."""
+        if self.why_none(None) is not None:
             return None
-        present = sorted({name for label in {*self.labels} for name in self.task.classes_in(label)})
-        unknown = [name for name in present if name not in self.names]
-        if self.task.closed and unknown:
-            say(f"no metrics: the label {unknown[0]!r} is not one of the run's classes ({', '.join(self.names)})")
-            return None
-        targets = self.task.targets(self.labels, self.names if self.task.closed else present)
+        targets = self.task.targets(self.labels, self.names if self.task.closed else self._present)
         return self.task.figures(torch.cat(self.outputs), torch.from_numpy(targets))
+
+    def why_none(self, column: str | None) -> str | None:
+        """Why there are no metrics; None where there are. `column`: where the labels would be."""
+        if self.too_many:
+            return f"more than {MOST_TO_COMPARE:,} labelled samples to compare with one another"
+        if not self.labels and column is None:
+            return "no column of labels was found; --label-column names one"
+        if not self.labels:
+            return f"no record has a label in the column {column!r}"
+        unknown = [name for name in self._present if name not in self.names]
+        if self.task.closed and unknown:
+            return f"the label {unknown[0]!r} is not one of the run's classes ({', '.join(self.names)})"
+        return None
+
+    @property
+    def _present(self) -> list[str]:
+        return sorted({name for label in {*self.labels} for name in self.task.classes_in(label)})

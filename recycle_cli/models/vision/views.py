@@ -100,6 +100,8 @@ def views_of(settings: ViewSettings, *, images: bool) -> list[Callable[[Sample],
     """A function for each view that the settings ask for. Raises UsageError where the model takes no images."""
     if settings.views and not images:
         raise UsageError(f"--views {settings.views}: only images have views; leave the option out for texts")
+    if not settings.views and settings.augment != ViewSettings().augment:
+        raise UsageError(f"--augment {settings.augment}: makes --views, of which none are asked for; give their number")
     steps = augmentation(settings.augment)
     return [partial(view_of, words=steps, number=number) for number in range(1, settings.views + 1)]
 
