@@ -43,7 +43,7 @@ def found(source, **options):
 
 def refusal(source, columns=None, **options):
     with pytest.raises(DataError) as caught:
-        list(open_corpus(str(source), columns, images=True, **options))
+        list(open_corpus(source if isinstance(source, list) else str(source), columns, images=True, **options))
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -57,7 +57,46 @@ def test_a_tree_of_folders_is_a_corpus(tree):
 
 def test_a_folder_without_classes_is_read_where_no_label_is_needed(tree):
     assert [sample.label for sample in open_corpus(str(tree / "circle"), images=True)] == [None, None]
-    assert "no folders of classes" in refusal(tree / "circle", labelled=True)
+    assert "without folders of classes have no labels" in refusal(tree / "circle", labelled=True)
+
+
+def test_several_trees_are_one_corpus_whose_ids_say_which(tree, tmp_path):
+    shutil.copytree(tree, tmp_path / "more")
+    corpus = open_corpus([str(tree), str(tmp_path / "more")], images=True, labelled=True)
+    assert corpus.total == 8
+    assert [(one.fields["image"], one.label) for one in corpus] == 2 * contents(tree)
+    assert [one.id for one in corpus][3::4] == [f"{tree}/square/01.png", f"{tmp_path}/more/square/01.png"]
+    unlabelled = open_corpus([str(tree), str(tmp_path / "more" / "circle")], images=True)
+    assert [one.label for one in unlabelled] == [None] * 6
+    assert "without folders of classes" in refusal([str(tree), str(tree / "circle")], labelled=True)
+
+
+def test_image_files_are_a_corpus_without_labels(tree):
+    corpus = open_corpus(str(tree / "*" / "*.png"), images=True)
+    assert corpus.total == 4
+    assert [one.fields["image"] for one in corpus] == [content for content, _ in contents(tree)]
+    assert [one.id for one in corpus][:1] == [f"{tree}/circle/00.png"]
+    assert "without folders of classes" in refusal(tree / "*" / "*.png", labelled=True)
+
+
+def test_images_for_a_model_of_texts_are_refused_with_the_remedy(tree):
+    for source in (tree, tree / "circle", tree / "circle" / "00.png"):
+        with pytest.raises(DataError, match=r"the model takes texts; name one that takes images \(--model"):
+            open_corpus(str(source))
+
+
+def test_folders_and_files_do_not_mix(tree, tmp_path):
+    (tmp_path / "c.csv").write_text("path\ntree/circle/00.png\n")
+    assert "is a folder, which cannot go with files" in refusal([str(tree), str(tmp_path / "c.csv")])
+
+
+def test_links_are_followed_and_an_ending_decides_nothing_but_whether_it_is_read(tree):
+    (tree / "circle" / "link.png").symlink_to(tree / "square" / "00.png")
+    (tree / "square" / "wrong.jpg").write_bytes((tree / "square" / "00.png").read_bytes())
+    (tree / "square" / "no-ending").write_bytes(b"passed over")
+    assert [one.id for one in open_corpus(str(tree), images=True)][2::3] == ["circle/link.png", "square/wrong.jpg"]
+    (tree / "circle" / "broken.png").symlink_to(tree / "nowhere.png")
+    assert "circle/broken.png: the image cannot be read (No such file" in refusal(tree)
 
 
 def test_tables_hold_bytes_or_paths(tree, tmp_path):
@@ -78,6 +117,7 @@ def test_lines_hold_paths_relative_to_their_file(tree, tmp_path):
     (tmp_path / "c.csv").write_text("path,label\n" + "".join(f"{path},{name}\n" for path, name in rows))
     (tmp_path / "c.jsonl").write_text("".join(json.dumps({"file_name": p, "label": n}) + "\n" for p, n in rows))
     assert found(tmp_path / "c.csv") == found(tmp_path / "c.jsonl") == contents(tree)
+    assert [one.id for one in open_corpus(str(tmp_path / "c.csv"), images=True)] == [path for path, _ in rows]
 
 
 def test_a_saved_dataset_is_still_one(tree, tmp_path):
@@ -107,7 +147,7 @@ def test_what_is_no_corpus_of_images_is_refused(tree, tmp_path):
     (tmp_path / "y.csv").write_text("path,label\nnot-there.png,a\n")
     assert "not-there.png cannot be read (No such file or directory)" in refusal(tmp_path / "y.csv")
     (tmp_path / "z.jsonl").write_text('{"image": 7}\n')
-    assert "holds a int, expected an image's bytes" in refusal(tmp_path / "z.jsonl")
+    assert "holds an integer, expected an image's bytes" in refusal(tmp_path / "z.jsonl")
 
 
 def test_a_class_without_images_is_refused_or_listed(tree):

@@ -1,4 +1,4 @@
-"""A tree of image files: one folder a class, or one folder of images without classes."""
+"""Image files as they lie on the disk: trees of one folder a class, folders without classes, files by name."""
 
 import os
 from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -9,8 +9,12 @@ from pathlib import Path
 from recycle_cli.corpus.records import Record
 from recycle_cli.errors import DataError
 
-ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".avif")
-"""Files of other endings are no part of the corpus. What a file holds is found out when it is decoded."""
+ENDINGS = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"),
+    *(".avif", ".heic", ".heif", ".jp2"),
+)
+"""Files of other endings are no part of the corpus. What a file holds, and whether it can be read, is found out when it
+is decoded."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,7 @@ class ImageFolder:
         except OSError as error:
             raise DataError(f"{self.root}: cannot be read ({error.strerror})") from error
         folders = tuple(entry.name for entry in entries if entry.is_dir())
-        bare = next((entry for entry in entries if _is_image(entry.name) and entry.is_file()), None)
+        bare = next((entry for entry in entries if is_image(entry.name) and entry.is_file()), None)
         if folders and bare:
             raise DataError(
                 f"{self.root}: {bare.name} lies beside the folders of the classes; move it into one of them"
@@ -74,13 +78,77 @@ class ImageFolder:
         return [Path(self.root, name) for name in self.classes] or [Path(self.root)]
 
 
+@dataclass(frozen=True)
+class ImageFolders:
+    """Several such folders as one corpus; a file's id is its path, its folder's included."""
+
+    parts: tuple[ImageFolder, ...]
+
+    @property
+    def name(self) -> str:
+        """The folders."""
+        return ", ".join(part.name for part in self.parts)
+
+    @property
+    def total(self) -> int | None:
+        """Images in all."""
+        return sum(part.total or 0 for part in self.parts)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes of all folders; none where one of them has none."""
+        found = [part.classes for part in self.parts]
+        return tuple(sorted({name for names in found for name in names})) if all(found) else ()
+
+    def schema(self) -> Mapping[str, bool]:
+        """As of one folder."""
+        columns = {"image": True, "id": True}
+        return {**columns, "label": True} if self.classes else columns
+
+    def records(self, columns: Sequence[str]) -> Generator[Record]:
+        """The records of one folder after the other."""
+        for part in self.parts:
+            for record in part.records(columns):
+                identity = Path(part.root, record.values["id"]).as_posix()
+                yield record._replace(values={**record.values, "id": identity})
+
+
+@dataclass(frozen=True)
+class ImageFiles:
+    """Image files by name, without labels; a file's id is its path."""
+
+    name: str
+    files: tuple[str, ...]
+    classes: tuple[str, ...] = ()
+
+    @property
+    def total(self) -> int | None:
+        """Images in all."""
+        return len(self.files)
+
+    def schema(self) -> Mapping[str, bool]:
+        """`image` and `id`."""
+        return {"image": True, "id": True}
+
+    def records(self, columns: Sequence[str]) -> Generator[Record]:
+        """A record a file."""
+        for file in self.files:
+            yield Record(file, 0, {"image": Path(file).name, "id": Path(file).as_posix()})
+
+
 def _images(folder: Path) -> Iterator[Path]:
     for parent, folders, files in os.walk(folder, followlinks=True):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
-            if _is_image(name):
+            if is_image(name):
                 yield Path(parent, name)
 
 
-def _is_image(name: str) -> bool:
+def holds_images(folder: str) -> bool:
+    """Whether there is an image anywhere below."""
+    return next(_images(Path(folder)), None) is not None
+
+
+def is_image(name: str) -> bool:
+    """Whether a file's name ends as an image's does."""
     return not name.startswith(".") and name.lower().endswith(ENDINGS)

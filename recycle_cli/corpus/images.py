@@ -17,23 +17,31 @@ def image_fields(record: Record, column: str) -> dict[str, str | bytes]:
     if isinstance(value, Mapping):
         value = value.get("bytes") or value.get("path")
     if isinstance(value, str) and value:
-        value = _read(Path(record.file).parent / Path(value).expanduser())
+        value = _read(Path(record.file).parent / Path(value).expanduser(), record)
     if value is None or value == "":
         raise BadRecord(f"no image in column {column!r}")
     if not isinstance(value, bytes):
         raise BadRecord(f"column {column!r} holds {_kind(value)}, expected an image's bytes or the path of its file")
     if not value:
-        raise BadRecord(f"the image in column {column!r} is an empty file")
+        raise BadRecord("the file is empty, expected an image")
     return {"image": value}
 
 
-def _read(path: Path) -> bytes:
+def path_of(record: Record, column: str) -> str | None:
+    """The path of an image's file as its record has it, if it has one."""
+    value = record.values.get(column)
+    return shown(value) if isinstance(value, str) and value else None
+
+
+def _read(path: Path, record: Record) -> bytes:
     try:
         return path.read_bytes()
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise BadRecord(f"the image {shown(str(path))} cannot be read ({reason})") from None
+        named = "the image" if str(path) == record.file else f"the image {shown(str(path))}"
+        raise BadRecord(f"{named} cannot be read ({reason})") from None
 
 
 def _kind(value: Any) -> str:
-    return f"a {type(value).__name__}"
+    name = type(value).__name__
+    return {"int": "an integer", "float": "a number", "bool": "a truth value"}.get(name, f"a {name}")

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import Literal, NoReturn
 
 from recycle_cli.corpus.columns import Columns, resolve, resolve_images
-from recycle_cli.corpus.folders import ImageFolder
-from recycle_cli.corpus.images import image_fields
+from recycle_cli.corpus.folders import ImageFiles, ImageFolder, ImageFolders
+from recycle_cli.corpus.images import image_fields, path_of
 from recycle_cli.corpus.records import BadRecord, Reader, Record, shown
 from recycle_cli.corpus.sources import find_reader
 from recycle_cli.corpus.texts import has_label, id_of, label_of, text_fields
@@ -49,6 +49,8 @@ class Corpus:
         given = self.failed = 0
         with closing(self.reader.records(self.columns.named)) as records:
             for number, record in enumerate(records):
+                if record.blank:
+                    continue
                 try:
                     sample = self._sample(number, record)
                 except BadRecord as problem:
@@ -66,10 +68,14 @@ class Corpus:
             raise BadRecord(record.problem)
         image = self.columns.image
         fields = text_fields(record.values, self.columns) if image is None else image_fields(record, image)
-        identity = id_of(record.values, self.columns.id) or str(number)
         if self.columns.targets:
-            return Sample(identity, fields, labels=self._labels(record))
-        return Sample(identity, fields, self._label(record))
+            return Sample(self._identity(number, record), fields, labels=self._labels(record))
+        return Sample(self._identity(number, record), fields, self._label(record))
+
+    def _identity(self, number: int, record: Record) -> str:
+        """What its column says, else the path of an image, else the record's number."""
+        own = id_of(record.values, self.columns.id)
+        return own or (self.columns.image and path_of(record, self.columns.image)) or str(number)
 
     def _label(self, record: Record) -> str | None:
         if self.columns.label is None:
@@ -97,8 +103,11 @@ class Corpus:
             _stop(reason)
         self.failed += 1
         if self.on_failure is not None:
-            own = record.values.get(self.columns.id) if self.columns.id is not None else None
-            self.on_failure(Failure(shown(str(number if own in (None, "") else own)), reason))
+            try:
+                identity = self._identity(number, record)
+            except BadRecord:
+                identity = str(number)
+            self.on_failure(Failure(shown(identity), reason))
 
 
 def _stop(reason: str) -> NoReturn:
@@ -120,13 +129,13 @@ def open_corpus(
     source: a file (.csv .tsv .jsonl .ndjson .json .txt, also compressed; .parquet .arrow), a glob, several of those, a
     folder written by `save_to_disk`, or `hub:NAME[:config][:split]`. limit: at most so many samples. labelled: every
     record must have a label; otherwise one that is missing is None. images: the samples are images, and the source may
-    also be a folder of image files, one folder a class. Raises DataError, UsageError.
+    also be image files, or folders of them, one folder a class. Raises DataError, UsageError.
     """
     if limit is not None and limit < 1:
         raise UsageError(f"--limit {limit}: expected at least 1")
     reader = find_reader(source, images=images)
-    if labelled and isinstance(reader, ImageFolder) and not reader.classes:
-        raise DataError(f"{reader.name}: holds images but no folders of classes; expected {reader.name}/CLASS/IMAGE")
+    if labelled and isinstance(reader, ImageFolder | ImageFolders | ImageFiles) and not reader.classes:
+        raise DataError(f"{reader.name}: images without folders of classes have no labels; expected FOLDER/CLASS/IMAGE")
     schema = reader.schema()
     if not schema:
         raise DataError(f"{reader.name}: {EMPTY}")

@@ -4,7 +4,7 @@ import glob
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from recycle_cli.corpus.folders import ImageFolder
+from recycle_cli.corpus.folders import ImageFiles, ImageFolder, ImageFolders, holds_images, is_image
 from recycle_cli.corpus.lines import COMPRESSIONS, LineFiles, Parse, comma_separated, json_lines, plain, tab_separated
 from recycle_cli.corpus.records import Reader
 from recycle_cli.corpus.tables import arrow_files, hub_dataset, is_saved, parquet_files, saved_folder
@@ -20,11 +20,13 @@ LINES: Mapping[str, Parse] = {
 }
 TABLES: Mapping[str, Callable[[str, Sequence[str]], Reader]] = {".parquet": parquet_files, ".arrow": arrow_files}
 
+_FOR_TEXTS = "holds images, and the model takes texts; name one that takes images (--model resnet50)"
+
 
 def find_reader(source: str | Sequence[str], *, images: bool = False) -> Reader:
     """The reader for a file, a glob, several of those, a saved dataset's folder, or `hub:NAME[:config][:split]`.
 
-    With `images`, a folder that is no saved dataset is one of image files.
+    With `images`, folders that are no saved dataset are folders of image files, and files may be images themselves.
 
     Files of a glob come in sorted order, several sources in the order given. Raises DataError where there is nothing
     to read, or where the files are of several kinds.
@@ -33,9 +35,19 @@ def find_reader(source: str | Sequence[str], *, images: bool = False) -> Reader:
     name = ", ".join(sources)
     if len(sources) == 1 and name.startswith("hub:"):
         return hub_dataset(name)
-    if len(sources) == 1 and Path(name).is_dir():
-        return ImageFolder(name) if images and not is_saved(name) else saved_folder(name)
+    folders = [source for source in sources if Path(source).is_dir()]
+    if images and folders == sources and not any(map(is_saved, folders)):
+        trees = tuple(map(ImageFolder, folders))
+        return trees[0] if len(trees) == 1 else ImageFolders(trees)
+    if len(sources) == 1 and folders:
+        if not is_saved(name) and holds_images(name):
+            raise DataError(f"{name}: {_FOR_TEXTS}")
+        return saved_folder(name)
     files = [file for each in sources for file in _expand(each)]
+    if all(map(is_image, files)):
+        if images:
+            return ImageFiles(name, tuple(files))
+        raise DataError(f"{files[0]}: {_FOR_TEXTS}")
     kinds = list(dict.fromkeys(map(_kind, files)))
     if len(kinds) != 1:
         raise DataError(f"{name}: files of several kinds ({', '.join(kinds)}); give files of one kind")
@@ -49,7 +61,10 @@ def _expand(source: str) -> list[str]:
     if path.is_file():
         return [str(path)]
     if path.is_dir():
-        raise DataError(f"{source}: is a folder; beside others only files can be given, such as '{path / '*.csv'}'")
+        raise DataError(
+            f"{source}: is a folder, which cannot go with files; give folders of images alone, or files such as "
+            f"'{path / '*.csv'}'"
+        )
     found = sorted(file for file in glob.glob(str(path), recursive=True) if Path(file).is_file())  # noqa: PTH207
     if not found:
         raise DataError(f"{source}: no such file; check the path (relative to {Path.cwd()})")
