@@ -68,14 +68,14 @@ class Corpus:
             raise BadRecord(record.problem)
         image = self.columns.image
         fields = text_fields(record.values, self.columns) if image is None else image_fields(record, image)
+        identity = id_of(record.values, self.columns.id) or self._unnamed(number, record)
         if self.columns.targets:
-            return Sample(self._identity(number, record), fields, labels=self._labels(record))
-        return Sample(self._identity(number, record), fields, self._label(record))
+            return Sample(identity, fields, labels=self._labels(record))
+        return Sample(identity, fields, self._label(record))
 
-    def _identity(self, number: int, record: Record) -> str:
-        """What its column says, else the path of an image, else the record's number."""
-        own = id_of(record.values, self.columns.id)
-        return own or (self.columns.image and path_of(record, self.columns.image)) or str(number)
+    def _unnamed(self, number: int, record: Record) -> str:
+        """What a record is called that has no id: the path of an image, else its number."""
+        return (self.columns.image and path_of(record, self.columns.image)) or str(number)
 
     def _label(self, record: Record) -> str | None:
         if self.columns.label is None:
@@ -103,11 +103,8 @@ class Corpus:
             _stop(reason)
         self.failed += 1
         if self.on_failure is not None:
-            try:
-                identity = self._identity(number, record)
-            except BadRecord:
-                identity = str(number)
-            self.on_failure(Failure(shown(identity), reason))
+            own = record.values.get(self.columns.id) if self.columns.id is not None else None
+            self.on_failure(Failure(shown(str(self._unnamed(number, record) if own in (None, "") else own)), reason))
 
 
 def _stop(reason: str) -> NoReturn:
