@@ -135,6 +135,10 @@ def test_bad_records_may_be_skipped_and_are_listed(recycle, place, tiny_bert, tm
         (2, None, ("--cut", 2, "--dtype", "float8"), ["--dtype", "float16"]),
         (2, None, ("--cut", 2, *LENGTH, "--device", "tpu"), ["--device tpu", "cpu"]),
         (2, None, ("--cut", 2, "--layer", 3), ["--layer"]),
+        (2, None, ("--cut", 2, "--weights", "none", "--crop", 8), ["--weights, --crop", "takes texts"]),
+        (2, None, ("--cut", 2, "--views", 2), ["--views 2", "only images"]),
+        (2, None, ("--cut", 2, "--augment", "flip"), ["--augment flip", "--views"]),
+        (3, None, ("--cut", 2, "--image-column", "text"), ["--image-column has no meaning"]),
         (4, None, ("--cut", 3, *LENGTH), ["store: made with another recipe", "cuts: 2 in the store, 3 asked for"]),
         (4, None, ("--cut", 2, "--max-length", 12), ["max_length: 16 in the store, 12 asked for"]),
         (4, None, ("--cut", 2, *LENGTH, "--dtype", "float32"), ["dtype: float16 in the store, float32 asked for"]),
@@ -143,6 +147,20 @@ def test_bad_records_may_be_skipped_and_are_listed(recycle, place, tiny_bert, tm
 def test_models_and_cuts_and_stores_that_do_not_fit(fails, tiny_bert, code, model, options, words):
     message = fails(code, *precompute("train.csv", *options, store="store", model=model or tiny_bert))
     assert all(word in message for word in words), message
+
+
+def test_options_of_the_other_kind_of_model_are_refused(fails, tiny_bert):
+    assert "--head-batchnorm: store takes texts" in fails(2, *finetune("train.csv", "--head-batchnorm", "eval"))
+    assert "--image-size 64" in fails(2, "layers", tiny_bert, "--image-size", 64)
+    assert "--max-length 64: resnet18 takes images" in fails(2, "layers", "resnet18", "--max-length", 64)
+
+
+def test_a_column_that_had_to_be_guessed_is_told(recycle, place, tiny_bert, tmp_path):
+    write_csv(tmp_path / "t.csv", [{"words": "cell", "intent": "a"}, {"words": "data", "intent": "b"}])
+    done = recycle(*precompute(tmp_path / "t.csv", store=tmp_path / "s", model=tiny_bert), cwd=place)
+    assert "taking the column 'words' as the text (--text-column), 'intent' as the label (--label-column)" in done.err
+    done = recycle(*precompute(place / "train.csv", store=tmp_path / "s", model=tiny_bert), cwd=place)
+    assert "taking" not in done.err
 
 
 def test_another_model_is_refused_by_the_field(fails, tmp_path):

@@ -45,8 +45,8 @@ CorpusArgument = Annotated[
     list[str],
     typer.Argument(
         metavar="CORPUS...",
-        help="CSV, TSV, JSON lines, Parquet, Arrow or text files (globs too), a saved dataset folder, "
-        "or hub:NAME[:config][:split]",
+        help="CSV, TSV, JSON lines, Parquet, Arrow or text files (globs too), folders of images, a saved dataset "
+        "folder, or hub:NAME[:config][:split]",
     ),
 ]
 DataArgument = Annotated[
@@ -60,12 +60,14 @@ LabelColumn = Annotated[str | None, option("--label-column", "Column of the labe
 ImageColumn = Annotated[
     str | None, option("--image-column", "Column of the image: its bytes or its file's path; found where it is obvious")
 ]
-IdColumn = Annotated[str | None, option("--id-column", "Column that names a record; else its number, from 0")]
+IdColumn = Annotated[
+    str | None, option("--id-column", "Column that names a record; else an image's path, or its number, from 0")
+]
 Limit = Annotated[int | None, option("--limit", "Read only the first so many records", min=1)]
 OnError = Annotated[Literal["fail", "skip"], option("--on-error", "What a record that cannot be used does")]
 Failures = Annotated[str | None, option("--failures", "Where --on-error skip lists what it left out (JSON lines)")]
 
-Model = Annotated[str, option("--model", "Pretrained model: a name on the hub, or a folder")]
+Model = Annotated[str, option("--model", "Pretrained model: a name on the hub or of torchvision's, or a folder")]
 Revision = Annotated[str | None, option("--revision", "Branch, tag or commit of the model on the hub")]
 MaxLength = Annotated[int | None, option("--max-length", "Tokens a sample at most; else what the model takes", min=2)]
 TrustRemoteCode = Annotated[bool, option("--trust-remote-code", "Run code that comes with the model")]
@@ -77,9 +79,12 @@ Task = Annotated[
     Literal["text-classification", "image-classification"], option("--task", "What the head is trained for")
 ]
 
-Cuts = Annotated[list[str], option("--cut", "Where the trunk ends: blocks (3) or a share (50%); may repeat")]
+Cuts = Annotated[
+    list[str], option("--cut", "Where the trunk ends: blocks (3), a module (layer3), a share (50%); may repeat")
+]
 Cut = Annotated[
-    str | None, option("--cut", "Where the head begins: blocks (3), a share (50%), 0 for all; else the store's")
+    str | None,
+    option("--cut", "Where the head begins: blocks (3), a module (layer3), a share (50%), 0 for all; else the store's"),
 ]
 Dtype = Annotated[
     Literal["float16", "bfloat16", "float32", "int8"],
