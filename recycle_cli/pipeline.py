@@ -32,8 +32,8 @@ WINDOW_IMAGES = 256
 """Images prepared at once, while as many more are under way: decoded, they are larger still, and of one length."""
 
 GROWTH = 2
-FIRST_SHARE = 8
-"""The first window is an eighth of the others, the next ones twice as large each: the trunk need not wait for long."""
+FIRST_SHARE = 32
+"""The first window is so small a part of the others, the next ones double: the trunk need not wait for long."""
 
 _TORCH_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 

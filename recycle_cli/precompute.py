@@ -1,8 +1,9 @@
 """Run the frozen trunk once over a corpus and keep its activations."""
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from recycle_cli.models import Network, SplitModel, open_network, takes_images, 
 from recycle_cli.pipeline import Indices, TrunkBatch, Window, batches_of, check_lengths, prepared_ahead, rows_of, usable
 from recycle_cli.reports import Bar, bar
 from recycle_cli.settings import CorpusSettings, ModelSettings, PrecomputeSettings
-from recycle_cli.store import SegmentWriter, Store
+from recycle_cli.store import Encoded, SegmentWriter, Store
 
 SEEN_LIMIT = 100_000
 """Samples on their way to the store, some 10 MB of them, at which those that have been sealed are forgotten."""
@@ -60,6 +61,10 @@ class Tally:
     def seconds(self) -> float:
         """Since the start."""
         return time.perf_counter() - self.started
+
+
+Rows = dict[str, Encoded]
+"""A batch's rows at each cut, as stored."""
 
 
 @dataclass(frozen=True)
@@ -118,13 +123,15 @@ def fill(
     with store.writer(segment_bytes=settings.segment_bytes, codec=settings.codec, max_disk=settings.max_disk) as writer:
         fetching = Fetching(device)
 
-        def write(done: tuple[Keyed, dict[str, torch.Tensor], torch.cuda.Event | None]) -> None:
-            keyed, activations, ready = done
-            with fetching.after(ready):
-                rows = {
-                    cut: rows_of(values, keyed.batch.lengths, store.recipe.dtype) for cut, values in activations.items()
+        def rows(keyed: Keyed, activations: dict[str, torch.Tensor], mark: torch.cuda.Event | None) -> Rows:
+            with fetching.after(mark):
+                return {
+                    cut: rows_of(found, keyed.batch.lengths, store.recipe.dtype) for cut, found in activations.items()
                 }
-            writer.append(keyed.keys, keyed.digests, keyed.batch.lengths, rows)
+
+        def write(done: tuple[Keyed, Rows | Callable[[], Rows]]) -> None:
+            keyed, found = done
+            writer.append(keyed.keys, keyed.digests, keyed.batch.lengths, found() if callable(found) else found)
 
         with background(write) as hand_over:
             for keyed in prefetch(missing(samples, store, halves, model, settings, tally, progress)):
@@ -134,7 +141,9 @@ def fill(
                 tally.trunk_seconds += time.perf_counter() - started
                 for values in activations.values():
                     check_lengths(keyed.batch, values)
-                hand_over((keyed, activations, fetching.ready()))
+                # Every core of a CPU is the model's: what computes beside it costs more than it saves.
+                fetch = partial(rows, keyed, activations, fetching.ready())
+                hand_over((keyed, fetch() if device.type == "cpu" else fetch))
                 progress.update(len(keyed.keys), note=_note(tally, writer))
     store.refresh()
     return writer
