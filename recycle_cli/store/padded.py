@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from recycle_cli.errors import DamageError
 from recycle_cli.store.chunked import ChunkedRows
 from recycle_cli.store.dtypes import Array
 
@@ -20,7 +21,15 @@ _SMALL = 4096
 
 
 def pad_into(out: Array, spans: Sequence[Span], sources: Mapping[int, Rows]) -> None:
-    """Copy each sample into its slot of `out` (n, L, *shape), zeros behind it; the dtypes must be the same."""
+    """Copy each sample into its slot of `out` (n, L, *shape), zeros behind it; the dtypes must be the same.
+
+    Raises DamageError where a source has rows of another shape.
+    """
+    for rows in sources.values():
+        _check_shape(rows, out.shape[2:])
+    assert max((stop - start for _, start, stop in spans), default=0) <= out.shape[1], (
+        "a sample is longer than its slot"
+    )
     arrays = {number: rows for number, rows in sources.items() if isinstance(rows, np.ndarray)}
     if len(arrays) == len(sources) and out.flags.c_contiguous:
         _by_bytes(out, spans, arrays)
@@ -30,9 +39,18 @@ def pad_into(out: Array, spans: Sequence[Span], sources: Mapping[int, Rows]) -> 
 
 
 def pad_one(slot: Array, rows: Array) -> None:
-    """Copy one sample's rows into its slot (L, *shape), zeros behind."""
+    """Copy one sample's rows into its slot (L, *shape), zeros behind. Raises DamageError as `pad_into` does."""
+    _check_shape(rows, slot.shape[1:])
     slot[: len(rows)] = rows
     slot[len(rows) :] = 0
+
+
+def _check_shape(rows: Rows, expected: tuple[int, ...]) -> None:
+    if rows.shape[1:] != expected:
+        raise DamageError(
+            f"a segment holds rows of shape {rows.shape[1:]} where {expected} is expected; "
+            "it was not made with this store's recipe: remove it, or take another store"
+        )
 
 
 def _by_bytes(out: Array, spans: Sequence[Span], sources: Mapping[int, Array]) -> None:
