@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from recycle_cli.store.layout import DOCUMENT, INDEX, SEGMENTS, dumps, group_doc
 from recycle_cli.store.place import LINK, Place
 from recycle_cli.store.places import open_place
 from recycle_cli.store.root import GROUPS, check_version, read_root
-from recycle_cli.store.segment import Segment, scales_name, values_name
+from recycle_cli.store.segment import Rows, Segment, scales_name, values_name
 
 Progress = Callable[[int, int], None]
 """Called with bytes read so far and bytes in all."""
@@ -54,7 +55,7 @@ def verify(
     had_root = place.is_store()
     found = _root_damage(place)
     segments = _segments(place)
-    total = sum(sum(size for size in place.listing(segment.id).values() if size != LINK) for segment in segments)
+    total = sum(_to_read(place, place.listing(segment.id)) for segment in segments)
     meter = _Meter(progress, total)
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
         for damages in pool.map(lambda segment: check_segment(segment, meter), segments):
@@ -70,7 +71,7 @@ def verify(
     return {
         "store": path,
         "segments": len(segments),
-        "bytes": meter.read,
+        "bytes": meter.checked,
         "damaged": [asdict(damage) for damage in found],
         "set_aside": bad if repair else [],
         "seconds": time.perf_counter() - began,
@@ -95,7 +96,7 @@ def _problems(segment: Segment, meter: "_Meter") -> list[Damage]:
             damages = _metadata(segment)
         if not damages and specs:
             _ = segment.offsets
-            damages = list(_numbers(segment)) if segment.place.is_local else []
+            damages = list(_numbers(segment, meter)) if segment.place.is_local else []
     except RecycleError as error:
         return [_damage(segment, DOCUMENT, str(error))]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -103,15 +104,24 @@ def _problems(segment: Segment, meter: "_Meter") -> list[Damage]:
     return damages
 
 
+def _to_read(place: Place, files: Mapping[str, int]) -> int:
+    """Bytes of a segment's files, those of rows twice where `_numbers` reads them as well."""
+    sizes = {name: size for name, size in files.items() if size != LINK}
+    again = [size for name, size in sizes.items() if name.startswith("cuts/") and not name.endswith(DOCUMENT)]
+    return sum(sizes.values()) + (sum(again) if place.is_local else 0)
+
+
 class _Meter:
-    """Bytes read by all threads. Two threads that add at once may show one step less for a moment."""
+    """Bytes read by all threads, and in `checked` those of the files, each once. Two threads that add at once may show
+    one step less for a moment."""
 
     def __init__(self, progress: Progress | None, total: int) -> None:
         self._progress, self._total = progress, total
-        self.read = 0
+        self.read = self.checked = 0
 
-    def add(self, count: int) -> None:
+    def add(self, count: int, *, again: bool = False) -> None:
         self.read += count
+        self.checked += 0 if again else count
         if self._progress is not None:
             self._progress(self.read, self._total)
 
@@ -169,23 +179,32 @@ def _metadata(segment: Segment) -> list[Damage]:
     ]
 
 
-def _numbers(segment: Segment) -> Iterator[Damage]:
+def _numbers(segment: Segment, meter: _Meter) -> Iterator[Damage]:
     """What no writer of ours stores, whatever its checksums say: NaN, infinity, and chunks that do not decode.
 
     Not in a bucket, where it would fetch everything a second time.
     """
     for cut in segment.cuts:
-        arrays = {values_name(cut): (segment.values(cut), segment.dtype)}
+        yield from _rows(segment, values_name(cut), segment.dtype, partial(segment.values, cut), meter)
         if segment.dtype == "int8":
-            arrays[scales_name(cut)] = (segment.scales(cut), "float32")
-        for name, (rows, dtype) in arrays.items():
-            spec = segment.specs[name]
-            chunk_rows = spec.chunk_rows or 1
-            step = max(1, BLOCK_BYTES // (chunk_rows * spec.row_bytes)) * chunk_rows
-            for start in range(0, len(rows), step):
-                if not is_finite(rows[start : start + step], dtype):
-                    stop = min(start + step, len(rows))
-                    yield _damage(segment, f"{name}/{spec.chunk_key}", f"NaN or infinity in rows {start} to {stop}")
+            yield from _rows(segment, scales_name(cut), "float32", partial(segment.scales, cut), meter)
+
+
+def _rows(segment: Segment, name: str, dtype: str, rows_of: Callable[[], Rows], meter: _Meter) -> Iterator[Damage]:
+    """What is wrong with the numbers of one array, as far as it can be decoded."""
+    spec = segment.specs[name]
+    file, rows = f"{name}/{spec.chunk_key}", spec.shape[0]
+    size = segment.record["files"][file]["bytes"] if rows else 0
+    chunk_rows = spec.chunk_rows or 1
+    step = max(1, BLOCK_BYTES // (chunk_rows * spec.row_bytes)) * chunk_rows
+    try:
+        for start in range(0, rows, step):
+            stop = min(start + step, rows)
+            if not is_finite(rows_of()[start:stop], dtype):
+                yield _damage(segment, file, f"NaN or infinity in rows {start} to {stop}")
+            meter.add(size * stop // rows - size * start // rows, again=True)
+    except StoreError as error:
+        yield _damage(segment, file, str(error))
 
 
 def _runs(numbers: list[int]) -> Iterator[tuple[int, int]]:

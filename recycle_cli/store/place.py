@@ -197,7 +197,8 @@ class LocalPlace:
             segment = self.root / top / rest.partition("/")[0]
             if top == SEGMENTS and not segment.exists():
                 raise GoneError(
-                    f"{segment}: removed since the store was opened, by `gc` or `verify --repair`; open the store again"
+                    f"{segment}: removed since the store was opened, by `gc` or `verify --repair`; run the "
+                    "command again"
                 ) from None
             raise
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import xxhash
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -74,6 +75,20 @@ def refused(victim, document, match=None):
     assert verify(victim.store.path)["damaged"]
     assert outside == {path for path in victim.root.parent.rglob("*") if victim.root not in path.parents}
     victim.restore()
+
+
+def test_verify_names_the_file_of_a_chunk_that_does_not_decode(victim):
+    """With checksums that fit."""
+    name, document = "cuts/2/values/c.0.0", victim.document()
+    content = bytes(16) + victim.files[victim.folder / name][16:]
+    fitting = {"xxh3_128": xxhash.xxh3_128_hexdigest(content), "blocks": xxhash.xxh3_64_hexdigest(content)}
+    document["attributes"]["recycle"]["files"][name] |= fitting
+    victim.harm(document)
+    (victim.folder / name).write_bytes(content)
+    (damage,) = verify(victim.store.path)["damaged"]
+    victim.restore()
+    assert damage["file"] == name
+    assert "a chunk of 0 bytes" in damage["problem"]
 
 
 def metadata(document, name):
