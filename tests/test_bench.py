@@ -103,6 +103,7 @@ def test_a_bench_on_a_corpus_without_labels_and_a_model_of_ones_own(recycle, tmp
     )
     assert report["settings"]["records"] == 40
     assert report["settings"]["cuts"] == ["1"]
+    assert report["settings"]["batch_tokens"] > 0, "what was used where none was asked for"
     assert set(report["figures"]) == set(layout("precompute", ["1"]).names())
 
 

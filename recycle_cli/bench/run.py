@@ -107,6 +107,7 @@ def _settings(subject: Subject, corpus: CorpusSettings) -> dict[str, Any]:
         "records": len(subject.data),
         "tokens": int(subject.raw.lengths.sum()),
         **asdict(subject.settings),
+        "batch_tokens": subject.batch_tokens,
     }
 
 
