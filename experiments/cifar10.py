@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from shutil import rmtree
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -121,6 +122,7 @@ class Experiments:
         def fill() -> Row:
             path, model = str(self.work / name), ModelSettings("resnet18", images=self.images)
             settings = PrecomputeSettings(cuts, views=ViewSettings(views, AUGMENT))
+            rmtree(path, ignore_errors=True)  # of a run that was stopped: what it holds would not be measured
             started = time.process_time()
             train = precompute(self.data["100%"], path, model, settings)
             seconds = time.process_time() - started

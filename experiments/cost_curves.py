@@ -17,6 +17,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from shutil import rmtree
 from typing import Any
 
 from recycle_cli.bench.synthetic import BLOCKS, WORDS, write_corpus, write_model
@@ -45,10 +46,11 @@ def measured(arguments: Sequence[str]) -> tuple[dict[str, Any], int]:
 def point(work: Path, model: Path, corpus: Path, cut: int, at: int) -> Point:
     """One store filled and one epoch trained from it; `at` is its place on the curve."""
     store = work / f"{corpus.stem}-{cut}.zarr"
+    rmtree(store, ignore_errors=True)  # of a run that was stopped: what it holds would not be measured
     filled, filling = measured(["precompute", str(corpus), str(store), "--model", str(model), "--cut", str(cut)])
     run = ["finetune", str(corpus), str(store), "--output", str(work / "run"), "--overwrite", "--epochs", "1"]
     trained, training = measured(run)
-    subprocess.run(["rm", "-r", str(store)], check=True)
+    rmtree(store)
     return {
         "at": at,
         "precompute_seconds": filled["seconds"],
