@@ -54,7 +54,7 @@ class Job:
 def finetune(job: Job, model: ModelSettings, settings: TrainingSettings) -> Finetuned:
     """Fine-tune on a labelled corpus and leave a RUN: an ordinary checkpoint of trunk and head."""
     folder = runs.claim(job.output, overwrite=job.overwrite, resume=job.resume)
-    (report,) = _train(job, model, {folder: HeadSettings("", settings)})
+    (report,) = _train(job, model, {folder: HeadSettings("", settings)}, {})
     return report
 
 
@@ -62,12 +62,16 @@ def finetune_heads(job: Job, model: ModelSettings, heads: Sequence[HeadSettings]
     """Fine-tune several heads on the same batches, each read once from the store; leave a RUN of each in OUTPUT/name.
 
     Each head is trained as it would be alone, in the same order of the samples; where they have several columns of
-    labels, it passes over those that lack its own. A resume leaves alone the heads that are finished.
+    labels, it passes over those that lack its own. A resume leaves alone the heads that are finished, which
+    must have been trained with the same settings on the same data.
     """
     if job.store is None:
         raise UsageError("--heads trains several heads from one read of a STORE; give one, or train them one by one")
     if runs.is_run(job.output):
         raise UsageError(f"{job.output} is a run itself; choose another --output for the runs of several heads")
+    for head in heads:
+        if head.name.lower() in runs.OWN:
+            raise UsageError(f"head {head.name!r}: a RUN has a file of this name, and OUTPUT is none; name it anew")
     targets = partial(_with_targets, columns=tuple(dict.fromkeys(head.label_column for head in heads)))
     job = replace(job, data=targets(job.data), evaluation=job.evaluation and targets(job.evaluation))
     folders = {head.name: Path(job.output, head.name) for head in heads}
@@ -76,9 +80,10 @@ def finetune_heads(job: Job, model: ModelSettings, heads: Sequence[HeadSettings]
     if not asked:
         raise UsageError(f"all heads in {job.output} are finished; there is nothing to resume")
     claimed = {runs.claim(str(folders[head.name]), overwrite=job.overwrite, resume=job.resume): head for head in asked}
-    for head, report in zip(asked, _train(job, model, claimed), strict=True):
+    finished = {folders[head.name]: head for head in heads if head.name in reports}
+    for head, report in zip(asked, _train(job, model, claimed, finished), strict=True):
         reports[head.name] = asdict(report)
-    return together({name: reports[name] for name in folders}, job.output)
+    return together({name: reports[name] for name in folders}, job.output, resumed=job.resume)
 
 
 def _with_targets(corpus: CorpusSettings, columns: tuple[str | None, ...]) -> CorpusSettings:
@@ -91,8 +96,13 @@ def _with_targets(corpus: CorpusSettings, columns: tuple[str | None, ...]) -> Co
     return replace(corpus, label_column=None, label_columns=named)
 
 
-def _train(job: Job, model: ModelSettings, heads: Mapping[Path, HeadSettings]) -> list[Finetuned]:
-    """Train heads on the same batches and leave each one's RUN in its folder."""
+def _train(
+    job: Job,
+    model: ModelSettings,
+    heads: Mapping[Path, HeadSettings],
+    finished: Mapping[Path, HeadSettings],
+) -> list[Finetuned]:
+    """Train heads on the same batches and leave each one's RUN in its folder, beside those that are finished."""
     settings = [head.training for head in heads.values()]
     shared = settings[0]
     store = None if job.store is None else Store.open(job.store)
@@ -102,9 +112,9 @@ def _train(job: Job, model: ModelSettings, heads: Mapping[Path, HeadSettings]) -
         _refuse_idle_options(job, model, one, images=images)
     corpus = Intake(job.data, labelled=True, images=images)
     corpus.tell_columns()
-    data, tested = _read(job, corpus, list(heads.values()), views, keep=store is None, images=images)
+    data, tested = _read(job, corpus, [*heads.values(), *finished.values()], views, keep=store is None, images=images)
 
-    setups = _set_up(job, model, store, data, settings)
+    setups = _set_up(job, model, store, data[: len(heads)], settings)
     setup, held = setups[0], 0.0
     if store is not None:
         held = 1 - float(absent_from(store, data[0]).mean())
@@ -116,20 +126,20 @@ def _train(job: Job, model: ModelSettings, heads: Mapping[Path, HeadSettings]) -
     elif images and job.data.on_error == "skip":
         data = take_all(data, readable(setup.split, data[0].samples, corpus.reject))
         corpus.tell()
+    source = _source(setup, data[0], shared, views)
+    order = order_digest(source, shared.batch_size, shared.shuffle_seed)
+    judged: Sequence[Labelled | None] = tested or [None] * len(data)
+    pairs = list(zip(data, judged, strict=True))
+    for (folder, head), pair in zip(finished.items(), pairs[len(heads) :], strict=True):
+        runs.check_settings(folder, _identity(setup, head.training, pair, order))
     for folder in heads:
         if not (job.resume and (folder / runs.CHECKPOINT).exists()):
             runs.clear(folder)
-
-    source = _source(setup, data[0], shared, views)
-    order = order_digest(source, shared.batch_size, shared.shuffle_seed)
     with ExitStack() as stack:
         progress = stack.enter_context(bar("finetune"))
-        judged: Sequence[Labelled | None] = tested or [None] * len(data)
         pupils = [
-            _head(
-                folder, heads[folder], own, (taught, test), order, stack.enter_context(logger(folder, job.tensorboard))
-            )
-            for folder, own, taught, test in zip(heads, setups, data, judged, strict=True)
+            _head(folder, heads[folder], own, pair, order, stack.enter_context(logger(folder, job.tensorboard)))
+            for folder, own, pair in zip(heads, setups, pairs[: len(heads)], strict=True)
         ]
         train(pupils, source, _source(setup, tested[0], shared) if tested else None, progress)
     return [leave_run(head, own, job.task, held) for head, own in zip(pupils, setups, strict=True)]

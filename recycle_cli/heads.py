@@ -62,7 +62,6 @@ class Head:
         if self.settings.class_weights == "balanced":
             weights = task.balanced_weights(self.data.targets[every], len(self.data.names)).to(self.device)
         self._class_weights = weights
-        self._writes: bool | None = None
         self._loss, self._count = torch.zeros((), device=self.device), 0
 
     @property
@@ -86,29 +85,31 @@ class Head:
         patience = self.settings.patience
         return self.state.epoch < self.settings.epochs and not 0 < patience <= self.state.stale_evaluations
 
-    def part(self, members: Indices, batch: Batch) -> tuple[Indices, Batch]:
-        """Of a batch on the device those samples that it can learn from: none where too few have a label."""
+    def taught(self, members: Indices) -> Indices:
+        """Those of a batch's members that it learns from: none where too few have a label."""
         known = self.data.labelled(members)
-        if len(known) == len(members):
-            return members, batch
-        if len(known) < self.least:
-            return known[:0], batch
+        return known if len(known) >= self.least else known[:0]
+
+    def part(self, members: Indices, batch: Batch) -> tuple[Indices, Batch]:
+        """Of a batch on the device those samples that it learns from."""
+        known = self.taught(members)
+        if len(known) in (0, len(members)):
+            return known, batch
         return known, subset(batch, np.flatnonzero(np.isin(members, known)))
+
+    def check_labels(self, batches: Sequence[Indices]) -> None:
+        """Raise DataError where it would learn from none of these batches."""
+        if not any(len(self.taught(members)) for members in batches):
+            raise DataError(
+                f"{self._named}no batch of the first epoch has {self.least} labelled samples ({self.samples} in all); "
+                "label more records, or give a larger --batch-size"
+            )
 
     def logits(self, batch: Batch) -> tuple[torch.Tensor, Mix | None]:
         """Logits (B, C) of a training batch, mixed where the settings say so; the draws are its own."""
-        batch, settings = self.own(batch), self.settings
+        settings = self.settings
         with self.randomness.drawing(), self.autocast():
-            found = logits_of(self.split, self.cut, batch, mixup=settings.mixup, cutmix=settings.cutmix)
-        if self._writes is None and "rows" in batch:
-            self._writes = batch["rows"]._version > 0
-        return found
-
-    def own(self, batch: Batch) -> Batch:
-        """The batch, its rows copied where the head may write into them (an in-place ReLU): others read them too."""
-        if "rows" not in batch or self._writes is False:
-            return batch
-        return {**batch, "rows": batch["rows"].clone()}
+            return logits_of(self.split, self.cut, batch, mixup=settings.mixup, cutmix=settings.cutmix)
 
     def loss(self, logits: torch.Tensor, members: Indices, mix: Mix | None) -> torch.Tensor:
         """The mean loss of a batch of these members."""
@@ -124,8 +125,8 @@ class Head:
         accumulation = self.settings.accumulation
         weights = np.ones(len(self.data))
         if self._class_weights is not None:
-            weights = self._class_weights.double().cpu().numpy()[self.data.targets]
-        sums = [float(weights[self.data.labelled(members)].sum()) for members in batches]
+            weights = self._class_weights.cpu().double().numpy()[self.data.targets]
+        sums = [float(weights[self.taught(members)].sum()) for members in batches]
         steps = [sum(sums[at : at + accumulation]) for at in range(0, len(sums), accumulation)]
         return [own / (steps[place // accumulation] or 1.0) for place, own in enumerate(sums)]
 
@@ -188,8 +189,12 @@ class Head:
         )
         runs.keep_lines(self.folder, self.state.lines)
 
+    @property
+    def _named(self) -> str:
+        return self.name and f"head {self.name!r}: "
+
     def _diverged(self, what: str, value: float) -> str:
         return (
-            f"{self.name and f'head {self.name!r}: '}{what} became {value}; lower --learning-rate (now "
+            f"{self._named}{what} became {value}; lower --learning-rate (now "
             f"{self.settings.learning_rate:g}), or train with --precision float32"
         )

@@ -128,6 +128,11 @@ def ready(batch: Batch) -> Batch:
     return {"rows": widened(batch), "lengths": batch["lengths"]} if "rows" in batch else batch
 
 
+def apart(batch: Batch) -> Batch:
+    """The batch, its rows copied: a head may write into them (an in-place ReLU), and others are to read them too."""
+    return {**batch, "rows": batch["rows"].clone()} if "rows" in batch else batch
+
+
 def subset(batch: Batch, places: Indices) -> Batch:
     """Some samples of a batch that is `ready`, rows no longer than the longest of them needs."""
     chosen = torch.from_numpy(places)

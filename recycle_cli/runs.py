@@ -22,6 +22,9 @@ from recycle_cli.randomness import Randomness
 ABOUT = "recycle.json"
 LOG = "metrics.jsonl"
 CHECKPOINT = "checkpoint"
+OWN = (ABOUT, LOG, CHECKPOINT)
+"""Names by which a folder is told to be a RUN: no folder within --output may have one."""
+
 RUN_VERSION = 1
 
 Named = Mapping[str, torch.Tensor]
@@ -31,7 +34,8 @@ Named = Mapping[str, torch.Tensor]
 class Progress:
     """How far a training is: the next batch of the next epoch, and what was best so far. Times in seconds.
 
-    `lines` counts what the log holds by then, so that a resumed run drops what came after.
+    `lines` counts what the log holds by then, so that a resumed run drops what came after; `seen` the samples it learnt
+    from, once for each time.
     """
 
     epoch: int = 0
@@ -43,6 +47,7 @@ class Progress:
     best_epoch: int = 0
     stale_evaluations: int = 0
     lines: int = 0
+    seen: int = 0
 
 
 def claim(output: str, *, overwrite: bool, resume: bool) -> Path:
@@ -149,7 +154,7 @@ def load_progress(
         return Progress()
     with _opened(path) as file:
         notes = file.metadata()
-        _same_settings(json.loads(notes["settings"]), json.loads(json.dumps(settings)))
+        _same_settings(json.loads(notes["settings"]), settings)
         with torch.no_grad():
             for name, weight in weights.items():
                 weight.copy_(file.get_tensor(f"weights.{name}"))
@@ -201,11 +206,17 @@ def _restore_optimizer(
     optimizer.load_state_dict(own)
 
 
-def _same_settings(then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+def check_settings(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Raise UsageError naming the first setting that a finished RUN was not trained with."""
+    _same_settings(about(str(folder))["settings"], settings, f"{folder}: ")
+
+
+def _same_settings(then: Mapping[str, Any], now: Mapping[str, Any], where: str = "") -> None:
+    now = json.loads(json.dumps(now))
     for name in sorted({*then, *now}):
         if then.get(name) != now.get(name):
             raise UsageError(
-                f"{name} was {then.get(name)} when the run began and is {now.get(name)} now; "
+                f"{where}{name} was {then.get(name)} when the run began and is {now.get(name)} now; "
                 "resume with what it began with, or start anew with --overwrite"
             )
 

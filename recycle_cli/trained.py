@@ -15,7 +15,8 @@ from recycle_cli.setup import Setup
 class Finetuned:
     """What a training did. Times in seconds; `epoch_seconds` are those of training alone, without evaluation.
 
-    `store_hit_share` is the share of the data that the store held before any of it was computed.
+    `store_hit_share` is the share of the data that the store held before any of it was computed. `samples` are those
+    with a label; `samples_per_second` counts what was learnt from.
     """
 
     train_seconds: float
@@ -33,11 +34,14 @@ class Finetuned:
 @dataclass(frozen=True)
 class FinetunedHeads:
     """What a training of several heads did. Each of `heads` has its name and the fields of a training alone; the time
-    of an epoch is that of all heads which trained in it. `samples_per_second` counts a sample once for each head."""
+    of an epoch is that of all heads which trained in it. `samples_per_second` counts a sample once for each head.
+
+    After a resume `train_seconds` and `samples_per_second` of all are None: not all trained at the same time.
+    """
 
     heads: list[dict[str, Any]]
-    train_seconds: float
-    samples_per_second: float
+    train_seconds: float | None
+    samples_per_second: float | None
     output: str
 
 
@@ -53,27 +57,29 @@ def leave_run(head: Head, setup: Setup, task: str, held: float) -> Finetuned:
     return report
 
 
-def together(reports: Mapping[str, Mapping[str, Any]], output: str) -> FinetunedHeads:
+def together(reports: Mapping[str, Mapping[str, Any]], output: str, *, resumed: bool) -> FinetunedHeads:
     """The report of several heads from those of each."""
-    seconds = max(report["train_seconds"] for report in reports.values())
-    seen = sum(report["samples"] * len(report["epoch_seconds"]) for report in reports.values())
     heads = [{"name": name, **report} for name, report in reports.items()]
+    if resumed:
+        return FinetunedHeads(heads, None, None, output)
+    seconds = max(report["train_seconds"] for report in reports.values())
+    seen = sum(report["samples_per_second"] * report["train_seconds"] for report in reports.values())
     return FinetunedHeads(heads, seconds, seen / seconds, output)
 
 
 def _report(head: Head, held: float) -> Finetuned:
     """The figures of a finished training; without evaluation the last training loss stands for the metrics."""
-    state, samples = head.state, head.samples
+    state = head.state
     seconds = sum(state.epoch_seconds)
     return Finetuned(
         train_seconds=seconds,
         epoch_seconds=state.epoch_seconds,
-        samples_per_second=samples * len(state.epoch_seconds) / seconds,
+        samples_per_second=state.seen / seconds,
         metrics=state.best or {"train_loss": last_loss(head.folder)},
         best_epoch=state.best_epoch or len(state.epoch_seconds),
         output=str(head.folder),
         store_hit_share=held,
-        samples=samples,
+        samples=head.samples,
         cut=head.cut,
         classes=head.data.names,
     )

@@ -12,7 +12,7 @@ from recycle_cli import runs
 from recycle_cli.background import prefetch
 from recycle_cli.devices import pinned, to_device
 from recycle_cli.heads import Head
-from recycle_cli.inputs import Source, epoch_of, logits_of, once, ready
+from recycle_cli.inputs import Source, apart, epoch_of, logits_of, once, ready
 from recycle_cli.reports import Bar
 from recycle_cli.settings import TrainingSettings
 from recycle_cli.signals import deferred_signals
@@ -33,8 +33,10 @@ def train(heads: Sequence[Head], source: Source, evaluation: Source | None, prog
     """
     shared, device = heads[0].settings, heads[0].device
     epoch_at = partial(epoch_of, source, shared.batch_size, shared.shuffle_seed, least=heads[0].least)
-    steps_an_epoch = math.ceil(len(epoch_at(0).batches) / shared.accumulation)
+    first_batches = epoch_at(0).batches
+    steps_an_epoch = math.ceil(len(first_batches) / shared.accumulation)
     for head in heads:
+        head.check_labels(first_batches)
         head.load()
     last = max(head.settings.epochs for head in heads)
     progress.update(min(head.state.step for head in heads), total=last * steps_an_epoch)
@@ -57,7 +59,7 @@ def train(heads: Sequence[Head], source: Source, evaluation: Source | None, prog
                     known, part = head.part(members, inputs)
                     if not len(known):
                         continue
-                    logits, mix = head.logits(part)
+                    logits, mix = head.logits(apart(part) if len(fed) > 1 else part)
                     loss = shares[id(head)][place] * head.loss(logits, known, mix)
                     head.scaler.scale(loss).backward()
                     head.count(loss, len(known))
@@ -73,6 +75,7 @@ def train(heads: Sequence[Head], source: Source, evaluation: Source | None, prog
                     loss_of_step, samples = head.counted()
                     if not samples:
                         continue
+                    head.state.seen += samples
                     norm = head.clipped()
                     head.scaler.step(head.optimizer)
                     head.scaler.update()
@@ -117,7 +120,8 @@ def evaluate(heads: Sequence[Head], source: Source) -> list[torch.Tensor]:
             inputs = ready(to_device(batch, heads[0].device))
             for head, logits in zip(heads, found, strict=True):
                 with head.autocast():
-                    logits.append(logits_of(head.split, head.cut, head.own(inputs))[0].float().cpu())
+                    rows = apart(inputs) if len(heads) > 1 else inputs
+                    logits.append(logits_of(head.split, head.cut, rows)[0].float().cpu())
             places.append(torch.from_numpy(members))
     order = torch.argsort(torch.cat(places))
     return [torch.cat(logits)[order] for logits in found]

@@ -10,6 +10,7 @@ from recycle_cli.batches import StoredRows
 from recycle_cli.errors import DataError, Interrupted, UsageError
 from recycle_cli.finetune import Job, finetune, finetune_heads
 from recycle_cli.heads import Head
+from recycle_cli.inputs import logits_of
 from recycle_cli.precompute import precompute
 from recycle_cli.predict import predict
 from recycle_cli.settings import (
@@ -79,6 +80,19 @@ def fit(train, test, store):
     return fit
 
 
+def of(column, name=None, training=SHARED):
+    return HeadSettings(name or column, training, column)
+
+
+@pytest.fixture
+def targets(train, test, store, tmp_path):
+    def targets(heads, **changes):
+        job = replace(Job(train, str(tmp_path / "runs"), store, test, cut="2", tensorboard=False), **changes)
+        return finetune_heads(job, ModelSettings(), heads)
+
+    return targets
+
+
 @pytest.fixture(scope="module")
 def alone(train, test, store, tmp_path_factory):
     """Each head's RUN, trained alone."""
@@ -105,6 +119,7 @@ def lines(run):
 def test_each_head_is_the_run_that_it_would_have_been_alone(fit, alone, tmp_path):
     report = fit(tmp_path)
     same(tmp_path, alone)
+    assert report.samples_per_second * report.train_seconds == pytest.approx(50 * (3 + 3 + 2 + 2))
     assert [head["name"] for head in report.heads] == [head.name for head in HEADS]
     assert [len(head["epoch_seconds"]) for head in report.heads] == [3, 3, 2, 2]
     assert report.heads[1]["output"] == str(tmp_path / "balanced")
@@ -167,8 +182,41 @@ def test_a_resume_leaves_finished_heads_alone_and_takes_in_new_ones(fit, alone, 
     assert [head["name"] for head in report.heads] == [head.name for head in HEADS]
     with pytest.raises(UsageError, match=r"all heads in .* are finished"):
         fit(tmp_path, resume=True)
+    assert (report.train_seconds, report.samples_per_second) == (None, None), "they did not train at the same time"
     with pytest.raises(UsageError, match="finished run; add --overwrite"):
         fit(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("first", "asked", "said"),
+    [
+        (of("topic"), of("topic", training=replace(SHARED, learning_rate=1e-5)), r"topic: learning_rate was 0\.002 "),
+        (of("topic"), of("mood", "topic"), "topic: data was "),
+    ],
+)
+def test_a_resume_with_other_settings_of_a_finished_head_is_refused(targets, tmp_path, first, asked, said):
+    """Else the old figures would be the answer to the new question."""
+    targets([first])
+    with pytest.raises(UsageError, match=said):
+        targets([asked, of("topic", "new")], resume=True)
+    assert not (tmp_path / "runs" / "new").exists()
+
+
+def test_a_head_that_writes_into_its_rows_disturbs_no_other(fit, alone, tmp_path, monkeypatch):
+    """As an in-place first operation does; not in the first batches, so that no probe of them would tell."""
+    calls = []
+
+    def writing(split, cut, batch, **mix):
+        found = logits_of(split, cut, {**batch, "rows": batch["rows"].clone()}, **mix)
+        calls.append(cut)
+        if len(calls) > len(HEADS):
+            batch["rows"].zero_()
+        return found
+
+    monkeypatch.setattr("recycle_cli.heads.logits_of", writing)
+    monkeypatch.setattr("recycle_cli.training.logits_of", writing)
+    fit(tmp_path)
+    same(tmp_path, alone)
 
 
 def test_a_head_can_be_resumed_alone(fit, alone, tmp_path, monkeypatch):
@@ -195,19 +243,6 @@ def test_a_head_that_diverges_is_named(fit, tmp_path):
 
 
 # Several columns of labels
-
-
-def of(column, name=None, training=SHARED):
-    return HeadSettings(name or column, training, column)
-
-
-@pytest.fixture
-def targets(train, test, store, tmp_path):
-    def targets(heads, **changes):
-        job = replace(Job(train, str(tmp_path / "runs"), store, test, cut="2", tensorboard=False), **changes)
-        return finetune_heads(job, ModelSettings(), heads)
-
-    return targets
 
 
 def test_a_head_learns_from_the_records_that_have_its_label(targets, fit, train, test, tmp_path):
@@ -255,6 +290,35 @@ def test_a_step_without_any_label_is_none(train, test, store, tmp_path):
     assert all(rates[line["step"]] == line["learning_rate"] for line in mood)
 
 
+def test_a_batch_that_batchnorm_could_not_train_on_counts_for_nothing(targets, tmp_path, monkeypatch):
+    """In batches of two every fifth label is missing: where one is left, the step's loss is the other batch's mean."""
+    monkeypatch.setattr(Head, "least", 2)
+    shares, found = Head.shares, []
+
+    def kept(head, batches):
+        found.append(([len(head.taught(members)) for members in batches], shares(head, batches)))
+        return found[-1][1]
+
+    monkeypatch.setattr(Head, "shares", kept)
+    pairs = replace(SHARED, batch_size=2, epochs=1)
+    report = targets([of("topic", training=pairs), of("mood", training=pairs)], evaluation=None)
+    taught, parts = found[1]
+    assert set(taught) == {0, 2}
+    assert all((count > 0) == (part > 0) for count, part in zip(taught, parts, strict=True))
+    steps = [line["samples"] for line in lines(tmp_path / "runs" / "mood")]
+    mood = report.heads[1]
+    assert mood["samples_per_second"] * mood["train_seconds"] == pytest.approx(sum(steps))
+    assert sum(steps) == sum(taught) < mood["samples"]
+
+
+def test_a_column_with_too_few_labels_for_batchnorm_is_refused_before_training(targets, tmp_path, monkeypatch):
+    monkeypatch.setattr(Head, "least", 3)
+    rows = [{**row, "mood": {0: "gay", 1: "glum"}.get(number, "")} for number, row in enumerate(moods(records(50)))]
+    data = CorpusSettings((str(write_csv(tmp_path / "few.csv", rows)),))
+    with pytest.raises(DataError, match=r"head 'mood': no batch .* has 3 labelled samples \(2 in all\); label more"):
+        targets([of("topic"), of("mood")], data=data, evaluation=None)
+
+
 def test_targets_that_cannot_be(targets, tmp_path):
     with pytest.raises(DataError, match=r"no column 'sense' \(--label-column\); the columns are: text, topic, mood"):
         targets([of("topic"), of("sense")])
@@ -262,6 +326,10 @@ def test_targets_that_cannot_be(targets, tmp_path):
         targets([of("topic"), of(None, "other")])
     with pytest.raises(UsageError, match="one read of a STORE"):
         targets([of("topic")], store=None)
+    for name in ("checkpoint", "Recycle.json", "metrics.jsonl"):
+        with pytest.raises(UsageError, match=f"head '{name}': a RUN has a file of this name"):
+            targets([of("topic"), of("topic", name)])
+    assert not (tmp_path / "runs").exists()
     (tmp_path / "runs" / "checkpoint").mkdir(parents=True)
     with pytest.raises(UsageError, match="is a run itself"):
         targets([of("topic")])

@@ -47,7 +47,7 @@ class Classification:
 
     def sample_weights(self, targets: Targets, weights: torch.Tensor | None) -> npt.NDArray[np.float64]:
         """The weight of each sample's class."""
-        return np.ones(len(targets)) if weights is None else weights.double().cpu().numpy()[targets]
+        return np.ones(len(targets)) if weights is None else weights.cpu().double().numpy()[targets]
 
     def loss(self, outputs: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
         """Mean cross-entropy: logits (B, C), targets (B,), class weights (C,) or None."""
