@@ -11,7 +11,7 @@ from recycle_cli.bench.subject import SILENT, Subject, discard
 from recycle_cli.bench.timing import WARM_UP
 from recycle_cli.devices import autocast
 from recycle_cli.heads import Head, make_optimizer
-from recycle_cli.inputs import RawInputs, Source
+from recycle_cli.inputs import Source
 from recycle_cli.labelled import Labelled
 from recycle_cli.logs import Log, ignore
 from recycle_cli.models import SplitModel
@@ -51,15 +51,9 @@ def slice_for(subject: Subject, repetition: int) -> Indices:
     """The samples of a repetition: the same for every variant."""
     settings = subject.settings
     if repetition == WARM_UP:
-        return slice_of(subject.raw.lengths, training(subject), FEW, 0.5)
+        return slice_of(subject.lengths, training(subject), FEW, 0.5)
     place = (repetition + 0.5) / settings.repetitions
-    return slice_of(subject.raw.lengths, training(subject), settings.batches, place)
-
-
-def raw_inputs(subject: Subject, halves: SplitModel, members: Indices) -> RawInputs:
-    """The tokenised samples, for another copy of the model."""
-    prepared = [subject.raw.prepared[place] for place in members.tolist()]
-    return RawInputs(halves, prepared, subject.raw.lengths[members])
+    return slice_of(subject.lengths, training(subject), settings.batches, place)
 
 
 def epoch_seconds(

@@ -83,10 +83,12 @@ def _value(measure: str, run: Run, samples: int) -> float | None:
 
 def _compared(comparison: Comparison, runs: Mapping[str, Sequence[Run] | Unavailable]) -> Figure:
     """The ratio within each repetition, in which both did the same work one after the other."""
-    ours, other = runs[comparison.ours], runs[comparison.other]
-    if isinstance(ours, Unavailable):
-        return unknown("x", ours.reason)
-    if isinstance(other, Unavailable):
-        return unknown("x", other.reason)
-    ratios = [b.seconds_a_sample / a.seconds_a_sample for a, b in zip(ours, other, strict=True)]
+    names = [comparison.ours, comparison.other, *([comparison.beside] if comparison.beside else [])]
+    found: list[list[float]] = []
+    for name in names:
+        variant = runs[name]
+        if isinstance(variant, Unavailable):
+            return unknown("x", variant.reason)
+        found.append([run.seconds_a_sample for run in variant])
+    ratios = [max(others) / own for own, *others in zip(*found, strict=True)]
     return figure([1 / ratio for ratio in ratios] if comparison.kind == "time" else ratios, "x")

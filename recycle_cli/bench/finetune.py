@@ -5,12 +5,12 @@ from functools import partial
 import torch
 
 from recycle_cli.batches import StoredRows, shuffled, widened
-from recycle_cli.bench.epoch import epoch_seconds, new_head, raw_inputs, slice_for, training
+from recycle_cli.bench.epoch import epoch_seconds, new_head, slice_for, training
 from recycle_cli.bench.layout import TRAINERS, prefix
 from recycle_cli.bench.subject import Subject, discard
 from recycle_cli.bench.timing import Clock, Run, Runner, Unavailable
 from recycle_cli.devices import to_device
-from recycle_cli.models import SplitModel, resolve_cut
+from recycle_cli.models import SplitModel
 from recycle_cli.tasks import text_classification as task
 
 
@@ -38,7 +38,7 @@ def _trainers(subject: Subject) -> dict[str, Runner | Unavailable]:
         return {f"finetune.{name}": Unavailable(reason) for name in TRAINERS}
     from recycle_cli.bench.trainer import runners as of_trainer
 
-    return dict(of_trainer(subject, resolve_cut(subject.settings.cuts[0], subject.all_cuts.blocks)))
+    return dict(of_trainer(subject, subject.resolve(subject.settings.cuts[0])))
 
 
 def _run(subject: Subject, seconds: float, samples: int) -> Run:
@@ -53,7 +53,7 @@ def _from_store(subject: Subject, halves: SplitModel, cut: str, repetition: int)
 
 def _from_inputs(subject: Subject, halves: SplitModel, cut: str, repetition: int) -> Run:
     members = slice_for(subject, repetition)
-    source = raw_inputs(subject, halves, members)
+    source = subject.inputs(halves, members)
     return _run(subject, epoch_seconds(subject, halves, cut, source, members), len(members))
 
 

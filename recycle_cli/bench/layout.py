@@ -30,16 +30,21 @@ TRAINERS = ("trainer_full", "trainer_frozen", "map_trainer")
 
 @dataclass(frozen=True)
 class Comparison:
-    """`ours` against `other`: a speed-up over a baseline, or the time as a multiple of a limit's."""
+    """`ours` against `other`: a speed-up over a baseline, or the time as a multiple of a limit's.
+
+    `beside`: what could go on at the same time as the other, so that the limit is the slower of the two.
+    """
 
     kind: str
     ours: str
     other: str
+    beside: str | None = None
 
     @property
     def name(self) -> str:
         """The group of ours, the kind, and the other's last word: `finetune.speedup_vs_full`."""
-        return f"{group_of(self.ours)}.{self.kind}_vs_{self.other.rpartition('.')[2]}"
+        other = self.other.rpartition(".")[2] if self.beside is None else "slower"
+        return f"{group_of(self.ours)}.{self.kind}_vs_{other}"
 
 
 @dataclass(frozen=True)
@@ -72,16 +77,24 @@ def predict_cuts(cuts: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*cuts, ALL_BLOCKS)))
 
 
-def layout(verb: str, cuts: Sequence[str]) -> Layout:
-    """What a verb measures at these cuts, as they were asked for."""
-    return {"precompute": _precompute, "read": _read, "finetune": _finetune, "predict": _predict}[verb](cuts)
+def layout(verb: str, cuts: Sequence[str], *, images: bool = False) -> Layout:
+    """What a verb measures at these cuts, as they were asked for, on texts or on images."""
+    if verb == "precompute":
+        return _precompute(cuts, images=images)
+    return {"read": _read, "finetune": _finetune, "predict": _predict}[verb](cuts)
 
 
-def _precompute(cuts: Sequence[str]) -> Layout:
-    variants, comparisons = [], []
+def _precompute(cuts: Sequence[str], *, images: bool) -> Layout:
+    variants, comparisons = ["precompute.decode"] if images else [], []
     for group in (prefix("precompute", cut, cuts) for cut in cuts):
-        variants += [f"{group}.recycle", f"{group}.bare_trunk"]
-        comparisons.append(Comparison("time", f"{group}.recycle", f"{group}.bare_trunk"))
+        ours, trunk = f"{group}.recycle", f"{group}.bare_trunk"
+        variants += [ours, trunk]
+        comparisons.append(Comparison("time", ours, trunk))
+        if images:
+            comparisons += [
+                Comparison("time", ours, "precompute.decode"),
+                Comparison("time", ours, trunk, beside="precompute.decode"),
+            ]
     variants.append("precompute.plain_loop")
     comparisons.append(Comparison("speedup", "precompute.recycle", "precompute.plain_loop"))
     return Layout("precompute", tuple(variants), tuple(comparisons))

@@ -1,7 +1,6 @@
 """Filling a store, from opening the corpus to the sealed store, beside the bare trunk and the loop people write."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -13,6 +12,7 @@ from recycle_cli.devices import autocast, to_device
 from recycle_cli.intake import Intake
 from recycle_cli.keys import Sample
 from recycle_cli.models import Batch, SplitModel
+from recycle_cli.pipeline import WINDOW_IMAGES
 from recycle_cli.precompute import Tally, missing
 from recycle_cli.store import Store
 
@@ -23,8 +23,10 @@ PLAIN_BATCH = 32
 
 
 def runners(subject: Subject) -> dict[str, Runner]:
-    """Ours and the bare trunk at each cut, the plain loop at the first."""
+    """Ours and the bare trunk at each cut, the plain loop at the first; of images decoding alone, too."""
     found: dict[str, Runner] = {}
+    if subject.images:
+        found["precompute.decode"] = partial(_decode, subject, subject.all_cuts)
     cuts = subject.settings.cuts
     for cut in cuts:
         halves, group = subject.split((cut,)), prefix("precompute", cut, cuts)
@@ -37,12 +39,24 @@ def runners(subject: Subject) -> dict[str, Runner]:
 
 def _recycle(subject: Subject, halves: SplitModel, repetition: int) -> Run:
     folder, clock = subject.folder(), Clock(subject.device)
-    limit = FEW if repetition == WARM_UP else subject.corpus.limit
     with clock.running():
-        samples = Intake(replace(subject.corpus, limit=limit))
-        _, written = subject.filled(folder / "acts.zarr", samples, halves)
+        _, written = subject.filled(folder / "acts.zarr", subject.intake(_limit(repetition)), halves)
     discard(folder)
     return Run(clock.seconds, written.tally.samples, bytes=written.writer.bytes)
+
+
+def _limit(repetition: int) -> int | None:
+    return FEW if repetition == WARM_UP else None
+
+
+def _decode(subject: Subject, halves: SplitModel, repetition: int) -> Run:
+    """Files read, decoded and resized by as many threads as ours takes, and made into batches; nothing else."""
+    clock, samples = Clock(subject.device), 0
+    with clock.running():
+        for chunk in _chunks(subject.intake(_limit(repetition)), WINDOW_IMAGES):
+            halves.collate(halves.prepare(chunk))
+            samples += len(chunk)
+    return Run(clock.seconds, samples, bytes=0)
 
 
 def _batches(subject: Subject, halves: SplitModel) -> list[Batch]:
@@ -51,7 +65,7 @@ def _batches(subject: Subject, halves: SplitModel) -> list[Batch]:
     store = Store.create_or_open(str(folder / "empty.zarr"), halves.recipe, {})
     batches = [
         keyed.batch.inputs
-        for keyed in missing(Intake(subject.corpus), store, halves, subject.model, subject.filling, Tally(), SILENT)
+        for keyed in missing(subject.intake(), store, halves, subject.model, subject.filling, Tally(), SILENT)
     ]
     discard(folder)
     return batches
@@ -67,12 +81,12 @@ def _bare_trunk(subject: Subject, halves: SplitModel, batches: Sequence[Batch], 
 
 
 def _plain_loop(subject: Subject, halves: SplitModel, repetition: int) -> Run:
-    """Records as they come, 32 at a time, tokenised in the loop, one `np.save` a batch; only the trunk is computed."""
+    """Records as they come, 32 at a time, tokenised or decoded in the loop, one `np.save` a batch; only the trunk is
+    computed."""
     folder, clock = subject.folder(), Clock(subject.device)
-    limit = FEW if repetition == WARM_UP else subject.corpus.limit
     samples = 0
     with clock.running():
-        for number, chunk in enumerate(_chunks(Intake(replace(subject.corpus, limit=limit)))):
+        for number, chunk in enumerate(_chunks(subject.intake(_limit(repetition)), PLAIN_BATCH)):
             batch = halves.collate(halves.prepare(chunk))
             with autocast(subject.device, subject.model.precision):
                 (rows,) = halves.trunk(to_device(batch, subject.device)).values()
@@ -83,11 +97,11 @@ def _plain_loop(subject: Subject, halves: SplitModel, repetition: int) -> Run:
     return Run(clock.seconds, samples, bytes=written)
 
 
-def _chunks(samples: Intake) -> Iterator[list[Sample]]:
+def _chunks(samples: Intake, size: int) -> Iterator[list[Sample]]:
     chunk: list[Sample] = []
     for sample in samples:
         chunk.append(sample)
-        if len(chunk) == PLAIN_BATCH:
+        if len(chunk) == size:
             yield chunk
             chunk = []
     if chunk:

@@ -1,4 +1,4 @@
-"""Scoring from the store, all hits, beside the bare head and the full model over the same texts."""
+"""Scoring from the store, all hits, beside the bare head and the full model over the same records."""
 
 from dataclasses import replace
 from functools import partial
@@ -11,14 +11,12 @@ from recycle_cli.bench.subject import CLASSES, SILENT, Subject
 from recycle_cli.bench.timing import WARM_UP, Clock, Run, Runner
 from recycle_cli.card import save_run
 from recycle_cli.devices import autocast, to_device
-from recycle_cli.intake import Intake
-from recycle_cli.models import default_max_length, resolve_cut
 from recycle_cli.pipeline import by_token_budget
 from recycle_cli.predict import Predictor, score
-from recycle_cli.settings import CorpusSettings, PredictSettings
+from recycle_cli.settings import ImageSettings, PredictSettings
 
 SHARE = 2
-"""One in so many of the records is scored: the full model takes twice as long over a text as the trunk."""
+"""One in so many of the records is scored: the full model takes twice as long over a record as the trunk."""
 
 FEW = 64
 
@@ -28,9 +26,9 @@ def runners(subject: Subject) -> dict[str, Runner]:
     found: dict[str, Runner] = {}
     cuts = subject.settings.cuts
     for cut in predict_cuts(cuts):
-        name, group = resolve_cut(cut, subject.all_cuts.blocks), prefix("predict", cut, cuts)
+        name, group = subject.resolve(cut), prefix("predict", cut, cuts)
         run = _run_at(subject, name)
-        network = replace(subject.model, name=run, revision=None, max_length=None)
+        network = replace(subject.model, name=run, revision=None, max_length=None, images=ImageSettings())
         scoring = PredictSettings(batch_tokens=subject.batch_tokens)
         if cut == cuts[0]:
             found["predict.full"] = partial(_scored, subject, Predictor(run, None, network, scoring))
@@ -42,27 +40,23 @@ def runners(subject: Subject) -> dict[str, Runner]:
 
 def _run_at(subject: Subject, cut: str) -> str:
     """A RUN that was never trained: its answers are worth nothing, its speed is a RUN's."""
-    folder, loaded = subject.folder(), subject.load()
+    folder = subject.folder()
     about = {
-        "task": "text-classification",
+        "task": "image-classification" if subject.images else "text-classification",
         "model": subject.model.name,
         "cut": cut,
-        "max_length": subject.model.max_length or default_max_length(loaded),
+        "max_length": subject.all_cuts.recipe.max_length,
         "store": None,
         "report": {"metrics": {}, "train_seconds": 0.0, "samples": 0, "classes": list(CLASSES)},
     }
-    save_run(folder, loaded, about)
+    save_run(folder, subject.load().loaded, about)
     return str(folder)
-
-
-def _records(subject: Subject, repetition: int) -> CorpusSettings:
-    limit = FEW if repetition == WARM_UP else len(subject.data) // SHARE
-    return replace(subject.corpus, limit=limit)
 
 
 def _scored(subject: Subject, predictor: Predictor, repetition: int) -> Run:
     output = subject.scratch / "predictions.jsonl"
-    done = score(predictor, Intake(_records(subject, repetition)), str(output), SILENT)
+    limit = FEW if repetition == WARM_UP else len(subject.data) // SHARE
+    done = score(predictor, subject.intake(limit), str(output), SILENT)
     return Run(done.seconds, done.samples)
 
 
@@ -74,7 +68,7 @@ def _ready(subject: Subject, predictor: Predictor) -> Ready:
     assert predictor.store is not None
     positions = subject.positions[: len(subject.data) // SHARE]
     stored = StoredRows.of(predictor.store, predictor.cut, positions)
-    batches = by_token_budget(stored.lengths, predictor.batch_tokens)
+    batches = by_token_budget(stored.lengths * predictor.split.batch_cost, predictor.batch_tokens)
     loaded = (to_device(stored.load(members), subject.device) for members in batches)
     return [(widened(batch), batch["lengths"]) for batch in loaded]
 

@@ -11,7 +11,6 @@ from recycle_cli.batches import Indices, StoredRows
 from recycle_cli.bench.layout import READ_SIZES
 from recycle_cli.bench.subject import Subject
 from recycle_cli.bench.timing import Clock, Run, Runner
-from recycle_cli.models import resolve_cut
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ class Flat:
 
 def runners(subject: Subject) -> dict[str, Runner]:
     """Ours and a memory map, each by one sample, 32 and 256 at a time; the page cache holds both."""
-    cut = resolve_cut(subject.settings.cuts[0], subject.all_cuts.blocks)
+    cut = subject.resolve(subject.settings.cuts[0])
     stored = StoredRows.of(subject.store, cut, subject.positions)
     flat = _flat(subject, stored)
     found: dict[str, Runner] = {}

@@ -18,6 +18,7 @@ from recycle_cli.bench.settings import BenchSettings
 from recycle_cli.bench.subject import Subject, subject_of
 from recycle_cli.bench.timing import Runner, Unavailable, interleaved
 from recycle_cli.errors import UsageError
+from recycle_cli.models import LoadedImages, takes_images
 from recycle_cli.reports import Bar, bar
 from recycle_cli.settings import CorpusSettings, ModelSettings
 
@@ -55,7 +56,8 @@ def bench(
     A corpus without a source and a model without a name are made up. Stores are written in `scratch`.
     """
     _check(settings)
-    layouts = [layout(verb, settings.cuts) for verb in settings.verbs]
+    images = bool(model.name) and takes_images(model)
+    layouts = [layout(verb, settings.cuts, images=images) for verb in settings.verbs]
     known = [name for one in layouts for name in one.names()]
     for text in require:
         parse_bar(text, known)
@@ -98,14 +100,16 @@ def _noting(progress: Bar) -> Callable[[str], None]:
 
 
 def _settings(subject: Subject, corpus: CorpusSettings) -> dict[str, Any]:
-    model = subject.model
+    model, loaded = subject.model, subject.network.loaded
     return {
         "corpus": list(corpus.source) or "synthetic",
         "model": model.name if Path(model.name).parent != subject.scratch else "synthetic",
         "max_length": subject.all_cuts.recipe.max_length,
+        "image_size": list(loaded.transform.size) if isinstance(loaded, LoadedImages) else None,
+        "weights": loaded.weights if isinstance(loaded, LoadedImages) else None,
         "precision": model.precision,
         "records": len(subject.data),
-        "tokens": int(subject.raw.lengths.sum()),
+        "tokens": None if subject.images else int(subject.lengths.sum()),
         **asdict(subject.settings),
         "batch_tokens": subject.batch_tokens,
     }

@@ -6,8 +6,8 @@ from recycle_cli.settings import Dtype, PrecomputeSettings
 
 VERBS = ("precompute", "read", "finetune", "predict")
 
-RECORDS = 2048
-"""Records of the corpus that a bench reads unless told otherwise: minutes of work, not hours."""
+RECORDS, IMAGES = 2048, 512
+"""Texts or images of the corpus that a bench reads unless told otherwise: minutes of work, not hours."""
 
 _FILL = PrecomputeSettings()
 

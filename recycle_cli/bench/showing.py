@@ -15,7 +15,7 @@ _NOTES = {"time": "1 is perfect", "speedup": "higher is better"}
 def show_bench(bench: Bench) -> None:
     """Tables on stderr."""
     for verb in bench.settings["verbs"]:
-        one = layout(verb, bench.settings["cuts"])
+        one = layout(verb, bench.settings["cuts"], images=bench.settings["image_size"] is not None)
         show_rows(f"{verb}: {_subject(bench.settings)}", list(_variants(one, bench.figures)))
         show_rows(f"{verb} compared (medians of the ratios)", list(_comparisons(one, bench.figures)))
     machine = bench.machine
@@ -26,8 +26,10 @@ def show_bench(bench: Bench) -> None:
 
 
 def _subject(settings: Mapping[str, Any]) -> str:
+    size = settings["image_size"]
+    amount = f"{settings['tokens']:,} tokens" if size is None else f"{size[0]} x {size[1]} pixels"
     return (
-        f"{settings['records']:,} records, {settings['tokens']:,} tokens, {settings['model']}, "
+        f"{settings['records']:,} records, {amount}, {settings['model']}, "
         f"cut {settings['cuts'][0]}, {settings['dtype']}, batches of {settings['batch_size']}"
     )
 

@@ -1,25 +1,26 @@
 """What is measured: a corpus, a model, and a store of the one made with the other."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from shutil import rmtree
 from tempfile import mkdtemp
 
+import numpy as np
 import torch
 
 from recycle_cli.batches import Indices
 from recycle_cli.bench.layout import predict_cuts
-from recycle_cli.bench.settings import RECORDS, BenchSettings
-from recycle_cli.bench.synthetic import write_corpus, write_model
+from recycle_cli.bench.settings import IMAGES, RECORDS, BenchSettings
+from recycle_cli.bench.synthetic import write_corpus, write_images, write_model
 from recycle_cli.devices import batch_tokens_on, device_of
 from recycle_cli.errors import UsageError
-from recycle_cli.inputs import RawInputs
+from recycle_cli.inputs import Images, RawInputs, Source
 from recycle_cli.intake import Intake
 from recycle_cli.keys import Sample
 from recycle_cli.labelled import Labelled, read_labelled
-from recycle_cli.models import Loaded, SplitModel, default_max_length, load, split
+from recycle_cli.models import Network, SplitModel, TaskLayer, open_network, takes_images
 from recycle_cli.precompute import Tally, fill
 from recycle_cli.reports import Bar
 from recycle_cli.settings import CorpusSettings, ModelSettings, PrecomputeSettings
@@ -27,6 +28,9 @@ from recycle_cli.store import SegmentWriter, Store
 
 CLASSES = ("0", "1")
 SILENT = Bar(None, None)
+
+Views = Sequence[Callable[[Sample], Sample]]
+"""What makes of an image its augmented views."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,7 @@ class Subject:
         """The records with labels of our own, which cost what real ones cost: so a corpus need not have any."""
         records = [
             Sample(sample.id, sample.fields, CLASSES[number % len(CLASSES)])
-            for number, sample in enumerate(Intake(self.corpus))
+            for number, sample in enumerate(self.intake())
         ]
         if len(records) < 2 * self.settings.batch_size:
             raise UsageError(
@@ -73,40 +77,61 @@ class Subject:
             )
         return read_labelled(records, keep=True)
 
-    def load(self) -> Loaded:
-        """The model afresh, with a new task layer: freezing one copy leaves the others alone."""
-        model = self.model
-        return load(
-            model.name,
-            labels=CLASSES,
-            revision=model.revision,
-            trust_remote_code=model.trust_remote_code,
-            seed=self.settings.seed,
-        )
+    @cached_property
+    def images(self) -> bool:
+        """Whether the records are images, and not texts."""
+        return takes_images(self.model)
 
-    def split(self, cuts: Sequence[str], loaded: Loaded | None = None) -> SplitModel:
-        """The model cut at `cuts`, on its device; of `loaded` where a copy is at hand."""
-        loaded = loaded or self.load()
-        length = self.model.max_length or default_max_length(loaded)
-        halves = split(loaded, cuts, max_length=length, dtype=self.settings.dtype)
+    def intake(self, limit: int | None = None, views: Views = ()) -> Intake:
+        """The records, read anew, each followed by its `views`; `limit`: only the first so many."""
+        return Intake(replace(self.corpus, limit=limit or self.corpus.limit), images=self.images, views=views)
+
+    def load(self) -> Network:
+        """The model afresh, with a new task layer: freezing one copy leaves the others alone."""
+        return open_network(self.model, TaskLayer("single_label_classification", CLASSES), seed=self.settings.seed)
+
+    def split(self, cuts: Sequence[str], network: Network | None = None) -> SplitModel:
+        """The model cut at `cuts`, on its device; of `network` where a copy is at hand."""
+        halves = (network or self.load()).split(cuts, self.settings.dtype)
         halves.model.to(self.device)
         return halves
+
+    @cached_property
+    def network(self) -> Network:
+        """The copy that `all_cuts` cuts."""
+        return self.load()
 
     @cached_property
     def all_cuts(self) -> SplitModel:
         """The model cut wherever anything is measured."""
         predicted = predict_cuts(self.settings.cuts) if "predict" in self.settings.verbs else ()
-        return self.split(tuple(dict.fromkeys((*self.settings.cuts, *predicted))))
+        return self.split(tuple(dict.fromkeys((*self.settings.cuts, *predicted))), self.network)
+
+    def resolve(self, cut: str) -> str:
+        """A cut's canonical name."""
+        return self.network.resolve(cut, self.all_cuts)
 
     @cached_property
     def raw(self) -> RawInputs:
-        """All records, tokenised."""
+        """All texts, tokenised."""
         return RawInputs.of(self.all_cuts, self.data.samples)
+
+    @cached_property
+    def lengths(self) -> Indices:
+        """Rows of each record (n,): its tokens, or one for an image."""
+        return np.ones(len(self.data), dtype=np.int64) if self.images else self.raw.lengths
+
+    def inputs(self, halves: SplitModel, members: Indices, views: Views = ()) -> Source:
+        """Records for training without a store: texts tokenised beforehand, images decoded (and augmented) as they
+        come."""
+        if self.images:
+            return Images.of(halves, [self.data.samples[place] for place in members.tolist()], views)
+        return RawInputs(halves, [self.raw.prepared[place] for place in members.tolist()], self.lengths[members])
 
     @cached_property
     def store(self) -> Store:
         """All records at all cuts."""
-        store, _ = self.filled(self.scratch / "all.zarr", Intake(self.corpus), self.all_cuts)
+        store, _ = self.filled(self.scratch / "all.zarr", self.intake(), self.all_cuts)
         return store
 
     @cached_property
@@ -130,11 +155,17 @@ class Subject:
 
 def subject_of(corpus: CorpusSettings, model: ModelSettings, settings: BenchSettings, scratch: Path) -> Subject:
     """The user's corpus and model; a corpus without a source and a model without a name are made up."""
-    records = corpus.limit or RECORDS
+    images = bool(model.name) and takes_images(model)
+    records = corpus.limit or (IMAGES if images else RECORDS)
     if not model.name:
         model = replace(model, name=str(write_model(scratch / "model", settings.seed)))
     if not corpus.source:
-        corpus = CorpusSettings((str(write_corpus(scratch / "texts.jsonl", records, settings.seed)),))
+        made = (
+            write_images(scratch / "images", records, settings.seed)
+            if images
+            else write_corpus(scratch / "texts.jsonl", records, settings.seed)
+        )
+        corpus = CorpusSettings((str(made),))
     return Subject(replace(corpus, limit=records), model, settings, scratch)
 
 

@@ -1,12 +1,14 @@
-"""A corpus and a model made up on the spot: random weights, invented words, no network."""
+"""Corpora and a model made up on the spot: random weights, invented words, drawn images, no network."""
 
 import json
 import random
 from pathlib import Path
 
+import numpy as np
 import tokenizers
 import torch
 import transformers
+from PIL import Image
 
 from recycle_cli.models.sources import quiet
 
@@ -14,6 +16,12 @@ WORDS = [first + second + third for first in ("ba", "ke", "lo", "mu") for second
 BLOCKS, WIDTH, HEADS, PLACES = 6, 128, 4, 256
 MEDIAN_WORDS, SPREAD = 40, 0.6
 """Numbers of words are log-normal, as those of sentences in scientific text roughly are."""
+
+SIDES = (500, 375)
+"""Pixels of an image, one in four upright, as most of ImageNet's have; a JPEG takes about 100 kB, much as theirs do."""
+DETAIL = ((60, 90), (6, 50), (2, 48))
+"""Pixels that a patch of random colour is wide, and how far its colours go from grey, from coarse to fine."""
+QUALITY = 90
 
 
 def write_corpus(path: Path, records: int, seed: int) -> Path:
@@ -25,6 +33,22 @@ def write_corpus(path: Path, records: int, seed: int) -> Path:
             text = " ".join(draw.choices(WORDS, k=words))
             file.write(json.dumps({"text": text, "label": str(number % 2)}) + "\n")
     return path
+
+
+def write_images(folder: Path, records: int, seed: int) -> Path:
+    """JPEG files of random patches, coarse and fine."""
+    draw = np.random.default_rng(seed)
+    folder.mkdir()
+    for number in range(records):
+        width, height = SIDES if number % 4 else SIDES[::-1]
+        pixels = np.full((height, width, 3), 128.0, dtype=np.float32)
+        for patch, spread in DETAIL:
+            colours = draw.integers(-spread, spread, (height // patch + 2, width // patch + 2, 3)) + 128
+            grown = Image.fromarray(colours.astype(np.uint8)).resize((width, height), Image.Resampling.BICUBIC)
+            pixels += np.asarray(grown, dtype=np.float32) - 128
+        image = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+        image.save(folder / f"{number:05d}.jpg", quality=QUALITY)
+    return folder
 
 
 def write_model(folder: Path, seed: int) -> Path:

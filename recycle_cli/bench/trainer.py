@@ -18,31 +18,34 @@ from recycle_cli.bench.epoch import slice_for, training
 from recycle_cli.bench.subject import Subject, discard
 from recycle_cli.bench.timing import Run, Runner, synchronize
 from recycle_cli.devices import to_device
-from recycle_cli.models import SplitModel
+from recycle_cli.models import Loaded, SplitModel
 from recycle_cli.models.sources import quiet
 from recycle_cli.tasks import text_classification as task
 
 
 def runners(subject: Subject, cut: str) -> Mapping[str, Runner]:
     """The three ways at one cut: padding to the longest of a batch, random order, everything else by default."""
-    full, frozen, rows = (subject.load() for _ in range(3))
-    subject.split(("0",), full)
-    _freeze(subject.split((cut,), frozen), cut)
-    halves = subject.split((cut,), rows)
+    full, frozen = (_whole(subject, where) for where in ("0", cut))
+    halves = subject.split((cut,))
     halves.freeze(cut)
-    texts = _texts(subject)
-    pad = transformers.DataCollatorWithPadding(full.tokenizer)
     kept = Kept(subject, halves, cut)
     return {
-        "finetune.trainer_full": partial(_train, subject, full.model, texts, pad),
-        "finetune.trainer_frozen": partial(_train, subject, frozen.model, texts, pad),
+        "finetune.trainer_full": partial(_train, subject, *full),
+        "finetune.trainer_frozen": partial(_train, subject, *frozen),
         "finetune.map_trainer": partial(_train, subject, HeadOnRows(halves, cut), kept.rows(), pad_rows),
     }
 
 
-def _freeze(halves: SplitModel, cut: str) -> None:
+def _whole(subject: Subject, cut: str) -> tuple[torch.nn.Module, datasets.Dataset, Any]:
+    """A whole model with what lies before the cut frozen, the records, and what makes batches of them."""
+    network = subject.load()
+    halves = subject.split((cut,), network)
     for _, parameter in halves.trunk_parameters(cut):
         parameter.requires_grad_(False)
+    if isinstance(network.loaded, Loaded):
+        pad = transformers.DataCollatorWithPadding(network.loaded.tokenizer)
+        return network.loaded.model, _texts(subject), pad
+    return WholeOnPixels(halves), _places_of_images(subject), partial(decoded, subject, halves)
 
 
 def _texts(subject: Subject) -> datasets.Dataset:
@@ -52,6 +55,32 @@ def _texts(subject: Subject) -> datasets.Dataset:
     }
     columns["attention_mask"] = [[1] * int(length) for length in subject.raw.lengths]
     return datasets.Dataset.from_dict({**columns, "labels": subject.data.targets.tolist()})
+
+
+def _places_of_images(subject: Subject) -> datasets.Dataset:
+    """Where each image is among the records; it is decoded when its batch is made."""
+    count = len(subject.data)
+    return datasets.Dataset.from_dict({"sample": list(range(count)), "labels": subject.data.targets.tolist()})
+
+
+class WholeOnPixels(torch.nn.Module):
+    """A whole image model as the Trainer wants one: from pixels and labels to a loss."""
+
+    def __init__(self, halves: SplitModel) -> None:
+        super().__init__()
+        self.model = halves.model
+        self._full = halves.full
+
+    def forward(self, pixel_values: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Loss and logits of a batch."""
+        logits = self._full({"pixel_values": pixel_values})
+        return {"loss": task.loss(logits, labels, None), "logits": logits}
+
+
+def decoded(subject: Subject, halves: SplitModel, records: Sequence[Mapping[str, int]]) -> dict[str, torch.Tensor]:
+    """A batch of images, decoded by threads while the Trainer waits, as its loader does without workers."""
+    samples = [subject.data.samples[record["sample"]] for record in records]
+    return {**halves.collate(halves.prepare(samples)), "labels": torch.tensor([record["labels"] for record in records])}
 
 
 @dataclass(frozen=True)
@@ -67,12 +96,13 @@ class Kept:
         subject = self.subject
         wanted = np.unique(np.concatenate([slice_for(subject, at) for at in range(-1, subject.settings.repetitions)]))
         source = datasets.Dataset.from_dict({"place": wanted.tolist()})
-        shape = (None, *self.halves.row_shape)
+        shape = (1 if subject.images else None, *self.halves.row_shape)
+        of_rows = {2: datasets.Array2D, 3: datasets.Array3D, 4: datasets.Array4D}[len(shape)]
         features = datasets.Features(
             {
                 "place": datasets.Value("int64"),
                 "labels": datasets.Value("int64"),
-                "rows": datasets.Array2D(shape, "float32"),
+                "rows": of_rows(shape, "float32"),
             }
         )
         with _silent():
@@ -87,13 +117,18 @@ class Kept:
 
     def _features(self, batch: Mapping[str, list[int]]) -> dict[str, Any]:
         places = batch["place"]
-        prepared = [self.subject.raw.prepared[place] for place in places]
-        inputs = to_device(self.halves.collate(prepared), self.subject.device)
+        subject = self.subject
+        prepared = (
+            self.halves.prepare([subject.data.samples[place] for place in places])
+            if subject.images
+            else [subject.raw.prepared[place] for place in places]
+        )
+        inputs = to_device(self.halves.collate(prepared), subject.device)
         rows = self.halves.trunk(inputs)[self.cut].float().cpu().numpy()
-        lengths = self.subject.raw.lengths[places]
+        lengths = subject.lengths[places]
         return {
             "rows": [own[:length] for own, length in zip(rows, lengths, strict=True)],
-            "labels": self.subject.data.targets[places],
+            "labels": subject.data.targets[places],
         }
 
 
@@ -178,6 +213,8 @@ def _arguments(subject: Subject, folder: str) -> transformers.TrainingArguments:
         save_strategy="no",
         logging_strategy="no",
         disable_tqdm=True,
+        # What decodes an image needs to know which; the texts' columns are all of the model's.
+        remove_unused_columns=not subject.images,
     )
 
 

@@ -7,16 +7,17 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from recycle_cli.bench.settings import RECORDS, VERBS, BenchSettings
+from recycle_cli.bench.settings import IMAGES, RECORDS, VERBS, BenchSettings
 from recycle_cli.cli import options as o
 from recycle_cli.cli.app import app
 from recycle_cli.errors import BarError
-from recycle_cli.plan.settings import PlanSettings
+from recycle_cli.plan.settings import IMAGES as IMAGES_TRIED
+from recycle_cli.plan.settings import TEXTS, PlanSettings
 from recycle_cli.reports import say, show_rows
-from recycle_cli.settings import CorpusSettings, ImageSettings, ModelSettings, PrecomputeSettings
+from recycle_cli.settings import CorpusSettings, ImageSettings, ModelSettings, PrecomputeSettings, ViewSettings
 
 BENCH, PLAN, FILL = BenchSettings(), PlanSettings(), PrecomputeSettings()
-MODEL, CORPUS = ModelSettings(), CorpusSettings(())
+MODEL, CORPUS, VIEWS = ModelSettings(), CorpusSettings(()), ViewSettings()
 
 
 @app.command()
@@ -25,7 +26,8 @@ def bench(
         Literal["precompute", "read", "finetune", "predict", "all"], typer.Argument(help="What to measure")
     ] = "all",
     corpus: Annotated[
-        list[str] | None, o.option("--corpus", "Files to measure on, as CORPUS; else made-up texts; may repeat")
+        list[str] | None,
+        o.option("--corpus", "What to measure on, as CORPUS; else made-up texts or images; may repeat"),
     ] = None,
     model: Annotated[
         str | None, o.option("--model", "Pretrained model; else MiniLM for a --corpus, a made-up one without")
@@ -35,7 +37,10 @@ def bench(
     ] = list(BENCH.cuts),  # noqa: B006 - Typer reads it, nobody changes it
     max_length: o.MaxLength = MODEL.max_length,
     dtype: o.Dtype = BENCH.dtype,
-    limit: Annotated[int, o.option("--limit", "Read only the first so many records", min=1)] = RECORDS,
+    limit: Annotated[
+        int | None,
+        o.option("--limit", f"Read only the first so many records; else {RECORDS} texts, {IMAGES} images", min=1),
+    ] = None,
     batch_size: Annotated[int, o.option("--batch-size", "Samples a training batch", min=1)] = BENCH.batch_size,
     batch_tokens: o.BatchTokens = BENCH.batch_tokens,
     batches: Annotated[int, o.option("--batches", "Training batches a repetition", min=1)] = BENCH.batches,
@@ -53,10 +58,16 @@ def bench(
     plot: Annotated[str | None, o.option("--plot", "Draw throughput and cost as .png or .svg")] = None,
     text_column: o.TextColumn = None,
     text_pair_column: o.TextPairColumn = None,
+    image_column: o.ImageColumn = None,
     device: o.Device = MODEL.device,
     precision: o.Precision = MODEL.precision,
     revision: o.Revision = None,
     trust_remote_code: o.TrustRemoteCode = False,
+    weights: o.Weights = None,
+    resize: o.Resize = None,
+    crop: o.Crop = None,
+    mean: o.Mean = None,
+    std: o.Std = None,
     as_json: o.Json = False,
 ) -> None:
     """Measure recycle beside its limits and beside what would be used instead, on this machine."""
@@ -70,9 +81,12 @@ def bench(
     if plot is not None:
         drawing.check_plot(plot, verbs)
     named = model or (MODEL.name if corpus else "")
+    images = o.image_settings(weights, resize, crop, mean, std)
     report = run(
-        CorpusSettings(tuple(corpus or ()), text_column, text_pair_column, None, None, limit),
-        ModelSettings(named, revision, max_length, trust_remote_code, device, precision),
+        CorpusSettings(
+            tuple(corpus or ()), text_column, text_pair_column, None, None, limit, image_column=image_column
+        ),
+        ModelSettings(named, revision, max_length, trust_remote_code, device, precision, images),
         settings,
         scratch=scratch,
         require=require or (),
@@ -101,14 +115,18 @@ def plan(
     corpus: o.CorpusArgument,
     model: o.Model = MODEL.name,
     cut: Annotated[
-        list[str], o.option("--cut", "Where the trunk could end: blocks (3) or a share (50%); may repeat")
+        list[str],
+        o.option("--cut", "Where the trunk could end: blocks (3), a module (layer3), a share (50%); may repeat"),
     ] = list(PLAN.cuts),  # noqa: B006 - Typer reads it, nobody changes it
     max_length: o.MaxLength = MODEL.max_length,
     dtype: o.Dtype = FILL.dtype,
     epochs: Annotated[int, o.option("--epochs", "Passes over the data that are planned", min=1)] = PLAN.epochs,
     batch_size: Annotated[int, o.option("--batch-size", "Samples a training batch", min=1)] = PLAN.batch_size,
     batch_tokens: o.BatchTokens = PLAN.batch_tokens,
-    sample: Annotated[int, o.option("--sample", "Texts to try the cuts on", min=1)] = PLAN.sample,
+    sample: Annotated[
+        int | None,
+        o.option("--sample", f"Records to try the cuts on; else {TEXTS} texts, {IMAGES_TRIED} images", min=1),
+    ] = PLAN.sample,
     batches: Annotated[int, o.option("--batches", "Training batches a repetition", min=1)] = PLAN.batches,
     repetitions: Annotated[
         int, o.option("--repetitions", "Turns of each variant, after one to warm up", min=1)
@@ -118,22 +136,43 @@ def plan(
     ] = None,
     text_column: o.TextColumn = None,
     text_pair_column: o.TextPairColumn = None,
+    image_column: o.ImageColumn = None,
     limit: o.Limit = None,
     on_error: o.OnError = CORPUS.on_error,
     device: o.Device = MODEL.device,
     precision: o.Precision = MODEL.precision,
     revision: o.Revision = None,
     trust_remote_code: o.TrustRemoteCode = False,
+    weights: o.Weights = None,
+    resize: o.Resize = None,
+    crop: o.Crop = None,
+    mean: o.Mean = None,
+    std: o.Std = None,
+    views: o.Views = VIEWS.views,
+    augment: o.Augment = VIEWS.augment,
     as_json: o.Json = False,
 ) -> None:
     """Forecast bytes, time and the epoch that pays back at each cut from a sample of CORPUS; keep nothing."""
     from recycle_cli.plan.run import plan as run
     from recycle_cli.plan.showing import show_plan
 
+    images = o.image_settings(weights, resize, crop, mean, std)
     found = run(
-        CorpusSettings(tuple(corpus), text_column, text_pair_column, None, None, limit, on_error),
-        ModelSettings(model, revision, max_length, trust_remote_code, device, precision),
-        PlanSettings(tuple(cut), dtype, epochs, batch_size, batch_tokens, sample, batches, repetitions),
+        CorpusSettings(
+            tuple(corpus), text_column, text_pair_column, None, None, limit, on_error, image_column=image_column
+        ),
+        ModelSettings(model, revision, max_length, trust_remote_code, device, precision, images),
+        PlanSettings(
+            tuple(cut),
+            dtype,
+            epochs,
+            batch_size,
+            batch_tokens,
+            sample,
+            batches,
+            repetitions,
+            views=ViewSettings(views, augment),
+        ),
         scratch,
     )
     if as_json:

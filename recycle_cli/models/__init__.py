@@ -16,6 +16,7 @@ from recycle_cli.models.split_model import Batch, Prepared, SplitModel, lengths_
 from recycle_cli.models.task_layer import OWN, TaskLayer
 from recycle_cli.models.text import split
 from recycle_cli.models.tokens import default_max_length
+from recycle_cli.models.vision.sources import LoadedImages
 from recycle_cli.models.vision.views import views_of
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "Batch",
     "Layer",
     "Loaded",
+    "LoadedImages",
     "Network",
     "Prepared",
     "SplitModel",

@@ -30,12 +30,14 @@ _KEY_BITS = 128
 
 @dataclass
 class Census:
-    """Counts of a corpus. `sizes`: characters of the kept contents, one in 2**`halvings` of all the different ones."""
+    """Counts of a corpus. `sizes`: characters of the kept contents, one in 2**`halvings` of all the different ones;
+    `most`: how many of them are drawn, whole."""
 
     records: int = 0
     halvings: int = 0
     sizes: dict[int, int] = field(default_factory=dict)
     drawn: list[tuple[int, Sample]] = field(default_factory=list)
+    most: int = field(default_factory=lambda: DRAWN)
 
     @property
     def unique(self) -> int:
@@ -56,7 +58,7 @@ class Census:
         if len(self.sizes) > KEPT:
             self.halvings += 1
             self.sizes = {kept: size for kept, size in self.sizes.items() if not kept >> (_KEY_BITS - self.halvings)}
-        if len(self.drawn) < DRAWN:
+        if len(self.drawn) < self.most:
             heapq.heappush(self.drawn, (-key, sample))
         elif -key > self.drawn[0][0]:
             heapq.heapreplace(self.drawn, (-key, sample))
@@ -75,9 +77,9 @@ def characters(sample: Sample) -> int:
     return sum(len(content) for content in sample.fields.values())
 
 
-def count(samples: Iterable[Sample], told: Callable[[int], None]) -> Census:
-    """Read a corpus once; `told` hears of the records as they come."""
-    census = Census()
+def count(samples: Iterable[Sample], told: Callable[[int], None], most: int | None = None) -> Census:
+    """Read a corpus once; `told` hears of the records as they come. `most`: contents drawn, else DRAWN."""
+    census = Census(most=most or DRAWN)
     for window in windows(samples, READ_WINDOW):
         for key, sample in zip(window.keys, window.samples, strict=True):
             census.add(int.from_bytes(key.tobytes(), "big"), sample)
@@ -101,6 +103,11 @@ def tokens_of(census: Census, lengths: npt.NDArray[np.int64], longest: int) -> T
     error *= math.sqrt(1 - len(lengths) / census.unique)
     counting = math.sqrt(1 + float(expected.var()) / float(expected.mean()) ** 2) / math.sqrt(len(census.sizes))
     return Tokens(total, math.hypot(error / total, counting if census.halvings else 0.0))
+
+
+def rows_of_images(census: Census) -> Tokens:
+    """One row an image; where the different ones were too many to keep, their number is an estimate."""
+    return Tokens(float(census.unique), 1 / math.sqrt(len(census.sizes)) if census.halvings else 0.0)
 
 
 def _line(sizes: Sequence[int], lengths: npt.NDArray[np.int64], longest: int) -> Callable[[Numbers], Numbers]:

@@ -16,14 +16,15 @@ from recycle_cli.bench.machine import machine, versions
 from recycle_cli.bench.settings import BenchSettings
 from recycle_cli.bench.subject import Subject
 from recycle_cli.errors import UsageError
+from recycle_cli.inputs import readable
 from recycle_cli.intake import Intake
 from recycle_cli.keys import Sample
 from recycle_cli.memory import free_memory
-from recycle_cli.models import bytes_per_sample, lengths_of
+from recycle_cli.models import bytes_per_sample, lengths_of, takes_images, views_of
 from recycle_cli.pipeline import by_token_budget
-from recycle_cli.plan.census import Census, Tokens, count, tokens_of
+from recycle_cli.plan.census import Census, Tokens, count, rows_of_images, tokens_of
 from recycle_cli.plan.cost import Epoch, epoch_of, padded, pays_back_in
-from recycle_cli.plan.settings import PlanSettings
+from recycle_cli.plan.settings import IMAGES, TEXTS, PlanSettings
 from recycle_cli.plan.trial import Trial, try_out
 from recycle_cli.plan.verdict import verdict
 from recycle_cli.recipe import DTYPES
@@ -35,8 +36,19 @@ SAMPLE_BYTES = 40
 
 
 @dataclass(frozen=True)
+class Plain:
+    """What a cut would take without its views."""
+
+    bytes: dict[str, int]
+    fill_seconds: float
+    payback_epoch_vs_full: int | None
+    payback_epoch_vs_frozen: int | None
+
+
+@dataclass(frozen=True)
 class CutPlan:
-    """One cut. Times in seconds, rates in bytes a second; None is unknown, or never for the epochs of paying back."""
+    """One cut, views included. Times in seconds, rates in bytes a second; None is unknown, or never for the epochs of
+    paying back. `without_views`: None where none are asked for."""
 
     cut: str
     blocks: str
@@ -50,17 +62,22 @@ class CutPlan:
     measured_bytes_per_second: float | None
     cache: bool
     verdict: str
+    without_views: Plain | None = None
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A corpus, what training on it would take without a store, and the cuts. Shares of error are at 95% confidence."""
+    """A corpus, what training on it would take without a store, and the cuts. Shares of error are at 95% confidence.
+
+    Of images, which are a row each, `tokens` and `max_length` are None, and the error is that of `unique_samples`.
+    """
 
     records: int
     unique_samples: int
-    tokens: int
+    tokens: int | None
     tokens_error_share: float
-    max_length: int
+    max_length: int | None
+    views: int
     dtype: str
     epochs: int
     full_epoch_seconds: float
@@ -81,10 +98,14 @@ def plan(corpus: CorpusSettings, model: ModelSettings, settings: PlanSettings, s
     started = time.perf_counter()
     if any(cut in ("0", "0%") for cut in settings.cuts):
         raise UsageError("--cut 0 freezes nothing, so there is nothing to plan; name another")
-    samples = Intake(corpus)
+    images = takes_images(model)
+    views = views_of(settings.views, images=images)
+    samples = Intake(corpus, images=images)
     samples.tell_columns()
+    size = settings.sample or (IMAGES if images else TEXTS)
     with bar("plan: counting", samples.total) as progress:
-        census = count(samples, progress.update)
+        # Images are drawn whole, so no more of them than are tried.
+        census = count(samples, progress.update, most=size if images else None)
     if census.unique < 2 * settings.batch_size:
         raise UsageError(
             f"{', '.join(corpus.source)}: {census.unique} different records are too few to plan with batches of "
@@ -93,20 +114,25 @@ def plan(corpus: CorpusSettings, model: ModelSettings, settings: PlanSettings, s
     with TemporaryDirectory(prefix="recycle-plan-", dir=scratch) as folder:
         free = shutil.disk_usage(folder).free
         subject = Subject(corpus, model, _bench(settings), Path(folder))
-        lengths = lengths_of(subject.all_cuts.prepare(census.samples))
-        longest = subject.all_cuts.recipe.max_length
-        assert longest is not None, "texts have a longest length"
-        subject.corpus = _written(census.samples, lengths, settings.sample, Path(folder))
+        if images:
+            drawn = readable(subject.all_cuts, census.samples, samples.reject)
+            lengths, tokens = np.ones(len(drawn), dtype=np.int64), rows_of_images(census)
+            subject.corpus = _images([census.samples[place] for place in drawn.tolist()], Path(folder))
+        else:
+            lengths = lengths_of(subject.all_cuts.prepare(census.samples))
+            tokens = tokens_of(census, lengths, _longest(subject))
+            subject.corpus = _texts(census.samples, lengths, size, Path(folder))
+        samples.tell()
         with bar("plan: trying") as progress:
-            trial = try_out(subject, lambda name: progress.update(1, note=name))
-        tokens = tokens_of(census, lengths, longest)
+            trial = try_out(subject, lambda name: progress.update(1, note=name), views)
         forecast = Forecast(settings, subject, census, tokens, lengths, trial, free)
         return Plan(
             records=census.records,
             unique_samples=census.unique,
-            tokens=round(tokens.total),
+            tokens=None if images else round(tokens.total),
             tokens_error_share=1.96 * tokens.error_share,
-            max_length=longest,
+            max_length=subject.all_cuts.recipe.max_length,
+            views=settings.views.views,
             dtype=settings.dtype,
             epochs=settings.epochs,
             full_epoch_seconds=forecast.epoch_seconds("full"),
@@ -134,9 +160,12 @@ class Forecast:
 
     def at(self, cut: str, blocks: str) -> CutPlan:
         """The figures of one cut."""
-        sizes = {dtype: self.bytes(dtype) for dtype in DTYPES}
-        fill, epoch = self.fill_seconds(blocks), self.epoch_seconds(f"store {blocks}")
-        needed = sizes[self.settings.dtype] * self.repeated / epoch
+        plain = {dtype: self.bytes(blocks, dtype) for dtype in DTYPES}
+        rows = 1 + self.settings.views.views
+        sizes = {dtype: rows * size for dtype, size in plain.items()}
+        fill, epoch = rows * self.fill_seconds(blocks), self.epoch_seconds(f"store {blocks}")
+        # An epoch reads one view of each sample.
+        needed = plain[self.settings.dtype] * self.repeated / epoch
         rate = self.trial.cold_rates[blocks]
         # Rows that do not stay in memory come from the disk in every epoch.
         memory = free_memory()
@@ -158,7 +187,11 @@ class Forecast:
             measured_bytes_per_second=rate,
             cache=cache,
             verdict=words,
+            without_views=None if rows == 1 else self._plain(plain, fill / rows, epoch, full, frozen),
         )
+
+    def _plain(self, sizes: dict[str, int], fill: float, epoch: float, full: float, frozen: float) -> Plain:
+        return Plain(sizes, fill, pays_back_in(fill, epoch, full), pays_back_in(fill, epoch, frozen))
 
     @property
     def repeated(self) -> float:
@@ -170,13 +203,13 @@ class Forecast:
         """Tokens a sample over the whole corpus, as a multiple of those of the drawn samples."""
         return self.tokens.total / self.census.unique / float(self.lengths.mean())
 
-    def bytes(self, dtype: str) -> int:
-        """Bytes of a store of the whole corpus at one cut."""
-        row = bytes_per_sample(self.subject.all_cuts.row_shape, 1, dtype)
+    def bytes(self, blocks: str, dtype: str) -> int:
+        """Bytes of a store of the whole corpus at one cut, without views."""
+        row = bytes_per_sample(self.trial.row_shapes[blocks], 1, dtype)
         return round(row * self.tokens.total + SAMPLE_BYTES * self.census.unique)
 
     def fill_seconds(self, blocks: str) -> float:
-        """By padded tokens, which the window's sorting leaves few of."""
+        """By padded tokens, which the window's sorting leaves few of; without views."""
         batches = list(by_token_budget(self.lengths, self.subject.batch_tokens))
         tokens = sum(padded(self.lengths, batches)) * self.census.unique / len(self.lengths) * self.correction
         return self.trial.fill_seconds_a_token[blocks] * tokens
@@ -201,7 +234,25 @@ def _bench(settings: PlanSettings) -> BenchSettings:
     )
 
 
-def _written(samples: Sequence[Sample], lengths: Indices, size: int, folder: Path) -> CorpusSettings:
+def _longest(subject: Subject) -> int:
+    longest = subject.all_cuts.recipe.max_length
+    assert longest is not None, "texts have a longest length"
+    return longest
+
+
+def _images(samples: Sequence[Sample], folder: Path) -> CorpusSettings:
+    """A corpus of the samples, in the order of their keys."""
+    root = folder / "images"
+    root.mkdir()
+    for number, sample in enumerate(samples):
+        content = sample.fields["image"]
+        assert isinstance(content, bytes)
+        # What a file holds is found out when it is decoded, whatever its ending.
+        (root / f"{number:06d}.png").write_bytes(content)
+    return CorpusSettings((str(root),))
+
+
+def _texts(samples: Sequence[Sample], lengths: Indices, size: int, folder: Path) -> CorpusSettings:
     """A corpus of some of the samples whose lengths are spread as those of all are."""
     order = np.argsort(lengths, kind="stable")
     count = min(size, len(order))

@@ -1,5 +1,6 @@
 """A plan as people read it."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from recycle_cli.plan.run import CutPlan, Plan
@@ -8,8 +9,12 @@ from recycle_cli.reports import human, say, show_rows, size
 
 def show_plan(plan: Plan) -> None:
     """A table of the cuts on stderr, and what it rests on."""
-    title = f"{plan.records:,} records, {plan.unique_samples:,} different, {plan.tokens:,} tokens"
+    title = f"{plan.records:,} records, {plan.unique_samples:,} different"
+    title += f", {plan.tokens:,} tokens" if plan.tokens is not None else ""
+    title += f", --views {plan.views}" if plan.views else ""
     show_rows(f"{title} (to {plan.tokens_error_share:.1%})", [_row(cut, plan) for cut in plan.cuts])
+    if plan.views:
+        show_rows(f"What --views {plan.views} costs, beside the plain images alone", list(_views(plan)))
     show_rows("Bytes by dtype", [{"cut": cut.cut} | {d: size(n) for d, n in cut.bytes.items()} for cut in plan.cuts])
     say(
         f"full fine-tuning: {human('seconds', plan.full_epoch_seconds)} an epoch; {size(plan.free_disk_bytes)} of disk "
@@ -20,7 +25,7 @@ def show_plan(plan: Plan) -> None:
 def _row(cut: CutPlan, plan: Plan) -> dict[str, Any]:
     rate = cut.measured_bytes_per_second
     return {
-        "cut": f"{cut.cut} ({cut.blocks})",
+        "cut": cut.cut if cut.cut == cut.blocks else f"{cut.cut} ({cut.blocks})",
         f"{plan.dtype}": size(cut.bytes[plan.dtype]),
         "fill": human("seconds", cut.fill_seconds),
         "epoch, store": human("seconds", cut.store_epoch_seconds),
@@ -30,6 +35,21 @@ def _row(cut: CutPlan, plan: Plan) -> dict[str, Any]:
         "reads": f"{size(cut.needed_bytes_per_second)}/s of {'unknown' if rate is None else f'{size(rate)}/s'}",
         "verdict": cut.verdict,
     }
+
+
+def _views(plan: Plan) -> Iterator[dict[str, str]]:
+    for cut in plan.cuts:
+        plain = cut.without_views
+        assert plain is not None
+        yield {
+            "cut": cut.cut,
+            f"{plan.dtype}, plain": size(plain.bytes[plan.dtype]),
+            "with views": size(cut.bytes[plan.dtype]),
+            "fill, plain": human("seconds", plain.fill_seconds),
+            "fill with views": human("seconds", cut.fill_seconds),
+            "pays vs frozen, plain": _epoch(plain.payback_epoch_vs_frozen),
+            "pays with views": _epoch(cut.payback_epoch_vs_frozen),
+        }
 
 
 def _epoch(number: int | None) -> str:

@@ -7,11 +7,10 @@ from itertools import pairwise
 from statistics import median
 
 from recycle_cli.batches import StoredRows, shuffled
-from recycle_cli.bench.epoch import epoch_seconds, raw_inputs, slice_for, training
-from recycle_cli.bench.subject import Subject, discard
+from recycle_cli.bench.epoch import epoch_seconds, slice_for, training
+from recycle_cli.bench.subject import Subject, Views, discard
 from recycle_cli.bench.timing import WARM_UP, Clock
 from recycle_cli.inputs import Source
-from recycle_cli.intake import Intake
 from recycle_cli.models import SplitModel
 from recycle_cli.pipeline import by_token_budget
 from recycle_cli.plan.coldread import cold_bytes_per_second
@@ -27,6 +26,7 @@ class Trial:
     """What was measured, by cut (as blocks) or by way to train: `full`, `store 3`, `frozen 3`."""
 
     blocks: list[str]
+    row_shapes: Mapping[str, tuple[int, ...]]
     fill_seconds_a_token: Mapping[str, float]
     cold_rates: Mapping[str, float | None]
     steps: Mapping[str, Line]
@@ -42,28 +42,38 @@ class Contestant:
     fills: list[float] = field(default_factory=list)
     cold_rate: float | None = None
 
+    @property
+    def filled(self) -> Store:
+        """The store, which exists from the warm-up on."""
+        assert self.store is not None, "filling comes first"
+        return self.store
 
-def try_out(subject: Subject, note: Callable[[str], None]) -> Trial:
-    """Each cut filled and trained from, with and without its store, and the whole model, in turns."""
+
+def try_out(subject: Subject, note: Callable[[str], None], views: Views = ()) -> Trial:
+    """Each cut filled and trained from, with and without its store, and the whole model, in turns.
+
+    `views`: the augmented views of an image, which are stored beside it, and drawn in the loop without a store.
+    """
     full = Contestant(subject.split(("0",)), "0")
     cuts = [_contestant(subject, cut) for cut in subject.settings.cuts]
     steps: dict[str, Steps] = {}
     for repetition in range(WARM_UP, subject.settings.repetitions):
         for one in cuts:
             note(f"filling at {one.cut}")
-            _fill(subject, one, repetition)
+            _fill(subject, one, views, repetition)
         ways: dict[str, tuple[Contestant, bool]] = {"full": (full, False)}
         for one in cuts:
             ways |= {f"store {one.cut}": (one, True), f"frozen {one.cut}": (one, False)}
         for way, (one, stored) in ways.items():
             note(way)
-            found = _train(subject, one, stored, repetition)
+            found = _train(subject, one, stored, views, repetition)
             if repetition != WARM_UP:
                 steps.setdefault(way, []).extend(found)
-    tokens = sum(padded(subject.raw.lengths, list(by_token_budget(subject.raw.lengths, subject.batch_tokens))))
+    tokens = sum(padded(subject.lengths, list(by_token_budget(subject.lengths, subject.batch_tokens))))
     return Trial(
         blocks=[one.cut for one in cuts],
-        fill_seconds_a_token={one.cut: median(one.fills) / tokens for one in cuts},
+        row_shapes={one.cut: one.filled.row_shape(one.cut) for one in cuts},
+        fill_seconds_a_token={one.cut: median(one.fills) / (tokens * (1 + len(views))) for one in cuts},
         cold_rates={one.cut: one.cold_rate for one in cuts},
         steps={way: fit(*zip(*found, strict=True)) for way, found in steps.items()},
     )
@@ -75,11 +85,11 @@ def _contestant(subject: Subject, cut: str) -> Contestant:
     return Contestant(halves, halves.cuts[0])
 
 
-def _fill(subject: Subject, one: Contestant, repetition: int) -> None:
+def _fill(subject: Subject, one: Contestant, views: Views, repetition: int) -> None:
     """Fill a store; the first time keep it, and read it before anything else has brought it into memory."""
     folder, clock = subject.folder(), Clock(subject.device)
     with clock.running():
-        store, _ = subject.filled(folder / "acts.zarr", Intake(subject.corpus), one.halves)
+        store, _ = subject.filled(folder / "acts.zarr", subject.intake(views=views), one.halves)
     if repetition != WARM_UP:
         one.fills.append(clock.seconds)
         discard(folder)
@@ -89,13 +99,12 @@ def _fill(subject: Subject, one: Contestant, repetition: int) -> None:
     one.cold_rate = cold_bytes_per_second(store, one.cut, positions, subject.settings.batch_size)
 
 
-def _train(subject: Subject, one: Contestant, stored: bool, repetition: int) -> Steps:
+def _train(subject: Subject, one: Contestant, stored: bool, views: Views, repetition: int) -> Steps:
     members, settings = slice_for(subject, repetition), training(subject)
-    source: Source = raw_inputs(subject, one.halves, members)
+    source: Source = subject.inputs(one.halves, members, views)
     if stored:
-        assert one.store is not None, "filling comes first"
-        positions = one.store.lookup(subject.data.keys[members], subject.data.digests[members])
-        source = StoredRows.of(one.store, one.cut, positions)
+        positions = one.filled.lookup(subject.data.keys[members], subject.data.digests[members])
+        source = StoredRows.of(one.filled, one.cut, positions)
     ends: list[float] = []
     total = epoch_seconds(
         subject, one.halves, one.cut, source, members, log=lambda record: ends.append(time.perf_counter())
