@@ -1,6 +1,8 @@
 """The store's commands on the command line: what they print, and how they exit."""
 
 import json
+import os
+import random
 import sys
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import pytest
 from recycle_cli.cli.main import main
 from recycle_cli.precompute import precompute
 from recycle_cli.settings import CorpusSettings, ModelSettings, PrecomputeSettings
+from recycle_cli.store import Store
 from recycle_cli.store.layout import dumps, sealed
 from tests.records import records, write_csv
 
@@ -41,13 +44,37 @@ def store(corpus, tmp_path, tiny_bert):
     return path
 
 
-def flip_a_bit(store):
-    files = [path for path in store.glob("segments/*/cuts/**/*") if path.is_file()]
-    file = max(files, key=lambda path: path.stat().st_size)
+def segments_of(store):
+    return sorted(path for path in store.glob("segments/*") if path.is_dir())
+
+
+def flip(store):
+    """Each kind of harm gives what must be named: (segment, file) and a byte that its range must hold."""
+    file = segments_of(store)[1] / "cuts/2/values/c.0.0"
     data = bytearray(file.read_bytes())
     data[len(data) // 2] ^= 1
     file.write_bytes(data)
-    return file.relative_to(store / "segments").parts[0]
+    return {(file.parts[-5], "cuts/2/values/c.0.0"): len(data) // 2}
+
+
+def truncate(store):
+    file = segments_of(store)[1] / "digests/c.0.0"
+    os.truncate(file, file.stat().st_size - 9)
+    return {(file.parts[-3], "digests/c.0.0"): file.stat().st_size}
+
+
+def remove(store):
+    (segments_of(store)[0] / "offsets/c.0").unlink()
+    return {(segments_of(store)[0].name, "offsets/c.0"): 0}
+
+
+def swap(store):
+    one, two = (segment / "keys" for segment in segments_of(store)[:2])
+    one.rename(store / "aside")
+    two.rename(one)
+    (store / "aside").rename(two)
+    sizes = {(array / "c.0.0").stat().st_size for array in (one, two)}
+    return {(array.parent.name, "keys/c.0.0"): min(sizes) if len(sizes) > 1 else 0 for array in (one, two)}
 
 
 def test_info_tells_what_is_there(recycle, store):
@@ -84,18 +111,42 @@ def test_a_whole_store_verifies(recycle, store):
     assert "nothing" in err
 
 
-def test_damage_is_named_and_repaired_and_refilled(recycle, store, corpus, tiny_bert):
-    segment = flip_a_bit(store)
+@pytest.mark.parametrize("harm", [flip, truncate, remove, swap])
+def test_damage_is_named_and_repaired_and_just_that_is_refilled(recycle, store, corpus, tiny_bert, harm):
+    held = {segment.id: segment.summary.samples for segment in Store.open(str(store)).segments}
+    harmed = harm(store)
     code, out, err = recycle("store", "verify", store, "--json")
+    named = {(damage["segment"], damage["file"]): damage for damage in json.loads(out)["damaged"]}
     assert code == 4
-    assert {damage["segment"] for damage in json.loads(out)["damaged"]} == {segment}
     assert f"recycle store verify {store} --repair" in err
+    assert {segment for segment, _ in named} == {segment for segment, _ in harmed}
+    for place, at in harmed.items():
+        assert named[place]["start"] <= at < named[place]["stop"]
     code, _, err = recycle("store", "verify", store, "--repair")
     assert code == 0
-    assert segment in err
+    assert all(segment in err for segment, _ in harmed)
     filling = PrecomputeSettings(("2",), "float32", batch_tokens=80, segment_bytes=20_000)
     again = precompute(corpus, str(store), ModelSettings(str(tiny_bert), None, 16), filling)
-    assert 0 < again.new_samples < 40
+    assert again.new_samples == sum(held[segment] for segment, _ in harmed) < 40
+    assert recycle("store", "verify", store, "--json")[0] == 0
+
+
+def test_a_flipped_bit_at_100_places_over_every_file_of_a_segment_is_named(recycle, store):
+    segment = segments_of(store)[1]
+    files = sorted(path for path in segment.rglob("*") if path.is_file())
+    draw = random.Random(7)
+    for number in range(100):
+        file = files[number % len(files)]
+        content = bytearray(file.read_bytes())
+        at = draw.randrange(len(content))
+        content[at] ^= 1 << draw.randrange(8)
+        whole = file.read_bytes()
+        file.write_bytes(content)
+        code, out, _ = recycle("store", "verify", store, "--json")
+        (damage,) = json.loads(out)["damaged"]
+        assert (code, damage["segment"], damage["file"]) == (4, segment.name, file.relative_to(segment).as_posix())
+        assert damage["file"] == "zarr.json" or damage["start"] <= at < damage["stop"]
+        file.write_bytes(whole)
     assert recycle("store", "verify", store, "--json")[0] == 0
 
 
@@ -121,6 +172,19 @@ def test_a_folder_that_is_no_store_is_refused(recycle, tmp_path):
         code, out, err = recycle("store", command, tmp_path)
         assert (code, out) == (4, "")
         assert len(err.splitlines()) == 1
+
+
+def test_memory_that_does_not_suffice_is_one_line(recycle, store, monkeypatch):
+    def greedy(*arguments, **options):
+        raise MemoryError("Unable to allocate 9.00 TiB\nfor an array")
+
+    monkeypatch.setattr("recycle_cli.store.info", greedy)
+    code, out, err = recycle("store", "info", store)
+    assert (code, out) == (1, "")
+    assert err == (
+        "recycle: not enough memory (Unable to allocate 9.00 TiB for an array); "
+        "use a smaller batch, --memory or --max-length\n"
+    )
 
 
 @pytest.mark.parametrize(("text", "count"), [("4GiB", 4 << 30), ("500MB", 500_000_000), ("1000", 1000), ("1.5k", 1500)])

@@ -43,6 +43,9 @@ def main() -> None:
         _fail(str(error), type(error).__name__, error.exit_code)
     except Interrupted as stop:
         _fail(INTERRUPTED, "Interrupted", stop.exit_code)
+    except MemoryError as error:
+        reason = " ".join(str(error).split()) or "all is taken"
+        _fail(f"not enough memory ({reason}); use a smaller batch, --memory or --max-length", "MemoryError", 1)
     except OSError as error:
         if error.errno not in _DISK:
             raise

@@ -17,10 +17,11 @@ from recycle_cli.store.dtypes import is_finite
 from recycle_cli.store.files import BLOCK_BYTES
 from recycle_cli.store.index import Level, Segments, high_half
 from recycle_cli.store.indexfile import load_one
-from recycle_cli.store.layout import DOCUMENT, INDEX, SEGMENTS, dumps, group_document, is_name, loads
+from recycle_cli.store.layout import DOCUMENT, INDEX, SEGMENTS, ArraySpec, dumps, group_document, is_name, loads
 from recycle_cli.store.place import LINK, Place
 from recycle_cli.store.places import open_place
 from recycle_cli.store.root import GROUPS, check_version, read_root
+from recycle_cli.store.rowarray import shard_index
 from recycle_cli.store.segment import Rows, Segment, scales_name, values_name
 
 Progress = Callable[[int, int], None]
@@ -91,11 +92,12 @@ def _problems(segment: Segment, meter: "_Meter") -> list[Damage]:
         files = segment.record["files"]
         if dumps(document) != segment.place.document(segment.name(DOCUMENT)):
             return [_damage(segment, DOCUMENT, "not the canonical JSON that was sealed")]
-        damages = [*_listing(segment, files), *_blocks(segment, files, meter)]
+        there = segment.place.listing(segment.id)
+        damages = [*_listing(segment, files, there), *_blocks(segment, files, there, meter)]
         if not damages:
             damages = _metadata(segment)
         if not damages and specs:
-            _ = segment.offsets
+            _ = segment.keys, segment.digests, segment.offsets
             damages = list(_numbers(segment, meter)) if segment.place.is_local else []
     except RecycleError as error:
         return [_damage(segment, DOCUMENT, str(error))]
@@ -130,9 +132,8 @@ def _damage(segment: Segment, file: str, problem: str, start: int | None = None,
     return Damage(segment.id, file, problem, start, stop)
 
 
-def _listing(segment: Segment, files: dict[str, dict[str, Any]]) -> Iterator[Damage]:
+def _listing(segment: Segment, files: dict[str, dict[str, Any]], there: Mapping[str, int]) -> Iterator[Damage]:
     """Files that are missing, are not of the segment, or have another size."""
-    there = segment.place.listing(segment.id)
     for name in sorted(there.keys() - files.keys() - {DOCUMENT}):
         yield _damage(segment, name, "not a file of this segment")
     for name, record in files.items():
@@ -145,9 +146,10 @@ def _listing(segment: Segment, files: dict[str, dict[str, Any]]) -> Iterator[Dam
             yield _damage(segment, name, f"{size} bytes, {sealed} were sealed", *sorted((size, sealed)))
 
 
-def _blocks(segment: Segment, files: dict[str, dict[str, Any]], meter: _Meter) -> Iterator[Damage]:
+def _blocks(
+    segment: Segment, files: dict[str, dict[str, Any]], there: Mapping[str, int], meter: _Meter
+) -> Iterator[Damage]:
     """Ranges of neighbouring blocks whose checksum is another, and a whole whose checksum is another."""
-    there = segment.place.listing(segment.id)
     for name, record in files.items():
         size = record["bytes"]
         if there.get(name) != size:
@@ -180,7 +182,8 @@ def _metadata(segment: Segment) -> list[Damage]:
 
 
 def _numbers(segment: Segment, meter: _Meter) -> Iterator[Damage]:
-    """What no writer of ours stores, whatever its checksums say: NaN, infinity, and chunks that do not decode.
+    """What no writer of ours stores, whatever its checksums say: NaN, infinity, chunks that do not decode or that do
+    not lie where other readers look for them.
 
     Not in a bucket, where it would fetch everything a second time.
     """
@@ -197,6 +200,8 @@ def _rows(segment: Segment, name: str, dtype: str, rows_of: Callable[[], Rows], 
     size = segment.record["files"][file]["bytes"] if rows else 0
     chunk_rows = spec.chunk_rows or 1
     step = max(1, BLOCK_BYTES // (chunk_rows * spec.row_bytes)) * chunk_rows
+    if rows and spec.compressor is None and not _in_order(segment, file, spec):
+        yield _damage(segment, file, "the shard's index does not say that its chunks lie in order")
     try:
         for start in range(0, rows, step):
             stop = min(start + step, rows)
@@ -205,6 +210,15 @@ def _rows(segment: Segment, name: str, dtype: str, rows_of: Callable[[], Rows], 
             meter.add(size * stop // rows - size * start // rows, again=True)
     except StoreError as error:
         yield _damage(segment, file, str(error))
+
+
+def _in_order(segment: Segment, file: str, spec: ArraySpec) -> bool:
+    """Whether the index of an uncompressed shard, which a map does without, is the one that our writer gives it."""
+    assert spec.file_bytes is not None, "an uncompressed shard has its size from its shape"
+    assert spec.chunk_rows is not None, "row arrays are shards"
+    end = spec.file_bytes
+    found = segment.place.ranged(segment.name(file), end)[end - spec.index_bytes : end]
+    return bytes(found) == shard_index([spec.chunk_rows * spec.row_bytes] * spec.chunks)
 
 
 def _runs(numbers: list[int]) -> Iterator[tuple[int, int]]:

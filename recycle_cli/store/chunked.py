@@ -92,7 +92,11 @@ def _shard_entries(data: Bytes, spec: ArraySpec, where: str) -> Array:
     limit = np.uint64(body)
     if bool((entries > limit).any()) or bool((entries[:, 0] + entries[:, 1] > limit).any()):
         raise DamageError(f"{where}: a chunk lies outside of the file; run `recycle store verify --repair`")
+    entries = entries.astype(np.int64)
+    by_place = entries[np.argsort(entries[:, 0], kind="stable")]
+    if bool((by_place[:-1].sum(axis=1) > by_place[1:, 0]).any()):
+        raise DamageError(f"{where}: chunks overlap; run `recycle store verify --repair`")
     plain = spec.chunk_rows * spec.row_bytes if spec.chunk_rows else 0
     if spec.compressor is None and bool((entries[:, 1] != plain).any()):
         raise DamageError(f"{where}: a chunk is not {plain} bytes; run `recycle store verify --repair`")
-    return entries.astype(np.int64)
+    return entries

@@ -64,12 +64,14 @@ def save(path: Path, summaries: Sequence[Summary], level: Level) -> None:
 def load_one(folder: Path) -> tuple[list[Summary], Level]:
     """The index in `folder`, mapped. Raises StoreError or ValueError where it is not sound."""
     record = unsealed(loads(read_document(folder / DOCUMENT), str(folder)), str(folder))
-    summaries = [Summary(*map(_checked, row)) for row in record["segments"]]
-    count = record["keys"]
-    samples = sum(summary.samples for summary in summaries)
-    if record["version"] != FORMAT_VERSION:
-        raise ValueError(f"format version {record['version']}")
-    if type(count) is not int or not 0 <= count <= samples:
+    try:
+        summaries = [_summary(*row) for row in record["segments"]]
+        version, count = record["version"], record["keys"]
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"not an index of this format ({type(error).__name__}: {error})") from None
+    if version != FORMAT_VERSION:
+        raise ValueError(f"format version {version}")
+    if type(count) is not int or not 0 <= count <= sum(summary.samples for summary in summaries):
         raise ValueError("more keys than samples")
     high, positions = (
         map_file(folder / name / "c.0", count * 8).view(dtype) for name, dtype in ((_HIGH, "<u8"), (_POSITIONS, "<i8"))
@@ -77,12 +79,11 @@ def load_one(folder: Path) -> tuple[list[Summary], Level]:
     return summaries, Level(high, positions)
 
 
-def _checked(value: Any) -> Any:
-    if isinstance(value, str) and is_name(value):
-        return value
-    if type(value) is int and 0 <= value < 1 << 62:
-        return value
-    raise ValueError(f"{value!r} in an index")
+def _summary(name: Any, *counts: Any) -> Summary:
+    sound = isinstance(name, str) and is_name(name)
+    if not sound or not all(type(count) is int and 0 <= count < 1 << 62 for count in counts):
+        raise ValueError(f"{[name, *counts]!r:.100} in an index")
+    return Summary(name, *counts)
 
 
 def _write(folder: Path, summaries: Sequence[Summary], level: Level) -> None:

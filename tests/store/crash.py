@@ -55,7 +55,7 @@ SPARE = 300_000
 
 FULL = "disk is full"
 WAIT = "wait for it"
-REPAIR = "verify --repair"
+REPAIR = "recycle store verify"
 
 
 class Work:

@@ -35,7 +35,9 @@ class Victim:
 
     def __init__(self, path):
         self.corpus = Corpus("int8")
-        self.store = self.corpus.store(path, range(12), codec="lz4")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("recycle_cli.store.indexfile.PERSIST_SAMPLES", 5)
+            self.store = self.corpus.store(path, range(12), codec="lz4")
         self.root = Path(self.store.path)
         self.folder = self.root / "segments" / self.store.segments[0].id
         self.files = {path: path.read_bytes() for path in self.root.rglob("*") if path.is_file()}
@@ -59,6 +61,7 @@ class Victim:
         out = np.empty((len(positions), int(lengths.max(initial=0)), *store.row_shape("2")), store.stored_dtype)
         store.gather("2", positions, out, np.empty(out.shape[:2], np.float32))
         store.gather_rows("2", positions)
+        store.keys(store.positions())
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +109,20 @@ def test_a_path_that_climbs_out_is_refused(victim, name):
 
 
 @pytest.mark.parametrize(
-    "shape", [[1 << 61, 16], [-1, 16], [12.5, 16], [1 << 70, 16], [], [12, 0], ["12", 16], [True, 16]]
+    "shape",
+    [
+        [1 << 61, 16],
+        [-1, 16],
+        [12.5, 16],
+        [1 << 70, 16],
+        [],
+        [12, 0],
+        ["12", 16],
+        [True, 16],
+        [0, 1 << 62],
+        [1 << 32, 1 << 32, 1],
+        [12, 1 << 31, 1 << 31],
+    ],
 )
 def test_absurd_shapes_are_refused(victim, shape):
     for name in ("keys", "cuts/2/values"):
@@ -222,6 +238,19 @@ def paths_of(node, prefix=()):
         yield from paths_of(child, (*prefix, name))
 
 
+def mutate(data, document):
+    """Replace or remove a few nodes of a document."""
+    for _ in range(data.draw(st.integers(1, 3))):
+        *above, last = data.draw(st.sampled_from(sorted(paths_of(document), key=str)))
+        node = document
+        for name in above:
+            node = node[name]
+        if data.draw(st.booleans()):
+            node[last] = data.draw(JSON | st.sampled_from([0, -1, 1 << 31, 1 << 62, 1 << 64, "..", "/", []]))
+        else:
+            del node[last]
+
+
 def survives(victim):
     """Every operation ends well or in a RecycleError of one line."""
     before = sorted(os.listdir(victim.root.parent))  # noqa: PTH208 - names only
@@ -243,20 +272,14 @@ def survives(victim):
 @FUZZ
 @given(data=st.data())
 def test_fuzzed_metadata_never_surprises(victim, data):
-    document = victim.document()
-    for _ in range(data.draw(st.integers(1, 3))):
-        *above, last = data.draw(st.sampled_from(sorted(paths_of(document), key=str)))
-        node = document
-        for name in above:
-            node = node[name]
-        if data.draw(st.booleans()):
-            node[last] = data.draw(JSON | st.sampled_from([0, -1, 1 << 31, 1 << 62, 1 << 64, "..", "/", []]))
-        else:
-            del node[last]
+    paths = [victim.folder / "zarr.json", victim.root / "zarr.json", *victim.root.glob("index/*/zarr.json")]
+    path = data.draw(st.sampled_from(paths))
+    document = json.loads(victim.files[path])
+    mutate(data, document)
     try:
-        victim.harm(document)
+        path.write_text(resealed(document))
     except (KeyError, TypeError, AttributeError):
-        (victim.folder / "zarr.json").write_text(json.dumps(document))
+        path.write_text(json.dumps(document))
     try:
         survives(victim)
     finally:
