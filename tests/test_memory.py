@@ -47,7 +47,7 @@ def test_an_epoch_over_a_compressed_store_stays_within_the_memory_it_was_given(t
     texts = {" ".join(draw.choices(WORDS, k=60)): draw.choice(["good", "bad"]) for _ in range(8_000)}
     rows = [{"text": text, "label": label} for text, label in texts.items()]
     store = tmp_path / "store"
-    every, few = write_csv(tmp_path / "every.csv", rows), write_csv(tmp_path / "few.csv", rows[:256])
+    every, few = write_csv(tmp_path / "every.csv", rows), write_csv(tmp_path / "few.csv", rows[:32])
     filling = ("--model", model, "--cut", "100%", "--dtype", dtype, "--codec", "lz4", "--segment-bytes", 16 << 20)
     peak("precompute", every, store, *filling)
     bytes_stored = sum(segment.summary.bytes for segment in Store.open(str(store)).segments)

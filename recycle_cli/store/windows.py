@@ -14,14 +14,17 @@ from recycle_cli.store.index import Positions, Segments
 from recycle_cli.store.padded import pad_into
 from recycle_cli.store.segment import Segment, values_name
 
-WINDOW_SHARE = 0.42
+WINDOW_SHARE = 0.4
 """Of the memory budget, for each of two windows: the one being used and the one being read; the rest is for the
-chunks being decoded, the index pages touched and the caller's batches."""
+chunks being decoded, what a window leaves to the next, the index pages touched and the caller's batches."""
 
 RUNS = 8
 """A window mixes at least this many runs of neighbouring samples, each a segment or a part of one."""
 
 _STEP_BYTES = 4 << 20
+_STEP_SHARE = 32
+"""What is decoded at once is at most this part of a window, so that it does not count beside one."""
+
 _READERS = 2
 
 
@@ -165,9 +168,12 @@ def _load(runs: list["_Run"], cut: str, left: _Held | None, readers: ThreadPoolE
         values[: len(left.values)] = left.values
         if scales is not None and left.scales is not None:
             scales[: len(left.values)] = left.scales
+    step = min(_STEP_BYTES, values.nbytes // _STEP_SHARE)
     firsts = np.cumsum([0 if left is None else len(left.values), *(run.rows for run in runs)]).tolist()
     jobs = [
-        readers.submit(_read, run, cut, values[first : first + run.rows], None if scales is None else scales[first:])
+        readers.submit(
+            _read, run, cut, step, values[first : first + run.rows], None if scales is None else scales[first:]
+        )
         for run, first in zip(runs, firsts[:-1], strict=True)
     ]
     for job in jobs:
@@ -175,13 +181,14 @@ def _load(runs: list["_Run"], cut: str, left: _Held | None, readers: ThreadPoolE
     return _Held(positions, bounds, values, scales)
 
 
-def _read(run: "_Run", cut: str, values: Array, scales: Array | None) -> None:
-    """Decode the chunks that hold samples of the run, each once, and copy out the samples' rows."""
+def _read(run: "_Run", cut: str, step: int, values: Array, scales: Array | None) -> None:
+    """Decode the chunks that hold samples of the run, each once, about `step` bytes of them at a time, and copy out
+    the samples' rows."""
     rows = run.segment.chunked_values(cut)
     filled = 0
     at = 0
     carried: tuple[int, Array] = (-1, values[:0])
-    per_step = max(1, _STEP_BYTES // (rows.chunk_rows * _row_bytes(run.segment, cut)))
+    per_step = max(1, step // (rows.chunk_rows * _row_bytes(run.segment, cut)))
     starts, stops = run.starts.tolist(), run.stops.tolist()
     while at < len(starts):
         first = starts[at] // rows.chunk_rows
