@@ -41,13 +41,13 @@ def test_a_corpus_twenty_times_as_large_takes_no_more_memory(tmp_path, tiny_bert
 @pytest.mark.long
 @pytest.mark.parametrize("dtype", ["float16", "int8"])
 def test_an_epoch_over_a_compressed_store_stays_within_the_memory_it_was_given(tmp_path, make_tiny, dtype):
-    """The growth over a training of the same shapes whose rows are next to nothing."""
+    """The growth over a training of as many steps of the same shapes, whose rows are those of 32 samples again."""
     model = make_tiny("wide", tiny_config(hidden_size=384, num_hidden_layers=1, num_attention_heads=4))
     draw = random.Random(0)
     texts = {" ".join(draw.choices(WORDS, k=60)): draw.choice(["good", "bad"]) for _ in range(8_000)}
     rows = [{"text": text, "label": label} for text, label in texts.items()]
     store = tmp_path / "store"
-    every, few = write_csv(tmp_path / "every.csv", rows), write_csv(tmp_path / "few.csv", rows[:32])
+    every, few = write_csv(tmp_path / "every.csv", rows), write_csv(tmp_path / "few.csv", rows[:32] * (len(rows) // 32))
     filling = ("--model", model, "--cut", "100%", "--dtype", dtype, "--codec", "lz4", "--segment-bytes", 16 << 20)
     peak("precompute", every, store, *filling)
     bytes_stored = sum(segment.summary.bytes for segment in Store.open(str(store)).segments)
