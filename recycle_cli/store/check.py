@@ -200,9 +200,9 @@ def _rows(segment: Segment, name: str, dtype: str, rows_of: Callable[[], Rows], 
     size = segment.record["files"][file]["bytes"] if rows else 0
     chunk_rows = spec.chunk_rows or 1
     step = max(1, BLOCK_BYTES // (chunk_rows * spec.row_bytes)) * chunk_rows
-    if rows and spec.compressor is None and not _in_order(segment, file, spec):
-        yield _damage(segment, file, "the shard's index does not say that its chunks lie in order")
     try:
+        if rows and spec.compressor is None and not _in_order(segment, file, spec):
+            yield _damage(segment, file, "the shard's index does not say that its chunks lie in order")
         for start in range(0, rows, step):
             stop = min(start + step, rows)
             if not is_finite(rows_of()[start:stop], dtype):
