@@ -1,7 +1,7 @@
 """Saving a RUN: trunk and head in one checkpoint, tokenizer, label names, a model card with the figures."""
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,8 @@ from recycle_cli import __version__, runs
 from recycle_cli.errors import StorageError
 from recycle_cli.models import AnyLoaded
 from recycle_cli.reports import human
+
+Save = Callable[[Path, int | None], None]
 
 CARD = """---
 library_name: {library}
@@ -28,9 +30,16 @@ Trained by `recycle` {recycle} from the cut `{cut}`{source}. Classes: {classes}.
 |---|---|
 {figures}
 
-It is an ordinary checkpoint: `{loads_with}` loads it, trunk and head in one.
+{how_to_load}
 `recycle predict DATA RUN --store STORE` takes what it can from the store. `recycle.json` tells how it was made.
 """
+
+
+WHOLE = "It is an ordinary checkpoint: `{}` loads it, trunk and head in one."
+APART = (
+    "Its adapters are kept apart, in `adapter`, and cannot be merged: it is no ordinary checkpoint, and `base` alone "
+    "gives no answers. `recycle predict` puts the two together."
+)
 
 
 def versions() -> dict[str, str]:
@@ -40,10 +49,13 @@ def versions() -> dict[str, str]:
     return {"recycle": __version__, "python": platform.python_version(), **found}
 
 
-def save_run(folder: Path, loaded: AnyLoaded, about: Mapping[str, Any]) -> None:
-    """Write the checkpoint into the RUN and mark it finished. Raises StorageError where the disk does not take it."""
+def save_run(folder: Path, loaded: AnyLoaded, about: Mapping[str, Any], save: Save | None = None) -> None:
+    """Write the checkpoint into the RUN and mark it finished. Raises StorageError where the disk does not take it.
+
+    `save` writes it in another way than the model's own.
+    """
     try:
-        loaded.save(folder, about["max_length"])
+        (save or loaded.save)(folder, about["max_length"])
         (folder / "README.md").write_text(_card(loaded, about), encoding="utf-8")
         runs.finish(folder, {**about, "versions": versions()})
     except (OSError, SafetensorError) as error:
@@ -59,7 +71,7 @@ def _card(loaded: AnyLoaded, about: Mapping[str, Any]) -> str:
         cut=about["cut"],
         recycle=__version__,
         library=loaded.library,
-        loads_with=loaded.loads_with,
+        how_to_load=APART if about.get("apart") else WHOLE.format(loaded.loads_with),
         source=" of stored activations" if about["store"] else "",
         classes=", ".join(report["classes"]),
         figures="\n".join(f"| {name.replace('_', ' ')} | {human(name, value)} |" for name, value in figures.items()),

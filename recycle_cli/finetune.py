@@ -188,6 +188,11 @@ def _refuse_idle_options(job: Job, model: ModelSettings, settings: TrainingSetti
     mixing = bool(settings.mixup or settings.cutmix)
     if mixing and (job.store is None or not images):
         raise UsageError("--mixup and --cutmix mix stored activations of images; give a STORE of images")
+    if settings.adapter.kind == "bottleneck" and settings.adapter.save != "apart":
+        raise UsageError(
+            "--adapter bottleneck cannot be merged into an ordinary checkpoint; add --adapter-save apart, and predict "
+            "with `recycle predict`"
+        )
     if images and settings.adapter.kind != "none":
         raise UsageError(f"--adapter {settings.adapter.kind}: only text models take adapters; leave the option out")
     if job.store is None and (settings.in_memory or settings.memory is not None):

@@ -4,11 +4,13 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from recycle_cli import runs
+from recycle_cli.adapters import BASE, put_back
 from recycle_cli.background import prefetch
 from recycle_cli.batches import Indices, StoredRows, widened
 from recycle_cli.coverage import expect
@@ -86,7 +88,11 @@ class Predictor:
         self.settings, self.precision = settings, model.precision
         self.device = device_of(model.device)
         self.store = None if store is None else _store_for(store, self.cut, settings)
-        network = open_network(replace(model, name=run, max_length=about["max_length"]), self.task.layer(()).kept)
+        apart = bool(about.get("apart"))
+        name = str(Path(run, BASE)) if apart else run
+        network = open_network(replace(model, name=name, max_length=about["max_length"]), self.task.layer(()).kept)
+        if apart:
+            put_back(network.loaded.model, Path(run))
         dtype = "float32" if self.store is None else self.store.recipe.dtype
         self.split: SplitModel = network.split((self.cut,), dtype)
         self.images = self.split.recipe.modality == "image"

@@ -85,13 +85,19 @@ class PrecomputeSettings:
 
 @dataclass(frozen=True)
 class AdapterSettings:
-    """Low-rank updates instead of full ones; `save` apart writes the adapter beside the merged checkpoint as well."""
+    """Few new weights instead of all: low-rank updates (`rank`, `alpha`), or bottlenecks behind the layers (`width`).
 
-    kind: Literal["none", "lora"] = "none"
+    `layers`: endings of the names of the layers to adapt; none for all. `save` apart writes a LoRA adapter beside the
+    merged checkpoint as well; bottlenecks cannot be merged.
+    """
+
+    kind: Literal["none", "lora", "bottleneck"] = "none"
     rank: int = 8
     alpha: int = 16
     dropout: float = 0.0
     save: Literal["merged", "apart"] = "merged"
+    width: int = 24
+    layers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
-from recycle_cli.adapters import merge, save_apart
+from recycle_cli.adapters import merge, save_apart, save_beside
 from recycle_cli.card import save_run
 from recycle_cli.heads import Head
 from recycle_cli.logs import last_loss
@@ -48,12 +49,14 @@ class FinetunedHeads:
 def leave_run(head: Head, setup: Setup, task: str, held: float) -> Finetuned:
     """Save a head that has trained as a RUN, and tell what it did."""
     report = _report(head, held)
-    settings = head.settings.adapter
-    if settings.kind != "none":
+    settings, save = head.settings.adapter, setup.loaded.save
+    if settings.kind == "bottleneck":
+        save = partial(save_beside, setup.loaded, head.weights)
+    if settings.kind == "lora":
         if settings.save == "apart":
             save_apart(setup.loaded, head.folder)
         merge(setup.split.model)
-    save_run(head.folder, setup.loaded, _about(head, setup, report, task))
+    save_run(head.folder, setup.loaded, _about(head, setup, report, task), save)
     return report
 
 
@@ -97,6 +100,7 @@ def _about(head: Head, setup: Setup, report: Finetuned, task: str) -> dict[str, 
         "fingerprint": store.fingerprint if store is not None else None,
         "recipe": store.recipe.to_json() if store is not None else None,
         "store": store.path if store is not None else None,
+        "apart": head.settings.adapter.kind == "bottleneck",
         "data": head.data.digest,
         "settings": head.identity,
         "report": asdict(report),

@@ -10,6 +10,7 @@ import transformers
 from safetensors.torch import load_file
 
 from recycle_cli.adapters import attach, merge
+from recycle_cli.adapters.lora import LowRank
 from recycle_cli.errors import Interrupted, UsageError
 from recycle_cli.finetune import Job, finetune
 from recycle_cli.heads import Head
@@ -17,6 +18,7 @@ from recycle_cli.models import load, split
 from recycle_cli.precompute import precompute
 from recycle_cli.settings import AdapterSettings, CorpusSettings, ModelSettings, PrecomputeSettings, TrainingSettings
 from tests.conftest import tiny_config
+from tests.models.architectures import random_model
 from tests.records import records, write_csv
 
 LORA = AdapterSettings("lora", rank=4, alpha=8, save="apart")
@@ -61,8 +63,89 @@ def test_only_the_updates_and_the_new_classifier_train(adapted):
     assert not [name for name in updates if ".layer.0." in name or ".layer.1." in name]
     logits = halves.head_from("2")(torch.randn(2, 5, 32), torch.tensor([5, 3]))
     logits.sum().backward()
-    grown = {name for name, one in loaded.model.named_parameters() if one.grad is not None}
-    assert grown == set(trained)
+    for name, parameter in loaded.model.named_parameters():
+        assert parameter.requires_grad == (parameter.grad is not None) == (name in trained), name
+
+
+def gradients(halves, trained, rows):
+    """The loss and every gradient of a step, at weights that matter."""
+    for parameter in trained.values():
+        parameter.grad = None
+    loss = halves.head_from("2")(rows, torch.tensor([6, 4, 1])).square().sum()
+    loss.backward()
+    return {"loss": loss.detach(), **{name: parameter.grad for name, parameter in trained.items()}}
+
+
+def test_our_way_through_a_layer_gives_what_pefts_own_gives(adapted):
+    loaded, halves, _, trained = adapted
+    loaded.model.double()
+    with torch.no_grad():
+        for parameter in trained.values():
+            parameter.add_(torch.randn_like(parameter) * 0.3)
+    rows = torch.randn(3, 6, 32, dtype=torch.float64)
+    ours = gradients(halves, trained, rows)
+    layers = [module for module in loaded.model.modules() if isinstance(module, peft.tuners.lora.LoraLayer)]
+    assert len(layers) == len([layer for layer in layers if "forward" in layer.__dict__]) == 13
+    for layer in layers:
+        del layer.__dict__["forward"]
+    theirs = gradients(halves, trained, rows)
+    for name, value in theirs.items():
+        torch.testing.assert_close(ours[name], value)
+
+
+def test_the_stored_rows_take_no_gradient(adapted, monkeypatch):
+    """The lowest layers have no input to hand a gradient on to: query, key and value of the first block."""
+    _, halves, _, trained = adapted
+    backward, handed_on = LowRank.backward, []
+
+    def watched(ctx, gradient):
+        found = backward(ctx, gradient)
+        handed_on.append(found[0] is not None)
+        return found
+
+    monkeypatch.setattr(LowRank, "backward", staticmethod(watched))
+    gradients(halves, trained, torch.randn(3, 6, 32))
+    assert (handed_on.count(False), handed_on.count(True)) == (3, 10)
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_in_mixed_precision_and_with_dropout_peft_computes(make_tiny, autocast, monkeypatch):
+    def never(*arguments):
+        raise AssertionError("the weights' sum would be rounded")
+
+    monkeypatch.setattr(LowRank, "apply", never)
+    loaded = load(str(make_tiny("model", tiny_config(), bare=True)), labels=["a", "b"])
+    halves = split(loaded, ["2"], max_length=16, dtype="float32")
+    trained = attach(loaded, halves, "2", replace(LORA, dropout=0.0 if autocast else 0.1))
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        gradients(halves, trained, torch.randn(3, 6, 32))
+
+
+def test_layers_are_chosen_by_the_ends_of_their_names(make_tiny):
+    loaded = load(str(make_tiny("model", tiny_config(), bare=True)), labels=["a", "b"])
+    halves = split(loaded, ["2"], max_length=16, dtype="float32")
+    with pytest.raises(UsageError, match=r"--adapter-layers wquery: no layer's name ends so; .* end in query, key"):
+        attach(loaded, halves, "2", replace(LORA, layers=("wquery",)))
+    trained = attach(loaded, halves, "2", replace(LORA, layers=("self.query", "value")))
+    adapted = {name.partition(".lora_")[0].rpartition(".")[2] for name in trained if ".recycle." in name}
+    assert adapted == {"query", "value"}
+
+
+@pytest.mark.parametrize("name", ["distilbert", "deberta-v2", "modernbert", "gpt2", "llama"])
+def test_any_architecture_takes_updates_and_merges_them(name):
+    loaded = random_model(name)
+    halves = split(loaded, ["2"], max_length=16, dtype="float32")
+    rows, lengths = torch.randn(3, 6, 32), torch.tensor([6, 4, 1])
+    with torch.no_grad():
+        before = halves.head(rows, lengths)
+        trained = attach(loaded, halves, "2", LORA)
+        torch.testing.assert_close(halves.head(rows, lengths), before)
+        for parameter in trained.values():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+        apart = halves.head(rows, lengths)
+        merge(loaded.model)
+        torch.testing.assert_close(halves.head(rows, lengths), apart, rtol=1e-3, atol=1e-3)
+    assert not torch.allclose(apart, before, atol=1e-3)
 
 
 def test_merging_gives_back_the_same_names_and_the_same_logits(adapted):

@@ -132,17 +132,24 @@ def finetune(
         int, o.option("--save-steps", "Keep a checkpoint every so many steps as well", min=0)
     ] = TRAIN.save_steps,
     adapter: Annotated[
-        Literal["none", "lora"], o.option("--adapter", "Train low-rank updates of the pretrained layers alone")
+        Literal["none", "lora", "bottleneck"],
+        o.option("--adapter", "Train few weights beside the pretrained layers: low-rank updates, or bottlenecks"),
     ] = TRAIN.adapter.kind,
-    adapter_rank: Annotated[int, o.option("--adapter-rank", "Rank of the updates", min=1)] = TRAIN.adapter.rank,
+    adapter_rank: Annotated[int, o.option("--adapter-rank", "Rank of LoRA's updates", min=1)] = TRAIN.adapter.rank,
     adapter_alpha: Annotated[
-        int, o.option("--adapter-alpha", "Scale of the updates, divided by their rank", min=1)
+        int, o.option("--adapter-alpha", "Scale of LoRA's updates, divided by their rank", min=1)
     ] = TRAIN.adapter.alpha,
+    adapter_width: Annotated[int, o.option("--adapter-width", "Width of the bottlenecks", min=1)] = TRAIN.adapter.width,
+    adapter_layers: Annotated[
+        str | None,
+        o.option("--adapter-layers", "Endings of the names of the layers to adapt, as query,value; else all"),
+    ] = None,
     adapter_dropout: Annotated[
-        float, o.option("--adapter-dropout", "Dropout before the updates", min=0.0, max=1.0)
+        float, o.option("--adapter-dropout", "Dropout before the adapters", min=0.0, max=1.0)
     ] = TRAIN.adapter.dropout,
     adapter_save: Annotated[
-        Literal["merged", "apart"], o.option("--adapter-save", "apart writes RUN/adapter beside the merged checkpoint")
+        Literal["merged", "apart"],
+        o.option("--adapter-save", "apart keeps the adapter in RUN/adapter; bottlenecks can only be kept so"),
     ] = TRAIN.adapter.save,
     seed: Annotated[
         int, o.option("--seed", "Of the new classifier, the shuffling and the dropout", min=0, max=2**32 - 1)

@@ -27,6 +27,8 @@ OWN = (
     "adapter",
     "adapter-rank",
     "adapter-alpha",
+    "adapter-width",
+    "adapter-layers",
     "adapter-dropout",
     "adapter-save",
     "mixup",
@@ -59,6 +61,8 @@ def training_settings(options: Mapping[str, Any]) -> TrainingSettings:
         options["adapter_alpha"],
         options["adapter_dropout"],
         options["adapter_save"],
+        options["adapter_width"],
+        tuple(name.strip() for name in (options["adapter_layers"] or "").split(",") if name.strip()),
     )
     own = {name: options[name] for name in TrainingSettings.__dataclass_fields__ if name not in ("adapter", "views")}
     return TrainingSettings(**own, adapter=adapter, views=ViewSettings(options["views"], options["augment"]))

@@ -44,6 +44,7 @@ class SplitModel:
     trunk_parameters cut -> named parameters that the trunk's rows depend on, shared ones included
     head_buffers     cut -> named buffers that training the head changes (statistics of BatchNorm)
     batch_cost       what a row counts for in a batch's budget of tokens: one, or IMAGE_COST for an image
+    blocks_after     cut -> the blocks of the head; none where the model has no list of them
     freeze           cut -> None. The trunk takes no gradient and stays in eval, whatever `model.train()` says later
     """
 
@@ -63,6 +64,7 @@ class SplitModel:
     freeze: Callable[[str], None]
     head_buffers: Callable[[str], Buffers] = lambda cut: []
     batch_cost: int = 1
+    blocks_after: Callable[[str], Sequence[nn.Module]] = lambda cut: ()
 
 
 def lengths_of(prepared: Iterable[Prepared]) -> npt.NDArray[np.int64]:

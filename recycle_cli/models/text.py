@@ -149,6 +149,7 @@ def _assembled(engine: Engine, recipe: Recipe, owned: Mapping[str, Ownership]) -
         head_parameters=lambda cut: halves.at(cut).head_parameters(),
         trunk_parameters=lambda cut: halves.at(cut).trunk_parameters(),
         freeze=lambda cut: halves.at(cut).freeze(),
+        blocks_after=lambda cut: [block.module for block in engine.blocks[halves.at(cut).cut :]],
     )
 
 
