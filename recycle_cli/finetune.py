@@ -208,7 +208,8 @@ def _of_images(job: Job, model: ModelSettings, store: Store | None) -> bool:
     images = takes_images(model) if store is None or job.model_named else store.recipe.modality == "image"
     if images != (job.task == "image-classification"):
         kind, fitting = ("images", "image-classification") if images else ("texts", "text-classification")
-        raise UsageError(f"--task {job.task}: {job.store or model.name} takes {kind}; use --task {fitting}")
+        taker = job.store if store is not None and not job.model_named else model.name
+        raise UsageError(f"--task {job.task}: {taker} takes {kind}; use --task {fitting}")
     return images
 
 

@@ -38,7 +38,7 @@ def main() -> None:
     except typer.Abort:
         _fail(INTERRUPTED, "Interrupted", Interrupted.exit_code)
     except _PARSING as error:
-        _fail(f"{_parsing(error)} (see --help)", "UsageError", UsageError.exit_code)
+        _fail(f"{_parsing(error) or 'name a command'} (see --help)", "UsageError", UsageError.exit_code)
     except RecycleError as error:
         _fail(str(error), type(error).__name__, error.exit_code)
     except Interrupted as stop:
