@@ -140,14 +140,14 @@ def test_gc_refuses_to_keep_a_damaged_copy_and_drop_a_good_one(tmp_path, corpus)
     assert info(store.path)["set_aside"] == []
 
 
-def test_a_reader_from_before_gc_is_told_to_open_again(tmp_path, corpus):
+def test_a_reader_from_before_gc_is_told_to_run_again(tmp_path, corpus):
     corpus.store(tmp_path / "s.zarr", range(20))
     store = corpus.store(tmp_path / "s.zarr", range(20))
     early, late = Store.open(store.path), Store.open(store.path)
     corpus.check(early, range(20))
     gc(store.path)
     corpus.check(early, range(20))  # what it has mapped stays
-    with pytest.raises(StoreError, match="open the store again"):
+    with pytest.raises(StoreError, match="run the command again"):
         late.read("2", 0)
     late.refresh()
     corpus.check(late, range(20))
