@@ -100,7 +100,7 @@ def test_a_lookup_goes_on_while_gc_replaces_what_it_had_opened(tmp_path):
         corpus.store(tmp_path / "s", range(20))
     early = Store.open(str(tmp_path / "s"))
     gc(early.path)
-    with pytest.raises(GoneError, match="open the store again"):
+    with pytest.raises(GoneError, match="run the command again"):
         early.lookup(*corpus.keys(range(20)))
     assert (module.Underway(early).lookup(*corpus.keys(range(20))) >= 0).all()
 
