@@ -209,8 +209,12 @@ class LocalPlace:
         return path
 
     def _only_beginnings(self) -> bool:
-        """Whether a folder is empty, or a store but for its root: a creation cut short, or a damaged root set aside."""
-        known = (SEGMENTS, SCRATCH, INDEX, DAMAGED)
+        """Whether a folder holds a store's own parts alone, or nothing.
+
+        A root lacks where a creation was cut short or a damaged root set aside, and is there where another writer made
+        it since this one looked.
+        """
+        known = (SEGMENTS, SCRATCH, INDEX, DAMAGED, DOCUMENT)
         return all(entry.name in known or entry.name.startswith(f".{DOCUMENT}-") for entry in self.root.iterdir())
 
 

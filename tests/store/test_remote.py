@@ -46,12 +46,14 @@ def served(program, *arguments, host, port):
         number = free.getsockname()[1]
     command = [server, *arguments, host, "127.0.0.1", port, str(number)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        for _ in range(300):
-            with suppress(OSError), socket.create_connection(("127.0.0.1", number)):
-                break
-            time.sleep(0.1)
-        yield f"http://127.0.0.1:{number}"
-        process.kill()
+        try:
+            for _ in range(300):
+                with suppress(OSError), socket.create_connection(("127.0.0.1", number)):
+                    break
+                time.sleep(0.1)
+            yield f"http://127.0.0.1:{number}"
+        finally:
+            process.kill()
 
 
 @pytest.fixture(scope="session")
