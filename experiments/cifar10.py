@@ -121,7 +121,7 @@ class Experiments:
 
         def fill() -> Row:
             path, model = str(self.work / name), ModelSettings("resnet18", images=self.images)
-            settings = PrecomputeSettings(cuts, views=ViewSettings(views, AUGMENT))
+            settings = PrecomputeSettings(cuts, views=ViewSettings(views, AUGMENT) if views else ViewSettings())
             rmtree(path, ignore_errors=True)  # of a run that was stopped: what it holds would not be measured
             started = time.process_time()
             train = precompute(self.data["100%"], path, model, settings)
