@@ -17,6 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+FOREIGN = ("RECYCLE_", "AWS_", "GOOGLE_", "AZURE_")
+"""Variables of whoever runs the tests that would change what a command does."""
+
 
 @dataclass(frozen=True)
 class Done:
@@ -60,7 +63,7 @@ class Commands:
     """Runs `recycle` with arguments: `commands("predict", data, run, "--json")`."""
 
     def __init__(self) -> None:
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("RECYCLE_")}
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
         self._folder = tempfile.TemporaryDirectory(prefix="recycle-commands-")
         self._count = 0
         self._server = subprocess.Popen(

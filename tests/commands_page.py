@@ -15,6 +15,12 @@ is one line on stderr, and with `--json` an object with the field `error` (`kind
 bars are shown on stderr where it is a terminal. Every option can be given by its environment variable instead; an
 option that may repeat takes several values there, separated by spaces.
 
+A STORE is a folder, or a URL: `s3://`, `gs://` and `az://`, with credentials from the environment alone (such as
+`AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_REGION` and, for another server than the provider's,
+`AWS_ENDPOINT_URL`), and `http(s)://` to read only; they need `pip install 'recycle-cli[remote]'`. With `RECYCLE_CACHE`
+set to a folder, what was read from a URL is kept there, at most `RECYCLE_CACHE_BYTES` of it (10 GiB unless set), for
+all commands and processes together; what was used least recently goes first.
+
 | exit code | meaning |
 |---|---|
 | 0 | done |

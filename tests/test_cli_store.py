@@ -37,11 +37,17 @@ def corpus(tmp_path):
 
 
 @pytest.fixture
-def store(corpus, tmp_path, tiny_bert):
-    path = tmp_path / "acts.zarr"
+def refill(corpus, tmp_path, tiny_bert):
+    """A precompute of what the store lacks."""
     filling = PrecomputeSettings(("2",), "float32", batch_tokens=80, segment_bytes=20_000)
-    precompute(corpus, str(path), ModelSettings(str(tiny_bert), None, 16), filling)
-    return path
+    path, model = str(tmp_path / "acts.zarr"), ModelSettings(str(tiny_bert), None, 16)
+    return lambda: precompute(corpus, path, model, filling)
+
+
+@pytest.fixture
+def store(refill, tmp_path):
+    refill()
+    return tmp_path / "acts.zarr"
 
 
 def segments_of(store):
@@ -112,7 +118,7 @@ def test_a_whole_store_verifies(recycle, store):
 
 
 @pytest.mark.parametrize("harm", [flip, truncate, remove, swap])
-def test_damage_is_named_and_repaired_and_just_that_is_refilled(recycle, store, corpus, tiny_bert, harm):
+def test_damage_is_named_and_repaired_and_just_that_is_refilled(recycle, store, refill, harm):
     held = {segment.id: segment.summary.samples for segment in Store.open(str(store)).segments}
     harmed = harm(store)
     code, out, err = recycle("store", "verify", store, "--json")
@@ -125,29 +131,34 @@ def test_damage_is_named_and_repaired_and_just_that_is_refilled(recycle, store, 
     code, _, err = recycle("store", "verify", store, "--repair")
     assert code == 0
     assert all(segment in err for segment, _ in harmed)
-    filling = PrecomputeSettings(("2",), "float32", batch_tokens=80, segment_bytes=20_000)
-    again = precompute(corpus, str(store), ModelSettings(str(tiny_bert), None, 16), filling)
-    assert again.new_samples == sum(held[segment] for segment, _ in harmed) < 40
+    assert refill().new_samples == sum(held[segment] for segment, _ in harmed) < 40
     assert recycle("store", "verify", store, "--json")[0] == 0
 
 
-def test_a_flipped_bit_at_100_places_over_every_file_of_a_segment_is_named(recycle, store):
-    segment = segments_of(store)[1]
-    files = sorted(path for path in segment.rglob("*") if path.is_file())
+def test_a_flipped_bit_at_100_places_over_every_file_of_a_segment_is_named_and_repaired(recycle, store, refill):
+    """Each file of a segment in turn; after the first flip in each, all is repaired by `--repair` and a precompute."""
     draw = random.Random(7)
     for number in range(100):
+        segment = segments_of(store)[1]
+        files = sorted(path for path in segment.rglob("*") if path.is_file())
         file = files[number % len(files)]
-        content = bytearray(file.read_bytes())
-        at = draw.randrange(len(content))
-        content[at] ^= 1 << draw.randrange(8)
         whole = file.read_bytes()
+        content, at = bytearray(whole), draw.randrange(len(whole))
+        content[at] ^= 1 << draw.randrange(8)
+        held = {one.id: one.summary.samples for one in Store.open(str(store)).segments}
         file.write_bytes(content)
         code, out, _ = recycle("store", "verify", store, "--json")
         (damage,) = json.loads(out)["damaged"]
         assert (code, damage["segment"], damage["file"]) == (4, segment.name, file.relative_to(segment).as_posix())
         assert damage["file"] == "zarr.json" or damage["start"] <= at < damage["stop"]
-        file.write_bytes(whole)
+        if number < len(files):
+            assert recycle("store", "verify", store, "--repair")[0] == 0
+            assert refill().new_samples == held[segment.name] < 40
+        else:
+            file.write_bytes(whole)
+    assert number > 5 * len(files)
     assert recycle("store", "verify", store, "--json")[0] == 0
+    assert len(Store.open(str(store))) == 40
 
 
 def test_gc_counts_first_and_then_collects(recycle, store):

@@ -7,7 +7,13 @@ from pathlib import Path
 from recycle_cli.errors import BarError
 
 _MARGIN = 64 << 10
-"""Room for a segment's metadata, beside one part in 64 for keys, digests, offsets and shard indexes."""
+"""Room for a segment's metadata, beside one part in 64 of the rows for shard indexes and checksums."""
+
+_SAMPLE = 16 + 16 + 8
+"""A sample's key, digest and offset: more than its row, where it has one small row."""
+
+_INDEX = 8 + 8
+"""A sample's entry in the index, which the next opening may write."""
 
 
 class DiskBudget:
@@ -23,9 +29,13 @@ class DiskBudget:
         """Count what is there now."""
         self.used = self._count()
 
-    def holds(self, coming: int) -> bool:
-        """Whether this many more bytes of rows, with all that belongs to them, stay within the limit."""
-        return self.used + coming + coming // 64 + _MARGIN <= self.limit
+    def holds(self, rows: int, samples: int, sealed: int) -> bool:
+        """Whether bytes of rows of so many samples, with all that belongs to them, stay within the limit.
+
+        `sealed` are the samples that are counted in `used` already, but for their part of the index.
+        """
+        coming = rows + rows // 64 + samples * _SAMPLE + (samples + sealed) * _INDEX
+        return self.used + coming + _MARGIN <= self.limit
 
     def passed(self) -> BarError:
         return BarError(

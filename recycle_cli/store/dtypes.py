@@ -26,6 +26,11 @@ class Encoded:
     values: Array
     scales: Array | None = None
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the rows, scales included."""
+        return self.values.nbytes + (0 if self.scales is None else self.scales.nbytes)
+
 
 def numpy_dtype(dtype: str) -> np.dtype[Any]:
     """The NumPy dtype that holds rows of the recipe dtype `dtype`."""

@@ -150,8 +150,9 @@ class LocalPlace:
                 os.link(scratch, path)
             except FileExistsError:
                 pass
-            except OSError:
-                scratch.replace(path)  # no hard links here: the last one wins, and all say the same
+            except OSError:  # no hard links here: of several at the same instant the last one wins
+                if not path.exists():
+                    scratch.replace(path)
             scratch.unlink(missing_ok=True)
             sync(path.parent)
 

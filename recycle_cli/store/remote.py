@@ -10,7 +10,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -42,8 +42,9 @@ except ImportError as error:  # an optional library: the remedy belongs into the
 
 SCHEMES = ("s3", "gs", "az", "http", "https", "memory")
 
-RETRY: dict[str, Any] = {"max_retries": 6}
-"""What obstore does about a server that stumbles; each wait is longer than the last."""
+RETRY: dict[str, Any] = {"max_retries": 6, "retry_timeout": timedelta(seconds=60)}
+"""What obstore does about a server that stumbles; each wait is longer than the last. The time is what a server costs
+that takes requests, but answers none."""
 
 _ENDPOINTS = (
     "AWS_ENDPOINT_URL",
@@ -53,6 +54,12 @@ _ENDPOINTS = (
     "AZURE_STORAGE_ENDPOINT",
     "AZURITE_BLOB_STORAGE_URL",
 )
+
+_NO_BUCKET = ("NoSuchBucket", "ContainerNotFound")
+"""What S3, and with it Google's storage, and Azure answer where the bucket of a URL is not there."""
+
+_ASKED_FOR_CREDENTIALS = ("/latest/api/token", "/latest/meta-data", "/computeMetadata/", "/metadata/identity")
+"""What a client asks of the cloud's machine that it may run on, where the environment has no credentials."""
 
 _MEMORY: dict[str, MemoryStore] = {}
 _LINKED = re.compile(rb'href="([^"?#]+)/"')
@@ -64,9 +71,16 @@ class RemotePlace:
     is_local = False
 
     def __init__(self, url: str, cache: BlockCache | None = None) -> None:
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+        except ValueError as error:
+            raise UsageError(f"{url}: not a URL ({error}); expected such as s3://bucket/acts.zarr") from None
         if parts.scheme not in SCHEMES:
             raise UsageError(f"{url}: one of {', '.join(f'{scheme}://' for scheme in SCHEMES)} was expected")
+        if "@" in parts.netloc:  # it would be repeated in messages and reports
+            raise UsageError(
+                f"{parts.scheme}://…@{parts.hostname}: a URL with credentials; they come from the environment alone"
+            )
         if not parts.netloc:
             raise UsageError(f"{url}: names no bucket; expected such as {parts.scheme}://bucket/acts.zarr")
         self.url = url.rstrip("/")
@@ -84,8 +98,8 @@ class RemotePlace:
 
     def is_store(self) -> bool:
         try:
-            with _remote_errors(self.where(DOCUMENT)):
-                obstore.head(self._store, DOCUMENT)
+            with _remote_errors(self.url):
+                obstore.get(self._store, DOCUMENT)  # the answer to `head` does not tell that the bucket lacks
         except DamageError:
             return False
         return True
@@ -251,8 +265,17 @@ class _remote_errors:  # noqa: N801 - used as a function
         return None
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, (BaseError, FileNotFoundError)) and any(name in str(error) for name in _NO_BUCKET):
+            raise StorageError(
+                f"{self._where}: there is no such bucket; make it first, or name one that is there"
+            ) from error
         if isinstance(error, (NotFoundError, FileNotFoundError)):
             raise DamageError(f"{self._where}: missing; run `recycle store verify --repair`") from None
+        if isinstance(error, BaseError) and any(name in str(error) for name in _ASKED_FOR_CREDENTIALS):
+            raise StorageError(
+                f"{self._where}: there are no credentials in the environment; set them (for S3, AWS_ACCESS_KEY_ID and "
+                "AWS_SECRET_ACCESS_KEY)"
+            ) from error
         if isinstance(error, BaseError):
             reason = " ".join(str(error).partition("Debug source")[0].split())[:200]
             raise StorageError(

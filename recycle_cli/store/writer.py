@@ -86,7 +86,7 @@ class SegmentWriter:
         if self._codec is None:
             self._codec = choose(np.concatenate([encoded.values.reshape(-1) for encoded in rows.values()]))
         if self._budget is not None:
-            self._stay_within(self._budget, rows)
+            self._stay_within(self._budget, len(keys), rows)
         with storage_errors(self._place.where("")):
             if self._draft is None:
                 self._draft = Draft(self._claim.folder / unique_id(), self._dtype, self._codec.codec, rows)
@@ -98,12 +98,13 @@ class SegmentWriter:
         if self._draft.bytes >= self._segment_bytes or self._draft.age >= self._segment_seconds:
             self.seal()
 
-    def _stay_within(self, budget: DiskBudget, rows: Mapping[str, Encoded]) -> None:
+    def _stay_within(self, budget: DiskBudget, samples: int, rows: Mapping[str, Encoded]) -> None:
         """Seal, and raise BarError, before rows are written that might not fit."""
-        coming = sum(encoded.values.nbytes for encoded in rows.values())
+        drafted = self._draft.samples if self._draft is not None else 0
+        coming = sum(encoded.nbytes for encoded in rows.values())
         if self._draft is not None:
             coming += self._draft.bytes
-        if not budget.holds(coming):
+        if not budget.holds(coming, drafted + samples, self.samples - drafted):
             self.seal()
             budget.measure()
             raise budget.passed()

@@ -101,6 +101,20 @@ def test_keys_of_another_length_are_refused(store, corpus, name, length):
     assert verify(store.path)["damaged"]
 
 
+@pytest.mark.parametrize("length", [11, 13])
+@pytest.mark.parametrize("name", ["keys", "digests"])
+def test_keys_of_another_length_are_refused_though_their_metadata_says_so_too(store, corpus, name, length):
+    folder = folder_of(store)
+    document = json.loads((folder / "zarr.json").read_text())
+    array = document["consolidated_metadata"]["metadata"][name]
+    array["shape"][0] = array["chunk_grid"]["configuration"]["chunk_shape"][0] = length
+    (folder / "zarr.json").write_text(json.dumps(document))
+    replace(store, f"{name}/zarr.json", canonical_json(array).encode())
+    replace(store, f"{name}/c.0.0", np.resize(content_of(store, f"{name}/c.0.0").reshape(-1, 16), (length, 16)))
+    reading_refuses(store, corpus, rf"{name}: \(\({length}, 16\), '\|u1'\) found, \(\(12, 16\), '\|u1'\) expected")
+    assert verify(store.path)["damaged"]
+
+
 def shard_index(store):
     """(offset, size) of the chunks, and where the index begins."""
     content = content_of(store, VALUES)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from recycle_cli.errors import BarError, DamageError, MissingError, StorageError, StoreError, UsageError
+from recycle_cli.errors import DamageError, MissingError, StorageError, StoreError, UsageError
 from recycle_cli.store import Store, export, gc, info, liveness, verify
 from recycle_cli.store.liveness import Claim, maintenance, remove_dead, unique_id, writers
 
@@ -206,21 +206,3 @@ def test_export_refuses_in_one_line(tmp_path):
     with pytest.raises(UsageError, match="exists already"):
         export(path, str(tmp_path), cut="1")
     assert [entry.name for entry in tmp_path.iterdir()] == ["s.zarr"]
-
-
-def test_max_disk_stops_before_it_is_passed_and_keeps_what_was_sealed(tmp_path):
-    corpus = Corpus(shape=(512,))
-    store = corpus.store(tmp_path / "s.zarr")
-
-    def fill():
-        with store.writer(segment_bytes=100_000, max_disk=400_000) as writer:
-            for number in range(1000):
-                corpus.append(writer, [number])
-
-    with pytest.raises(BarError, match="--max-disk 400000"):
-        fill()
-    store.refresh()
-    assert 20 < len(store) < 1000
-    corpus.check(store, range(len(store)))
-    size = sum(path.stat().st_size for path in (tmp_path / "s.zarr").rglob("*") if path.is_file())
-    assert 250_000 < size <= 400_000

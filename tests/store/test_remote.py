@@ -9,17 +9,6 @@ import base64
 import email.utils
 import hashlib
 import hmac
-import os
-import shutil
-import socket
-import subprocess
-import sys
-import threading
-import time
-from contextlib import contextmanager, suppress
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from urllib.request import Request, urlopen
 
 import numpy as np
@@ -28,39 +17,11 @@ import pytest
 from recycle_cli.errors import DamageError, MismatchError, StorageError, StoreError, UsageError
 from recycle_cli.store import Store, export, gc, info, verify
 
+from .conftest import named
 from .corpora import Corpus, recipe
+from .servers import KEYS, served, web_server
 
 obstore = pytest.importorskip("obstore")
-
-KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": "us-east-1"}
-
-
-@contextmanager
-def served(program, *arguments, host, port):
-    """The URL of a server from an installed program, which is told host and port by these options."""
-    server = shutil.which(program, path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
-    if server is None:
-        pytest.skip(f"{program} is not installed")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        number = free.getsockname()[1]
-    command = [server, *arguments, host, "127.0.0.1", port, str(number)]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        try:
-            for _ in range(300):
-                with suppress(OSError), socket.create_connection(("127.0.0.1", number)):
-                    break
-                time.sleep(0.1)
-            yield f"http://127.0.0.1:{number}"
-        finally:
-            process.kill()
-
-
-@pytest.fixture(scope="session")
-def s3_endpoint():
-    with served("moto_server", host="-H", port="-p") as endpoint:
-        urlopen(Request(f"{endpoint}/bucket", method="PUT")).close()
-        yield endpoint
 
 
 @pytest.fixture(scope="session")
@@ -80,30 +41,18 @@ def azure_endpoint():
 
 
 @pytest.fixture
-def bucket(s3_endpoint, monkeypatch, request):
-    for name, value in {**KEYS, "AWS_ENDPOINT_URL": s3_endpoint}.items():
-        monkeypatch.setenv(name, value)
-    return f"s3://bucket/{request.node.name}.zarr"
-
-
-@pytest.fixture
 def google(s3_endpoint, monkeypatch, request):
     """moto takes every Authorization header for one of S3's, and reads the region from it."""
     monkeypatch.setenv("GOOGLE_BASE_URL", s3_endpoint)
     monkeypatch.setenv("GOOGLE_BEARER_TOKEN", "test/20260101/us-east-1/s3/aws4_request")
-    return f"gs://bucket/google-{request.node.name}.zarr"
+    return f"gs://bucket/google-{named(request)}.zarr"
 
 
 @pytest.fixture
 def azure(azure_endpoint, monkeypatch, request):
     monkeypatch.setenv("AZURE_STORAGE_USE_EMULATOR", "true")
     monkeypatch.setenv("AZURITE_BLOB_STORAGE_URL", azure_endpoint)
-    return f"az://bucket/{request.node.name}.zarr"
-
-
-@pytest.fixture
-def memory(request):
-    return f"memory://{request.node.name}"
+    return f"az://bucket/{named(request)}.zarr"
 
 
 def objects(url):
@@ -115,7 +64,7 @@ def objects(url):
 @pytest.mark.parametrize("where", ["bucket", "google", "azure", "memory"])
 @pytest.mark.parametrize(("dtype", "codec"), [("float16", "none"), ("int8", "lz4")])
 def test_a_bucket_is_a_store_as_any_other(request, where, dtype, codec, tmp_path):
-    url = request.getfixturevalue(where).replace("[", "-").replace("]", "")
+    url = request.getfixturevalue(where)
     corpus = Corpus(dtype, cuts=("1", "2"))
     store = corpus.store(url, range(30), segment_bytes=1200, codec=codec)
     corpus.store(url, range(25, 35), codec=codec)
@@ -215,6 +164,14 @@ def test_info_lists_uploads_without_a_document_and_what_was_set_aside(memory, mo
     assert found["set_aside"] == [f"segments-{store.segments[0].id}.json"]
 
 
+def test_a_document_of_100_mb_in_a_bucket_is_refused(memory):
+    store = Corpus().store(memory, range(3))
+    for name in (f"segments/{store.segments[0].id}/zarr.json", "zarr.json"):
+        obstore.put(objects(memory), name, bytes(100_000_000))
+        with pytest.raises(DamageError, match="bytes of metadata"):
+            Store.open(memory)
+
+
 def test_a_lost_group_document_comes_back(memory):
     Corpus().store(memory, range(3))
     obstore.delete(objects(memory), "index/zarr.json")
@@ -226,40 +183,14 @@ def test_a_web_server_can_be_read_and_not_written(tmp_path):
     corpus = Corpus("int8")
     corpus.store(tmp_path / "s.zarr", range(20), segment_bytes=300, codec="zstd")
 
-    class Handler(SimpleHTTPRequestHandler):
-        def log_message(self, *arguments):
+    with web_server(tmp_path) as address:
+        url = f"{address}/s.zarr"
+        store = Store.open(url)
+        corpus.check(store, range(20))
+        with pytest.raises(StorageError, match="read only"), store.writer():
             pass
-
-        def send_head(self):
-            """With ranges, which the library's own server does not know and every other does."""
-            start, _, stop = self.headers.get("Range", "").removeprefix("bytes=").partition("-")
-            path = Path(self.translate_path(self.path))
-            if not start or not path.is_file():
-                return super().send_head()
-            data = path.read_bytes()
-            part = data[int(start) : int(stop) + 1]
-            self.send_response(206)
-            self.send_header("Content-Length", str(len(part)))
-            self.send_header("Content-Range", f"bytes {start}-{int(start) + len(part) - 1}/{len(data)}")
-            self.send_header("Last-Modified", self.date_time_string(path.stat().st_mtime))
-            self.end_headers()
-            self.wfile.write(part)
-            return None
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=tmp_path)) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        url = f"http://127.0.0.1:{server.server_port}/s.zarr"
-        try:
-            store = Store.open(url)
-            corpus.check(store, range(20))
-            with pytest.raises(StorageError, match="read only"), store.writer():
-                pass
-            with pytest.raises(StoreError, match="not a store"):
-                Store.open(f"{url}-none")
-        finally:
-            server.shutdown()
-            thread.join()
+        with pytest.raises(StoreError, match="not a store"):
+            Store.open(f"{url}-none")
 
 
 def test_other_schemes_and_wrong_addresses_are_one_line(monkeypatch):
@@ -274,6 +205,12 @@ def test_other_schemes_and_wrong_addresses_are_one_line(monkeypatch):
         with pytest.raises(StorageError, match=r"cannot be reached \(.*credentials in the environment") as caught:
             Store.open(url)
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["s3://bucket[1]/s.zarr", "s3://[::/s.zarr"])
+def test_a_url_that_is_none_is_a_usage_error(url):
+    with pytest.raises(UsageError, match=r"not a URL \("):
+        Store.open(url)
 
 
 @pytest.mark.parametrize("url", ["s3://", "gs:///s.zarr", "az://", "memory:///x"])

@@ -45,20 +45,47 @@ def test_a_sound_store_is_clean(store):
     assert max(seen) == (found["bytes"] + rows, found["bytes"] + rows + seals), "rows are read twice, and counted so"
 
 
-def test_one_flipped_bit_anywhere_is_found_and_named(store):
+def held_by(store, *segments):
+    """Numbers of the samples that these segments hold."""
+    held = {key.tobytes() for segment in segments for key in segment.keys}
+    keys, _ = Corpus().keys(range(40))
+    return [number for number, key in enumerate(keys) if key.tobytes() in held]
+
+
+def test_one_flipped_bit_anywhere_is_found_named_and_repaired(store):
+    """Over every file of a segment in turn, of int8 rows with scales and a codec."""
     rng = np.random.default_rng(7)
-    segment = store.segments[1]
-    for _ in range(100):
-        path = rng.choice(files(segment))
-        content = path.read_bytes()
+    for number in range(40):
+        segment = Store.open(store.path).segments[1]
+        paths = files(segment)
+        path = paths[number % len(paths)]
+        content, lost = path.read_bytes(), held_by(store, segment)
         at, bit = int(rng.integers(len(content))), int(rng.integers(8))
         path.write_bytes(content[:at] + bytes([content[at] ^ 1 << bit]) + content[at + 1 :])
         (damage, *more) = verify(store.path)["damaged"]
         name = path.relative_to(Path(segment.where())).as_posix()
-        assert damage["segment"] == segment.id
-        assert name == damage["file"]
+        assert (damage["segment"], damage["file"], more) == (segment.id, name, [])
         assert name == "zarr.json" or damage["start"] <= at < damage["stop"]
-        assert not more
+        if number < len(paths):
+            repaired(store, refilled=lost)
+        else:
+            path.write_bytes(content)
+    assert number > 2 * len(paths)
+    assert verify(store.path)["damaged"] == []
+
+
+@pytest.mark.parametrize("harm", ["truncate", "remove"])
+def test_every_file_that_is_cut_short_or_missing_is_named(store, harm):
+    segment = store.segments[1]
+    for path in files(segment):
+        content = path.read_bytes()
+        if harm == "remove":
+            path.unlink()
+        else:
+            os.truncate(path, len(content) // 2)
+        (damage, *more) = verify(store.path)["damaged"]
+        name = path.relative_to(Path(segment.where())).as_posix()
+        assert (damage["segment"], damage["file"], more) == (segment.id, name, [])
         path.write_bytes(content)
     assert verify(store.path)["damaged"] == []
 
@@ -90,12 +117,18 @@ def test_repair_sets_a_damaged_segment_aside_and_only_that(store, harm):
     assert len(info(store.path)["set_aside"]) == 1
 
 
-def test_arrays_swapped_between_segments_are_found(store):
-    a, b = (Path(segment.where()) / "cuts/2/values" for segment in store.segments[1:3])
+@pytest.mark.parametrize("name", ["keys", "digests", "offsets", "cuts/2/values", "cuts/2/scales"])
+def test_arrays_swapped_between_segments_are_found_and_repaired(store, name):
+    segments = store.segments[1:3]
+    lost = held_by(store, *segments)
+    a, b = (Path(segment.where()) / name for segment in segments)
     a.rename(a.with_name("swap"))
     b.rename(a)
     a.with_name("swap").rename(b)
-    assert {damage["segment"] for damage in verify(store.path)["damaged"]} == {a.parts[-4], b.parts[-4]}
+    damaged = verify(store.path)["damaged"]
+    assert {damage["segment"] for damage in damaged} == {segment.id for segment in segments}
+    assert {str(Path(damage["file"]).parent) for damage in damaged} == {name}
+    repaired(store, refilled=lost)
 
 
 def test_a_damaged_root_is_set_aside_and_comes_back(store):
