@@ -19,7 +19,7 @@ def several(count: int, seed: int = 0) -> list[dict[str, Any]]:
     found: dict[str, list[str]] = {}
     while len(found) < count:
         labels = [name for name in TOPICS if draw.random() < 0.5]
-        words = [*draw.choices(plain, k=draw.randint(3, 9)), *(TOPICS[name] for name in labels)]
+        words = [*draw.choices(plain, k=draw.randint(1, 2)), *(TOPICS[name] for name in labels)]
         draw.shuffle(words)
         found.setdefault(" ".join(words), labels)
     return [{"text": text, "labels": labels} for text, labels in found.items()]

@@ -31,7 +31,7 @@ from recycle_cli.settings import (
 from tests.records import write_csv
 from tests.tasks.corpora import image_rows, several, shapes, write_jsonl
 
-TRAIN, TEST = several(80), several(40, seed=1)
+TRAIN, TEST = several(120), several(40, seed=1)
 SETTINGS = TrainingSettings(epochs=2, batch_size=8, learning_rate=2e-3)
 IMAGES = ModelSettings("resnet18", device="cpu", images=ImageSettings("none", (32,), (32,)))
 
@@ -80,7 +80,7 @@ def fit(train, test, store, model):
 def run(folder, train, test, store):
     """A RUN that has learnt, and its report."""
     job = Job(train, str(folder / "run"), store, test, tensorboard=False)
-    settings = replace(SETTINGS, epochs=25, learning_rate=1e-2)
+    settings = replace(SETTINGS, epochs=20, learning_rate=5e-3)
     return str(folder / "run"), finetune(job, ModelSettings(), settings)
 
 
@@ -155,7 +155,7 @@ def test_losses_from_the_store_are_those_with_the_frozen_trunk_in_place(fit, tmp
     fit(tmp_path / "stored", settings)
     fit(tmp_path / "inplace", settings, store=None)
     stored, inplace = losses(tmp_path / "stored"), losses(tmp_path / "inplace")
-    assert len(stored) == 20
+    assert len(stored) == 30
     assert stored[0] != stored[-1]
     np.testing.assert_allclose(stored, inplace, rtol=0, atol=1e-5)
 
@@ -193,7 +193,7 @@ def test_heads_learn_several_columns_at_once(train, test, store, fit, tmp_path):
     asked = [HeadSettings(name, replace(SETTINGS, order_seed=0), name) for name in ("labels", "first")]
     job = Job(data, str(tmp_path / "runs"), store, tensorboard=False)
     report = finetune_heads(job, ModelSettings(), asked)
-    assert [head["samples"] for head in report.heads] == [80, 80]
+    assert [head["samples"] for head in report.heads] == [120, 120]
     fit(tmp_path / "alone", evaluation=None)
     assert losses(tmp_path / "runs" / "labels") == losses(tmp_path / "alone")
 
