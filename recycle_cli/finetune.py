@@ -83,10 +83,10 @@ def _train(job: Job, model: ModelSettings, heads: Heads, finished: Heads) -> lis
         refuse_idle_options(job, model, one, images=images)
     task = task_asked(job, shared)
     material = read(job, [*heads.values(), *finished.values()], task, images=images)
-    for pair in material.pairs:
-        check_groups(task, *pair)
+    check_groups(task, material.pairs)
     setups = set_up_all(job, model, store, material.data[: len(heads)], settings)
     material = usable(material, job, setups[0], shared)
+    check_groups(task, material.pairs)  # of what --on-missing skip has left
     source = source_of(setups[0], material.data[0], shared, views)
     check_windows(task, material.data[0], source, shared)
     pupils = _trained(job, heads, finished, setups, material, source)
@@ -105,12 +105,12 @@ def _trained(
     for folder in heads:
         if not (job.resume and (folder / runs.CHECKPOINT).exists()):
             runs.clear(folder)
-    tested = material.tested and source_of(setup, material.tested[0], shared)
+    tested = None if material.tested is None else source_of(setup, material.tested[0], shared)
     with ExitStack() as stack:
         progress = stack.enter_context(bar("finetune"))
         pupils = [
             new_head(folder, job, head, own, pair, order, stack.enter_context(logger(folder, job.tensorboard)))
             for (folder, head), own, pair in zip(heads.items(), setups, pairs[: len(heads)], strict=True)
         ]
-        train(pupils, source, tested or None, progress)
+        train(pupils, source, tested, progress)
     return pupils

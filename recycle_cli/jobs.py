@@ -1,6 +1,6 @@
 """What a training is asked for, and what of it cannot be: refused before anything is computed."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -128,19 +128,18 @@ def _changed(asked: SimilaritySettings) -> Mapping[str, Any]:
     return {name: now for name, (now, default) in options.items() if now != default}
 
 
-def check_groups(task: Task, data: Labelled, tested: Labelled | None) -> None:
+def check_groups(task: Task, pairs: Iterable[tuple[Labelled, Labelled | None]]) -> None:
     """Raise DataError where a task that learns from groups has none, or more to evaluate on than can be compared."""
-    if not task.grouped:
-        return
-    if np.bincount(data.targets).max() < 2:
-        raise DataError(
-            f"no two of the {len(data):,} samples have the same label, expected groups; check the label column"
-        )
-    if tested is not None and len(tested) > MOST_TO_COMPARE:
-        raise DataError(
-            f"--eval holds {len(tested):,} samples, each compared with all the others, expected at most "
-            f"{MOST_TO_COMPARE:,}; give fewer"
-        )
+    for data, tested in pairs if task.grouped else ():
+        if np.bincount(data.targets).max() < 2:
+            raise DataError(
+                f"no two of the {len(data):,} samples have the same label, expected groups; check the label column"
+            )
+        if tested is not None and len(tested) > MOST_TO_COMPARE:
+            raise DataError(
+                f"--eval holds {len(tested):,} samples, each compared with all the others, expected at most "
+                f"{MOST_TO_COMPARE:,}; give fewer"
+            )
 
 
 def check_windows(task: Task, data: Labelled, source: Source, settings: TrainingSettings) -> None:
