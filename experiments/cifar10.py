@@ -6,7 +6,9 @@ The two files hold the columns `image` (bytes) and `label`. A ResNet-18 with tor
 on five classes by full fine-tuning; that is the pretrained trunk. Then the other five classes are learnt: in full, from
 the store at 50% (`layer2`), 75% (`layer3`) and head only (`avgpool`), and at 50% with the frozen trunk in the loop,
 with all of the data and with half. Last, at 50%: stored views, MixUp and CutMix on stored rows, and augmentation in the
-loop.
+loop. The part `similarity` learns an embedding of the other five in the same ways (skip-connection layer, triplet loss
+with margin 0.5): retrieval R-precision over the test images, and `untrained` that of the pretrained trunk's pooled
+features.
 
 Every training runs all of its epochs; the test images are seen once, after the last. A result is one row of the JSON
 file, written as soon as it is there; the same command goes on after the rows that the file holds. `core_seconds` are
@@ -23,10 +25,14 @@ from pathlib import Path
 from shutil import rmtree
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import torch
 
+from recycle_cli.batches import StoredRows, widened
 from recycle_cli.finetune import Job, finetune
+from recycle_cli.intake import Intake
+from recycle_cli.keys import keys_of
 from recycle_cli.precompute import precompute
 from recycle_cli.predict import predict
 from recycle_cli.reports import say
@@ -36,9 +42,12 @@ from recycle_cli.settings import (
     ModelSettings,
     PrecomputeSettings,
     PredictSettings,
+    SimilaritySettings,
     TrainingSettings,
     ViewSettings,
 )
+from recycle_cli.store import Store
+from recycle_cli.tasks import Similarity
 
 PRETRAINED = ("airplane", "bird", "deer", "frog", "ship")
 TRANSFER = ("automobile", "cat", "dog", "horse", "truck")
@@ -133,12 +142,22 @@ class Experiments:
 
     def classification(self) -> None:
         """Accuracy and seconds by depth of the cut, with all and with half of the data."""
+        self.by_depth("classification")
+
+    def similarity(self) -> None:
+        """Retrieval R-precision and seconds by depth of the cut, beside that of the features as they are."""
+        self.store(STORE, tuple(CUTS.values()))
+        self.results.row("similarity: untrained", self._untrained)
+        self.by_depth("similarity", task="similarity", similarity=SimilaritySettings("triplet", margin=0.5))
+
+    def by_depth(self, part: str, **changes: Any) -> None:
+        """In full, at 50% with the trunk in the loop, and at each cut from the store, with all and with half."""
         self.store(STORE, tuple(CUTS.values()))
         for share in self.data:
-            self.train(f"classification {share}: full", share, "0", None)
-            self.train(f"classification {share}: 50%, trunk in the loop", share, "layer2", None)
+            self.train(f"{part} {share}: full", share, "0", None, **changes)
+            self.train(f"{part} {share}: 50%, trunk in the loop", share, "layer2", None, **changes)
             for name, cut in CUTS.items():
-                self.train(f"classification {share}: {name}", share, cut, STORE)
+                self.train(f"{part} {share}: {name}", share, cut, STORE, **changes)
 
     def views(self) -> None:
         """What stored views keep of the gain of augmentation, at 50%."""
@@ -151,10 +170,18 @@ class Experiments:
         online = ViewSettings(self.options.epochs, AUGMENT)
         self.train("views: augmentation in the loop", "100%", "layer2", None, views=online)
 
-    def train(self, name: str, share: str, cut: str, store: str | None, **changes: Any) -> None:
+    def train(
+        self,
+        name: str,
+        share: str,
+        cut: str,
+        store: str | None,
+        task: str = "image-classification",
+        **changes: Any,
+    ) -> None:
         """One training on the transfer data."""
         path = None if store is None else str(self.work / store)
-        job = Job(self.data[share], str(self.work / "run"), store=path, task="image-classification", cut=cut)
+        job = Job(self.data[share], str(self.work / "run"), store=path, task=task, cut=cut)
         model, settings = ModelSettings("resnet18", images=self.images), replace(self.settings, **changes)
         self.results.row(name, lambda: self._trained(job, model, settings, self.test))
 
@@ -172,6 +199,15 @@ class Experiments:
             "core_seconds": seconds,
             "clock_seconds": done.train_seconds,
         }
+
+    def _untrained(self) -> Row:
+        """The test images' pooled features, compared as a trained embedding is."""
+        store = Store.open(str(self.work / STORE))
+        samples = list(Intake(self.test, labelled=True, images=True))
+        rows = StoredRows.of(store, CUTS["head only"], store.lookup(*keys_of(samples)))
+        features = widened(rows.load(np.arange(len(samples)))).reshape(len(samples), -1)
+        groups = Similarity().targets([sample.label for sample in samples], TRANSFER)
+        return {"samples": 0, "epochs": 0, **Similarity().figures(features, torch.from_numpy(groups))}
 
     def _slices(self, name: str, classes: tuple[str, ...], each: int) -> CorpusSettings:
         source = self.options.test if "test" in name else self.options.train
@@ -197,7 +233,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     kept = {name: value for name, value in vars(options).items() if name not in ("json", "parts", "work")}
     run = Experiments(Results(options.json, kept), options)
-    parts = {"classification": run.classification, "views": run.views}
+    parts = {"classification": run.classification, "similarity": run.similarity, "views": run.views}
     run.pretrain()
     for name in options.parts.split(","):
         parts[name]()

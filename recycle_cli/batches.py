@@ -71,6 +71,39 @@ def grouped(groups: Indices, batch_size: int, members: int, seed: int, epoch: in
     return [np.concatenate(batch) for batch in batches]
 
 
+@dataclass(frozen=True)
+class Order:
+    """How the batches of an epoch are drawn. `least`: the fewest samples that a batch may have.
+
+    `groups` (n,): the group of each sample, where up to `members` samples of one are to meet in a batch.
+    """
+
+    batch_size: int
+    seed: int
+    least: int = 1
+    groups: Indices | None = None
+    members: int = 1
+
+    def batches(self, lengths: Indices, epoch: int) -> list[Indices]:
+        """The batches of epoch `epoch` (from 0)."""
+        if self.groups is None:
+            return shuffled(lengths, self.batch_size, self.seed, epoch, self.least)
+        return grouped(self.groups, self.batch_size, self.members, self.seed, epoch)
+
+    def among(self, members: Indices) -> "Order":
+        """The same for these samples alone."""
+        return self if self.groups is None else replace(self, groups=self.groups[members])
+
+
+def met_share(batches: Sequence[Indices], groups: Indices) -> float:
+    """The share of the samples that meet another of their group in a batch, of those whose group has another."""
+    sizes = np.bincount(groups)
+    met = sum(
+        int(counts[counts > 1].sum()) for counts in (np.unique(groups[b], return_counts=True)[1] for b in batches)
+    )
+    return met / max(1, int(sizes[sizes > 1].sum()))
+
+
 def in_order(lengths: Indices, batch_size: int) -> list[Indices]:
     """Batches for evaluation: sorted by length, longest first."""
     order = np.argsort(-lengths, kind="stable")
@@ -163,20 +196,20 @@ class WindowedRows:
         """Rows of each sample, (n,)."""
         return self.rows.lengths
 
-    def epoch(self, batch_size: int, seed: int, number: int, least: int) -> Epoch:
+    def epoch(self, order: Order, number: int) -> Epoch:
         """The batches of epoch `number` (from 0), planned before anything is read."""
         rows = self.rows.at_epoch(number)
         shares = [
-            [members[batch] for batch in shuffled(rows.lengths[members], batch_size, seed, number, least)]
-            for members in self._members(rows, batch_size, seed, number)
+            [members[batch] for batch in order.among(members).batches(rows.lengths[members], number)]
+            for members in self._members(rows, order, number)
         ]
         windows = partial(
             rows.store.windows,
             rows.cut,
             rows.positions,
             memory=self.memory,
-            seed=[seed, number],
-            batch_size=batch_size,
+            seed=[order.seed, number],
+            batch_size=order.batch_size,
         )
 
         def load(start: int) -> Iterator[Loaded]:
@@ -188,19 +221,19 @@ class WindowedRows:
 
         return Epoch([batch for batches in shares for batch in batches], load)
 
-    def _members(self, rows: StoredRows, batch_size: int, seed: int, number: int) -> Iterator[Indices]:
+    def _members(self, rows: StoredRows, order: Order, number: int) -> Iterator[Indices]:
         """Which samples each window hands out. Equal samples share a position: each of them takes one of its turns."""
-        order = np.argsort(rows.positions, kind="stable")
-        ordered = rows.positions[order]
-        taken = np.zeros(len(order), dtype=np.int64)
+        by_position = np.argsort(rows.positions, kind="stable")
+        ordered = rows.positions[by_position]
+        taken = np.zeros(len(ordered), dtype=np.int64)
         plans = rows.store.plan_windows(
-            rows.cut, rows.positions, memory=self.memory, seed=[seed, number], batch_size=batch_size
+            rows.cut, rows.positions, memory=self.memory, seed=[order.seed, number], batch_size=order.batch_size
         )
         for plan in plans:
             firsts = np.searchsorted(ordered, plan.positions)
             turns = taken[firsts] + _turns(plan.positions)
             np.add.at(taken, firsts, 1)
-            yield order[firsts + turns]
+            yield by_position[firsts + turns]
 
 
 def _turns(values: Indices) -> Indices:

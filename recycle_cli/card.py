@@ -12,19 +12,27 @@ from recycle_cli import __version__, runs
 from recycle_cli.errors import StorageError
 from recycle_cli.models import AnyLoaded
 from recycle_cli.reports import human
+from recycle_cli.tasks import SIMILARITY
+
+PIPELINES = {
+    "sentence-transformers": "sentence-similarity",
+    "transformers": "image-feature-extraction",
+    "torchvision": "image-feature-extraction",
+}
+"""What a model hub calls an embedder, by its library."""
 
 Save = Callable[[Path, int | None], None]
 
 CARD = """---
 library_name: {library}
-pipeline_tag: {task}
+pipeline_tag: {pipeline}
 base_model: {model}
 tags: [recycle]
 ---
 
 # {model}, fine-tuned for {task}
 
-Trained by `recycle` {recycle} from the cut `{cut}`{source}. Classes: {classes}.
+Trained by `recycle` {recycle} from the cut `{cut}`{source}. {outputs}.
 
 | figure | value |
 |---|---|
@@ -64,15 +72,18 @@ def save_run(folder: Path, loaded: AnyLoaded, about: Mapping[str, Any], save: Sa
 
 def _card(loaded: AnyLoaded, about: Mapping[str, Any]) -> str:
     report = about["report"]
+    embeds = about["task"] == SIMILARITY
+    several = ", of which a sample may have several" if about.get("multi_label") else ""
     figures = {**report["metrics"], "train seconds": report["train_seconds"], "samples": report["samples"]}
     return CARD.format(
         task=about["task"],
+        pipeline=PIPELINES[loaded.library] if embeds else about["task"],
         model=about["model"],
         cut=about["cut"],
         recycle=__version__,
         library=loaded.library,
         how_to_load=APART if about.get("apart") else WHOLE.format(loaded.loads_with),
         source=" of stored activations" if about["store"] else "",
-        classes=", ".join(report["classes"]),
+        outputs="Its outputs are an embedding" if embeds else f"Classes{several}: {', '.join(report['classes'])}",
         figures="\n".join(f"| {name.replace('_', ' ')} | {human(name, value)} |" for name, value in figures.items()),
     )

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from recycle_cli import runs
-from recycle_cli.batches import Batch, Indices
+from recycle_cli.batches import Batch, Indices, Order
 from recycle_cli.errors import DataError
 from recycle_cli.inputs import logits_of, subset
 from recycle_cli.labelled import Labelled
@@ -20,7 +20,7 @@ from recycle_cli.mixing import Mix
 from recycle_cli.models import SplitModel
 from recycle_cli.randomness import Randomness
 from recycle_cli.settings import TrainingSettings
-from recycle_cli.tasks import text_classification as task
+from recycle_cli.tasks import LOSS, Classification, Task, chosen_metric, is_better
 
 
 def make_optimizer(weights: Mapping[str, torch.nn.Parameter], settings: TrainingSettings) -> torch.optim.AdamW:
@@ -30,6 +30,12 @@ def make_optimizer(weights: Mapping[str, torch.nn.Parameter], settings: Training
         {"params": [w for w in weights.values() if w.dim() <= 1], "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)
+
+
+def order_of(task: Task, data: Labelled, settings: TrainingSettings) -> Order:
+    """How a training draws its batches."""
+    order = Order(settings.batch_size, settings.shuffle_seed)
+    return replace(order, groups=data.targets, members=settings.similarity.members) if task.grouped else order
 
 
 @dataclass
@@ -53,6 +59,7 @@ class Head:
     buffers: Mapping[str, torch.Tensor] = field(default_factory=dict)
     state: runs.Progress = field(default_factory=runs.Progress)
     name: str = ""
+    task: Task = Classification()  # noqa: RUF009 - it holds nothing
 
     def __post_init__(self) -> None:
         self._targets = torch.from_numpy(self.data.targets)
@@ -60,7 +67,7 @@ class Head:
         self.samples = len(every)
         weights = None
         if self.settings.class_weights == "balanced":
-            weights = task.balanced_weights(self.data.targets[every], len(self.data.names)).to(self.device)
+            weights = self.task.class_weights(self.data.targets[every], len(self.data.names)).to(self.device)
         self._class_weights = weights
         self._loss, self._count = torch.zeros((), device=self.device), 0
 
@@ -68,6 +75,11 @@ class Head:
     def device(self) -> torch.device:
         """Where it computes."""
         return self.randomness.device
+
+    @property
+    def metric(self) -> str:
+        """What the best weights are chosen by."""
+        return chosen_metric(self.task, self.settings.metric)
 
     @property
     def tensors(self) -> dict[str, torch.Tensor]:
@@ -78,6 +90,11 @@ class Head:
     def least(self) -> int:
         """The fewest samples that a batch may have: BatchNorm cannot train on a single one."""
         return 2 if self.buffers else 1
+
+    @property
+    def order(self) -> Order:
+        """How its batches are drawn."""
+        return replace(order_of(self.task, self.data, self.settings), least=self.least)
 
     @property
     def goes_on(self) -> bool:
@@ -106,7 +123,7 @@ class Head:
             )
 
     def logits(self, batch: Batch) -> tuple[torch.Tensor, Mix | None]:
-        """Logits (B, C) of a training batch, mixed where the settings say so; the draws are its own."""
+        """Outputs (B, width) of a training batch, mixed where the settings say so; the draws are its own."""
         settings = self.settings
         with self.randomness.drawing(), self.autocast():
             return logits_of(self.split, self.cut, batch, mixup=settings.mixup, cutmix=settings.cutmix)
@@ -114,18 +131,16 @@ class Head:
     def loss(self, logits: torch.Tensor, members: Indices, mix: Mix | None) -> torch.Tensor:
         """The mean loss of a batch of these members."""
         wanted = self._targets[members]
-        loss = task.loss(logits, wanted.to(self.device), self._class_weights)
+        loss = self.task.loss(logits, wanted.to(self.device), self._class_weights)
         if mix is None:
             return loss
         others = wanted[mix.partners].to(self.device)
-        return mix.share * loss + (1 - mix.share) * task.loss(logits, others, self._class_weights)
+        return mix.share * loss + (1 - mix.share) * self.task.loss(logits, others, self._class_weights)
 
     def shares(self, batches: Sequence[Indices]) -> list[float]:
         """What each batch's mean loss counts in its step, so that a step's loss is the mean over its samples."""
         accumulation = self.settings.accumulation
-        weights = np.ones(len(self.data))
-        if self._class_weights is not None:
-            weights = self._class_weights.cpu().double().numpy()[self.data.targets]
+        weights = self.task.sample_weights(self.data.targets, self._class_weights)
         sums = [float(weights[self.taught(members)].sum()) for members in batches]
         steps = [sum(sums[at : at + accumulation]) for at in range(0, len(sums), accumulation)]
         return [own / (steps[place // accumulation] or 1.0) for place, own in enumerate(sums)]
@@ -165,11 +180,12 @@ class Head:
         assert self.evaluation is not None
         state, data = self.state, self.evaluation
         known = data.labelled(np.arange(len(data)))
-        found = task.metrics(logits[known], torch.from_numpy(data.targets[known]))
-        if not math.isfinite(found["loss"]):
-            raise DataError(self._diverged("the evaluation's loss", found["loss"]))
+        found = self.task.figures(logits[known], torch.from_numpy(data.targets[known]))
+        what, value = (LOSS, found[LOSS]) if LOSS in found else ("outputs", float(logits.double().sum()))
+        if not math.isfinite(value):
+            raise DataError(self._diverged(f"the evaluation's {what}", value))
         self.note({"step": state.step, "epoch": state.epoch, "evaluation": found})
-        if not task.is_better(self.settings.metric, found, state.best):
+        if not is_better(self.metric, found, state.best):
             state.stale_evaluations += 1
             return
         state.best, state.stale_evaluations = found, 0

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 import xxhash
 
-from recycle_cli.batches import Batch, Epoch, Indices, Loaded, StoredRows, WindowedRows, in_order, shuffled, widened
+from recycle_cli.batches import Batch, Epoch, Indices, Loaded, Order, StoredRows, WindowedRows, in_order, widened
 from recycle_cli.keys import Sample
 from recycle_cli.memory import free_memory
 from recycle_cli.mixing import Mix, mixed
@@ -95,23 +95,23 @@ def stored_source(rows: StoredRows, memory: int | None, *, in_memory: bool = Fal
     return WindowedRows(rows, memory or min(WINDOW_BYTES, free_memory() // 4))
 
 
-def epoch_of(source: Source, batch_size: int, seed: int, number: int, least: int = 1) -> Epoch:
-    """The shuffled batches of epoch `number` (from 0); `least`: the fewest samples that a batch may have."""
+def epoch_of(source: Source, order: Order, number: int) -> Epoch:
+    """The batches of epoch `number` (from 0), and how they are read."""
     if isinstance(source, WindowedRows):
-        return source.epoch(batch_size, seed, number, least)
-    batches = shuffled(source.lengths, batch_size, seed, number, least)
+        return source.epoch(order, number)
+    batches = order.batches(source.lengths, number)
     return Epoch(batches, lambda start: source.at_epoch(number).loaded(batches[start:]))
 
 
-def order_digest(source: Source, batch_size: int, seed: int) -> str:
+def order_digest(source: Source, order: Order) -> str:
     """What the first epoch's batches are, in short: a resume goes on in an epoch only if they are still the same."""
-    return xxhash.xxh3_64_hexdigest(np.concatenate(epoch_of(source, batch_size, seed, 0).batches).tobytes())
+    return xxhash.xxh3_64_hexdigest(np.concatenate(epoch_of(source, order, 0).batches).tobytes())
 
 
 def once(source: Source, batch_size: int) -> Iterator[Loaded]:
     """Every sample once, for evaluation: sorted by length where the source can be read in any order."""
     if isinstance(source, WindowedRows):
-        return source.epoch(batch_size, 0, 0, 1).load(0)
+        return source.epoch(Order(batch_size, seed=0), 0).load(0)
     return source.loaded(in_order(source.lengths, batch_size))
 
 

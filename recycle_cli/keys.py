@@ -13,6 +13,9 @@ KEY_BYTES = 16
 Bytes16 = npt.NDArray[np.uint8]
 """An array of shape (n, 16): one key or one digest a row."""
 
+Label = str | tuple[str, ...]
+"""A record's label: one name, or the names of several classes, perhaps of none."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sample:
@@ -23,8 +26,8 @@ class Sample:
 
     id: str
     fields: Mapping[str, str | bytes]
-    label: str | None = None
-    labels: Mapping[str, str] | None = None
+    label: Label | None = None
+    labels: Mapping[str, Label] | None = None
 
 
 def frame(fields: Mapping[str, str | bytes]) -> bytes:

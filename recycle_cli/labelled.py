@@ -1,4 +1,4 @@
-"""Labelled data as a task sees them: keys, class indices and a digest; the samples themselves only where needed."""
+"""Labelled data as a task sees them: keys, targets and a digest; the samples themselves only where needed."""
 
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -9,19 +9,20 @@ import numpy.typing as npt
 import xxhash
 
 from recycle_cli.errors import DataError
-from recycle_cli.keys import Bytes16, Sample, keys_of
+from recycle_cli.keys import Bytes16, Label, Sample, keys_of
 from recycle_cli.pipeline import Indices, windows
-from recycle_cli.tasks.text_classification import class_names
+from recycle_cli.tasks import Classification, Targets, Task
 
 READ_WINDOW = 8192
 NO_LABEL = -1
+ONE_CLASS = Classification()
 PROBES = 8
 """Samples kept for the parity check: few, since each costs a pass of the trunk; drawn over the whole data."""
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """n labelled samples: keys and digests (n, 16), targets (n,) as indices into `names`.
+    """n labelled samples: keys and digests (n, 16), and the targets that the task makes of labels from `names`.
 
     `known` (n,) tells which samples have a label at all; None for all of them. `samples` holds all of them where asked
     for, else nothing; `probes` always holds a few. `views`: of each augmented view the keys and digests (n, 16).
@@ -29,7 +30,7 @@ class Labelled:
 
     keys: Bytes16
     digests: Bytes16
-    targets: npt.NDArray[np.int64]
+    targets: Targets
     names: list[str]
     samples: list[Sample]
     probes: list[Sample]
@@ -78,6 +79,7 @@ def read_labelled(
     corpus: Iterable[Sample],
     names: Sequence[str] | None = None,
     *,
+    task: Task = ONE_CLASS,
     keep: bool = False,
     views: Sequence[Callable[[Sample], Sample]] = (),
 ) -> Labelled:
@@ -87,13 +89,14 @@ def read_labelled(
 
     Raises DataError where there is no record, or for a label that is not among the known classes.
     """
-    return read_targets(corpus, {None: names}, keep=keep, views=views)[0]
+    return read_targets(corpus, {None: names}, task=task, keep=keep, views=views)[0]
 
 
 def read_targets(
     corpus: Iterable[Sample],
     columns: Mapping[str | None, Sequence[str] | None],
     *,
+    task: Task,
     keep: bool = False,
     views: Sequence[Callable[[Sample], Sample]] = (),
 ) -> list[Labelled]:
@@ -101,7 +104,7 @@ def read_targets(
 
     `columns`: the known classes of each; its name is None for the only label that a sample has.
     """
-    targets = [_Targets(column, names) for column, names in columns.items()]
+    targets = [_Targets(task, column, names) for column, names in columns.items()]
     count = 0
     keys: list[Bytes16] = []
     digests: list[Bytes16] = []
@@ -130,43 +133,49 @@ def read_targets(
 class _Targets:
     """The labels of one column as they are read, as codes in the order of their first appearance."""
 
-    def __init__(self, column: str | None, names: Sequence[str] | None) -> None:
-        self.column, self.names = column, names
-        self.codes: dict[str, int] = {name: code for code, name in enumerate(names or ())}
+    def __init__(self, task: Task, column: str | None, names: Sequence[str] | None) -> None:
+        self.task, self.column, self.names = task, column, names
+        self.known_names = None if names is None else set(names)
+        self.codes: dict[Label, int] = {}
         self.found: list[int] = []
 
     def add(self, sample: Sample) -> None:
         """The next sample's label, if it has one."""
         label = sample.label if self.column is None else (sample.labels or {}).get(self.column)
-        if self.column is not None and label is None:
+        if label is None:
             self.found.append(NO_LABEL)
             return
-        label = str(label)
         if label not in self.codes:
-            if self.names is not None:
-                raise DataError(self._unknown(label, sample))
+            self._check(label, sample)
             self.codes[label] = len(self.codes)
         self.found.append(self.codes[label])
 
-    def finished(self) -> tuple[npt.NDArray[np.int64], list[str]]:
-        """Targets (n,) as indices into the classes, 0 where there is no label, and the classes in their order."""
-        if self.column is not None and max(self.found) == NO_LABEL:
+    def finished(self) -> tuple[Targets, list[str]]:
+        """A target for each sample, any where there is no label, and the classes in their order."""
+        if max(self.found) == NO_LABEL:
             raise DataError(f"no record has a label in column {self.column!r}; name another with label-column")
-        ordered = list(self.names) if self.names is not None else class_names(list(self.codes))
-        ranks = np.array([ordered.index(name) for name in self.codes], dtype=np.int64)
-        return ranks[np.maximum(np.array(self.found, dtype=np.int64), 0)], ordered
+        labels = list(self.codes)
+        names = self.names
+        if names is None:
+            names = self.task.names_of(name for label in labels for name in self.task.classes_in(label))
+        return self.task.targets(labels, names)[np.maximum(np.array(self.found), 0)], list(names)
 
     def known(self) -> npt.NDArray[np.bool_] | None:
         """Which samples (n,) have a label; None where all have one."""
         known = np.array(self.found) != NO_LABEL
         return None if known.all() else known
 
-    def _unknown(self, label: str, sample: Sample) -> str:
-        known = ", ".join(map(repr, list(self.codes)[:20]))
-        return (
-            f"label {label!r} of record {sample.id} was not seen in training (classes: {known}); "
-            "correct it, or train on data that have it"
-        )
+    def _check(self, label: Label, sample: Sample) -> None:
+        """Raise DataError for a label of another form than the task's, and for a class that is not known."""
+        classes = self.task.classes_in(label)
+        if self.names is None or self.known_names is None:
+            return
+        if unknown := [name for name in classes if name not in self.known_names]:
+            known = ", ".join(map(repr, self.names[:20]))
+            raise DataError(
+                f"label {unknown[0]!r} of record {sample.id} was not seen in training (classes: {known}); "
+                "correct it, or train on data that have it"
+            )
 
 
 def _reservoir(kept: list[Sample], sample: Sample, count: int, draw: random.Random) -> None:

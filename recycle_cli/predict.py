@@ -83,7 +83,12 @@ class Predictor:
 
     def __init__(self, run: str, store: str | None, model: ModelSettings, settings: PredictSettings) -> None:
         about = runs.about(run)
-        self.task = task_of(about["task"], threshold=settings.threshold)
+        self.multi_label = bool(about.get("multi_label"))
+        self.task = task_of(about["task"], multi_label=self.multi_label, threshold=settings.threshold)
+        if settings.threshold != PredictSettings.threshold and not self.multi_label:
+            raise UsageError(
+                f"--threshold {settings.threshold:g}: {run} does not decide on several labels; leave it out"
+            )
         self.cut: str = about["cut"]
         self.settings, self.precision = settings, model.precision
         self.device = device_of(model.device)
@@ -189,7 +194,8 @@ def predict(
         raise UsageError("--write-back needs a --store to write to")
     predictor = Predictor(run, store, model, settings)
     output = output or f"{run.rstrip('/')}/predictions{predictor.ending}"
-    data = replace(data, failures=data.failures or f"{output}.failures.jsonl")
+    failures = data.failures or f"{output}.failures.jsonl"
+    data = replace(data, failures=failures, multi_label=predictor.multi_label)
     samples = Intake(data, images=predictor.images)
     samples.tell_columns()
     with bar("predict", samples.total) as progress:

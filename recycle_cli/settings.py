@@ -8,6 +8,8 @@ Dtype = Literal["float16", "bfloat16", "float32", "int8"]
 LABEL_SEPARATOR = "|"
 """Stands between the names of several labels in one column of text, in what is read and what is written."""
 
+Metric = Literal["macro_f1", "accuracy", "micro_f1", "mean_average_precision", "rrp", "loss"]
+
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 
 
@@ -16,6 +18,7 @@ class CorpusSettings:
     """Where the samples come from and which columns hold what. An unnamed column is found where it is obvious.
 
     `label_columns`: instead of the one, the columns of several targets, of which a record may lack some.
+    `multi_label`: a column of labels may hold several in a record, as a list, or with LABEL_SEPARATOR between them.
     """
 
     source: tuple[str, ...]
@@ -28,6 +31,7 @@ class CorpusSettings:
     failures: str | None = None
     image_column: str | None = None
     label_columns: tuple[str, ...] = ()
+    multi_label: bool = False
 
 
 @dataclass(frozen=True)
@@ -132,7 +136,7 @@ class TrainingSettings:
     """How the head is trained. Steps are optimizer steps, shares are of all steps.
 
     `memory`: bytes for the rows of a store that is read in windows; None reads so only where a map would not do.
-    `order_seed`: of the shuffling; None for `seed`, of which everything else is.
+    `order_seed`: of the shuffling; None for `seed`, of which everything else is. `metric`: None for the task's first.
     """
 
     epochs: int = 3
@@ -143,7 +147,7 @@ class TrainingSettings:
     max_grad_norm: float = 1.0
     accumulation: int = 1
     class_weights: Literal["none", "balanced"] = "none"
-    metric: Literal["macro_f1", "accuracy", "loss"] = "macro_f1"
+    metric: Metric | None = None
     patience: int = 0
     eval_steps: int = 0
     save_steps: int = 0
@@ -157,6 +161,7 @@ class TrainingSettings:
     views: ViewSettings = ViewSettings()
     mixup: float = 0.0
     cutmix: float = 0.0
+    similarity: SimilaritySettings = SimilaritySettings()
 
     @property
     def shuffle_seed(self) -> int:

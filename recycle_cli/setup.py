@@ -25,9 +25,9 @@ class Setup:
 
 
 def set_up(
-    store: Store | None, model: ModelSettings, cut: str | None, names: list[str], *, named: bool, seed: int
+    store: Store | None, model: ModelSettings, cut: str | None, layer: TaskLayer, *, named: bool, seed: int
 ) -> Setup:
-    """Load and split the model; `named` says that the user named it, so that the store's own is not taken.
+    """Load the model with this last layer and split it; `named`: the user named it, so that the store's is not taken.
 
     Raises MismatchError where the store was made with another recipe or cut, UsageError where the cut is not clear.
     """
@@ -39,7 +39,7 @@ def set_up(
     else:
         model = found_again(model, store.provenance, store.recipe, named=named)
         cuts, dtype = tuple(store.recipe.cuts), store.recipe.dtype
-    network = open_network(model, TaskLayer(labels=tuple(names)), seed=seed)
+    network = open_network(model, layer, seed=seed)
     halves = network.split(cuts, dtype)
     if store is not None:
         expect(store, halves.recipe.computed_in(store.recipe.precision))

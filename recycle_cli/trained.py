@@ -8,6 +8,7 @@ from typing import Any
 from recycle_cli.adapters import merge, save_apart, save_beside
 from recycle_cli.card import save_run
 from recycle_cli.heads import Head
+from recycle_cli.jobs import Job
 from recycle_cli.logs import last_loss
 from recycle_cli.setup import Setup
 
@@ -17,7 +18,7 @@ class Finetuned:
     """What a training did. Times in seconds; `epoch_seconds` are those of training alone, without evaluation.
 
     `store_hit_share` is the share of the data that the store held before any of it was computed. `samples` are those
-    with a label; `samples_per_second` counts what was learnt from.
+    with a label; `samples_per_second` counts what was learnt from. `classes`: none for an embedding.
     """
 
     train_seconds: float
@@ -46,7 +47,7 @@ class FinetunedHeads:
     output: str
 
 
-def leave_run(head: Head, setup: Setup, task: str, held: float) -> Finetuned:
+def leave_run(head: Head, setup: Setup, job: Job, held: float) -> Finetuned:
     """Save a head that has trained as a RUN, and tell what it did."""
     report = _report(head, held)
     settings, save = head.settings.adapter, setup.loaded.save
@@ -56,7 +57,7 @@ def leave_run(head: Head, setup: Setup, task: str, held: float) -> Finetuned:
         if settings.save == "apart":
             save_apart(setup.loaded, head.folder)
         merge(setup.split.model)
-    save_run(head.folder, setup.loaded, _about(head, setup, report, task), save)
+    save_run(head.folder, setup.loaded, _about(head, setup, report, job), save)
     return report
 
 
@@ -84,15 +85,16 @@ def _report(head: Head, held: float) -> Finetuned:
         store_hit_share=held,
         samples=head.samples,
         cut=head.cut,
-        classes=head.data.names,
+        classes=head.data.names if head.task.closed else [],
     )
 
 
-def _about(head: Head, setup: Setup, report: Finetuned, task: str) -> dict[str, Any]:
+def _about(head: Head, setup: Setup, report: Finetuned, job: Job) -> dict[str, Any]:
     """What `recycle.json` keeps: enough to predict with the RUN, and to tell how it was made."""
     store = setup.store
     return {
-        "task": task,
+        "task": job.task,
+        "multi_label": job.data.multi_label,
         "model": setup.model.name,
         "revision": setup.model.revision,
         "max_length": head.split.recipe.max_length,

@@ -2,7 +2,8 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 
 from recycle_cli import runs
 from recycle_cli.background import prefetch
+from recycle_cli.batches import Batch, Indices
 from recycle_cli.devices import pinned, to_device
 from recycle_cli.heads import Head
 from recycle_cli.inputs import Source, apart, epoch_of, logits_of, once, ready
@@ -32,7 +34,7 @@ def train(heads: Sequence[Head], source: Source, evaluation: Source | None, prog
     Batch size, order and accumulation are those of the first. An interruption leaves checkpoints to resume from.
     """
     shared, device = heads[0].settings, heads[0].device
-    epoch_at = partial(epoch_of, source, shared.batch_size, shared.shuffle_seed, least=heads[0].least)
+    epoch_at = partial(epoch_of, source, heads[0].order)
     first_batches = epoch_at(0).batches
     steps_an_epoch = math.ceil(len(first_batches) / shared.accumulation)
     for head in heads:
@@ -47,57 +49,30 @@ def train(heads: Sequence[Head], source: Source, evaluation: Source | None, prog
             pupils = [head for head in going if head.state.epoch == number]
             epoch, first = epoch_at(number), min(head.state.batch for head in pupils)
             shares = {id(head): head.shares(epoch.batches) for head in pupils}
-            for head in pupils:
-                head.split.model.train()
-            started = time.perf_counter()
+            clock = _Clock(pupils)
             for place, (members, batch) in enumerate(prefetch(pinned(epoch.load(first), device)), first):
                 inputs = ready(to_device(batch, device))
                 # A head that was further when all were interrupted waits for the others.
                 fed = [head for head in pupils if head.state.batch == place]
                 for head in fed:
-                    head.state.batch += 1
-                    known, part = head.part(members, inputs)
-                    if not len(known):
-                        continue
-                    logits, mix = head.logits(apart(part) if len(fed) > 1 else part)
-                    loss = shares[id(head)][place] * head.loss(logits, known, mix)
-                    head.scaler.scale(loss).backward()
-                    head.count(loss, len(known))
+                    _learn(head, members, inputs, shares[id(head)][place], alone=len(fed) == 1)
                 ends = place + 1 == len(epoch.batches)
                 if (place + 1) % shared.accumulation and not ends:
                     continue
 
                 for head in fed:
-                    rate = learning_rate(head.state.step, head.settings.epochs * steps_an_epoch, head.settings)
-                    for group_of_weights in head.optimizer.param_groups:
-                        group_of_weights["lr"] = rate
-                    head.state.step += 1
-                    loss_of_step, samples = head.counted()
-                    if not samples:
-                        continue
-                    head.state.seen += samples
-                    norm = head.clipped()
-                    head.scaler.step(head.optimizer)
-                    head.scaler.update()
-                    head.optimizer.zero_grad(set_to_none=True)
-                    head.note(_step_record(head, loss_of_step, rate, norm, samples))
-                    progress.update(note=f"epoch {number + 1}, loss {loss_of_step:.4f}")
+                    _step(head, steps_an_epoch, progress)
                 progress.update(1)
-
                 if evaluation and not ends and (due := [head for head in fed if _is_due(head)]):
-                    _count_time(pupils, started)
-                    _judge(due, evaluation)
-                    for head in due:
-                        head.split.model.train()
-                    started = time.perf_counter()
+                    with clock.stopped():
+                        _judge(due, evaluation)
                 if signals.asked or (shared.save_steps and fed[0].state.step % shared.save_steps == 0):
-                    _count_time(pupils, started)
-                    for head in pupils:
-                        head.save()
-                    signals.stop_here()
-                    started = time.perf_counter()
+                    with clock.stopped():
+                        for head in pupils:
+                            head.save()
+                        signals.stop_here()
 
-            _count_time(pupils, started)
+            clock.stop()
             for head in pupils:
                 head.end_epoch()
             if evaluation:
@@ -109,8 +84,63 @@ def train(heads: Sequence[Head], source: Source, evaluation: Source | None, prog
         runs.load_best(head.folder, head.tensors)
 
 
+def _learn(head: Head, members: Indices, inputs: Batch, share: float, *, alone: bool) -> None:
+    """Forward and backward on those of a batch that the head learns from; `share` is what it counts in its step."""
+    head.state.batch += 1
+    known, part = head.part(members, inputs)
+    if not len(known):
+        return
+    logits, mix = head.logits(part if alone else apart(part))
+    loss = share * head.loss(logits, known, mix)
+    head.scaler.scale(loss).backward()
+    head.count(loss, len(known))
+
+
+def _step(head: Head, steps_an_epoch: int, progress: Bar) -> None:
+    """An optimizer step, logged; one that nothing was learnt for counts, so that the schedule is that of all heads."""
+    rate = learning_rate(head.state.step, head.settings.epochs * steps_an_epoch, head.settings)
+    for group_of_weights in head.optimizer.param_groups:
+        group_of_weights["lr"] = rate
+    head.state.step += 1
+    loss, samples = head.counted()
+    if not samples:
+        return
+    head.state.seen += samples
+    norm = head.clipped()
+    head.scaler.step(head.optimizer)
+    head.scaler.update()
+    head.optimizer.zero_grad(set_to_none=True)
+    head.note(_step_record(head, loss, rate, norm, samples))
+    progress.update(note=f"epoch {head.state.epoch + 1}, loss {loss:.4f}")
+
+
+class _Clock:
+    """The time of an epoch's training alone, which heads that train together share; runs while they are in train."""
+
+    def __init__(self, pupils: Sequence[Head]) -> None:
+        self.pupils = pupils
+        self._start()
+
+    def _start(self) -> None:
+        for head in self.pupils:
+            head.split.model.train()
+        self._started = time.perf_counter()
+
+    def stop(self) -> None:
+        """Add what has passed since the start to the epoch's time."""
+        for head in self.pupils:
+            head.state.seconds += time.perf_counter() - self._started
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """The clock stands still; the heads train again afterwards."""
+        self.stop()
+        yield
+        self._start()
+
+
 def evaluate(heads: Sequence[Head], source: Source) -> list[torch.Tensor]:
-    """Logits (n, C) of each head for all samples of a source, float32 on the CPU, in the samples' order."""
+    """Outputs (n, width) of each head for all samples of a source, float32 on the CPU, in the samples' order."""
     for head in heads:
         head.split.model.eval()
     found: list[list[torch.Tensor]] = [[] for _ in heads]
@@ -134,12 +164,6 @@ def _judge(heads: Sequence[Head], evaluation: Source) -> None:
 
 def _is_due(head: Head) -> bool:
     return head.settings.eval_steps > 0 and head.state.step % head.settings.eval_steps == 0
-
-
-def _count_time(heads: Sequence[Head], started: float) -> None:
-    """Add what has passed since to the epoch's time, which heads that train together share."""
-    for head in heads:
-        head.state.seconds += time.perf_counter() - started
 
 
 def _step_record(head: Head, loss: float, rate: float, norm: float, samples: int) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from recycle_cli.batches import grouped
+from recycle_cli.batches import Order, grouped, met_share, shuffled
 
 RNG = np.random.default_rng(0)
 EVEN = RNG.permutation(np.arange(400) % 20)
@@ -48,3 +48,24 @@ def test_the_same_seed_and_epoch_give_the_same_batches_and_others_do_not():
     assert np.array_equal(joined(1, 1), joined(1, 1))
     assert not np.array_equal(joined(1, 1), joined(1, 2))
     assert not np.array_equal(joined(1, 1), joined(2, 1))
+
+
+def test_an_order_draws_by_group_only_where_there_are_groups():
+    lengths = RNG.integers(1, 9, len(EVEN))
+    plain, order = Order(32, 1), Order(32, 1, groups=EVEN, members=4)
+    for found, expected in (
+        (plain.batches(lengths, 2), shuffled(lengths, 32, 1, 2)),
+        (order.batches(lengths, 2), grouped(EVEN, 32, 4, 1, 2)),
+    ):
+        assert all(np.array_equal(one, other) for one, other in zip(found, expected, strict=True))
+    some = np.flatnonzero(EVEN < 5)
+    assert np.array_equal(order.among(some).groups, EVEN[some])
+    assert plain.among(some) is plain
+
+
+def test_the_share_that_meets_is_of_those_that_could():
+    groups = np.array([0, 0, 0, 1, 1, 2])
+    assert met_share([np.arange(6)], groups) == 1.0
+    assert met_share([np.array([0, 1, 3]), np.array([2, 4, 5])], groups) == 2 / 5
+    assert met_share([np.array([0, 3, 5])], groups) == 0.0
+    assert all(met_share(grouped(one, 32, 4, 0, 0), one) == 1.0 for one in (EVEN, UNEVEN))

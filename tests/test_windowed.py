@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from recycle_cli.batches import StoredRows, WindowedRows
+from recycle_cli.batches import Order, StoredRows, WindowedRows
 from recycle_cli.errors import Interrupted
 from recycle_cli.finetune import Job, finetune
 from recycle_cli.heads import Head
@@ -55,7 +55,7 @@ def contents(source, batches):
 def test_windows_hand_out_every_member_once_with_its_own_rows(store, repeat):
     rows = rows_of(store, repeat)
     windowed = WindowedRows(rows, TIGHT)
-    epoch = windowed.epoch(8, 3, 0, 1)
+    epoch = windowed.epoch(Order(8, 3), 0)
     assert len({len(batch) for batch in epoch.batches[:-1]}) >= 1
     assert len(epoch.batches) == -(-len(rows.lengths) // 8)
     plain = contents(rows, once(rows, 16))
@@ -64,7 +64,7 @@ def test_windows_hand_out_every_member_once_with_its_own_rows(store, repeat):
 
 
 def test_an_epoch_read_from_a_later_batch_goes_on_where_it_was(store):
-    epoch = WindowedRows(rows_of(store), TIGHT).epoch(8, 3, 1, 1)
+    epoch = WindowedRows(rows_of(store), TIGHT).epoch(Order(8, 3), 1)
     whole, rest = list(epoch.load(0)), list(epoch.load(5))
     assert [members.tolist() for members, _ in whole] == [batch.tolist() for batch in epoch.batches]
     assert len(rest) == len(whole) - 5
@@ -75,7 +75,7 @@ def test_an_epoch_read_from_a_later_batch_goes_on_where_it_was(store):
 
 def test_epochs_differ_and_windows_mix(store):
     windowed = WindowedRows(rows_of(store), TIGHT)
-    first, second = (np.concatenate(windowed.epoch(8, 3, number, 1).batches) for number in (0, 1))
+    first, second = (np.concatenate(windowed.epoch(Order(8, 3), number).batches) for number in (0, 1))
     assert first.tolist() != second.tolist()
     assert sorted(first) == sorted(second)
 
@@ -83,8 +83,8 @@ def test_epochs_differ_and_windows_mix(store):
 def test_rows_in_memory_are_those_of_the_store(store):
     rows = rows_of(store, repeat=2)
     held = stored_source(rows, None, in_memory=True)
-    plain = epoch_of(rows, 8, 0, 0)
-    for (members, batch), (again, same) in zip(plain.load(0), epoch_of(held, 8, 0, 0).load(0), strict=True):
+    plain = epoch_of(rows, Order(8, 0), 0)
+    for (members, batch), (again, same) in zip(plain.load(0), epoch_of(held, Order(8, 0), 0).load(0), strict=True):
         assert members.tolist() == again.tolist()
         assert torch.equal(batch["rows"], same["rows"])
 

@@ -19,7 +19,7 @@ from torch.nn import functional as F  # noqa: N812 - the name everybody knows it
 from recycle_cli.adapters.choice import chosen
 from recycle_cli.errors import StoreError
 from recycle_cli.keys import Sample
-from recycle_cli.models import AnyLoaded, SplitModel
+from recycle_cli.models import AnyLoaded, SplitModel, settle_embedding
 from recycle_cli.settings import AdapterSettings
 
 BASE, ADAPTER = "base", "adapter"
@@ -56,6 +56,8 @@ def save_beside(loaded: AnyLoaded, weights: Mapping[str, Tensor], folder: Path, 
     The new layers are nan in RUN/base: whoever uses it without the adapter sees that it is not whole.
     """
     model, target = loaded.model, folder / ADAPTER
+    settle_embedding(model)
+    weights = {name: weight for name, weight in model.named_parameters() if name in weights}
     trained = {name: weight.detach().cpu().contiguous().clone() for name, weight in weights.items()}
     inserted = {name: model.get_submodule(name).get_submodule(NAME) for name in _carriers(model)}
     sizes = {name: {"width": one.down.in_features, "inner": one.down.out_features} for name, one in inserted.items()}

@@ -13,7 +13,7 @@ from transformers.pytorch_utils import Conv1D
 
 from recycle_cli.adapters.choice import chosen
 from recycle_cli.errors import UsageError
-from recycle_cli.models import AnyLoaded, SplitModel
+from recycle_cli.models import AnyLoaded, SplitModel, TextEmbedder
 from recycle_cli.settings import AdapterSettings
 
 NAME = "recycle"
@@ -106,7 +106,8 @@ def save_apart(loaded: AnyLoaded, folder: Path) -> None:
     target = folder / FOLDER
     target.mkdir(exist_ok=True)
     tensors = get_peft_model_state_dict(loaded.model, adapter_name=NAME)
-    named = {f"base_model.model.{name}": tensor.contiguous() for name, tensor in tensors.items()}
+    around = "encoder." if isinstance(loaded.model, TextEmbedder) else ""
+    named = {f"base_model.model.{name.removeprefix(around)}": tensor.contiguous() for name, tensor in tensors.items()}
     save_file(named, target / "adapter_model.safetensors", {"format": "pt"})
     config = loaded.model.peft_config[NAME]
     config.base_model_name_or_path = loaded.name

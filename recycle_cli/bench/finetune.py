@@ -11,7 +11,7 @@ from recycle_cli.bench.subject import Subject, discard
 from recycle_cli.bench.timing import Clock, Run, Runner, Unavailable
 from recycle_cli.devices import to_device
 from recycle_cli.models import SplitModel
-from recycle_cli.tasks import text_classification as task
+from recycle_cli.tasks import Classification
 
 
 def runners(subject: Subject) -> dict[str, Runner | Unavailable]:
@@ -73,7 +73,7 @@ def _bare_head(subject: Subject, halves: SplitModel, cut: str, repetition: int) 
         for rows, lengths, wanted in ready:
             with head.autocast():
                 logits = logits_of(rows, lengths)
-            task.loss(logits, wanted, None).backward()
+            Classification().loss(logits, wanted, None).backward()
             head.optimizer.step()
             head.optimizer.zero_grad(set_to_none=True)
     discard(folder)

@@ -20,7 +20,7 @@ from recycle_cli.bench.timing import Run, Runner, synchronize
 from recycle_cli.devices import to_device
 from recycle_cli.models import Loaded, SplitModel
 from recycle_cli.models.sources import quiet
-from recycle_cli.tasks import text_classification as task
+from recycle_cli.tasks import Classification
 
 
 def runners(subject: Subject, cut: str) -> Mapping[str, Runner]:
@@ -74,7 +74,7 @@ class WholeOnPixels(torch.nn.Module):
     def forward(self, pixel_values: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
         """Loss and logits of a batch."""
         logits = self._full({"pixel_values": pixel_values})
-        return {"loss": task.loss(logits, labels, None), "logits": logits}
+        return {"loss": Classification().loss(logits, labels, None), "logits": logits}
 
 
 def decoded(subject: Subject, halves: SplitModel, records: Sequence[Mapping[str, int]]) -> dict[str, torch.Tensor]:
@@ -143,7 +143,7 @@ class HeadOnRows(torch.nn.Module):
     def forward(self, rows: torch.Tensor, lengths: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
         """Loss and logits of a padded batch."""
         logits = self._head(rows, lengths)
-        return {"loss": task.loss(logits, labels, None), "logits": logits}
+        return {"loss": Classification().loss(logits, labels, None), "logits": logits}
 
 
 def pad_rows(records: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:

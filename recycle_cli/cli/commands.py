@@ -1,5 +1,6 @@
 """The commands: each parses, calls one function, shows what it returns."""
 
+from dataclasses import replace
 from typing import Annotated, Literal
 
 import typer
@@ -9,6 +10,7 @@ from recycle_cli.cli.app import app as app
 from recycle_cli.reports import show
 from recycle_cli.settings import (
     CorpusSettings,
+    Metric,
     ModelSettings,
     PrecomputeSettings,
     PredictSettings,
@@ -96,6 +98,13 @@ def finetune(
     ] = None,
     evaluation: Annotated[str | None, o.option("--eval", "Labelled records to evaluate on after each epoch")] = None,
     task: o.Task = "text-classification",
+    multi_label: o.MultiLabel = CORPUS.multi_label,
+    loss: o.Loss = TRAIN.similarity.loss,
+    margin: o.Margin = TRAIN.similarity.margin,
+    temperature: o.Temperature = TRAIN.similarity.temperature,
+    group_samples: o.GroupSamples = TRAIN.similarity.members,
+    embedding: o.Embedding = TRAIN.similarity.head.kind,
+    embedding_size: o.EmbeddingSize = TRAIN.similarity.head.size,
     model: Annotated[str | None, o.option("--model", "Pretrained model; else the store's, else MiniLM")] = None,
     cut: o.Cut = None,
     epochs: Annotated[int, o.option("--epochs", "Passes over the data", min=1)] = TRAIN.epochs,
@@ -115,7 +124,7 @@ def finetune(
         Literal["none", "balanced"], o.option("--class-weights", "balanced weighs classes by their frequency")
     ] = TRAIN.class_weights,
     metric: Annotated[
-        Literal["macro_f1", "accuracy", "loss"], o.option("--metric", "Chooses the best checkpoint")
+        Metric | None, o.option("--metric", "Chooses the best checkpoint; else macro_f1, or rrp for similarity")
     ] = TRAIN.metric,
     patience: Annotated[
         int,
@@ -210,13 +219,12 @@ def finetune(
     from recycle_cli.finetune import finetune_heads as run_heads
 
     columns = (text_column, text_pair_column, label_column, id_column)
+    records = CorpusSettings((data,), *columns, limit, on_error, image_column=image_column, multi_label=multi_label)
     job = Job(
-        data=CorpusSettings((data,), *columns, limit, on_error, image_column=image_column),
+        data=records,
         output=output,
         store=store,
-        evaluation=None
-        if evaluation is None
-        else CorpusSettings((evaluation,), *columns, None, on_error, image_column=image_column),
+        evaluation=None if evaluation is None else replace(records, source=(evaluation,), limit=None),
         task=task,
         cut=cut,
         model_named=model is not None,

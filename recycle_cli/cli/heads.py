@@ -10,7 +10,14 @@ from typing import Any
 import typer
 
 from recycle_cli.errors import UsageError
-from recycle_cli.settings import AdapterSettings, HeadSettings, TrainingSettings, ViewSettings
+from recycle_cli.settings import (
+    AdapterSettings,
+    EmbeddingSettings,
+    HeadSettings,
+    SimilaritySettings,
+    TrainingSettings,
+    ViewSettings,
+)
 
 OWN = (
     "label-column",
@@ -33,6 +40,11 @@ OWN = (
     "adapter-save",
     "mixup",
     "cutmix",
+    "loss",
+    "margin",
+    "temperature",
+    "embedding",
+    "embedding-size",
 )
 """What each head may have its own way; at the top of the file it is what all have that do not say otherwise."""
 
@@ -47,6 +59,7 @@ SHARED = (
     "in-memory",
     "views",
     "augment",
+    "group-samples",
 )
 """What decides which batches there are and when all stop: at the top of the file, or on the command line."""
 
@@ -64,8 +77,20 @@ def training_settings(options: Mapping[str, Any]) -> TrainingSettings:
         options["adapter_width"],
         tuple(name.strip() for name in (options["adapter_layers"] or "").split(",") if name.strip()),
     )
-    own = {name: options[name] for name in TrainingSettings.__dataclass_fields__ if name not in ("adapter", "views")}
-    return TrainingSettings(**own, adapter=adapter, views=ViewSettings(options["views"], options["augment"]))
+    similarity = SimilaritySettings(
+        options["loss"],
+        options["margin"],
+        options["temperature"],
+        options["group_samples"],
+        EmbeddingSettings(options["embedding"], options["embedding_size"]),
+    )
+    parts: dict[str, Any] = {
+        "adapter": adapter,
+        "similarity": similarity,
+        "views": ViewSettings(options["views"], options["augment"]),
+    }
+    own = {name: options[name] for name in TrainingSettings.__dataclass_fields__ if name not in parts}
+    return TrainingSettings(**own, **parts)
 
 
 def head_settings(path: str, context: typer.Context) -> list[HeadSettings]:

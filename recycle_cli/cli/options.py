@@ -76,7 +76,29 @@ Precision = Annotated[
     Literal["float32", "bfloat16", "float16"], option("--precision", "Of the computation; the smaller ones are mixed")
 ]
 Task = Annotated[
-    Literal["text-classification", "image-classification"], option("--task", "What the head is trained for")
+    Literal["text-classification", "image-classification", "similarity"],
+    option("--task", "What the head is trained for"),
+]
+MultiLabel = Annotated[
+    bool, option("--multi-label", "A record may have several labels: a list of them, or one text with | between them")
+]
+Loss = Annotated[Literal["triplet", "supervised-contrastive"], option("--loss", "Similarity: what pulls groups apart")]
+Margin = Annotated[
+    float,
+    option("--margin", "Of the triplet loss: how much farther than the own group another must be", min=0.0),
+]
+Temperature = Annotated[
+    float, option("--temperature", "Of the contrastive loss; small ones weigh the nearest", min=1e-4)
+]
+GroupSamples = Annotated[
+    int, option("--group-samples", "Similarity: samples of a group in a batch, where it has so many", min=2)
+]
+Embedding = Annotated[
+    Literal["skip", "linear"],
+    option("--embedding", "Similarity: the new last layer; skip adds to what comes in, linear replaces it"),
+]
+EmbeddingSize = Annotated[
+    int | None, option("--embedding-size", "Numbers of the embedding (linear only); else as many as come in", min=1)
 ]
 
 Cuts = Annotated[

@@ -12,7 +12,7 @@ from recycle_cli.corpus.records import BadRecord, Reader, Record, shown
 from recycle_cli.corpus.sources import find_reader
 from recycle_cli.corpus.texts import has_label, id_of, label_of, text_fields
 from recycle_cli.errors import DataError, UsageError
-from recycle_cli.keys import Sample
+from recycle_cli.keys import Label, Sample
 
 OnError = Literal["fail", "skip"]
 
@@ -43,6 +43,7 @@ class Corpus:
     labelled: bool = False
     on_error: OnError = "fail"
     on_failure: Callable[[Failure], None] | None = None
+    several: bool = False
     failed: int = field(default=0, init=False)
 
     def __iter__(self) -> Iterator[Sample]:
@@ -77,20 +78,21 @@ class Corpus:
         """What a record is called that has no id: the path of an image, else its number."""
         return (self.columns.image and path_of(record, self.columns.image)) or str(number)
 
-    def _label(self, record: Record) -> str | None:
+    def _label(self, record: Record) -> Label | None:
         if self.columns.label is None:
             return None
         try:
-            return label_of(record.values, self.columns.label)
+            return label_of(record.values, self.columns.label, several=self.several)
         except BadRecord:
             if self.labelled:
                 raise
             return None
 
-    def _labels(self, record: Record) -> dict[str, str]:
+    def _labels(self, record: Record) -> dict[str, Label]:
         """The labels that the record has, one at least."""
         values, columns = record.values, self.columns.targets
-        found = {column: label_of(values, column) for column in columns if has_label(values, column)}
+        present = [column for column in columns if has_label(values, column)]
+        found = {column: label_of(values, column, several=self.several) for column in present}
         if not found:
             raise BadRecord(f"no label in any of the columns {', '.join(map(repr, columns))}")
         return found
@@ -120,13 +122,15 @@ def open_corpus(
     on_error: OnError = "fail",
     on_failure: Callable[[Failure], None] | None = None,
     images: bool = False,
+    several: bool = False,
 ) -> Corpus:
     """Open a corpus for streaming and decide its columns; nothing but its first records is read.
 
     source: a file (.csv .tsv .jsonl .ndjson .json .txt, also compressed; .parquet .arrow), a glob, several of those, a
     folder written by `save_to_disk`, or `hub:NAME[:config][:split]`. limit: at most so many samples. labelled: every
     record must have a label; otherwise one that is missing is None. images: the samples are images, and the source may
-    also be image files, or folders of them, one folder a class. Raises DataError, UsageError.
+    also be image files, or folders of them, one folder a class. several: a record may have any number of labels.
+    Raises DataError, UsageError.
     """
     if limit is not None and limit < 1:
         raise UsageError(f"--limit {limit}: expected at least 1")
@@ -139,4 +143,4 @@ def open_corpus(
     decide = resolve_images if images else resolve
     resolved = decide(columns or Columns(), schema, reader.name, labelled=labelled)
     total = reader.total if limit is None or reader.total is None else min(limit, reader.total)
-    return Corpus(reader.name, resolved, total, reader, limit, labelled, on_error, on_failure)
+    return Corpus(reader.name, resolved, total, reader, limit, labelled, on_error, on_failure, several)

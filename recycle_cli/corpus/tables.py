@@ -61,15 +61,20 @@ def _rows(part: str, table: Table, columns: Sequence[str]) -> Iterator[tuple[Any
 
 
 def _cells(values: list[Any], names: Sequence[str] | None) -> list[Any]:
-    """Class numbers as class names; -1, by which `datasets` marks a hidden label, as nothing."""
+    """Class numbers as class names, also in lists; -1, by which `datasets` marks a hidden label, as nothing."""
     if names is None:
         return values
-    return [names[value] if value is not None and 0 <= value < len(names) else None for value in values]
+    return [_cells(value, names) if isinstance(value, list) else _class_name(value, names) for value in values]
+
+
+def _class_name(value: int | None, names: Sequence[str]) -> str | None:
+    return names[value] if value is not None and 0 <= value < len(names) else None
 
 
 def _class_names(feature: Any) -> Sequence[str] | None:
     from datasets import ClassLabel
 
+    feature = getattr(feature, "feature", feature)
     return feature.names if isinstance(feature, ClassLabel) else None
 
 

@@ -6,6 +6,8 @@ from typing import Any
 
 from recycle_cli.corpus.columns import Columns
 from recycle_cli.corpus.records import BadRecord
+from recycle_cli.keys import Label
+from recycle_cli.settings import LABEL_SEPARATOR
 
 
 def text_fields(values: Mapping[str, Any], columns: Columns) -> dict[str, str | bytes]:
@@ -23,11 +25,25 @@ def has_label(values: Mapping[str, Any], column: str) -> bool:
     return not (value is None or value == "" or (isinstance(value, float) and math.isnan(value)))
 
 
-def label_of(values: Mapping[str, Any], column: str) -> str:
-    """A label as text: names as they are, 3 and 3.0 as "3", True as "True". Raises BadRecord where there is none."""
+def label_of(values: Mapping[str, Any], column: str, *, several: bool = False) -> Label:
+    """A label as text: names as they are, 3 and 3.0 as "3", True as "True". Raises BadRecord where there is none.
+
+    `several`: the names of any number of classes, from a list, or from a text that has separators between them.
+    """
     value = values.get(column)
-    if not has_label(values, column):
-        raise BadRecord(f"no label in column {column!r}")
+    if not has_label(values, column) or (several and str(value).isspace()):
+        none = f"; none of the classes is written [] or {LABEL_SEPARATOR}" if several else ""
+        raise BadRecord(f"no label in column {column!r}{none}")
+    if not several:
+        return _name(value, column)
+    if isinstance(value, str):
+        return tuple(name.strip() for name in _sound(value, column).split(LABEL_SEPARATOR) if name.strip())
+    return tuple(_name(one, column) for one in (value if isinstance(value, list) else [value]))
+
+
+def _name(value: Any, column: str) -> str:
+    if isinstance(value, list):
+        raise BadRecord(f"column {column!r} holds several labels, expected one; add --multi-label to learn them")
     if isinstance(value, str):
         return _sound(value, column)
     if isinstance(value, float) and value.is_integer():

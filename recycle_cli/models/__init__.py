@@ -1,6 +1,7 @@
 """Pretrained models as a trunk, which is frozen and run once, and a head, which trains from the trunk's rows."""
 
 from recycle_cli.models.cuts import resolve_cut
+from recycle_cli.models.embedder import TextEmbedder, settle_embedding
 from recycle_cli.models.layers import Layer, bytes_per_sample, layers
 from recycle_cli.models.network import (
     AnyLoaded,
@@ -30,6 +31,7 @@ __all__ = [
     "Prepared",
     "SplitModel",
     "TaskLayer",
+    "TextEmbedder",
     "bytes_per_sample",
     "default_max_length",
     "found_again",
@@ -40,6 +42,7 @@ __all__ = [
     "open_network",
     "refuse_foreign",
     "resolve_cut",
+    "settle_embedding",
     "split",
     "takes_images",
     "views_of",

@@ -120,6 +120,12 @@ class LoadedEmbedder(Loaded):
         (folder / NORMALIZE).mkdir(exist_ok=True)
 
 
+def settle_embedding(model: nn.Module) -> None:
+    """Where the model is an embedder, put the linear layer in place that a saved one is loaded with."""
+    if isinstance(model, TextEmbedder):
+        model.layer = LinearEmbedding(model.layer.merged())
+
+
 def load_embedder(
     name: str,
     head: EmbeddingSettings | None,

@@ -80,7 +80,7 @@ def _new(width: int, settings: EmbeddingSettings) -> EmbeddingLayer:
         if settings.size not in (None, width):
             raise UsageError(
                 f"--embedding-size {settings.size}: a skip connection keeps the width, which is {width} here; "
-                "leave the option out, or add --head linear"
+                "leave the option out, or add --embedding linear"
             )
         return SkipEmbedding(width, settings.dropout, settings.skip_dropout)
     return LinearEmbedding(nn.Linear(width, settings.size or width), settings.dropout)

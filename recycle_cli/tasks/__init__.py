@@ -2,18 +2,19 @@
 
 from recycle_cli.settings import SimilaritySettings
 from recycle_cli.tasks.classification import Classification
-from recycle_cli.tasks.contract import Columns, Label, Targets, Task, chosen_metric, is_better
+from recycle_cli.tasks.contract import LOSS, Columns, Targets, Task, chosen_metric, is_better
 from recycle_cli.tasks.multi_label import MultiLabel
-from recycle_cli.tasks.scores import Scores
+from recycle_cli.tasks.scores import MOST_TO_COMPARE, Scores
 from recycle_cli.tasks.similarity import Similarity
 
 SIMILARITY = "similarity"
 
 __all__ = [
+    "LOSS",
+    "MOST_TO_COMPARE",
     "SIMILARITY",
     "Classification",
     "Columns",
-    "Label",
     "MultiLabel",
     "Scores",
     "Similarity",

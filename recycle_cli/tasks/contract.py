@@ -8,10 +8,8 @@ import numpy.typing as npt
 import torch
 
 from recycle_cli.errors import DataError, UsageError
+from recycle_cli.keys import Label
 from recycle_cli.models import TaskLayer
-
-Label = str | tuple[str, ...]
-"""A record's label as the corpus gives it: one name, or the names of several classes."""
 
 Targets = npt.NDArray[Any]
 """A row a sample: a class index or group number int64 (n,), or float32 (n, C) with a one for each of its classes."""
@@ -79,7 +77,7 @@ def ordered(names: Iterable[str]) -> list[str]:
     found = sorted(set(names), key=lambda name: (not name.isdigit(), int(name) if name.isdigit() else 0, name))
     if len(found) < 2:
         only = f"only the class {found[0]!r}" if found else "no labelled record"
-        raise DataError(f"the training data hold {only}, expected at least two classes; check the label column")
+        raise DataError(f"the data hold {only}, expected at least two classes; check the label column")
     return found
 
 

@@ -9,8 +9,9 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name everybody knows it by
 
+from recycle_cli.keys import Label
 from recycle_cli.models import TaskLayer
-from recycle_cli.tasks.contract import LOSS, Columns, Label, Targets, ordered
+from recycle_cli.tasks.contract import LOSS, Columns, Targets, ordered
 
 
 @dataclass(frozen=True)

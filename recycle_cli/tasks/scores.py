@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 
 import torch
 
-from recycle_cli.tasks.contract import Label, Task
+from recycle_cli.keys import Label
+from recycle_cli.tasks.contract import Task
 
 MOST_TO_COMPARE = 100_000
 """Labelled samples beyond which none are compared with all the others: that takes the square of their number."""

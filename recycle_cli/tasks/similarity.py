@@ -10,9 +10,10 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the name everybody knows it by
 
 from recycle_cli.errors import DataError, UsageError
+from recycle_cli.keys import Label
 from recycle_cli.models import TaskLayer
 from recycle_cli.settings import SimilaritySettings
-from recycle_cli.tasks.contract import Columns, Label, Targets, ordered
+from recycle_cli.tasks.contract import Columns, Targets, ordered
 from recycle_cli.tasks.losses import batch_hard_triplet, supervised_contrastive
 from recycle_cli.tasks.retrieval import r_precision
 

@@ -45,7 +45,7 @@ def test_merged_is_one_linear_layer_with_the_same_outputs(settings):
 
 
 def test_a_skip_connection_keeps_the_width():
-    with pytest.raises(UsageError, match=r"--embedding-size 4.*8 here.*--head linear"):
+    with pytest.raises(UsageError, match=r"--embedding-size 4.*8 here.*--embedding linear"):
         new_embedding(8, EmbeddingSettings("skip", 4), seed=0)
 
 

@@ -1,0 +1,91 @@
+"""Heads about to train: each made of its model, its data and what was asked for."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from recycle_cli.adapters import attach
+from recycle_cli.devices import autocast
+from recycle_cli.heads import Head, make_optimizer
+from recycle_cli.jobs import Job, task_asked
+from recycle_cli.labelled import Labelled
+from recycle_cli.logs import Log
+from recycle_cli.randomness import Randomness
+from recycle_cli.settings import HeadSettings, ModelSettings, TrainingSettings
+from recycle_cli.setup import Setup, set_up, share_trunk
+from recycle_cli.store import Store
+from recycle_cli.tasks import chosen_metric
+
+Pair = tuple[Labelled, Labelled | None]
+"""What a head trains on, and what it is judged by."""
+
+
+def set_up_all(
+    job: Job, model: ModelSettings, store: Store | None, data: Sequence[Labelled], settings: Sequence[TrainingSettings]
+) -> list[Setup]:
+    """A model for each head, trunk frozen, which is in memory once."""
+    setups: list[Setup] = []
+    for labelled, one in zip(data, settings, strict=True):
+        layer = task_asked(job, one).layer(labelled.names)
+        setup = set_up(store, model, job.cut, layer, named=job.model_named, seed=one.seed)
+        if setups:
+            share_trunk(setups[0], setup)
+        setup.split.freeze(setup.cut)
+        setups.append(setup)
+    return setups
+
+
+def new_head(folder: Path, job: Job, asked: HeadSettings, setup: Setup, data: Pair, order: str, log: Log) -> Head:
+    """A head about to train on the first of the data, judged by the second."""
+    settings = asked.training
+    torch.manual_seed(settings.seed)
+    weights = dict(setup.split.head_parameters(setup.cut))
+    if settings.adapter.kind != "none":
+        weights = attach(setup.loaded, setup.split, setup.cut, settings.adapter)
+    scaling = setup.model.precision == "float16" and setup.device.type == "cuda"
+    return Head(
+        split=setup.split,
+        cut=setup.cut,
+        weights=weights,
+        optimizer=make_optimizer(weights, settings),
+        scaler=torch.amp.GradScaler(setup.device.type, enabled=scaling),
+        autocast=partial(autocast, setup.device, setup.model.precision),
+        randomness=Randomness(settings.seed, setup.device),
+        folder=folder,
+        settings=settings,
+        identity=identity(job, setup, settings, data, order),
+        data=data[0],
+        evaluation=data[1],
+        log=log,
+        buffers=dict(setup.split.head_buffers(setup.cut)),
+        name=asked.name,
+        task=task_asked(job, settings),
+    )
+
+
+def identity(job: Job, setup: Setup, settings: TrainingSettings, data: Pair, order: str) -> dict[str, Any]:
+    """All that must be the same for a resumed run to go on as if it had never stopped."""
+    task = task_asked(job, settings)
+    free = ("save_steps", "parity_check", "memory", "in_memory", *(() if task.grouped else ("similarity",)))
+    return {
+        **{name: value for name, value in asdict(settings).items() if name not in free},
+        "task": job.task,
+        "multi_label": job.data.multi_label,
+        "metric": chosen_metric(task, settings.metric),
+        "order_seed": settings.shuffle_seed,
+        "precision": setup.model.precision,
+        "model": setup.model.name,
+        "revision": setup.model.revision,
+        "max_length": setup.split.recipe.max_length,
+        "preprocessor": setup.split.recipe.preprocessor,
+        "head_batchnorm": setup.model.images.head_batchnorm,
+        "cut": setup.cut,
+        "data": data[0].digest,
+        "evaluation": data[1].digest if data[1] is not None else None,
+        "fingerprint": setup.split.recipe.fingerprint,
+        "shuffled_order": order,
+    }

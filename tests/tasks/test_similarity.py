@@ -1,0 +1,312 @@
+"""Similarity from groups to a RUN: texts and images, from a store and without one, alone and several heads at once."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+import torchvision
+from safetensors.torch import load_file
+
+from recycle_cli.errors import DataError, Interrupted, UsageError
+from recycle_cli.finetune import Job, finetune, finetune_heads
+from recycle_cli.heads import Head
+from recycle_cli.precompute import precompute
+from recycle_cli.predict import predict
+from recycle_cli.settings import (
+    AdapterSettings,
+    CorpusSettings,
+    EmbeddingSettings,
+    HeadSettings,
+    ImageSettings,
+    ModelSettings,
+    PrecomputeSettings,
+    PredictSettings,
+    SimilaritySettings,
+    TrainingSettings,
+    ViewSettings,
+)
+from tests.records import records, write_csv
+from tests.tasks.corpora import shapes
+
+LINEAR = EmbeddingSettings("linear", 8)
+TRIPLET = SimilaritySettings(members=3)
+CONTRASTIVE = SimilaritySettings("supervised-contrastive", members=2, head=LINEAR)
+SETTINGS = TrainingSettings(epochs=2, batch_size=12, learning_rate=2e-3, similarity=TRIPLET)
+IMAGES = ModelSettings("resnet18", device="cpu", images=ImageSettings("none", (32,), (32,), head_batchnorm="eval"))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("similarity")
+
+
+@pytest.fixture(scope="module")
+def train(folder):
+    return CorpusSettings((str(write_csv(folder / "train.csv", records(60))),))
+
+
+@pytest.fixture(scope="module")
+def test(folder):
+    """Groups that training has not seen by their names, except one."""
+    return CorpusSettings((str(write_csv(folder / "test.csv", renamed(records(30, seed=1)))),))
+
+
+@pytest.fixture(scope="module")
+def model(tiny_bert):
+    return ModelSettings(str(tiny_bert), None, 16)
+
+
+@pytest.fixture(scope="module")
+def store(folder, train, test, model):
+    both = CorpusSettings((*train.source, *test.source))
+    precompute(both, str(folder / "store"), model, PrecomputeSettings(("2",), "float32"))
+    return str(folder / "store")
+
+
+@pytest.fixture
+def fit(train, test, store, model):
+    """Fine-tune from the store, or with `store=None` from the inputs, evaluating on unseen groups."""
+
+    def fit(output, settings=SETTINGS, **changes):
+        fields = {"store": store, "evaluation": test, "cut": "2", "task": "similarity", "model_named": True, **changes}
+        return finetune(Job(train, str(output), tensorboard=False, **fields), model, settings)
+
+    return fit
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    return shapes(tmp_path_factory.mktemp("shapes"))
+
+
+def renamed(rows):
+    """Groups that mean the same and have other names."""
+    names = {"bio": "law", "code": "sport", "art": "art"}
+    return [{**row, "label": names[row["label"]]} for row in rows]
+
+
+def log(output):
+    return [json.loads(line) for line in (Path(output) / "metrics.jsonl").read_text().splitlines()]
+
+
+def losses(output):
+    return [line["loss"] for line in log(output) if "loss" in line]
+
+
+def rrps(output):
+    return [line["evaluation"]["rrp"] for line in log(output) if "evaluation" in line]
+
+
+def vectors(path):
+    return np.array(pq.read_table(path)["embedding"].to_pylist())
+
+
+def score(data, run, output, store=None):
+    return predict(data, str(run), store, str(output), ModelSettings(device="cpu"), PredictSettings())
+
+
+@pytest.mark.parametrize("similarity", [TRIPLET, CONTRASTIVE], ids=["triplet-skip", "contrastive-linear"])
+def test_losses_from_the_store_are_those_with_the_frozen_trunk_in_place(fit, tmp_path, similarity):
+    settings = replace(SETTINGS, similarity=similarity)
+    fit(tmp_path / "stored", settings)
+    fit(tmp_path / "inplace", settings, store=None)
+    stored, inplace = losses(tmp_path / "stored"), losses(tmp_path / "inplace")
+    assert len(stored) >= 10
+    assert stored[0] != stored[-1]
+    np.testing.assert_allclose(stored, inplace, rtol=0, atol=1e-4)
+
+
+def test_r_precision_rises(model, tmp_path):
+    rows = records(120, longest=2), renamed(records(40, seed=1, longest=2))
+    data, tested = (
+        CorpusSettings((str(write_csv(tmp_path / f"{number}.csv", some)),)) for number, some in enumerate(rows)
+    )
+    job = Job(data, str(tmp_path / "run"), None, tested, "similarity", "1", model_named=True, tensorboard=False)
+    report = finetune(job, model, replace(SETTINGS, epochs=15, learning_rate=5e-3))
+    found = rrps(tmp_path / "run")
+    assert report.metrics == {"rrp": max(found)}
+    assert report.metrics["rrp"] > found[0] + 0.1
+    assert report.classes == []
+    assert "an embedding" in (tmp_path / "run" / "README.md").read_text()
+    assert "pipeline_tag: sentence-similarity" in (tmp_path / "run" / "README.md").read_text()
+
+
+def test_patience_counts_evaluations_without_a_better_r_precision(fit, tmp_path):
+    fit(tmp_path / "run", replace(SETTINGS, epochs=9, patience=2, learning_rate=0.0))
+    assert len(rrps(tmp_path / "run")) == 3
+
+
+@pytest.mark.parametrize("cut", ["0", "2"])
+@pytest.mark.parametrize("similarity", [TRIPLET, CONTRASTIVE], ids=["skip", "linear"])
+def test_a_run_gives_the_vectors_it_was_judged_by(fit, test, store, tmp_path, cut, similarity):
+    where = {"cut": cut, "store": None} if cut == "0" else {}
+    report = fit(tmp_path / "run", replace(SETTINGS, similarity=similarity), **where)
+    whole = score(test, tmp_path / "run", tmp_path / "whole.parquet")
+    assert whole.metrics == pytest.approx(report.metrics, abs=1e-6)
+    assert vectors(tmp_path / "whole.parquet").shape == (30, similarity.head.size or 32)
+    if cut != "0":
+        hits = score(test, tmp_path / "run", tmp_path / "hits.parquet", store)
+        assert (hits.hits, hits.misses) == (30, 0)
+        assert hits.metrics == pytest.approx(report.metrics, abs=1e-6)
+        np.testing.assert_allclose(vectors(tmp_path / "hits.parquet"), vectors(tmp_path / "whole.parquet"), atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["lora", "bottleneck"])
+def test_adapters_learn_an_embedding_too(fit, test, tmp_path, kind):
+    if kind == "lora":
+        pytest.importorskip("peft")
+    report = fit(tmp_path / "run", replace(SETTINGS, adapter=AdapterSettings(kind, rank=4, save="apart")))
+    whole = score(test, tmp_path / "run", tmp_path / "whole.parquet")
+    assert whole.metrics == pytest.approx(report.metrics, abs=1e-6)
+    if kind == "lora":
+        kept = load_file(tmp_path / "run" / "adapter" / "adapter_model.safetensors")
+        assert all(name.startswith("base_model.model.encoder.layer.") for name in kept)
+
+
+def stop_after(monkeypatch, saves):
+    """Interrupt a training after it has kept so many checkpoints."""
+    save, done = Head.save, []
+
+    def stopping(head):
+        save(head)
+        done.append(head)
+        if len(done) == saves:
+            raise Interrupted
+
+    monkeypatch.setattr(Head, "save", stopping)
+
+
+@pytest.mark.parametrize("saves", [1, 3])
+def test_a_resumed_run_is_the_undisturbed_one(fit, tmp_path, monkeypatch, saves):
+    settings = replace(SETTINGS, save_steps=2, accumulation=2)
+    fit(tmp_path / "whole", settings)
+    stop_after(monkeypatch, saves)
+    with pytest.raises(Interrupted):
+        fit(tmp_path / "parts", settings)
+    other = replace(settings, similarity=replace(TRIPLET, margin=0.4))
+    with pytest.raises(UsageError, match=r"similarity was .*0\.5.*0\.4"):
+        fit(tmp_path / "parts", other, resume=True)
+    fit(tmp_path / "parts", settings, resume=True)
+    for file in ("metrics.jsonl", "model.safetensors", "2_Dense/model.safetensors"):
+        assert (tmp_path / "whole" / file).read_bytes() == (tmp_path / "parts" / file).read_bytes(), file
+
+
+def test_windows_serve_groups_that_meet_in_them_and_are_refused_where_they_do_not(train, model, tmp_path):
+    packed = PrecomputeSettings(("2",), "float32", batch_tokens=80, segment_bytes=20_000, codec="lz4")
+    precompute(train, str(tmp_path / "packed"), model, packed)
+    job = Job(train, str(tmp_path / "run"), str(tmp_path / "packed"), train, task="similarity", tensorboard=False)
+    report = finetune(job, ModelSettings(), replace(SETTINGS, memory=60_000))
+    assert len(rrps(tmp_path / "run")) == 2
+    assert report.samples == 60
+    many = [{**row, "label": str(number % 30)} for number, row in enumerate(records(60))]
+    scattered = replace(train, source=(str(write_csv(tmp_path / "many.csv", many)),))
+    with pytest.raises(UsageError, match=r"of the samples would meet another.*--in-memory"):
+        finetune(replace(job, data=scattered, overwrite=True), ModelSettings(), replace(SETTINGS, memory=12_000))
+    held = replace(SETTINGS, in_memory=True)
+    finetune(replace(job, data=scattered, evaluation=None, overwrite=True), ModelSettings(), held)
+
+
+def test_several_heads_are_what_each_would_be_alone(fit, train, test, store, tmp_path):
+    shared = replace(SETTINGS, order_seed=4)
+    asked = [
+        HeadSettings("skip", shared),
+        HeadSettings("linear", replace(shared, seed=2, similarity=replace(CONTRASTIVE, members=3))),
+    ]
+    job = Job(train, str(tmp_path / "runs"), store, test, task="similarity", tensorboard=False)
+    finetune_heads(job, ModelSettings(), asked)
+    for head in asked:
+        fit(tmp_path / head.name, head.training)
+        for file in ("metrics.jsonl", "2_Dense/model.safetensors"):
+            assert (tmp_path / head.name / file).read_bytes() == (tmp_path / "runs" / head.name / file).read_bytes()
+    columns = [replace(head, label_column=name) for head, name in zip(asked, ("label", "text"), strict=True)]
+    with pytest.raises(UsageError, match="groups of one column, not of label, text"):
+        finetune_heads(replace(job, overwrite=True), ModelSettings(), columns)
+
+
+@pytest.mark.parametrize(
+    ("settings", "changes", "message"),
+    [
+        ({"mixup": 0.2}, {}, "--mixup and --cutmix mix the labels"),
+        ({"class_weights": "balanced"}, {}, "--class-weights balanced"),
+        ({"metric": "accuracy"}, {}, "--metric accuracy is not known here; take one of rrp"),
+        ({"similarity": SimilaritySettings(temperature=0.2)}, {}, "--temperature 0.2: --loss triplet has none"),
+        (
+            {"similarity": SimilaritySettings("supervised-contrastive", margin=0.2)},
+            {},
+            "--margin 0.2: --loss supervised-contrastive has none",
+        ),
+        ({"batch_size": 4}, {}, "--batch-size 4 leaves no room for two groups of 3 samples; give at least 6"),
+        (
+            {"similarity": replace(TRIPLET, head=EmbeddingSettings(size=8))},
+            {},
+            "--embedding-size 8.*--embedding linear",
+        ),
+        ({}, {"task": "text-classification"}, "--group-samples: only --task similarity takes it"),
+        (
+            {"similarity": SimilaritySettings("supervised-contrastive", head=LINEAR)},
+            {"task": "text-classification"},
+            "--loss, --embedding, --embedding-size: only --task similarity",
+        ),
+        ({}, {"task": "image-classification"}, "takes texts; use --task text-classification"),
+    ],
+)
+def test_options_without_effect_are_refused(fit, tmp_path, settings, changes, message):
+    with pytest.raises(UsageError, match=message):
+        fit(tmp_path / "run", replace(SETTINGS, **settings), **changes)
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_is_no_group_is_refused(fit, train, tmp_path, monkeypatch):
+    lonely = [{**row, "label": str(number)} for number, row in enumerate(records(60))]
+    data = replace(train, source=(str(write_csv(tmp_path / "lonely.csv", lonely)),))
+    with pytest.raises(DataError, match="no two of the 60 samples have the same label"):
+        finetune(Job(data, str(tmp_path / "run"), task="similarity", cut="2"), ModelSettings(), SETTINGS)
+    several = replace(data, multi_label=True)
+    with pytest.raises(UsageError, match="--multi-label: --task similarity learns from groups"):
+        finetune(Job(several, str(tmp_path / "run"), task="similarity", cut="2"), ModelSettings(), SETTINGS)
+    monkeypatch.setattr("recycle_cli.jobs.MOST_TO_COMPARE", 20)
+    with pytest.raises(DataError, match=r"--eval holds 30 samples.*at most 20"):
+        fit(tmp_path / "run")
+
+
+# Images
+
+
+def image_job(folders, output, **options):
+    fields = {"task": "similarity", "tensorboard": False, "model_named": True, **options}
+    data, evaluation = (CorpusSettings((str(folders / name),)) for name in ("train", "val"))
+    return Job(data, str(output), evaluation=evaluation, **fields)
+
+
+def test_images_learn_an_embedding_from_stored_views_as_with_the_trunk_in_place(folders, tmp_path):
+    views = ViewSettings(2, "random-crop,flip")
+    filling = PrecomputeSettings(("layer3",), "float32", views=views)
+    store = str(tmp_path / "store")
+    precompute(CorpusSettings((str(folders / "train"),)), store, IMAGES_STORED, filling)
+    precompute(CorpusSettings((str(folders / "val"),)), store, IMAGES_STORED, replace(filling, views=ViewSettings()))
+    settings = replace(SETTINGS, views=views, learning_rate=1e-3)
+    found = finetune(image_job(folders, tmp_path / "stored", store=store), IMAGES, settings)
+    finetune(image_job(folders, tmp_path / "inplace", cut="layer3"), IMAGES, settings)
+    np.testing.assert_allclose(losses(tmp_path / "stored"), losses(tmp_path / "inplace"), rtol=0, atol=1e-3)
+    plain = torchvision.models.resnet18(num_classes=512)
+    plain.load_state_dict(load_file(tmp_path / "stored" / "model.safetensors"), strict=True)
+    for name, place in (("hits", store), ("whole", None)):
+        done = score(CorpusSettings((str(folders / "val"),)), tmp_path / "stored", tmp_path / f"{name}.parquet", place)
+        assert done.metrics == pytest.approx(found.metrics, abs=1e-6)
+    ours = torch.from_numpy(vectors(tmp_path / "hits.parquet"))
+    assert ours.shape == (18, 512)
+    np.testing.assert_allclose(ours, vectors(tmp_path / "whole.parquet"), atol=1e-4)
+
+
+IMAGES_STORED = replace(IMAGES, images=replace(IMAGES.images, head_batchnorm="train"))
+"""How a store is filled says nothing of the head."""
+
+
+def test_the_whole_model_learns_an_embedding(folders, tmp_path):
+    found = finetune(image_job(folders, tmp_path / "run", cut="0"), IMAGES_STORED, replace(SETTINGS, epochs=1))
+    done = score(CorpusSettings((str(folders / "val"),)), tmp_path / "run", tmp_path / "p.jsonl")
+    assert done.metrics == pytest.approx(found.metrics, abs=1e-6)
