@@ -12,7 +12,7 @@ from recycle_cli import runs
 from recycle_cli.background import prefetch
 from recycle_cli.devices import pinned, to_device
 from recycle_cli.heads import Head
-from recycle_cli.inputs import Source, apart, epoch_of, logits_of, once, ready
+from recycle_cli.inputs import Shared, Source, epoch_of, logits_of, once
 from recycle_cli.reports import Bar
 from recycle_cli.settings import TrainingSettings
 from recycle_cli.signals import deferred_signals
@@ -51,15 +51,15 @@ def train(heads: Sequence[Head], source: Source, evaluation: Source | None, prog
                 head.split.model.train()
             started = time.perf_counter()
             for place, (members, batch) in enumerate(prefetch(pinned(epoch.load(first), device)), first):
-                inputs = ready(to_device(batch, device))
                 # A head that was further when all were interrupted waits for the others.
                 fed = [head for head in pupils if head.state.batch == place]
+                inputs = Shared(to_device(batch, device), len(fed))
                 for head in fed:
                     head.state.batch += 1
-                    known, part = head.part(members, inputs)
+                    known, part = head.part(members, inputs.ready())
                     if not len(known):
                         continue
-                    logits, mix = head.logits(apart(part) if len(fed) > 1 else part)
+                    logits, mix = head.logits(part)
                     loss = shares[id(head)][place] * head.loss(logits, known, mix)
                     head.scaler.scale(loss).backward()
                     head.count(loss, len(known))
@@ -117,11 +117,10 @@ def evaluate(heads: Sequence[Head], source: Source) -> list[torch.Tensor]:
     places: list[torch.Tensor] = []
     with torch.inference_mode():
         for members, batch in prefetch(pinned(once(source, 2 * heads[0].settings.batch_size), heads[0].device)):
-            inputs = ready(to_device(batch, heads[0].device))
+            inputs = Shared(to_device(batch, heads[0].device), len(heads))
             for head, logits in zip(heads, found, strict=True):
                 with head.autocast():
-                    rows = apart(inputs) if len(heads) > 1 else inputs
-                    logits.append(logits_of(head.split, head.cut, rows)[0].float().cpu())
+                    logits.append(logits_of(head.split, head.cut, inputs.ready())[0].float().cpu())
             places.append(torch.from_numpy(members))
     order = torch.argsort(torch.cat(places))
     return [torch.cat(logits)[order] for logits in found]
