@@ -1,5 +1,6 @@
 """A few batches of a training epoch, timed by the training loop that `recycle finetune` runs."""
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -21,6 +22,8 @@ from recycle_cli.training import train
 
 FEW = 2
 """Batches of the warm-up."""
+
+Weights = Mapping[str, torch.nn.Parameter]
 
 
 def training(subject: Subject) -> TrainingSettings:
@@ -63,19 +66,31 @@ def epoch_seconds(
     source: Source,
     members: Indices,
     log: Log = ignore,
+    weights: Weights | None = None,
 ) -> float:
-    """Seconds of one epoch over these samples from the source, with a new optimizer, as a training counts them."""
+    """Seconds of one epoch over these samples from the source, with a new optimizer, as a training counts them.
+
+    `weights`: those that train, where they are not all of the head's.
+    """
     folder = subject.folder()
-    head = new_head(subject, halves, cut, folder, subject.data.take(members), log)
+    head = new_head(subject, halves, cut, folder, subject.data.take(members), log, weights)
     train([head], source, None, SILENT)
     discard(folder)
     return head.state.epoch_seconds[0]
 
 
-def new_head(subject: Subject, halves: SplitModel, cut: str, folder: Path, data: Labelled, log: Log = ignore) -> Head:
+def new_head(
+    subject: Subject,
+    halves: SplitModel,
+    cut: str,
+    folder: Path,
+    data: Labelled,
+    log: Log = ignore,
+    weights: Weights | None = None,
+) -> Head:
     """What `recycle finetune` trains."""
     settings, precision, device = training(subject), subject.model.precision, subject.device
-    weights = dict(halves.head_parameters(cut))
+    weights = weights or dict(halves.head_parameters(cut))
     return Head(
         split=halves,
         cut=cut,
