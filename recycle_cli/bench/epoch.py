@@ -50,13 +50,13 @@ def slice_of(lengths: Indices, settings: TrainingSettings, batches: int, place: 
     return np.concatenate([whole[at] for at in chosen.tolist()])
 
 
-def slice_for(subject: Subject, repetition: int) -> Indices:
-    """The samples of a repetition: the same for every variant."""
+def slice_for(subject: Subject, repetition: int, batches: int | None = None) -> Indices:
+    """The samples of a repetition: the same for every variant. `batches`: of the slice, else as the settings say."""
     settings = subject.settings
     if repetition == WARM_UP:
         return slice_of(subject.lengths, training(subject), FEW, 0.5)
     place = (repetition + 0.5) / settings.repetitions
-    return slice_of(subject.lengths, training(subject), settings.batches, place)
+    return slice_of(subject.lengths, training(subject), batches or settings.batches, place)
 
 
 def epoch_seconds(
