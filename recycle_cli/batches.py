@@ -245,9 +245,12 @@ def _turns(values: Indices) -> Indices:
     return turns
 
 
-def widened(batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    """The rows as float32 (B, L, *shape), after they have reached the device in their small stored form."""
-    rows = batch["rows"].float()
+def widened(batch: dict[str, torch.Tensor], *, copy: bool = False) -> torch.Tensor:
+    """The rows as float32 (B, L, *shape), after they have reached the device in their small stored form.
+
+    `copy`: never the batch's own, which those stored as float32 are otherwise.
+    """
+    rows = batch["rows"].to(torch.float32, copy=copy)
     if "scales" in batch:
         scales = batch["scales"]
         rows *= scales.reshape(*scales.shape, *([1] * (rows.dim() - scales.dim())))

@@ -123,18 +123,31 @@ def readable(split: SplitModel, samples: Sequence[Sample], reject: Reject) -> In
     )
 
 
-def ready(batch: Batch) -> Batch:
-    """A batch on the device as heads take it: its rows, if it has any, widened to float32 once for all of them."""
-    return {"rows": widened(batch), "lengths": batch["lengths"]} if "rows" in batch else batch
+class Shared:
+    """A batch on the device that heads take in turn: its rows, if it has any, are widened to float32 once for them all.
 
+    A head may write into them (an in-place ReLU): then, and only then, they are widened anew for the next.
+    """
 
-def apart(batch: Batch) -> Batch:
-    """The batch, its rows copied: a head may write into them (an in-place ReLU), and others are to read them too."""
-    return {**batch, "rows": batch["rows"].clone()} if "rows" in batch else batch
+    def __init__(self, batch: Batch, heads: int) -> None:
+        self._batch, self._copy = batch, heads > 1
+        self._rows: torch.Tensor | None = None
+        self._version = 0
+
+    def ready(self) -> Batch:
+        """The batch for the next head, as it was read."""
+        if "rows" not in self._batch:
+            return self._batch
+        if self._rows is None or self._rows._version != self._version:
+            # Tensors of inference mode do not count how often they were written into.
+            with torch.inference_mode(False):
+                self._rows = widened(self._batch, copy=self._copy)
+            self._version = self._rows._version
+        return {"rows": self._rows, "lengths": self._batch["lengths"]}
 
 
 def subset(batch: Batch, places: Indices) -> Batch:
-    """Some samples of a batch that is `ready`, rows no longer than the longest of them needs."""
+    """Some samples of a batch that is ready, rows no longer than the longest of them needs."""
     chosen = torch.from_numpy(places)
     part = {name: tensor[chosen.to(tensor.device)] for name, tensor in batch.items()}
     return {**part, "rows": part["rows"][:, : int(part["lengths"].max())]} if "rows" in part else part
@@ -143,7 +156,7 @@ def subset(batch: Batch, places: Indices) -> Batch:
 def logits_of(
     split: SplitModel, cut: str, batch: Batch, *, mixup: float = 0.0, cutmix: float = 0.0
 ) -> tuple[torch.Tensor, Mix | None]:
-    """The head's logits (B, C) from rows made `ready`, mixed where asked for, or the whole model's from raw inputs."""
+    """The head's logits (B, C) from rows, mixed where asked for, or the whole model's from raw inputs."""
     if "rows" not in batch:
         return split.full(batch), None
     rows, mix = mixed(batch["rows"], mixup=mixup, cutmix=cutmix)

@@ -5,6 +5,8 @@ from typing import Literal
 
 Dtype = Literal["float16", "bfloat16", "float32", "int8"]
 
+Codec = Literal["none", "lz4", "zstd", "auto"]
+
 LABEL_SEPARATOR = "|"
 """Stands between the names of several labels in one column of text, in what is read and what is written."""
 
@@ -82,7 +84,7 @@ class PrecomputeSettings:
     batch_tokens: int | None = None
     window: int = 16384
     segment_bytes: int = 256 * 2**20
-    codec: Literal["none", "lz4", "zstd", "auto"] = "none"
+    codec: Codec = "none"
     max_disk: int | None = None
     views: ViewSettings = ViewSettings()
 

@@ -14,7 +14,7 @@ from recycle_cli.background import prefetch
 from recycle_cli.batches import Batch, Indices
 from recycle_cli.devices import pinned, to_device
 from recycle_cli.heads import Head
-from recycle_cli.inputs import Source, apart, epoch_of, logits_of, once, ready
+from recycle_cli.inputs import Shared, Source, epoch_of, logits_of, once
 from recycle_cli.reports import Bar
 from recycle_cli.settings import TrainingSettings
 from recycle_cli.signals import deferred_signals
@@ -51,11 +51,11 @@ def train(heads: Sequence[Head], source: Source, evaluation: Source | None, prog
             shares = {id(head): head.shares(epoch.batches) for head in pupils}
             clock = _Clock(pupils)
             for place, (members, batch) in enumerate(prefetch(pinned(epoch.load(first), device)), first):
-                inputs = ready(to_device(batch, device))
                 # A head that was further when all were interrupted waits for the others.
                 fed = [head for head in pupils if head.state.batch == place]
+                inputs = Shared(to_device(batch, device), len(fed))
                 for head in fed:
-                    _learn(head, members, inputs, shares[id(head)][place], alone=len(fed) == 1)
+                    _learn(head, members, inputs.ready(), shares[id(head)][place])
                 ends = place + 1 == len(epoch.batches)
                 if (place + 1) % shared.accumulation and not ends:
                     continue
@@ -84,13 +84,13 @@ def train(heads: Sequence[Head], source: Source, evaluation: Source | None, prog
         runs.load_best(head.folder, head.tensors)
 
 
-def _learn(head: Head, members: Indices, inputs: Batch, share: float, *, alone: bool) -> None:
+def _learn(head: Head, members: Indices, inputs: Batch, share: float) -> None:
     """Forward and backward on those of a batch that the head learns from; `share` is what it counts in its step."""
     head.state.batch += 1
     known, part = head.part(members, inputs)
     if not len(known):
         return
-    logits, mix = head.logits(part if alone else apart(part))
+    logits, mix = head.logits(part)
     loss = share * head.loss(logits, known, mix)
     head.scaler.scale(loss).backward()
     head.count(loss, len(known))
@@ -147,11 +147,10 @@ def evaluate(heads: Sequence[Head], source: Source) -> list[torch.Tensor]:
     places: list[torch.Tensor] = []
     with torch.inference_mode():
         for members, batch in prefetch(pinned(once(source, 2 * heads[0].settings.batch_size), heads[0].device)):
-            inputs = ready(to_device(batch, heads[0].device))
+            inputs = Shared(to_device(batch, heads[0].device), len(heads))
             for head, logits in zip(heads, found, strict=True):
                 with head.autocast():
-                    rows = apart(inputs) if len(heads) > 1 else inputs
-                    logits.append(logits_of(head.split, head.cut, rows)[0].float().cpu())
+                    logits.append(logits_of(head.split, head.cut, inputs.ready())[0].float().cpu())
             places.append(torch.from_numpy(members))
     order = torch.argsort(torch.cat(places))
     return [torch.cat(logits)[order] for logits in found]

@@ -3,6 +3,7 @@
 import json
 import time
 from dataclasses import asdict
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from recycle_cli.bench.epoch import slice_of
 from recycle_cli.bench.figures import Figure, figures_of, higher_is_better
 from recycle_cli.bench.layout import Comparison, Layout, layout
 from recycle_cli.bench.memory import PeakMemory
-from recycle_cli.bench.settings import VERBS
+from recycle_cli.bench.settings import VERBS, BenchSettings
 from recycle_cli.bench.timing import WARM_UP, Run, Unavailable, interleaved
 from recycle_cli.errors import BarError, DataError, UsageError
 from recycle_cli.settings import TrainingSettings
@@ -35,6 +36,9 @@ NAMES = {
     "finetune.speedup_vs_trainer_full",
     "finetune.speedup_vs_trainer_frozen",
     "finetune.speedup_vs_map_trainer",
+    "finetune.lora.speedup_vs_full",
+    "finetune.lora.speedup_vs_store",
+    "finetune.lora.store.epoch_seconds",
     "predict.speedup_vs_full",
     "predict.at_100%.speedup_vs_full",
     "finetune.store.epoch_seconds",
@@ -107,6 +111,24 @@ def test_a_bench_on_a_corpus_without_labels_and_a_model_of_ones_own(recycle, tmp
     assert set(report["figures"]) == set(layout("precompute", ["1"]).names())
 
 
+@pytest.mark.parametrize("codec", ["none", "lz4"])
+def test_heads_together_are_set_against_heads_apart(recycle, tiny_bert, tmp_path, codec):
+    write_csv(tmp_path / "texts.csv", [{"text": record["text"]} for record in records(40)])
+    cuts = ("--cut", "50%", "--cut", "100%", "--codec", codec)
+    options = ("--corpus", "texts.csv", "--model", tiny_bert, *SMALL, *cuts)
+    report = recycle.json("bench", "heads", *options, cwd=tmp_path)
+    assert set(report["figures"]) == set(layout("heads", ["50%", "100%"]).names())
+    assert {"heads.speedup_vs_apart", "heads.at_100%.speedup_vs_apart"} <= set(report["figures"])
+    for way in ("together", "apart"):
+        figures = {
+            name: report["figures"][f"heads.{way}.{name}"]["median"] for name in ("seconds", "samples_per_second")
+        }
+        # Of a compressed store whole epochs are measured: a window decodes chunks of many samples.
+        trained = 8 * (8 if codec == "none" else 40)
+        assert figures["seconds"] * figures["samples_per_second"] == pytest.approx(trained, rel=0.5)
+    assert report["settings"]["codec"] == codec
+
+
 def test_a_missed_bar_is_exit_6_and_still_one_object(recycle):
     done = recycle("bench", "read", *SMALL, "--require", "read.single.time_vs_memmap<=0.001", "--json")
     assert done.code == 6
@@ -134,6 +156,8 @@ def test_older_figures_are_compared(recycle, everything, tmp_path):
         (("read", "--require", "finetune.speedup_vs_full>=1"), "is not measured by this bench"),
         (("read", "--require", "__import__('os')>=1"), "expected a figure, one of"),
         (("read", "--require", "read.single.time_vs_memmap"), "expected a figure, one of"),
+        (("read", "--codec", "lz4"), "heads or precompute alone"),
+        (("all", "--require", "heads.speedup_vs_apart>=1"), "is not measured by this bench"),
         (("all", "--cut", "0"), "freezes nothing"),
         (("all", "--cut", "2", "--cut", "2"), "once"),
         (("read", "--plot", "a.png"), "--plot shows training"),
@@ -241,14 +265,31 @@ def test_what_cannot_run_is_unknown_and_says_why():
 
 
 def test_without_accelerate_the_trainer_is_left_out(monkeypatch):
-    import importlib.util
-
     from recycle_cli.bench import finetune
 
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(finetune, "find_spec", lambda name: None)
     found = finetune._trainers(None)
     assert list(found) == ["finetune.trainer_full", "finetune.trainer_frozen", "finetune.map_trainer"]
     assert all("recycle-cli[bench]" in one.reason for one in found.values())
+
+
+def test_lora_is_left_out_without_peft_and_where_it_cannot_be(monkeypatch):
+    from recycle_cli.bench import finetune
+
+    images, texts = SimpleNamespace(images=True), SimpleNamespace(images=False)
+    assert finetune._lora(images).reason == "only text models take adapters"
+
+    def refuse(*args):
+        raise UsageError("at cut 4 the head has no pretrained layer to adapt")
+
+    loaded, halves = SimpleNamespace(loaded=None), SimpleNamespace(cuts=("4",))
+    last = SimpleNamespace(
+        images=False, settings=BenchSettings(), load=lambda: loaded, split=lambda cuts, network: halves
+    )
+    monkeypatch.setattr(finetune, "attach", refuse)
+    assert "no pretrained layer to adapt" in finetune._lora(last).reason
+    monkeypatch.setattr(finetune, "find_spec", lambda name: None)
+    assert "recycle-cli[adapters]" in finetune._lora(texts).reason
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """A few batches of a training epoch, timed by the training loop that `recycle finetune` runs."""
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -21,6 +22,8 @@ from recycle_cli.training import train
 
 FEW = 2
 """Batches of the warm-up."""
+
+Weights = Mapping[str, torch.nn.Parameter]
 
 
 def training(subject: Subject) -> TrainingSettings:
@@ -47,13 +50,13 @@ def slice_of(lengths: Indices, settings: TrainingSettings, batches: int, place: 
     return np.concatenate([whole[at] for at in chosen.tolist()])
 
 
-def slice_for(subject: Subject, repetition: int) -> Indices:
-    """The samples of a repetition: the same for every variant."""
+def slice_for(subject: Subject, repetition: int, batches: int | None = None) -> Indices:
+    """The samples of a repetition: the same for every variant. `batches`: of the slice, else as the settings say."""
     settings = subject.settings
     if repetition == WARM_UP:
         return slice_of(subject.lengths, training(subject), FEW, 0.5)
     place = (repetition + 0.5) / settings.repetitions
-    return slice_of(subject.lengths, training(subject), settings.batches, place)
+    return slice_of(subject.lengths, training(subject), batches or settings.batches, place)
 
 
 def epoch_seconds(
@@ -63,19 +66,31 @@ def epoch_seconds(
     source: Source,
     members: Indices,
     log: Log = ignore,
+    weights: Weights | None = None,
 ) -> float:
-    """Seconds of one epoch over these samples from the source, with a new optimizer, as a training counts them."""
+    """Seconds of one epoch over these samples from the source, with a new optimizer, as a training counts them.
+
+    `weights`: those that train, where they are not all of the head's.
+    """
     folder = subject.folder()
-    head = new_head(subject, halves, cut, folder, subject.data.take(members), log)
+    head = new_head(subject, halves, cut, folder, subject.data.take(members), log, weights)
     train([head], source, None, SILENT)
     discard(folder)
     return head.state.epoch_seconds[0]
 
 
-def new_head(subject: Subject, halves: SplitModel, cut: str, folder: Path, data: Labelled, log: Log = ignore) -> Head:
+def new_head(
+    subject: Subject,
+    halves: SplitModel,
+    cut: str,
+    folder: Path,
+    data: Labelled,
+    log: Log = ignore,
+    weights: Weights | None = None,
+) -> Head:
     """What `recycle finetune` trains."""
     settings, precision, device = training(subject), subject.model.precision, subject.device
-    weights = dict(halves.head_parameters(cut))
+    weights = weights or dict(halves.head_parameters(cut))
     return Head(
         split=halves,
         cut=cut,

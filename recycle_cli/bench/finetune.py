@@ -1,21 +1,25 @@
-"""Training from the store beside the bare head, full fine-tuning, freezing without a store, and the Trainer's ways."""
+"""Training from the store, LoRA included, beside the bare head, full fine-tuning, freezing, and the Trainer's ways."""
 
 from functools import partial
+from importlib.util import find_spec
 
 import torch
 
+from recycle_cli.adapters import attach
 from recycle_cli.batches import StoredRows, shuffled, widened
-from recycle_cli.bench.epoch import epoch_seconds, new_head, slice_for, training
-from recycle_cli.bench.layout import TRAINERS, prefix
+from recycle_cli.bench.epoch import Weights, epoch_seconds, new_head, slice_for, training
+from recycle_cli.bench.layout import LORA, TRAINERS, prefix
 from recycle_cli.bench.subject import Subject, discard
 from recycle_cli.bench.timing import Clock, Run, Runner, Unavailable
 from recycle_cli.devices import to_device
+from recycle_cli.errors import UsageError
 from recycle_cli.models import SplitModel
+from recycle_cli.settings import AdapterSettings
 from recycle_cli.tasks import Classification
 
 
 def runners(subject: Subject) -> dict[str, Runner | Unavailable]:
-    """At each cut: from the store, the bare head, freezing alone; then full fine-tuning and the Trainer."""
+    """At each cut: from the store, the bare head, freezing alone; then full fine-tuning, the Trainer, and LoRA."""
     found: dict[str, Runner | Unavailable] = {}
     cuts = subject.settings.cuts
     for cut in cuts:
@@ -26,13 +30,27 @@ def runners(subject: Subject) -> dict[str, Runner | Unavailable]:
         found[f"{group}.bare_head"] = partial(_bare_head, subject, halves, name)
         found[f"{group}.frozen"] = partial(_from_inputs, subject, halves, name)
     found["finetune.full"] = partial(_from_inputs, subject, subject.split(("0",)), "0")
-    return found | _trainers(subject)
+    return found | _trainers(subject) | {LORA: _lora(subject)}
+
+
+def _lora(subject: Subject) -> Runner | Unavailable:
+    """From the store at the first cut, LoRA on the head as `recycle finetune --adapter lora` puts it there."""
+    if subject.images:
+        return Unavailable("only text models take adapters")
+    if find_spec("peft") is None:
+        return Unavailable("needs peft: pip install 'recycle-cli[adapters]'")
+    network = subject.load()
+    halves = subject.split(subject.settings.cuts[:1], network)
+    name = halves.cuts[0]
+    try:
+        weights = attach(network.loaded, halves, name, AdapterSettings("lora"))
+    except UsageError as error:
+        return Unavailable(str(error))
+    return partial(_from_store, subject, halves, name, weights=weights)
 
 
 def _trainers(subject: Subject) -> dict[str, Runner | Unavailable]:
     # Importing transformers' Trainer without accelerate fails only when it is used: ask first.
-    from importlib.util import find_spec
-
     if find_spec("accelerate") is None:
         reason = "needs accelerate: pip install 'recycle-cli[bench]'"
         return {f"finetune.{name}": Unavailable(reason) for name in TRAINERS}
@@ -45,10 +63,10 @@ def _run(subject: Subject, seconds: float, samples: int) -> Run:
     return Run(seconds, samples, steps=-(-samples // subject.settings.batch_size))
 
 
-def _from_store(subject: Subject, halves: SplitModel, cut: str, repetition: int) -> Run:
+def _from_store(subject: Subject, halves: SplitModel, cut: str, repetition: int, weights: Weights | None = None) -> Run:
     members = slice_for(subject, repetition)
     source = StoredRows.of(subject.store, cut, subject.positions[members])
-    return _run(subject, epoch_seconds(subject, halves, cut, source, members), len(members))
+    return _run(subject, epoch_seconds(subject, halves, cut, source, members, weights=weights), len(members))
 
 
 def _from_inputs(subject: Subject, halves: SplitModel, cut: str, repetition: int) -> Run:

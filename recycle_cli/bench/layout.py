@@ -4,7 +4,8 @@
     VERB[.GROUP].time_vs_LIMIT        our time as a multiple of what cannot be beaten; 1.0 is perfect
     VERB[.GROUP].speedup_vs_BASELINE  how many times as fast we are as what would be used instead
 
-A group is a batch size of `read`, or another cut than the first, such as `at_100%`.
+A group is a batch size of `read`, another cut than the first, such as `at_100%`, or `lora`: training from the store
+with the default LoRA on the head.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,10 +23,14 @@ MEASURES = {
     "read": (*_COMMON, "bytes_per_second"),
     "finetune": (*_COMMON, "seconds_per_step", "epoch_seconds"),
     "predict": _COMMON,
+    "heads": _COMMON,
 }
 
 TRAINERS = ("trainer_full", "trainer_frozen", "map_trainer")
 """Baselines that go through the Trainer of transformers."""
+
+LORA = "finetune.lora.store"
+"""The first cut's store again, LoRA on its head."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +86,7 @@ def layout(verb: str, cuts: Sequence[str], *, images: bool = False) -> Layout:
     """What a verb measures at these cuts, as they were asked for, on texts or on images."""
     if verb == "precompute":
         return _precompute(cuts, images=images)
-    return {"read": _read, "finetune": _finetune, "predict": _predict}[verb](cuts)
+    return {"read": _read, "finetune": _finetune, "predict": _predict, "heads": _heads}[verb](cuts)
 
 
 def _precompute(cuts: Sequence[str], *, images: bool) -> Layout:
@@ -119,6 +124,8 @@ def _finetune(cuts: Sequence[str]) -> Layout:
         ]
     variants += ["finetune.full", *(f"finetune.{name}" for name in TRAINERS)]
     comparisons += [Comparison("speedup", "finetune.store", f"finetune.{name}") for name in TRAINERS]
+    variants.append(LORA)
+    comparisons += [Comparison("speedup", LORA, f"finetune.{name}") for name in ("full", "store")]
     return Layout("finetune", tuple(variants), tuple(comparisons))
 
 
@@ -131,3 +138,11 @@ def _predict(cuts: Sequence[str]) -> Layout:
             Comparison("speedup", f"{group}.store", "predict.full"),
         ]
     return Layout("predict", tuple(variants), tuple(comparisons))
+
+
+def _heads(cuts: Sequence[str]) -> Layout:
+    variants, comparisons = [], []
+    for group in (prefix("heads", cut, cuts) for cut in cuts):
+        variants += [f"{group}.together", f"{group}.apart"]
+        comparisons.append(Comparison("speedup", f"{group}.together", f"{group}.apart"))
+    return Layout("heads", tuple(variants), tuple(comparisons))

@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from recycle_cli.bench import finetune, precompute, predict, read
+from recycle_cli.bench import finetune, heads, precompute, predict, read
 from recycle_cli.bench.bars import parse_bar
 from recycle_cli.bench.compare import Worse, read_figures, worse
 from recycle_cli.bench.figures import Figure, figures_of
@@ -22,11 +22,15 @@ from recycle_cli.models import LoadedImages, takes_images
 from recycle_cli.reports import Bar, bar
 from recycle_cli.settings import CorpusSettings, ModelSettings
 
+COMPRESSED = {"precompute", "heads"}
+"""Verbs that measure a compressed store: the others pick samples from all over it, which no training does there."""
+
 RUNNERS: Mapping[str, Callable[[Subject], Mapping[str, Runner | Unavailable]]] = {
     "precompute": precompute.runners,
     "read": read.runners,
     "finetune": finetune.runners,
     "predict": predict.runners,
+    "heads": heads.runners,
 }
 
 
@@ -93,6 +97,9 @@ def _check(settings: BenchSettings) -> None:
         raise UsageError(f"--cut {' --cut '.join(settings.cuts)}: name each cut once")
     if any(cut in ("0", "0%") for cut in settings.cuts):
         raise UsageError("--cut 0 freezes nothing, so there is nothing to set against full fine-tuning; name another")
+    if settings.codec != "none" and not set(settings.verbs) <= COMPRESSED:
+        named = " or ".join(sorted(COMPRESSED))
+        raise UsageError(f"--codec {settings.codec}: a compressed store is measured by {named} alone; name one of them")
 
 
 def _noting(progress: Bar) -> Callable[[str], None]:

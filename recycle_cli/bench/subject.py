@@ -61,7 +61,7 @@ class Subject:
 
     @cached_property
     def filling(self) -> PrecomputeSettings:
-        return PrecomputeSettings(self.settings.cuts, self.settings.dtype, self.batch_tokens)
+        return PrecomputeSettings(self.settings.cuts, self.settings.dtype, self.batch_tokens, codec=self.settings.codec)
 
     @cached_property
     def data(self) -> Labelled:

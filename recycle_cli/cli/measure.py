@@ -23,7 +23,8 @@ MODEL, CORPUS, VIEWS = ModelSettings(), CorpusSettings(()), ViewSettings()
 @app.command()
 def bench(
     verb: Annotated[
-        Literal["precompute", "read", "finetune", "predict", "all"], typer.Argument(help="What to measure")
+        Literal["precompute", "read", "finetune", "predict", "heads", "all"],
+        typer.Argument(help="What to measure; all is all but heads"),
     ] = "all",
     corpus: Annotated[
         list[str] | None,
@@ -37,6 +38,7 @@ def bench(
     ] = list(BENCH.cuts),  # noqa: B006 - Typer reads it, nobody changes it
     max_length: o.MaxLength = MODEL.max_length,
     dtype: o.Dtype = BENCH.dtype,
+    codec: o.Codec = BENCH.codec,
     limit: Annotated[
         int | None,
         o.option("--limit", f"Read only the first so many records; else {RECORDS} texts, {IMAGES} images", min=1),
@@ -77,7 +79,7 @@ def bench(
     from recycle_cli.bench.showing import show_bench
 
     verbs = VERBS if verb == "all" else (verb,)
-    settings = BenchSettings(verbs, tuple(cut), dtype, batch_size, batch_tokens, batches, repetitions, seed)
+    settings = BenchSettings(verbs, tuple(cut), dtype, batch_size, batch_tokens, batches, repetitions, seed, codec)
     if plot is not None:
         drawing.check_plot(plot, verbs)
     named = model or (MODEL.name if corpus else "")

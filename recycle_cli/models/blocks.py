@@ -135,13 +135,14 @@ def _block(call: _Call, later: Sequence[_Call]) -> Block:
 def _extra(value: Any, arguments: Arguments, later: Sequence[_Call]) -> Extra:
     if not isinstance(value, Tensor):
         return Extra(constant=value)
-    for place, argument in _placed(arguments):
+    for place, argument in placed(arguments):
         if argument is value:
             return Extra(argument=place)
-    taken = any(argument is value for call in later for _, argument in _placed(call.arguments))
+    taken = any(argument is value for call in later for _, argument in placed(call.arguments))
     return Extra(computed=taken)
 
 
-def _placed(arguments: Arguments) -> list[tuple[int | str, Any]]:
+def placed(arguments: Arguments) -> list[tuple[int | str, Any]]:
+    """A call's arguments with their places, numbers or names."""
     args, kwargs = arguments
     return [*enumerate(args), *kwargs.items()]

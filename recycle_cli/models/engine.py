@@ -13,17 +13,20 @@ from torch import Tensor, nn
 from recycle_cli.models.blocks import Block
 from recycle_cli.models.embedder import TextEmbedder
 from recycle_cli.models.passes import run_head, run_trunk
+from recycle_cli.models.stem import Stem
 from recycle_cli.models.tokens import TextInputs, inputs_of, mask_of
 
 
 @dataclass(frozen=True)
 class Engine:
-    """Runs a model and its halves. `apart`: the model lets padding reach real tokens, so lengths are not mixed."""
+    """Runs a model and its halves. `apart`: the model lets padding reach real tokens, so lengths are not mixed.
+    `stem`: what a head leaves out beside the blocks before its cut."""
 
     model: Any
     blocks: Sequence[Block]
     inputs: TextInputs
     apart: bool = False
+    stem: Stem | None = None
     # The halves set hooks on the model while they run: two threads take turns.
     lock: RLock = field(default_factory=RLock)
 
@@ -56,7 +59,7 @@ class Engine:
 
     def _head(self, rows: Tensor, lengths: Tensor, cut: int) -> Tensor:
         batch = self.inputs.stand_in(mask_of(lengths, rows.shape[1]))
-        logits: Tensor = run_head(self.model, self.blocks, self.options(batch), cut, rows)[0]
+        logits: Tensor = run_head(self.model, self.blocks, self.options(batch), cut, rows, self.stem)[0]
         return logits
 
     def _output(self, batch: Mapping[str, Tensor]) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from recycle_cli.models.blocks import Block, first, rows_of, with_rows
+from recycle_cli.models.stem import Stem, skipped
 
 
 class _Stop(Exception):  # noqa: N818 - it reports no error: it ends a forward pass that has given all we want
@@ -41,13 +42,22 @@ def run_trunk(
     raise AssertionError("the forward pass went by the deepest cut")
 
 
-def run_head(model: nn.Module, blocks: Sequence[Block], inputs: Mapping[str, Any], cut: int, rows: Tensor) -> Any:
+def run_head(
+    model: nn.Module,
+    blocks: Sequence[Block],
+    inputs: Mapping[str, Any],
+    cut: int,
+    rows: Tensor,
+    stem: Stem | None = None,
+) -> Any:
     """The model's output from the rows at `cut` (>= 1); of `inputs` only the lengths, as ids and mask, have a say.
 
     The passed blocks stay in place but hand on what they are given, so that the model's own bookkeeping by block number
-    (masks by layer type, groups, caches) holds; the rows enter before block `cut`.
+    (masks by layer type, groups, caches) holds; the rows enter before block `cut`. What the `stem` would give the first
+    block reaches none: it computes nothing either.
     """
     with ExitStack() as stack:
+        stack.enter_context(skipped(stem, rows))
         for number, block in enumerate(blocks[:cut]):
             last = number == len(blocks) - 1
             stack.enter_context(_passing(block, rows if last else None))

@@ -15,6 +15,7 @@ from recycle_cli.models.ownership import Ownership, parameters_in, parameters_of
 from recycle_cli.models.selfcheck import CANNOT_RUN, check_batch, checked, depends_on_task
 from recycle_cli.models.sources import Loaded, quiet
 from recycle_cli.models.split_model import Batch, SplitModel
+from recycle_cli.models.stem import find_stem
 from recycle_cli.models.tokens import text_inputs, word_embeddings
 from recycle_cli.models.untie import untie_blocks
 from recycle_cli.recipe import Recipe
@@ -50,12 +51,13 @@ def uncut(loaded: Loaded, max_length: int) -> tuple[Engine, Batch]:
     before = _modes(model)
     with evaluating(model):
         blocks = _found(engine, batch)
+        stem = find_stem(model, blocks, engine.options(batch))
     if changed := _modes(model) - before:
         name, value = sorted(changed)[0]
         raise ModelError(
             f"{type(model).__name__} cannot be cut: a short text changes the model itself ({name} to {value})"
         )
-    return replace(engine, blocks=blocks), batch
+    return replace(engine, blocks=blocks, stem=stem), batch
 
 
 def ownership(engine: Engine, batch: Batch, cut: int) -> Ownership:

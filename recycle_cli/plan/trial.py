@@ -1,5 +1,6 @@
 """The sample run through what the commands run: filling, reading cold, and a few training batches in turns."""
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -16,6 +17,10 @@ from recycle_cli.pipeline import by_token_budget
 from recycle_cli.plan.coldread import cold_bytes_per_second
 from recycle_cli.plan.cost import Line, fit, padded
 from recycle_cli.store import Store
+
+LEAST_SECONDS = 1.0
+"""A way whose steps are short is tried for so long in each repetition, where the sample has the batches: eight steps of
+a task layer alone take no longer than one hiccup of the machine."""
 
 Steps = list[tuple[int, float]]
 """Padded tokens and seconds of each training step."""
@@ -57,6 +62,7 @@ def try_out(subject: Subject, note: Callable[[str], None], views: Views = ()) ->
     full = Contestant(subject.split(("0",)), "0")
     cuts = [_contestant(subject, cut) for cut in subject.settings.cuts]
     steps: dict[str, Steps] = {}
+    batches: dict[str, int] = {}
     for repetition in range(WARM_UP, subject.settings.repetitions):
         for one in cuts:
             note(f"filling at {one.cut}")
@@ -66,8 +72,11 @@ def try_out(subject: Subject, note: Callable[[str], None], views: Views = ()) ->
             ways |= {f"store {one.cut}": (one, True), f"frozen {one.cut}": (one, False)}
         for way, (one, stored) in ways.items():
             note(way)
-            found = _train(subject, one, stored, views, repetition)
-            if repetition != WARM_UP:
+            found = _train(subject, one, stored, views, repetition, batches.get(way))
+            if repetition == WARM_UP:
+                shortest = min(seconds for _, seconds in found)
+                batches[way] = max(subject.settings.batches, math.ceil(LEAST_SECONDS / shortest))
+            else:
                 steps.setdefault(way, []).extend(found)
     tokens = sum(padded(subject.lengths, list(by_token_budget(subject.lengths, subject.batch_tokens))))
     return Trial(
@@ -99,8 +108,12 @@ def _fill(subject: Subject, one: Contestant, views: Views, repetition: int) -> N
     one.cold_rate = cold_bytes_per_second(store, one.cut, positions, subject.settings.batch_size)
 
 
-def _train(subject: Subject, one: Contestant, stored: bool, views: Views, repetition: int) -> Steps:
-    members, settings = slice_for(subject, repetition), training(subject)
+def _train(
+    subject: Subject, one: Contestant, stored: bool, views: Views, repetition: int, batches: int | None
+) -> Steps:
+    """The steps of a part of an epoch but for the first, where there are others: it starts threads and makes the
+    optimizer's moments, which an epoch does once and not once in four steps."""
+    members, settings = slice_for(subject, repetition, batches), training(subject)
     source: Source = subject.inputs(one.halves, members, views)
     if stored:
         positions = one.filled.lookup(subject.data.keys[members], subject.data.digests[members])
@@ -111,4 +124,4 @@ def _train(subject: Subject, one: Contestant, stored: bool, views: Views, repeti
     )
     tokens = padded(source.lengths, shuffled(source.lengths, settings.batch_size, settings.seed, 0))
     between = [after - before for before, after in pairwise(ends)]
-    return list(zip(tokens, [total - sum(between), *between], strict=True))
+    return list(zip(tokens, [total - sum(between), *between], strict=True))[1 if between else 0 :]

@@ -110,6 +110,24 @@ def test_gradients(model_type):
             assert error(expected[name], got[name]) <= 1e-5, (cut, name)
 
 
+@pytest.mark.parametrize("model_type", ["bert", "mpnet", "modernbert", "llama"])
+def test_a_head_computes_no_embeddings(model_type):
+    engine = engine_of(parts(model_type))
+    assert engine.stem is not None
+    inner = [
+        module for module in engine.stem.module.modules() if next(module.parameters(recurse=False), None) is not None
+    ]
+    called: list[torch.nn.Module] = []
+    handles = [one.register_forward_hook(lambda module, args, output: called.append(module)) for one in inner]
+    rows = torch.randn(4, 11, engine.blocks[0].width)
+    parts(model_type).head_from("2")(rows, LENGTHS)
+    for handle in handles:
+        handle.remove()
+    assert inner
+    # What the stem is hooked on is called in its place; nothing within it is.
+    assert set(called) <= {engine.stem.module}
+
+
 def gradients(model: SplitModel, cut: str, compute: Callable[[], Tensor]) -> dict[str, Tensor]:
     model.model.zero_grad()
     compute().square().sum().backward()
@@ -118,7 +136,8 @@ def gradients(model: SplitModel, cut: str, compute: Callable[[], Tensor]) -> dic
 
 
 def head_of(engine: Engine, cut: int, mask: Tensor, rows: Tensor) -> Callable[[], Tensor]:
-    return lambda: run_head(engine.model, engine.blocks, engine.options(engine.inputs.stand_in(mask)), cut, rows)[0]
+    inputs = engine.options(engine.inputs.stand_in(mask))
+    return lambda: run_head(engine.model, engine.blocks, inputs, cut, rows, engine.stem)[0]
 
 
 def with_last_rows(engine: Engine, compute: Callable[[], Tensor]) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,69 @@
+"""Several heads trained from one read of the store, beside as many runs of one head each, one after another."""
+
+from collections.abc import Sequence
+from functools import partial
+
+import numpy as np
+
+from recycle_cli.batches import Indices, StoredRows
+from recycle_cli.bench.epoch import new_head, slice_for
+from recycle_cli.bench.layout import prefix
+from recycle_cli.bench.settings import HEADS
+from recycle_cli.bench.subject import SILENT, Subject, discard
+from recycle_cli.bench.timing import WARM_UP, Run, Runner
+from recycle_cli.inputs import stored_source
+from recycle_cli.setup import Setup, share_trunk
+from recycle_cli.training import train
+
+
+def runners(subject: Subject) -> dict[str, Runner]:
+    """At each cut the same heads together and apart."""
+    found: dict[str, Runner] = {}
+    cuts = subject.settings.cuts
+    for cut in cuts:
+        group, setups = prefix("heads", cut, cuts), _setups(subject, cut)
+        found[f"{group}.together"] = partial(_runs, subject, [setups])
+        found[f"{group}.apart"] = partial(_runs, subject, [[one] for one in setups])
+    return found
+
+
+def _setups(subject: Subject, cut: str) -> list[Setup]:
+    """A model for each head, the trunk in memory once."""
+    setups: list[Setup] = []
+    for _ in range(HEADS):
+        network = subject.load()
+        halves = subject.split((cut,), network)
+        name = halves.cuts[0]
+        setup = Setup(subject.model, network.loaded, halves, name, subject.device, subject.store)
+        if setups:
+            share_trunk(setups[0], setup)
+        halves.freeze(name)
+        setups.append(setup)
+    return setups
+
+
+def _runs(subject: Subject, runs: Sequence[Sequence[Setup]], repetition: int) -> Run:
+    """One run after another, each of some heads on the same batches; a sample counts once for each head."""
+    members = _members(subject, runs[0][0].cut, repetition)
+    seconds = sum(_epoch_seconds(subject, setups, members) for setups in runs)
+    return Run(seconds, sum(map(len, runs)) * len(members))
+
+
+def _members(subject: Subject, cut: str, repetition: int) -> Indices:
+    """A few batches; of a store that is read in windows all samples, since a window decodes whole chunks of them."""
+    if subject.store.prefers_windows(cut) and repetition != WARM_UP:
+        return np.arange(len(subject.data))
+    return slice_for(subject, repetition)
+
+
+def _epoch_seconds(subject: Subject, setups: Sequence[Setup], members: Indices) -> float:
+    """Seconds of one epoch of heads that read each batch once, as a training counts them."""
+    data, folders = subject.data.take(members), [subject.folder() for _ in setups]
+    heads = [
+        new_head(subject, setup.split, setup.cut, folder, data) for setup, folder in zip(setups, folders, strict=True)
+    ]
+    rows = StoredRows.of(subject.store, setups[0].cut, subject.positions[members])
+    train(heads, stored_source(rows, None), None, SILENT)
+    for folder in folders:
+        discard(folder)
+    return heads[0].state.epoch_seconds[0]

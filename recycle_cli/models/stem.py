@@ -1,0 +1,87 @@
+"""What a model computes before its first block, which a head need not compute again: embeddings and their norm."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from recycle_cli.models.blocks import Block, placed, rows_of
+
+
+@dataclass(frozen=True)
+class Stem:
+    """A module whose output, in `dtype`, is what the first block is given; its argument at `place` has its tokens."""
+
+    module: nn.Module
+    place: int | str
+    dtype: torch.dtype
+
+
+@dataclass
+class _Seen:
+    """A call of a module: how many tokens each argument has, what came out, and how often that had been written to."""
+
+    arguments: list[tuple[int | str, Any]]
+    output: Any
+    version: int
+    early: bool
+
+
+def find_stem(model: nn.Module, blocks: tuple[Block, ...], inputs: Mapping[str, Any]) -> Stem | None:
+    """The outermost module that gives the first block its rows and does nothing else; None where there is no such.
+
+    `inputs` must hold a batch whose sample and token counts differ.
+    """
+    inside = {id(module) for block in blocks for module in block.module.modules()}
+    seen: dict[nn.Module, list[_Seen]] = {}
+    given: list[Any] = []
+
+    def after(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        version = output._version if isinstance(output, Tensor) else 0
+        seen.setdefault(module, []).append(_Seen(placed((args, kwargs)), output, version, not given))
+
+    def before(module: nn.Module, args: Any, kwargs: Any) -> None:
+        given.append(rows_of(args, kwargs))
+
+    with ExitStack() as hooks, torch.no_grad():
+        for module in model.modules():
+            if id(module) not in inside:
+                hooks.callback(module.register_forward_hook(after, with_kwargs=True).remove)
+        hooks.callback(blocks[0].module.register_forward_pre_hook(before, with_kwargs=True).remove)
+        model(**inputs)
+    rows = given[0]
+    for module in model.modules():
+        calls = seen.get(module, [])
+        if len(calls) == 1 and calls[0].early and calls[0].output is rows and calls[0].version == rows._version:
+            place = _place_of_tokens(calls[0], rows)
+            return None if place is None else Stem(module, place, rows.dtype)
+    return None
+
+
+def _place_of_tokens(call: _Seen, rows: Tensor) -> int | str | None:
+    shape = rows.shape[:2]
+    return next((at for at, one in call.arguments if isinstance(one, Tensor) and one.shape[:2] == shape), None)
+
+
+@contextmanager
+def skipped(stem: Stem | None, rows: Tensor) -> Iterator[None]:
+    """While it lasts, the stem gives nothing but zeros that take no memory, of the shape that it would give."""
+    if stem is None:
+        yield
+        return
+
+    def zeros(*args: Any, **kwargs: Any) -> Tensor:
+        like = args[stem.place] if isinstance(stem.place, int) else kwargs[stem.place]
+        return rows.new_zeros((), dtype=stem.dtype).expand(*like.shape[:2], rows.shape[-1])
+
+    own = stem.module.__dict__.get("forward")
+    stem.module.__dict__["forward"] = zeros
+    try:
+        yield
+    finally:
+        del stem.module.__dict__["forward"]
+        if own is not None:
+            stem.module.__dict__["forward"] = own
