@@ -24,8 +24,16 @@ from recycle_cli.bench.synthetic import BLOCKS, WORDS, write_corpus, write_model
 
 SIZES = (100, 1_000, 10_000, 100_000)
 LENGTHS = (8, 16, 32, 64, 128, 254)
-RECORDS = 4_000
+RECORDS = 2_000
 MIDDLE = 3
+
+LABELS = {
+    "precompute_seconds": "precompute",
+    "epoch_seconds": "an epoch from the store",
+    "precompute_memory": "memory of precompute",
+    "finetune_memory": "memory of finetune",
+    "bytes": "the store on disk",
+}
 
 Point = dict[str, Any]
 
@@ -61,23 +69,23 @@ def point(work: Path, model: Path, corpus: Path, cut: int, at: int) -> Point:
     }
 
 
-def of_length(path: Path, words: int) -> Path:
+def of_length(path: Path, words: int, records: int) -> Path:
     """Texts of one length."""
     draw = random.Random(words)
     with path.open("w", encoding="utf-8") as file:
-        for number in range(RECORDS):
+        for number in range(records):
             file.write(json.dumps({"text": " ".join(draw.choices(WORDS, k=words)), "label": str(number % 2)}) + "\n")
     return path
 
 
-def curves(work: Path, sizes: Sequence[int]) -> dict[str, list[Point]]:
+def curves(work: Path, sizes: Sequence[int], records: int) -> dict[str, list[Point]]:
     """The three curves; the corpus grows at the middle cut, cut and length change at one number of records."""
     model = write_model(work / "model", 0)
-    corpora = {size: write_corpus(work / f"texts-{size}.jsonl", size, 0) for size in (*sizes, RECORDS)}
-    lengths = {words: of_length(work / f"words-{words}.jsonl", words) for words in LENGTHS}
+    corpora = {size: write_corpus(work / f"texts-{size}.jsonl", size, 0) for size in (*sizes, records)}
+    lengths = {words: of_length(work / f"words-{words}.jsonl", words, records) for words in LENGTHS}
     return {
         "records": [point(work, model, corpora[size], MIDDLE, size) for size in sizes],
-        "cut, blocks": [point(work, model, corpora[RECORDS], cut, cut) for cut in range(1, BLOCKS + 1)],
+        "cut, blocks": [point(work, model, corpora[records], cut, cut) for cut in range(1, BLOCKS + 1)],
         "tokens a text": [point(work, model, path, MIDDLE, words + 2) for words, path in lengths.items()],
     }
 
@@ -100,7 +108,7 @@ def draw(found: dict[str, list[Point]], path: Path) -> None:
         rows += (("MiB", 2**20, ("precompute_memory", "finetune_memory", "bytes")),)
         for axes, (unit, scale, names) in zip(panels[:, column], rows, strict=True):
             for key in names:
-                axes.plot(at, [one[key] / scale for one in points], "o-", label=key.replace("_", " "))
+                axes.plot(at, [one[key] / scale for one in points], "o-", label=LABELS[key])
             if name != "cut, blocks":
                 axes.set_xscale("log")
                 axes.set_yscale("log")
@@ -121,9 +129,10 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--plot", type=Path)
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
+    parser.add_argument("--records", type=int, default=RECORDS, help="of the curves that do not grow in records")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
-    found = curves(options.work, options.sizes)
+    found = curves(options.work, options.sizes, options.records)
     for name, points in found.items():
         for key in ("precompute_seconds", "epoch_seconds", "bytes", "precompute_memory", "finetune_memory"):
             print(f"{name}: {key} slope {slope(points, key):.2f}, {points[0][key]:,.4g} to {points[-1][key]:,.4g}")
