@@ -13,10 +13,10 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def commands():
-    """The `recycle` lines of the README's first block."""
-    block = re.search(r"<!-- main -->\n```sh\n(.*?)```", README, re.DOTALL)
-    assert block, "the README has no main job"
+def commands(name="main"):
+    """The `recycle` lines of the README's block of this name."""
+    block = re.search(rf"<!-- {name} -->\n```sh\n(.*?)```", README, re.DOTALL)
+    assert block, f"the README has no block {name}"
     lines = [line.removeprefix(".venv/bin/") for line in block[1].splitlines()]
     return [shlex.split(line)[1:] for line in lines if line.startswith("recycle ")]
 
@@ -40,3 +40,15 @@ def test_the_several_heads_of_the_readme_train(recycle, tmp_path, minilm):
     (line,) = (line for line in README.splitlines() if "--heads sample_data" in line)
     report = recycle.json(*shlex.split(line)[1:], "--limit", 60, cwd=tmp_path)
     assert [head["output"] for head in report["heads"]] == ["runs/plain", "runs/patient", "runs/lora"]
+
+
+@pytest.mark.long
+def test_the_images_of_the_readme_train_from_their_views(recycle, tmp_path):
+    """With random weights, for want of a network: so it says nothing of their quality."""
+    (tmp_path / "sample_data").symlink_to(ROOT / "sample_data")
+    first, second, training, prediction = commands("images")
+    without_network = ("--weights", "none")
+    assert recycle.json(*first, *without_network, cwd=tmp_path)["new_samples"] == 120 * 5
+    assert recycle.json(*second, *without_network, cwd=tmp_path)["new_samples"] == 60
+    assert recycle.json(*training, "--epochs", 1, cwd=tmp_path)["store_hit_share"] == 1
+    assert recycle.json(*prediction, cwd=tmp_path)["hits"] == 60
