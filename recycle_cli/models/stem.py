@@ -13,11 +13,15 @@ from recycle_cli.models.blocks import Block, placed, rows_of
 
 @dataclass(frozen=True)
 class Stem:
-    """A module whose output, in `dtype`, is what the first block is given; its argument at `place` has its tokens."""
+    """A module whose output is what the first block is given; its argument at `place` has its tokens."""
 
     module: nn.Module
     place: int | str
-    dtype: torch.dtype
+
+    def dtype(self, like: Tensor) -> torch.dtype:
+        """Of the output: that of its weights, which may have changed since, or where it has none, of the argument."""
+        weight = next(self.module.parameters(), None)
+        return like.dtype if weight is None else weight.dtype
 
 
 @dataclass
@@ -56,14 +60,16 @@ def find_stem(model: nn.Module, blocks: tuple[Block, ...], inputs: Mapping[str, 
     for module in model.modules():
         calls = seen.get(module, [])
         if len(calls) == 1 and calls[0].early and calls[0].output is rows and calls[0].version == rows._version:
-            place = _place_of_tokens(calls[0], rows)
-            return None if place is None else Stem(module, place, rows.dtype)
+            return _stem(module, calls[0], rows)
     return None
 
 
-def _place_of_tokens(call: _Seen, rows: Tensor) -> int | str | None:
-    shape = rows.shape[:2]
-    return next((at for at, one in call.arguments if isinstance(one, Tensor) and one.shape[:2] == shape), None)
+def _stem(module: nn.Module, call: _Seen, rows: Tensor) -> Stem | None:
+    for place, one in call.arguments:
+        if isinstance(one, Tensor) and one.shape[:2] == rows.shape[:2]:
+            stem = Stem(module, place)
+            return stem if stem.dtype(one) == rows.dtype else None
+    return None
 
 
 @contextmanager
@@ -75,7 +81,7 @@ def skipped(stem: Stem | None, rows: Tensor) -> Iterator[None]:
 
     def zeros(*args: Any, **kwargs: Any) -> Tensor:
         like = args[stem.place] if isinstance(stem.place, int) else kwargs[stem.place]
-        return rows.new_zeros((), dtype=stem.dtype).expand(*like.shape[:2], rows.shape[-1])
+        return rows.new_zeros((), dtype=stem.dtype(like)).expand(*like.shape[:2], rows.shape[-1])
 
     own = stem.module.__dict__.get("forward")
     stem.module.__dict__["forward"] = zeros
