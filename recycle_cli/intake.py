@@ -47,7 +47,7 @@ class Intake:
             on_error=settings.on_error,
             on_failure=self._note,
             images=images,
-            several=settings.multi_label,
+            multi_label=settings.multi_label,
         )
         self.columns: Columns = self._corpus.columns
         self._named = columns

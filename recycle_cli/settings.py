@@ -8,7 +8,8 @@ Dtype = Literal["float16", "bfloat16", "float32", "int8"]
 Codec = Literal["none", "lz4", "zstd", "auto"]
 
 LABEL_SEPARATOR = "|"
-"""Stands between the names of several labels in one column of text, in what is read and what is written."""
+"""Stands between the names of several labels in one column of text, in what is read and what is written; alone, for
+none of them."""
 
 Metric = Literal["macro_f1", "accuracy", "micro_f1", "mean_average_precision", "rrp", "loss"]
 
