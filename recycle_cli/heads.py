@@ -35,7 +35,9 @@ def make_optimizer(weights: Mapping[str, torch.nn.Parameter], settings: Training
 def order_of(task: Task, data: Labelled, settings: TrainingSettings) -> Order:
     """How a training draws its batches."""
     order = Order(settings.batch_size, settings.shuffle_seed)
-    return replace(order, groups=data.targets, members=settings.similarity.members) if task.grouped else order
+    if not task.grouped:
+        return order
+    return replace(order, groups=data.targets, group_samples=settings.similarity.group_samples)
 
 
 @dataclass

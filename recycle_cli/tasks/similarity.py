@@ -31,7 +31,7 @@ class Similarity:
 
     def layer(self, names: Sequence[str]) -> TaskLayer:
         """An embedding."""
-        return TaskLayer("embedding", head=self.settings.head)
+        return TaskLayer("embedding", head=self.settings.embedding)
 
     def names_of(self, found: Iterable[str]) -> list[str]:
         """At least two."""
@@ -49,7 +49,7 @@ class Similarity:
         return np.array([places[name] for label in labels for name in self.classes_in(label)], dtype=np.int64)
 
     def class_weights(self, targets: Targets, classes: int) -> torch.Tensor:
-        """None: every batch holds the same number of samples of each of its groups."""
+        """None: batches are drawn by group."""
         raise UsageError("--class-weights balanced: --task similarity draws batches by group; leave the option out")
 
     def sample_weights(self, targets: Targets, weights: torch.Tensor | None) -> npt.NDArray[np.float64]:
