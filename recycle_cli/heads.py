@@ -141,9 +141,9 @@ class Head:
 
     def shares(self, batches: Sequence[Indices]) -> list[float]:
         """What each batch's mean loss counts in its step, so that a step's loss is the mean over its samples."""
-        accumulation = self.settings.accumulation
-        weights = self.task.sample_weights(self.data.targets, self._class_weights)
-        sums = [float(weights[self.taught(members)].sum()) for members in batches]
+        accumulation, targets = self.settings.accumulation, self.data.targets
+        weights = None if self._class_weights is None else self._class_weights.cpu()
+        sums = [float(self.task.sample_weights(targets[self.taught(members)], weights).sum()) for members in batches]
         steps = [sum(sums[at : at + accumulation]) for at in range(0, len(sums), accumulation)]
         return [own / (steps[place // accumulation] or 1.0) for place, own in enumerate(sums)]
 

@@ -57,7 +57,7 @@ class Task(Protocol):
         """Weights (C,) by which rare classes count as much as frequent ones. Raises UsageError where there are none."""
 
     def sample_weights(self, targets: Targets, weights: torch.Tensor | None) -> npt.NDArray[np.float64]:
-        """What each sample (n,) counts for in the mean that `loss` takes."""
+        """What each sample (B,) of a batch counts for in the mean that `loss` takes; 0 for one that has no part."""
 
     def loss(self, outputs: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
         """The mean loss of a batch, a scalar."""

@@ -53,8 +53,10 @@ class Similarity:
         raise UsageError("--class-weights balanced: --task similarity draws batches by group; leave the option out")
 
     def sample_weights(self, targets: Targets, weights: torch.Tensor | None) -> npt.NDArray[np.float64]:
-        """One each."""
-        return np.ones(len(targets))
+        """One each, where the batch has another of the group, and for the triplet loss one of another group."""
+        _, group, sizes = np.unique(targets, return_inverse=True, return_counts=True)
+        others = len(sizes) > 1 or self.settings.loss != "triplet"
+        return ((sizes > 1) & others).astype(np.float64)[group]
 
     def loss(self, outputs: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
         """Over a batch: vectors (B, E), groups (B,)."""
