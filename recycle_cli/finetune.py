@@ -105,12 +105,12 @@ def _trained(
     for folder in heads:
         if not (job.resume and (folder / runs.CHECKPOINT).exists()):
             runs.clear(folder)
-    tested = None if material.tested is None else source_of(setup, material.tested[0], shared)
+    evaluation = None if material.evaluation is None else source_of(setup, material.evaluation[0], shared)
     with ExitStack() as stack:
         progress = stack.enter_context(bar("finetune"))
         pupils = [
             new_head(folder, job, head, own, pair, order, stack.enter_context(logger(folder, job.tensorboard)))
             for (folder, head), own, pair in zip(heads.items(), setups, pairs[: len(heads)], strict=True)
         ]
-        train(pupils, source, tested, progress)
+        train(pupils, source, evaluation, progress)
     return pupils

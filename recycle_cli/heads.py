@@ -43,7 +43,7 @@ def order_of(task: Task, data: Labelled, settings: TrainingSettings) -> Order:
 @dataclass
 class Head:
     """All that a training step touches. `weights` are the head's, and `buffers` the statistics of its BatchNorm layers;
-    nothing else ever changes. `evaluation`: what it is judged by, if anything. `name`: where it is one of several."""
+    nothing else ever changes. `evaluation`: what it is evaluated on, if at all. `name`: where it is one of several."""
 
     split: SplitModel
     cut: str

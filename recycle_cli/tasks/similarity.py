@@ -9,11 +9,11 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name everybody knows it by
 
-from recycle_cli.errors import DataError, UsageError
+from recycle_cli.errors import UsageError
 from recycle_cli.keys import Label
 from recycle_cli.models import TaskLayer
 from recycle_cli.settings import SimilaritySettings
-from recycle_cli.tasks.contract import Columns, Targets, ordered
+from recycle_cli.tasks.contract import Columns, Targets, only_name, ordered, places
 from recycle_cli.tasks.losses import batch_hard_triplet, supervised_contrastive
 from recycle_cli.tasks.retrieval import r_precision
 
@@ -35,18 +35,15 @@ class Similarity:
 
     def names_of(self, found: Iterable[str]) -> list[str]:
         """At least two."""
-        return ordered(found)
+        return ordered(found, "groups")
 
     def classes_in(self, label: Label) -> tuple[str, ...]:
         """The group."""
-        if isinstance(label, tuple):
-            raise DataError(f"the label {list(label)} names several groups, expected one")
-        return (label,)
+        return only_name(label, "groups")
 
     def targets(self, labels: Sequence[Label], names: Sequence[str]) -> Targets:
         """Numbers of groups, int64 (n,)."""
-        places = {name: place for place, name in enumerate(names)}
-        return np.array([places[name] for label in labels for name in self.classes_in(label)], dtype=np.int64)
+        return places((name for label in labels for name in self.classes_in(label)), names)
 
     def class_weights(self, targets: Targets, classes: int) -> torch.Tensor:
         """None: batches are drawn by group."""

@@ -64,9 +64,11 @@ def test_the_names_choose_the_task():
     assert task_of("similarity", similarity=contrastive) == Similarity(contrastive)
 
 
-@pytest.mark.parametrize("task", [Classification(), MultiLabel(), Similarity()])
-def test_one_class_alone_cannot_be_learnt(task: Task):
-    with pytest.raises(DataError, match=r"only the class 'x'.*at least two"):
+@pytest.mark.parametrize(
+    ("task", "what"), [(Classification(), "classes"), (MultiLabel(), "classes"), (Similarity(), "groups")]
+)
+def test_one_class_alone_cannot_be_learnt(task: Task, what):
+    with pytest.raises(DataError, match=rf"only the label 'x'.*at least two {what}"):
         task.names_of(["x", "x"])
 
 
