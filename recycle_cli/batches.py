@@ -6,12 +6,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
+from recycle_cli.grouping import Indices as Indices
+from recycle_cli.grouping import grouped
 from recycle_cli.store import Store, Window
-
-Indices = npt.NDArray[np.int64]
 
 Batch = dict[str, torch.Tensor]
 
@@ -40,68 +39,28 @@ def shuffled(lengths: Indices, batch_size: int, seed: int, epoch: int, least: in
     return [batches[at] for at in rng.permutation(len(batches))]
 
 
-def grouped(groups: Indices, batch_size: int, members: int, seed: int, epoch: int) -> list[Indices]:
-    """The batches of one epoch in which samples meet others of their group; every sample once.
-
-    Each group is shuffled and dealt out in hands of `members` (a last one alone joins the hand before), the hands of
-    each group are spread evenly over the epoch, and batches take up to `batch_size` samples in that order. The same
-    arguments always give the same batches.
-    """
-    rng = np.random.default_rng([seed, epoch])
-    order = rng.permutation(len(groups))
-    order = order[np.argsort(groups[order], kind="stable")]
-    sizes = np.unique(groups, return_counts=True)[1]
-    size = np.repeat(sizes, sizes)
-    rank = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    last = np.maximum((size - 2) // members, 0)
-    hand = np.minimum(rank // members, last)
-    firsts = np.flatnonzero((rank == 0) | (np.diff(hand, prepend=0) != 0))
-    hands = np.split(order, firsts[1:])
-    turns = np.argsort((hand[firsts] + rng.random(len(firsts))) / (last[firsts] + 1), kind="stable")
-    batches: list[list[Indices]] = []
-    room = 0
-    for place in turns.tolist():
-        if len(hands[place]) > room:
-            batches.append([])
-            room = batch_size
-        batches[-1].append(hands[place])
-        room -= len(hands[place])
-    if len(batches) > 1 and sum(map(len, batches[-1])) < 2:
-        batches[-2:] = [batches[-2] + batches[-1]]
-    return [np.concatenate(batch) for batch in batches]
-
-
 @dataclass(frozen=True)
 class Order:
     """How the batches of an epoch are drawn. `least`: the fewest samples that a batch may have.
 
-    `groups` (n,): the group of each sample, where up to `members` samples of one are to meet in a batch.
+    `groups` (n,): the group of each sample, where samples of one come into a batch by `group_samples`.
     """
 
     batch_size: int
     seed: int
     least: int = 1
     groups: Indices | None = None
-    members: int = 1
+    group_samples: int = 1
 
     def batches(self, lengths: Indices, epoch: int) -> list[Indices]:
         """The batches of epoch `epoch` (from 0)."""
         if self.groups is None:
             return shuffled(lengths, self.batch_size, self.seed, epoch, self.least)
-        return grouped(self.groups, self.batch_size, self.members, self.seed, epoch)
+        return grouped(self.groups, self.batch_size, self.group_samples, self.seed, epoch)
 
     def among(self, members: Indices) -> "Order":
         """The same for these samples alone."""
         return self if self.groups is None else replace(self, groups=self.groups[members])
-
-
-def met_share(batches: Sequence[Indices], groups: Indices) -> float:
-    """The share of the samples that meet another of their group in a batch, of those whose group has another."""
-    sizes = np.bincount(groups)
-    met = sum(
-        int(counts[counts > 1].sum()) for counts in (np.unique(groups[b], return_counts=True)[1] for b in batches)
-    )
-    return met / max(1, int(sizes[sizes > 1].sum()))
 
 
 def in_order(lengths: Indices, batch_size: int) -> list[Indices]:

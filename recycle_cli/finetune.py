@@ -11,7 +11,7 @@ from recycle_cli.errors import UsageError
 from recycle_cli.heads import Head, order_of
 from recycle_cli.inputs import Source, order_digest
 from recycle_cli.jobs import Job as Job
-from recycle_cli.jobs import check_groups, check_windows, of_images, refuse_idle_options, task_asked
+from recycle_cli.jobs import check_batches, check_groups, of_images, refuse_idle_options, task_asked
 from recycle_cli.logs import logger
 from recycle_cli.material import Material, read, source_of, usable
 from recycle_cli.models import views_of
@@ -88,7 +88,7 @@ def _train(job: Job, model: ModelSettings, heads: Heads, finished: Heads) -> lis
     material = usable(material, job, setups[0], shared)
     check_groups(task, material.pairs)  # of what --on-missing skip has left
     source = source_of(setups[0], material.data[0], shared, views)
-    check_windows(task, material.data[0], source, shared)
+    check_batches(task, material.data[0], source, shared)
     pupils = _trained(job, heads, finished, setups, material, source)
     return [leave_run(head, own, job, material.held) for head, own in zip(pupils, setups, strict=True)]
 
@@ -105,12 +105,12 @@ def _trained(
     for folder in heads:
         if not (job.resume and (folder / runs.CHECKPOINT).exists()):
             runs.clear(folder)
-    tested = None if material.tested is None else source_of(setup, material.tested[0], shared)
+    evaluation = None if material.evaluation is None else source_of(setup, material.evaluation[0], shared)
     with ExitStack() as stack:
         progress = stack.enter_context(bar("finetune"))
         pupils = [
             new_head(folder, job, head, own, pair, order, stack.enter_context(logger(folder, job.tensorboard)))
             for (folder, head), own, pair in zip(heads.items(), setups, pairs[: len(heads)], strict=True)
         ]
-        train(pupils, source, tested, progress)
+        train(pupils, source, evaluation, progress)
     return pupils

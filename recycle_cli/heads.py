@@ -35,13 +35,15 @@ def make_optimizer(weights: Mapping[str, torch.nn.Parameter], settings: Training
 def order_of(task: Task, data: Labelled, settings: TrainingSettings) -> Order:
     """How a training draws its batches."""
     order = Order(settings.batch_size, settings.shuffle_seed)
-    return replace(order, groups=data.targets, members=settings.similarity.members) if task.grouped else order
+    if not task.grouped:
+        return order
+    return replace(order, groups=data.targets, group_samples=settings.similarity.group_samples)
 
 
 @dataclass
 class Head:
     """All that a training step touches. `weights` are the head's, and `buffers` the statistics of its BatchNorm layers;
-    nothing else ever changes. `evaluation`: what it is judged by, if anything. `name`: where it is one of several."""
+    nothing else ever changes. `evaluation`: what it is evaluated on, if at all. `name`: where it is one of several."""
 
     split: SplitModel
     cut: str
@@ -139,9 +141,9 @@ class Head:
 
     def shares(self, batches: Sequence[Indices]) -> list[float]:
         """What each batch's mean loss counts in its step, so that a step's loss is the mean over its samples."""
-        accumulation = self.settings.accumulation
-        weights = self.task.sample_weights(self.data.targets, self._class_weights)
-        sums = [float(weights[self.taught(members)].sum()) for members in batches]
+        accumulation, targets = self.settings.accumulation, self.data.targets
+        weights = None if self._class_weights is None else self._class_weights.cpu()
+        sums = [float(self.task.sample_weights(targets[self.taught(members)], weights).sum()) for members in batches]
         steps = [sum(sums[at : at + accumulation]) for at in range(0, len(sums), accumulation)]
         return [own / (steps[place // accumulation] or 1.0) for place, own in enumerate(sums)]
 

@@ -2,14 +2,14 @@
 
 import json
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 
 from recycle_cli.corpus import Columns, Failure, open_corpus
 from recycle_cli.errors import DataError, RecycleError, StorageError
-from recycle_cli.keys import Sample
+from recycle_cli.keys import Sample, Views
 from recycle_cli.reports import Bar, say
 from recycle_cli.settings import CorpusSettings
 
@@ -24,7 +24,7 @@ class Intake:
         *,
         labelled: bool = False,
         images: bool = False,
-        views: Sequence[Callable[[Sample], Sample]] = (),
+        views: Views = (),
     ) -> None:
         columns = Columns(
             settings.text_column,
@@ -47,7 +47,7 @@ class Intake:
             on_error=settings.on_error,
             on_failure=self._note,
             images=images,
-            several=settings.multi_label,
+            multi_label=settings.multi_label,
         )
         self.columns: Columns = self._corpus.columns
         self._named = columns

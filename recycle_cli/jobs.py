@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from recycle_cli.batches import WindowedRows, met_share
+from recycle_cli.batches import WindowedRows
 from recycle_cli.errors import DataError, UsageError
+from recycle_cli.grouping import met_share
 from recycle_cli.heads import order_of
 from recycle_cli.inputs import Source, epoch_of
 from recycle_cli.labelled import Labelled
@@ -17,7 +18,7 @@ from recycle_cli.store import Store
 from recycle_cli.tasks import MOST_TO_COMPARE, SIMILARITY, Task, chosen_metric, task_of
 
 LEAST_MET = 0.9
-"""Of the samples that could meet another of their group in a batch, the share that must."""
+"""Of the samples whose group has another, the share that must meet it in a batch, and one of another group."""
 
 
 @dataclass(frozen=True)
@@ -106,49 +107,69 @@ def _refuse_of_similarity(settings: TrainingSettings) -> None:
     idle = "--temperature" if settings.similarity.loss == "triplet" else "--margin"
     if idle in given:
         raise UsageError(f"{idle} {given[idle]}: --loss {settings.similarity.loss} has none; leave it out")
-    members = settings.similarity.members
-    if settings.batch_size < 2 * members:
+    together = settings.similarity.group_samples + 1  # where a last one would be alone
+    if settings.batch_size < 2 * together:
         raise UsageError(
-            f"--batch-size {settings.batch_size} leaves no room for two groups of {members} samples; give at least "
-            f"{2 * members}, or fewer --group-samples"
+            f"--batch-size {settings.batch_size} leaves no room for two groups of up to {together} samples; give at "
+            f"least {2 * together}, or fewer --group-samples"
         )
 
 
 def _changed(asked: SimilaritySettings) -> Mapping[str, Any]:
-    """The options of similarity that were given, with what they say."""
+    """The options of similarity that have not their defaults, with what they say."""
     usual = SimilaritySettings()
     options = {
         "--loss": (asked.loss, usual.loss),
         "--margin": (asked.margin, usual.margin),
         "--temperature": (asked.temperature, usual.temperature),
-        "--group-samples": (asked.members, usual.members),
-        "--embedding": (asked.head.kind, usual.head.kind),
-        "--embedding-size": (asked.head.size, usual.head.size),
+        "--group-samples": (asked.group_samples, usual.group_samples),
+        "--embedding": (asked.embedding.kind, usual.embedding.kind),
+        "--embedding-size": (asked.embedding.size, usual.embedding.size),
     }
     return {name: now for name, (now, default) in options.items() if now != default}
 
 
 def check_groups(task: Task, pairs: Iterable[tuple[Labelled, Labelled | None]]) -> None:
-    """Raise DataError where a task that learns from groups has none, or more to evaluate on than can be compared."""
-    for data, tested in pairs if task.grouped else ():
-        if np.bincount(data.targets).max() < 2:
+    """Raise DataError where a task that learns from groups has too few of them to train or to evaluate on, or more
+    samples to evaluate on than can be compared."""
+    for data, evaluation in pairs if task.grouped else ():
+        _expect_groups(data)
+        if evaluation is None:
+            continue
+        _expect_groups(evaluation, "--eval: ")
+        if len(evaluation) > MOST_TO_COMPARE:
             raise DataError(
-                f"no two of the {len(data):,} samples have the same label, expected groups; check the label column"
-            )
-        if tested is not None and len(tested) > MOST_TO_COMPARE:
-            raise DataError(
-                f"--eval holds {len(tested):,} samples, each compared with all the others, expected at most "
+                f"--eval holds {len(evaluation):,} samples, each compared with all the others, expected at most "
                 f"{MOST_TO_COMPARE:,}; give fewer"
             )
 
 
-def check_windows(task: Task, data: Labelled, source: Source, settings: TrainingSettings) -> None:
-    """Raise UsageError where windows of the store are too small for the samples of a group to meet in a batch."""
-    if not task.grouped or not isinstance(source, WindowedRows):
-        return
-    met = met_share(epoch_of(source, order_of(task, data, settings), 0).batches, data.targets)
-    if met < LEAST_MET:
-        raise UsageError(
-            f"read in windows of {source.memory:,} bytes, {met:.0%} of the samples would meet another of their group "
-            f"in a batch, expected {LEAST_MET:.0%}; add --in-memory, or give more --memory"
+def _expect_groups(data: Labelled, where: str = "") -> None:
+    """Raise DataError where no two samples are of one group, or all are."""
+    sizes = np.unique(data.targets, return_counts=True)[1]
+    if sizes.max() < 2:
+        raise DataError(
+            f"{where}no two of the {len(data):,} samples have the same label, expected groups; check the label column"
         )
+    if len(sizes) < 2:
+        raise DataError(
+            f"{where}all of the {len(data):,} samples have the label {data.names[data.targets[0]]!r}, expected at "
+            "least two groups; give samples of another, too"
+        )
+
+
+def check_batches(task: Task, data: Labelled, source: Source, settings: TrainingSettings) -> None:
+    """Raise UsageError where too many batches would hold nothing for the samples of a group to be compared with."""
+    if not task.grouped:
+        return
+    order = order_of(task, data, settings)
+    met = met_share(epoch_of(source, order, 0).batches, data.targets)
+    if met >= LEAST_MET:
+        return
+    where, remedy = "", "give a larger --batch-size, or fewer --group-samples"
+    if isinstance(source, WindowedRows) and met_share(order.batches(source.lengths, 0), data.targets) >= LEAST_MET:
+        where, remedy = f"read in windows of {source.memory:,} bytes, ", "add --in-memory, or give more --memory"
+    raise UsageError(
+        f"{where}{met:.0%} of the samples would meet another of their group and one of another group in a batch, "
+        f"expected {LEAST_MET:.0%}; {remedy}"
+    )

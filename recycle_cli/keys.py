@@ -1,7 +1,7 @@
 """Samples and their content keys: xxh3_128 of framed fields to find a row, SHA-256/128 beside it to trust the find."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,6 +28,10 @@ class Sample:
     fields: Mapping[str, str | bytes]
     label: Label | None = None
     labels: Mapping[str, Label] | None = None
+
+
+Views = Sequence[Callable[[Sample], Sample]]
+"""What makes of an image its augmented views."""
 
 
 def frame(fields: Mapping[str, str | bytes]) -> bytes:

@@ -1,7 +1,7 @@
 """Labelled data as a task sees them: keys, targets and a digest; the samples themselves only where needed."""
 
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -9,7 +9,7 @@ import numpy.typing as npt
 import xxhash
 
 from recycle_cli.errors import DataError
-from recycle_cli.keys import Bytes16, Label, Sample, keys_of
+from recycle_cli.keys import Bytes16, Label, Sample, Views, keys_of
 from recycle_cli.pipeline import Indices, windows
 from recycle_cli.tasks import Classification, Targets, Task
 
@@ -81,7 +81,7 @@ def read_labelled(
     *,
     task: Task = ONE_CLASS,
     keep: bool = False,
-    views: Sequence[Callable[[Sample], Sample]] = (),
+    views: Views = (),
 ) -> Labelled:
     """Read all of a labelled corpus. `names` are the known classes; None finds them (and wants at least two).
 
@@ -98,7 +98,7 @@ def read_targets(
     *,
     task: Task,
     keep: bool = False,
-    views: Sequence[Callable[[Sample], Sample]] = (),
+    views: Views = (),
 ) -> list[Labelled]:
     """As `read_labelled`, for several columns of labels at once: the same samples, each time with one column's labels.
 
@@ -153,7 +153,8 @@ class _Targets:
     def finished(self) -> tuple[Targets, list[str]]:
         """A target for each sample, any where there is no label, and the classes in their order."""
         if max(self.found) == NO_LABEL:
-            raise DataError(f"no record has a label in column {self.column!r}; name another with label-column")
+            where = "; name their column" if self.column is None else f" in column {self.column!r}; name another"
+            raise DataError(f"no record has a label{where} with --label-column")
         labels = list(self.codes)
         names = self.names
         if names is None:

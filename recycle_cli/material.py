@@ -1,6 +1,6 @@
 """What a training learns from: labelled samples, and the source of their rows or inputs."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,15 +10,13 @@ from recycle_cli.coverage import absent_from, covered
 from recycle_cli.inputs import Images, RawInputs, Source, readable, stored_source
 from recycle_cli.intake import Intake
 from recycle_cli.jobs import Job
-from recycle_cli.keys import Sample
+from recycle_cli.keys import Views
 from recycle_cli.labelled import Labelled, read_targets, take_all
 from recycle_cli.models import views_of
 from recycle_cli.parity import check_parity
 from recycle_cli.settings import HeadSettings, TrainingSettings
 from recycle_cli.setup import Setup
 from recycle_cli.tasks import Task
-
-Views = Sequence[Callable[[Sample], Sample]]
 
 
 @dataclass(frozen=True)
@@ -30,14 +28,14 @@ class Material:
 
     corpus: Intake
     data: list[Labelled]
-    tested: list[Labelled] | None
+    evaluation: list[Labelled] | None
     held: float = 0.0
 
     @property
     def pairs(self) -> list[tuple[Labelled, Labelled | None]]:
-        """Of each head what it trains on and what it is judged by."""
-        judged: Sequence[Labelled | None] = self.tested or [None] * len(self.data)
-        return list(zip(self.data, judged, strict=True))
+        """Of each head what it trains on and what it is evaluated on."""
+        evaluation: Sequence[Labelled | None] = self.evaluation or [None] * len(self.data)
+        return list(zip(self.data, evaluation, strict=True))
 
 
 def read(job: Job, heads: Sequence[HeadSettings], task: Task, *, images: bool) -> Material:
@@ -52,16 +50,16 @@ def read(job: Job, heads: Sequence[HeadSettings], task: Task, *, images: bool) -
     corpus.tell()
     if job.evaluation is None:
         return Material(corpus, [data[column] for column in columns], None)
-    judges = Intake(job.evaluation, labelled=True, images=images)
+    other = Intake(job.evaluation, labelled=True, images=images)
     known = {column: one.names if task.closed else None for column, one in data.items()}
-    tested = dict(zip(known, read_targets(judges, known, task=task, keep=keep), strict=True))
-    judges.tell()
-    return Material(corpus, [data[column] for column in columns], [tested[column] for column in columns])
+    evaluation = dict(zip(known, read_targets(other, known, task=task, keep=keep), strict=True))
+    other.tell()
+    return Material(corpus, [data[column] for column in columns], [evaluation[column] for column in columns])
 
 
 def usable(material: Material, job: Job, setup: Setup, settings: TrainingSettings) -> Material:
     """What of it the store holds, proved on a few samples; without a store the images that can be decoded."""
-    store, corpus, data, tested = setup.store, material.corpus, material.data, material.tested
+    store, corpus, data, evaluation = setup.store, material.corpus, material.data, material.evaluation
     if store is None:
         if setup.split.recipe.modality == "image" and job.data.on_error == "skip":
             data = take_all(data, readable(setup.split, data[0].samples, corpus.reject))
@@ -69,11 +67,11 @@ def usable(material: Material, job: Job, setup: Setup, settings: TrainingSetting
         return replace(material, data=data)
     held = 1 - float(np.mean(absent_from(store, data[0])))
     data = covered(corpus.resolved, data, store, setup.split, setup.model, settings.on_missing, settings.views)
-    if job.evaluation and tested:
-        tested = covered(job.evaluation, tested, store, setup.split, setup.model, settings.on_missing)
+    if job.evaluation and evaluation:
+        evaluation = covered(job.evaluation, evaluation, store, setup.split, setup.model, settings.on_missing)
     if settings.parity_check:
         check_parity(store, setup.split, setup.cut, data[0].probes, setup.device)
-    return Material(corpus, data, tested, held)
+    return Material(corpus, data, evaluation, held)
 
 
 def source_of(setup: Setup, data: Labelled, settings: TrainingSettings, views: Views = ()) -> Source:

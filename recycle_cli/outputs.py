@@ -71,12 +71,13 @@ def _records(samples: Sequence[Sample], predictions: Sequence[dict[str, Any]]) -
 
 @contextmanager
 def _csv(path: Path, columns: Mapping[str, str]) -> Iterator[Callable[[list[dict[str, Any]]], None]]:
-    several = [name for name, kind in columns.items() if kind == "texts"]
+    lists = [name for name, kind in columns.items() if kind == "texts"]
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, list(columns))
         writer.writeheader()
         yield lambda records: writer.writerows(
-            {**record, **{name: LABEL_SEPARATOR.join(record[name]) for name in several}} for record in records
+            {**record, **{name: LABEL_SEPARATOR.join(record[name]) or LABEL_SEPARATOR for name in lists}}
+            for record in records
         )
 
 

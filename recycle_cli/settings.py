@@ -8,7 +8,8 @@ Dtype = Literal["float16", "bfloat16", "float32", "int8"]
 Codec = Literal["none", "lz4", "zstd", "auto"]
 
 LABEL_SEPARATOR = "|"
-"""Stands between the names of several labels in one column of text, in what is read and what is written."""
+"""Stands between the names of several labels in one column of text, in what is read and what is written; alone, for
+none of them."""
 
 Metric = Literal["macro_f1", "accuracy", "micro_f1", "mean_average_precision", "rrp", "loss"]
 
@@ -124,13 +125,13 @@ class EmbeddingSettings:
 @dataclass(frozen=True)
 class SimilaritySettings:
     """How an embedding is learnt from groups. `margin` is the triplet loss's, `temperature` the contrastive one's;
-    `members`: samples of a group that a batch holds, where the group has so many."""
+    `group_samples`: samples of a group that come into a batch together; `embedding`: the new last layer."""
 
     loss: Literal["triplet", "supervised-contrastive"] = "triplet"
     margin: float = 0.5
     temperature: float = 0.1
-    members: int = 4
-    head: EmbeddingSettings = EmbeddingSettings()
+    group_samples: int = 4
+    embedding: EmbeddingSettings = EmbeddingSettings()
 
 
 @dataclass(frozen=True)

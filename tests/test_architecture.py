@@ -21,7 +21,7 @@ ROWS = [
     ["heads"],
     ["precompute", "parity", "labelled", "inputs", "card", "logs"],
     ["batches", "mixing", "tasks", "freezing", "pipeline", "intake", "runs", "outputs"],
-    ["corpus", "store", "models"],
+    ["corpus", "store", "models", "grouping"],
     ["recipe", "keys", "reports", "errors", "settings", "signals", "background", "devices", "memory", "randomness"],
 ]
 """Top to bottom. A part imports from rows below its own; the bottom row only `errors` besides nothing of ours."""

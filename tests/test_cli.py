@@ -90,7 +90,7 @@ def test_records_that_cannot_be_used(fails, place, tiny_bert, name, content, opt
     ("name", "content", "words"),
     [
         ("none.csv", None, ["none.csv", "no such file"]),
-        ("one.csv", b"text,label\ncell,a\ndata,a\n", ["only the class 'a'", "at least two"]),
+        ("one.csv", b"text,label\ncell,a\ndata,a\n", ["only the label 'a'", "at least two"]),
         ("unlabelled.csv", b"text,other\ncell,1\n", ["--label-column", "the columns are: text, other"]),
         ("hole.csv", b"text,label\ncell,a\ndata,\n", ["record 2", "no label", "--on-error skip"]),
     ],

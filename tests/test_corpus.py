@@ -238,7 +238,7 @@ def test_labels_become_text(write, value, label):
     assert [sample.label for sample in open_corpus(path, labelled=True)] == [label]
 
 
-@pytest.mark.parametrize("value", [None, "", float("nan"), ["a", "b"], {"a": 1}])
+@pytest.mark.parametrize("value", [None, "", " \t", float("nan"), ["a", "b"], {"a": 1}])
 def test_no_label_is_a_failure_where_labels_are_needed(write, value):
     path = write("a.jsonl", json.dumps({"text": "t", "label": value}) + "\n")
     assert [sample.label for sample in open_corpus(path)] == [None]

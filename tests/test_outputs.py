@@ -80,7 +80,7 @@ def test_several_labels_are_a_list_or_one_text(tmp_path, ending):
     with open_output(str(path), SEVERAL) as write:
         write(SAMPLES, [{"labels": ["a", "b"], "score_a": 0.75}, {"labels": [], "score_a": 0.25}])
     if ending == ".csv":
-        assert [row["labels"] for row in csv.DictReader(path.read_text().splitlines(keepends=True))] == ["a|b", ""]
+        assert [row["labels"] for row in csv.DictReader(path.read_text().splitlines(keepends=True))] == ["a|b", "|"]
         return
     table = pq.read_table(path).to_pylist() if ending == ".parquet" else map(json.loads, path.read_text().splitlines())
     assert [row["labels"] for row in table] == [["a", "b"], []]

@@ -1,6 +1,6 @@
 """What is measured: a corpus, a model, and a store of the one made with the other."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +19,7 @@ from recycle_cli.errors import UsageError
 from recycle_cli.inputs import Images, RawInputs, Source
 from recycle_cli.intake import Intake
 from recycle_cli.keys import Sample
+from recycle_cli.keys import Views as Views
 from recycle_cli.labelled import Labelled, read_labelled
 from recycle_cli.models import Network, SplitModel, TaskLayer, open_network, takes_images
 from recycle_cli.precompute import Tally, fill
@@ -28,9 +29,6 @@ from recycle_cli.store import SegmentWriter, Store
 
 CLASSES = ("0", "1")
 SILENT = Bar(None, None)
-
-Views = Sequence[Callable[[Sample], Sample]]
-"""What makes of an image its augmented views."""
 
 
 @dataclass(frozen=True)

@@ -91,7 +91,7 @@ Temperature = Annotated[
     float, option("--temperature", "Of the contrastive loss; small ones weigh the nearest", min=1e-4)
 ]
 GroupSamples = Annotated[
-    int, option("--group-samples", "Similarity: samples of a group in a batch, where it has so many", min=2)
+    int, option("--group-samples", "Similarity: samples of a group that come into a batch together", min=2)
 ]
 Embedding = Annotated[
     Literal["skip", "linear"],

@@ -43,7 +43,7 @@ class Corpus:
     labelled: bool = False
     on_error: OnError = "fail"
     on_failure: Callable[[Failure], None] | None = None
-    several: bool = False
+    multi_label: bool = False
     failed: int = field(default=0, init=False)
 
     def __iter__(self) -> Iterator[Sample]:
@@ -82,7 +82,7 @@ class Corpus:
         if self.columns.label is None:
             return None
         try:
-            return label_of(record.values, self.columns.label, several=self.several)
+            return label_of(record.values, self.columns.label, multi_label=self.multi_label)
         except BadRecord:
             if self.labelled:
                 raise
@@ -92,7 +92,7 @@ class Corpus:
         """The labels that the record has, one at least."""
         values, columns = record.values, self.columns.targets
         present = [column for column in columns if has_label(values, column)]
-        found = {column: label_of(values, column, several=self.several) for column in present}
+        found = {column: label_of(values, column, multi_label=self.multi_label) for column in present}
         if not found:
             raise BadRecord(f"no label in any of the columns {', '.join(map(repr, columns))}")
         return found
@@ -122,14 +122,14 @@ def open_corpus(
     on_error: OnError = "fail",
     on_failure: Callable[[Failure], None] | None = None,
     images: bool = False,
-    several: bool = False,
+    multi_label: bool = False,
 ) -> Corpus:
     """Open a corpus for streaming and decide its columns; nothing but its first records is read.
 
     source: a file (.csv .tsv .jsonl .ndjson .json .txt, also compressed; .parquet .arrow), a glob, several of those, a
     folder written by `save_to_disk`, or `hub:NAME[:config][:split]`. limit: at most so many samples. labelled: every
     record must have a label; otherwise one that is missing is None. images: the samples are images, and the source may
-    also be image files, or folders of them, one folder a class. several: a record may have any number of labels.
+    also be image files, or folders of them, one folder a class. multi_label: a record may have any number of labels.
     Raises DataError, UsageError.
     """
     if limit is not None and limit < 1:
@@ -143,4 +143,4 @@ def open_corpus(
     decide = resolve_images if images else resolve
     resolved = decide(columns or Columns(), schema, reader.name, labelled=labelled)
     total = reader.total if limit is None or reader.total is None else min(limit, reader.total)
-    return Corpus(reader.name, resolved, total, reader, limit, labelled, on_error, on_failure, several)
+    return Corpus(reader.name, resolved, total, reader, limit, labelled, on_error, on_failure, multi_label)

@@ -20,25 +20,42 @@ def text_fields(values: Mapping[str, Any], columns: Columns) -> dict[str, str | 
 
 
 def has_label(values: Mapping[str, Any], column: str) -> bool:
-    """Whether the record holds anything there."""
+    """Whether the record holds anything there: text beyond white space, a number, a list."""
     value = values.get(column)
-    return not (value is None or value == "" or (isinstance(value, float) and math.isnan(value)))
+    if isinstance(value, str):
+        return bool(value.strip())
+    return not (value is None or (isinstance(value, float) and math.isnan(value)))
 
 
-def label_of(values: Mapping[str, Any], column: str, *, several: bool = False) -> Label:
+def label_of(values: Mapping[str, Any], column: str, *, multi_label: bool = False) -> Label:
     """A label as text: names as they are, 3 and 3.0 as "3", True as "True". Raises BadRecord where there is none.
 
-    `several`: the names of any number of classes, from a list, or from a text that has separators between them.
+    `multi_label`: the names of any number of classes, from a list, or from a text that has separators between them;
+    white space around a name is no part of it, and names of nothing else are left out.
     """
-    value = values.get(column)
-    if not has_label(values, column) or (several and str(value).isspace()):
-        none = f"; none of the classes is written [] or {LABEL_SEPARATOR}" if several else ""
+    if not has_label(values, column):
+        none = f"; none of the classes is written [] in a list column, {LABEL_SEPARATOR} in text" if multi_label else ""
         raise BadRecord(f"no label in column {column!r}{none}")
-    if not several:
-        return _name(value, column)
+    value = values[column]
+    return _names(value, column) if multi_label else _name(value, column)
+
+
+def _names(value: Any, column: str) -> tuple[str, ...]:
     if isinstance(value, str):
-        return tuple(name.strip() for name in _sound(value, column).split(LABEL_SEPARATOR) if name.strip())
-    return tuple(_name(one, column) for one in (value if isinstance(value, list) else [value]))
+        if value.strip().startswith("[") and value.strip().endswith("]"):
+            raise BadRecord(
+                f"column {column!r} holds {_sound(value, column)!r}, a list written as text; write the names with "
+                f"{LABEL_SEPARATOR} between them ({LABEL_SEPARATOR} alone for none), or give JSON lines or Parquet"
+            )
+        names = _sound(value, column).split(LABEL_SEPARATOR)
+    else:
+        names = [_name(one, column) for one in (value if isinstance(value, list) else [value])]
+        if mixed := [name for name in names if LABEL_SEPARATOR in name]:
+            raise BadRecord(
+                f"column {column!r} holds the name {mixed[0]!r} in a list; {LABEL_SEPARATOR} stands between names "
+                "where they are text, so write it without"
+            )
+    return tuple(name.strip() for name in names if name.strip())
 
 
 def _name(value: Any, column: str) -> str:

@@ -8,10 +8,9 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name everybody knows it by
 
-from recycle_cli.errors import DataError
 from recycle_cli.keys import Label
 from recycle_cli.models import TaskLayer
-from recycle_cli.tasks.contract import LOSS, Columns, Targets, ordered
+from recycle_cli.tasks.contract import LOSS, Columns, Targets, only_name, ordered, places
 
 
 class Classification:
@@ -32,14 +31,11 @@ class Classification:
 
     def classes_in(self, label: Label) -> tuple[str, ...]:
         """The class."""
-        if isinstance(label, tuple):
-            raise DataError(f"the label {list(label)} names several classes, expected one; add --multi-label")
-        return (label,)
+        return only_name(label, remedy="; add --multi-label")
 
     def targets(self, labels: Sequence[Label], names: Sequence[str]) -> Targets:
         """Indices, int64 (n,)."""
-        places = {name: place for place, name in enumerate(names)}
-        return np.array([places[name] for label in labels for name in self.classes_in(label)], dtype=np.int64)
+        return places((name for label in labels for name in self.classes_in(label)), names)
 
     def class_weights(self, targets: Targets, classes: int) -> torch.Tensor:
         """n / (classes * count), float32 (classes,), as scikit-learn's `balanced`."""

@@ -57,7 +57,7 @@ class Task(Protocol):
         """Weights (C,) by which rare classes count as much as frequent ones. Raises UsageError where there are none."""
 
     def sample_weights(self, targets: Targets, weights: torch.Tensor | None) -> npt.NDArray[np.float64]:
-        """What each sample (n,) counts for in the mean that `loss` takes."""
+        """What each sample (B,) of a batch counts for in the mean that `loss` takes; 0 for one that has no part."""
 
     def loss(self, outputs: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
         """The mean loss of a batch, a scalar."""
@@ -72,13 +72,26 @@ class Task(Protocol):
         """A prediction a sample: a value for each of the columns."""
 
 
-def ordered(names: Iterable[str]) -> list[str]:
-    """Names of classes without repeats, numbers first and in numeric order. Raises DataError for fewer than two."""
+def ordered(names: Iterable[str], what: str = "classes") -> list[str]:
+    """Names without repeats, numbers first and in numeric order. Raises DataError for fewer than two of `what`."""
     found = sorted(set(names), key=lambda name: (not name.isdigit(), int(name) if name.isdigit() else 0, name))
     if len(found) < 2:
-        only = f"only the class {found[0]!r}" if found else "no labelled record"
-        raise DataError(f"the data hold {only}, expected at least two classes; check the label column")
+        only = f"only the label {found[0]!r}" if found else "no labelled record"
+        raise DataError(f"the data hold {only}, expected at least two {what}; check the label column")
     return found
+
+
+def only_name(label: Label, what: str = "classes", remedy: str = "") -> tuple[str]:
+    """The one name in a label. Raises DataError for a label of several of `what`."""
+    if isinstance(label, tuple):
+        raise DataError(f"the label {list(label)} names several {what}, expected one{remedy}")
+    return (label,)
+
+
+def places(found: Iterable[str], names: Sequence[str]) -> Targets:
+    """The place of each name among `names`, int64 (n,)."""
+    numbers = {name: place for place, name in enumerate(names)}
+    return np.array([numbers[name] for name in found], dtype=np.int64)
 
 
 def chosen_metric(task: Task, metric: str | None) -> str:

@@ -47,6 +47,8 @@ class Scores:
             return "no column of labels was found; --label-column names one"
         if not self.labels:
             return f"no record has a label in the column {column!r}"
+        if self.task.grouped and len({*self.labels}) == len(self.labels):
+            return "no two labelled samples share a group"
         unknown = [name for name in self._present if name not in self.names]
         if self.task.closed and unknown:
             return f"the label {unknown[0]!r} is not one of the run's classes ({', '.join(self.names)})"

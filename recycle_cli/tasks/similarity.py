@@ -9,11 +9,11 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name everybody knows it by
 
-from recycle_cli.errors import DataError, UsageError
+from recycle_cli.errors import UsageError
 from recycle_cli.keys import Label
 from recycle_cli.models import TaskLayer
 from recycle_cli.settings import SimilaritySettings
-from recycle_cli.tasks.contract import Columns, Targets, ordered
+from recycle_cli.tasks.contract import Columns, Targets, only_name, ordered, places
 from recycle_cli.tasks.losses import batch_hard_triplet, supervised_contrastive
 from recycle_cli.tasks.retrieval import r_precision
 
@@ -31,30 +31,29 @@ class Similarity:
 
     def layer(self, names: Sequence[str]) -> TaskLayer:
         """An embedding."""
-        return TaskLayer("embedding", head=self.settings.head)
+        return TaskLayer("embedding", head=self.settings.embedding)
 
     def names_of(self, found: Iterable[str]) -> list[str]:
         """At least two."""
-        return ordered(found)
+        return ordered(found, "groups")
 
     def classes_in(self, label: Label) -> tuple[str, ...]:
         """The group."""
-        if isinstance(label, tuple):
-            raise DataError(f"the label {list(label)} names several groups, expected one")
-        return (label,)
+        return only_name(label, "groups")
 
     def targets(self, labels: Sequence[Label], names: Sequence[str]) -> Targets:
         """Numbers of groups, int64 (n,)."""
-        places = {name: place for place, name in enumerate(names)}
-        return np.array([places[name] for label in labels for name in self.classes_in(label)], dtype=np.int64)
+        return places((name for label in labels for name in self.classes_in(label)), names)
 
     def class_weights(self, targets: Targets, classes: int) -> torch.Tensor:
-        """None: every batch holds the same number of samples of each of its groups."""
+        """None: batches are drawn by group."""
         raise UsageError("--class-weights balanced: --task similarity draws batches by group; leave the option out")
 
     def sample_weights(self, targets: Targets, weights: torch.Tensor | None) -> npt.NDArray[np.float64]:
-        """One each."""
-        return np.ones(len(targets))
+        """One each, where the batch has another of the group, and for the triplet loss one of another group."""
+        _, group, sizes = np.unique(targets, return_inverse=True, return_counts=True)
+        others = len(sizes) > 1 or self.settings.loss != "triplet"
+        return ((sizes > 1) & others).astype(np.float64)[group]
 
     def loss(self, outputs: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
         """Over a batch: vectors (B, E), groups (B,)."""

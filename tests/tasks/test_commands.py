@@ -57,7 +57,7 @@ def test_similarity_of_several_heads(recycle, place):
     assert [head["name"] for head in done["heads"]] == ["skip", "small"]
     kept = [json.loads((place / "new" / name / "recycle.json").read_text())["settings"] for name in ("skip", "small")]
     assert [one["similarity"]["margin"] for one in kept] == [0.3, 0.5]
-    assert [one["similarity"]["members"] for one in kept] == [3, 3]
+    assert [one["similarity"]["group_samples"] for one in kept] == [3, 3]
 
 
 def test_several_labels(recycle, place):
@@ -77,7 +77,7 @@ def test_several_labels(recycle, place):
         (("--task", "similarity", "--metric", "accuracy"), "take one of rrp"),
         (("--metric", "rrp"), "take one of macro_f1, accuracy, loss"),
         (("--task", "similarity", "--embedding-size", 4), "a skip connection keeps the width, which is 32 here"),
-        (("--task", "similarity", "--batch-size", 6), "give at least 8, or fewer --group-samples"),
+        (("--task", "similarity", "--batch-size", 6), "give at least 10, or fewer --group-samples"),
     ],
 )
 def test_what_has_no_effect_is_refused_in_one_line(recycle, place, arguments, message):

@@ -13,10 +13,12 @@ import torchvision
 import transformers
 from safetensors.torch import load_file
 
-from recycle_cli.corpus import open_corpus
+from recycle_cli.corpus import Columns, open_corpus
 from recycle_cli.errors import DataError, Interrupted, UsageError
 from recycle_cli.finetune import Job, finetune, finetune_heads
 from recycle_cli.heads import Head
+from recycle_cli.keys import Sample
+from recycle_cli.outputs import open_output
 from recycle_cli.precompute import precompute
 from recycle_cli.predict import predict
 from recycle_cli.settings import (
@@ -98,14 +100,14 @@ def score(data, run, output, store=None, **options):
 
 
 def labels(source):
-    return [sample.label for sample in open_corpus(str(source), several=True, labelled=True)]
+    return [sample.label for sample in open_corpus(str(source), multi_label=True, labelled=True)]
 
 
 def test_labels_are_lists_or_names_with_a_separator_between(tmp_path):
     rows = [{"text": "a", "label": "x|y"}, {"text": "b", "label": " y | z "}, {"text": "c", "label": "|"}]
     expected = [("x", "y"), ("y", "z"), ()]
     assert labels(write_csv(tmp_path / "a.csv", rows)) == expected
-    lists = [{"text": "a", "label": ["x", "y"]}, {"text": "b", "label": ["y", "z"]}, {"text": "c", "label": []}]
+    lists = [{"text": "a", "label": ["x", "y"]}, {"text": "b", "label": [" y ", "z", ""]}, {"text": "c", "label": []}]
     assert labels(write_jsonl(tmp_path / "a.jsonl", lists)) == expected
     pq.write_table(pa.Table.from_pylist(lists), tmp_path / "a.parquet")
     assert labels(tmp_path / "a.parquet") == expected
@@ -123,10 +125,33 @@ def test_numbers_of_named_classes_become_their_names_in_lists_too(tmp_path):
     assert labels(tmp_path / "saved") == [("x", "z"), ()]
 
 
+def test_what_is_predicted_in_csv_can_be_learnt_again(tmp_path):
+    with open_output(str(tmp_path / "out.csv"), {"labels": "texts"}) as write:
+        samples = [Sample(str(number), {"text": "x"}) for number in range(2)]
+        write(samples, [{"labels": ["x", "y"]}, {"labels": []}])
+    columns = Columns(text="id", label="labels")
+    found = open_corpus(str(tmp_path / "out.csv"), columns, multi_label=True, labelled=True)
+    assert [sample.label for sample in found] == [("x", "y"), ()]
+
+
+def test_a_head_passes_over_a_record_whose_label_is_white_space(tmp_path):
+    rows = [{"text": "a", "first": "x|y", "second": " "}, {"text": "b", "first": "\t", "second": "|"}]
+    columns = Columns(targets=("first", "second"))
+    found = open_corpus(str(write_csv(tmp_path / "a.csv", rows)), columns, multi_label=True, labelled=True)
+    assert [sample.labels for sample in found] == [{"first": ("x", "y")}, {"second": ()}]
+
+
 @pytest.mark.parametrize(
     ("label", "multi_label", "message"),
     [
-        ("", True, r"record 1: no label in column 'label'; none of the classes is written \[\] or \|"),
+        (
+            "",
+            True,
+            r"record 1: no label in column 'label'; none of the classes is written \[\] in a list column, \| in",
+        ),
+        ("[]", True, r"'\[\]', a list written as text; write the names with \| between them \(\| alone for none\)"),
+        (" ['a', 'b'] ", True, "a list written as text"),
+        (["a|b"], True, r"the name 'a\|b' in a list; \| stands between names where they are text"),
         (" ", True, "no label in column"),
         (None, True, "no label in column"),
         ([{"a": 1}], True, "holds an object, expected a label"),
@@ -234,7 +259,7 @@ def read(path):
     if path.suffix == ".jsonl":
         return [json.loads(line)["labels"] for line in path.read_text().splitlines()]
     with path.open(newline="") as file:
-        return [row["labels"].split("|") for row in csv.DictReader(file)]
+        return [[name for name in row["labels"].split("|") if name] for row in csv.DictReader(file)]
 
 
 def test_the_threshold_is_of_several_labels(run, test, tmp_path, fit):

@@ -41,3 +41,12 @@ def test_too_many_are_not_compared(monkeypatch):
     assert found.figures() is None
     assert not found.outputs
     assert "more than 3 labelled samples" in found.why_none("y")
+
+
+def test_labels_of_which_no_two_are_equal_are_no_groups():
+    found = Scores(Similarity(), ["0"])
+    found.add(OUTPUTS, ["w", "x", "y", "z"])
+    assert found.figures() is None
+    assert found.why_none("y") == "no two labelled samples share a group"
+    found.add(OUTPUTS[:1], ["x"])
+    assert set(found.figures()) == {"rrp"}

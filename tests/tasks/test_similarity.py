@@ -1,42 +1,32 @@
-"""Similarity from groups to a RUN: texts and images, from a store and without one, alone and several heads at once."""
+"""Similarity from groups of texts to a RUN: from a store and without one, alone and several heads at once."""
 
-import json
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
-import torch
-import torchvision
 from safetensors.torch import load_file
 
 from recycle_cli.errors import DataError, Interrupted, UsageError
 from recycle_cli.finetune import Job, finetune, finetune_heads
 from recycle_cli.heads import Head
 from recycle_cli.precompute import precompute
-from recycle_cli.predict import predict
 from recycle_cli.settings import (
     AdapterSettings,
     CorpusSettings,
     EmbeddingSettings,
     HeadSettings,
-    ImageSettings,
     ModelSettings,
     PrecomputeSettings,
-    PredictSettings,
     SimilaritySettings,
     TrainingSettings,
-    ViewSettings,
 )
 from tests.records import records, write_csv
-from tests.tasks.corpora import shapes
+from tests.tasks.results import losses, rrps, score, vectors
 
 LINEAR = EmbeddingSettings("linear", 8)
-TRIPLET = SimilaritySettings(members=3)
-CONTRASTIVE = SimilaritySettings("supervised-contrastive", members=2, head=LINEAR)
+TRIPLET = SimilaritySettings(group_samples=3)
+CONTRASTIVE = SimilaritySettings("supervised-contrastive", group_samples=2, embedding=LINEAR)
 SETTINGS = TrainingSettings(epochs=2, batch_size=12, learning_rate=2e-3, similarity=TRIPLET)
-IMAGES = ModelSettings("resnet18", device="cpu", images=ImageSettings("none", (32,), (32,), head_batchnorm="eval"))
 
 
 @pytest.fixture(scope="module")
@@ -78,35 +68,10 @@ def fit(train, test, store, model):
     return fit
 
 
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory):
-    return shapes(tmp_path_factory.mktemp("shapes"))
-
-
 def renamed(rows):
     """Groups that mean the same and have other names."""
     names = {"bio": "law", "code": "sport", "art": "art"}
     return [{**row, "label": names[row["label"]]} for row in rows]
-
-
-def log(output):
-    return [json.loads(line) for line in (Path(output) / "metrics.jsonl").read_text().splitlines()]
-
-
-def losses(output):
-    return [line["loss"] for line in log(output) if "loss" in line]
-
-
-def rrps(output):
-    return [line["evaluation"]["rrp"] for line in log(output) if "evaluation" in line]
-
-
-def vectors(path):
-    return np.array(pq.read_table(path)["embedding"].to_pylist())
-
-
-def score(data, run, output, store=None):
-    return predict(data, str(run), store, str(output), ModelSettings(device="cpu"), PredictSettings())
 
 
 @pytest.mark.parametrize("similarity", [TRIPLET, CONTRASTIVE], ids=["triplet-skip", "contrastive-linear"])
@@ -122,10 +87,10 @@ def test_losses_from_the_store_are_those_with_the_frozen_trunk_in_place(fit, tmp
 
 def test_r_precision_rises(model, tmp_path):
     rows = records(120, longest=2), renamed(records(40, seed=1, longest=2))
-    data, tested = (
+    data, evaluation = (
         CorpusSettings((str(write_csv(tmp_path / f"{number}.csv", some)),)) for number, some in enumerate(rows)
     )
-    job = Job(data, str(tmp_path / "run"), None, tested, "similarity", "1", model_named=True, tensorboard=False)
+    job = Job(data, str(tmp_path / "run"), None, evaluation, "similarity", "1", model_named=True, tensorboard=False)
     report = finetune(job, model, replace(SETTINGS, epochs=15, learning_rate=5e-3))
     found = rrps(tmp_path / "run")
     assert report.metrics == {"rrp": max(found)}
@@ -147,7 +112,7 @@ def test_a_run_gives_the_vectors_it_was_judged_by(fit, test, store, tmp_path, cu
     report = fit(tmp_path / "run", replace(SETTINGS, similarity=similarity), **where)
     whole = score(test, tmp_path / "run", tmp_path / "whole.parquet")
     assert whole.metrics == pytest.approx(report.metrics, abs=1e-6)
-    assert vectors(tmp_path / "whole.parquet").shape == (30, similarity.head.size or 32)
+    assert vectors(tmp_path / "whole.parquet").shape == (30, similarity.embedding.size or 32)
     if cut != "0":
         hits = score(test, tmp_path / "run", tmp_path / "hits.parquet", store)
         assert (hits.hits, hits.misses) == (30, 0)
@@ -204,7 +169,9 @@ def test_windows_serve_groups_that_meet_in_them_and_are_refused_where_they_do_no
     assert report.samples == 60
     many = [{**row, "label": str(number % 30)} for number, row in enumerate(records(60))]
     scattered = replace(train, source=(str(write_csv(tmp_path / "many.csv", many)),))
-    with pytest.raises(UsageError, match=r"of the samples would meet another.*--in-memory"):
+    with pytest.raises(
+        UsageError, match=r"read in windows of 12,000 bytes, .*would meet another .*and one of another.*--in-memory"
+    ):
         finetune(replace(job, data=scattered, overwrite=True), ModelSettings(), replace(SETTINGS, memory=12_000))
     held = replace(SETTINGS, in_memory=True)
     finetune(replace(job, data=scattered, evaluation=None, overwrite=True), ModelSettings(), held)
@@ -214,7 +181,7 @@ def test_several_heads_are_what_each_would_be_alone(fit, train, test, store, tmp
     shared = replace(SETTINGS, order_seed=4)
     asked = [
         HeadSettings("skip", shared),
-        HeadSettings("linear", replace(shared, seed=2, similarity=replace(CONTRASTIVE, members=3))),
+        HeadSettings("linear", replace(shared, seed=2, similarity=replace(CONTRASTIVE, group_samples=3))),
     ]
     job = Job(train, str(tmp_path / "runs"), store, test, task="similarity", tensorboard=False)
     finetune_heads(job, ModelSettings(), asked)
@@ -239,15 +206,15 @@ def test_several_heads_are_what_each_would_be_alone(fit, train, test, store, tmp
             {},
             "--margin 0.2: --loss supervised-contrastive has none",
         ),
-        ({"batch_size": 4}, {}, "--batch-size 4 leaves no room for two groups of 3 samples; give at least 6"),
+        ({"batch_size": 7}, {}, "--batch-size 7 leaves no room for two groups of up to 4 samples; give at least 8"),
         (
-            {"similarity": replace(TRIPLET, head=EmbeddingSettings(size=8))},
+            {"similarity": replace(TRIPLET, embedding=EmbeddingSettings(size=8))},
             {},
             "--embedding-size 8.*--embedding linear",
         ),
         ({}, {"task": "text-classification"}, "--group-samples: only --task similarity takes it"),
         (
-            {"similarity": SimilaritySettings("supervised-contrastive", head=LINEAR)},
+            {"similarity": SimilaritySettings("supervised-contrastive", embedding=LINEAR)},
             {"task": "text-classification"},
             "--loss, --embedding, --embedding-size: only --task similarity",
         ),
@@ -265,48 +232,31 @@ def test_what_is_no_group_is_refused(fit, train, tmp_path, monkeypatch):
     data = replace(train, source=(str(write_csv(tmp_path / "lonely.csv", lonely)),))
     with pytest.raises(DataError, match="no two of the 60 samples have the same label"):
         finetune(Job(data, str(tmp_path / "run"), task="similarity", cut="2"), ModelSettings(), SETTINGS)
-    several = replace(data, multi_label=True)
+    with pytest.raises(DataError, match="--eval: no two of the 60 samples have the same label"):
+        fit(tmp_path / "run", evaluation=data)
+    multi_label = replace(data, multi_label=True)
     with pytest.raises(UsageError, match="--multi-label: --task similarity learns from groups"):
-        finetune(Job(several, str(tmp_path / "run"), task="similarity", cut="2"), ModelSettings(), SETTINGS)
+        finetune(Job(multi_label, str(tmp_path / "run"), task="similarity", cut="2"), ModelSettings(), SETTINGS)
     monkeypatch.setattr("recycle_cli.jobs.MOST_TO_COMPARE", 20)
     with pytest.raises(DataError, match=r"--eval holds 30 samples.*at most 20"):
         fit(tmp_path / "run")
 
 
-# Images
+def test_what_is_left_of_one_group_is_refused(train, model, tmp_path):
+    rows = records(60)
+    bio = replace(train, source=(str(write_csv(tmp_path / "bio.csv", [row for row in rows if row["label"] == "bio"])),))
+    precompute(bio, str(tmp_path / "store"), model, PrecomputeSettings(("2",), "float32"))
+    job = Job(train, str(tmp_path / "run"), str(tmp_path / "store"), task="similarity", tensorboard=False)
+    with pytest.raises(DataError, match=r"all of the \d+ samples have the label 'bio', expected at least two groups"):
+        finetune(job, ModelSettings(), replace(SETTINGS, on_missing="skip"))
 
 
-def image_job(folders, output, **options):
-    fields = {"task": "similarity", "tensorboard": False, "model_named": True, **options}
-    data, evaluation = (CorpusSettings((str(folders / name),)) for name in ("train", "val"))
-    return Job(data, str(output), evaluation=evaluation, **fields)
-
-
-def test_images_learn_an_embedding_from_stored_views_as_with_the_trunk_in_place(folders, tmp_path):
-    views = ViewSettings(2, "random-crop,flip")
-    filling = PrecomputeSettings(("layer3",), "float32", views=views)
-    store = str(tmp_path / "store")
-    precompute(CorpusSettings((str(folders / "train"),)), store, IMAGES_STORED, filling)
-    precompute(CorpusSettings((str(folders / "val"),)), store, IMAGES_STORED, replace(filling, views=ViewSettings()))
-    settings = replace(SETTINGS, views=views, learning_rate=1e-3)
-    found = finetune(image_job(folders, tmp_path / "stored", store=store), IMAGES, settings)
-    finetune(image_job(folders, tmp_path / "inplace", cut="layer3"), IMAGES, settings)
-    np.testing.assert_allclose(losses(tmp_path / "stored"), losses(tmp_path / "inplace"), rtol=0, atol=1e-3)
-    plain = torchvision.models.resnet18(num_classes=512)
-    plain.load_state_dict(load_file(tmp_path / "stored" / "model.safetensors"), strict=True)
-    for name, place in (("hits", store), ("whole", None)):
-        done = score(CorpusSettings((str(folders / "val"),)), tmp_path / "stored", tmp_path / f"{name}.parquet", place)
-        assert done.metrics == pytest.approx(found.metrics, abs=1e-6)
-    ours = torch.from_numpy(vectors(tmp_path / "hits.parquet"))
-    assert ours.shape == (18, 512)
-    np.testing.assert_allclose(ours, vectors(tmp_path / "whole.parquet"), atol=1e-4)
-
-
-IMAGES_STORED = replace(IMAGES, images=replace(IMAGES.images, head_batchnorm="train"))
-"""How a store is filled says nothing of the head."""
-
-
-def test_the_whole_model_learns_an_embedding(folders, tmp_path):
-    found = finetune(image_job(folders, tmp_path / "run", cut="0"), IMAGES_STORED, replace(SETTINGS, epochs=1))
-    done = score(CorpusSettings((str(folders / "val"),)), tmp_path / "run", tmp_path / "p.jsonl")
-    assert done.metrics == pytest.approx(found.metrics, abs=1e-6)
+@pytest.mark.parametrize("stored", [True, False])
+def test_batches_without_another_group_are_refused(train, store, model, tmp_path, stored):
+    """One group of nearly all samples, and another for the odd batch."""
+    rows = [{**row, "label": "rare" if number < 4 else "usual"} for number, row in enumerate(records(60))]
+    data = replace(train, source=(str(write_csv(tmp_path / "uneven.csv", rows)),))
+    job = Job(data, str(tmp_path / "run"), store if stored else None, task="similarity", cut="2", model_named=True)
+    with pytest.raises(UsageError, match=r"^\d+% of the samples would meet .*expected 90%; give a larger --batch-size"):
+        finetune(job, model, SETTINGS)
+    assert not (tmp_path / "run").exists()

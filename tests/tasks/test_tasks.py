@@ -64,9 +64,11 @@ def test_the_names_choose_the_task():
     assert task_of("similarity", similarity=contrastive) == Similarity(contrastive)
 
 
-@pytest.mark.parametrize("task", [Classification(), MultiLabel(), Similarity()])
-def test_one_class_alone_cannot_be_learnt(task: Task):
-    with pytest.raises(DataError, match=r"only the class 'x'.*at least two"):
+@pytest.mark.parametrize(
+    ("task", "what"), [(Classification(), "classes"), (MultiLabel(), "classes"), (Similarity(), "groups")]
+)
+def test_one_class_alone_cannot_be_learnt(task: Task, what):
+    with pytest.raises(DataError, match=rf"only the label 'x'.*at least two {what}"):
         task.names_of(["x", "x"])
 
 
@@ -162,3 +164,13 @@ def test_embeddings_have_length_one():
 def test_class_weights_have_no_meaning_for_groups():
     with pytest.raises(UsageError, match="--class-weights"):
         Similarity().class_weights(np.zeros(3), 1)
+
+
+@pytest.mark.parametrize("loss", ["triplet", "supervised-contrastive"])
+def test_a_sample_that_finds_nothing_to_compare_counts_for_nothing_in_a_step(loss):
+    task = Similarity(SimilaritySettings(loss))
+    first, second = np.array([0, 0, 1, 1, 2]), np.array([0, 1, 1, 2, 3])
+    assert task.sample_weights(first, None).tolist() == [1, 1, 1, 1, 0]
+    assert task.sample_weights(second, None).tolist() == [0, 1, 1, 0, 0]
+    assert task.sample_weights(np.zeros(3, int), None).tolist() == [float(loss != "triplet")] * 3
+    assert task.sample_weights(np.zeros(0, int), None).tolist() == []

@@ -1,0 +1,86 @@
+"""Batches to learn from groups by: in each of them samples of one group, and of as many groups as it can hold."""
+
+import math
+from collections.abc import Sequence
+from heapq import heapify, heappop, heappush
+from itertools import groupby, pairwise
+from operator import itemgetter
+
+import numpy as np
+import numpy.typing as npt
+
+Indices = npt.NDArray[np.int64]
+
+
+def grouped(groups: Indices, batch_size: int, group_samples: int, seed: int, epoch: int) -> list[Indices]:
+    """The batches of one epoch in which samples meet others of their group and of other groups; every sample once.
+
+    Each group is shuffled and parted into hands of `group_samples` (the last is what is left; one alone joins the hand
+    before), which are dealt to as many batches as there are, so that a batch holds as many groups as it can. There are
+    hardly more batches of at most `batch_size` samples than it takes. The same arguments always give the same batches.
+    """
+    rng = np.random.default_rng([seed, epoch])
+    hands = _hands(groups, group_samples, rng)
+    count = math.ceil(len(groups) / batch_size)
+    while (batches := _dealt(hands, count, batch_size, rng)) is None:
+        count = min(count + 1 + count // 50, sum(map(len, hands)))
+    return [np.concatenate(batches[place]) for place in rng.permutation(count).tolist()]
+
+
+def met_share(batches: Sequence[Indices], groups: Indices) -> float:
+    """The share of the samples whose batch has another of their group and one of another group, of those whose group
+    has another at all."""
+    sizes = np.bincount(groups)
+    held = (np.unique(groups[batch], return_counts=True)[1] for batch in batches)
+    met = sum(int(counts[counts > 1].sum()) for counts in held if len(counts) > 1)
+    return met / max(1, int(sizes[sizes > 1].sum()))
+
+
+def _hands(groups: Indices, group_samples: int, rng: np.random.Generator) -> list[list[Indices]]:
+    """The hands of each group, groups and samples in a random order."""
+    order = rng.permutation(len(groups))
+    order = order[np.argsort(groups[order], kind="stable")]
+    ends = np.cumsum(np.unique(groups, return_counts=True)[1])
+    apart = np.split(order, ends)[:-1]
+    hands: list[list[Indices]] = []
+    for place in rng.permutation(len(apart)).tolist():
+        samples = apart[place]
+        firsts = range(0, max(1, len(samples) - 1), group_samples)
+        hands.append([samples[first:end] for first, end in pairwise([*firsts, len(samples)])])
+    return hands
+
+
+def _dealt(
+    hands: Sequence[Sequence[Indices]], count: int, batch_size: int, rng: np.random.Generator
+) -> list[list[Indices]] | None:
+    """The hands in `count` batches: each goes to the emptiest of those that have none of its group, or, where these are
+    full, of all. None where a batch would hold more than `batch_size` samples (but for a hand that alone does)."""
+    # Small hands last, into what is left; a group that comes into every batch anyway, once the others have spread.
+    turns = [(group, hand) for group, own in enumerate(hands) for hand in own]
+    turns.sort(key=lambda turn: (len(hands[turn[0]]) > count, -len(turn[1])))
+    draws = iter(rng.random(count + len(turns)).tolist())
+    batches: list[list[Indices]] = [[] for _ in range(count)]
+    having: list[set[int]] = [set() for _ in hands]
+    emptiest = [(0, next(draws), place) for place in range(count)]
+    heapify(emptiest)
+    for group, run in groupby(turns, key=itemgetter(0)):
+        aside: list[tuple[int, float, int]] = []
+        for _, hand in run:
+            while emptiest and emptiest[0][2] in having[group]:
+                aside.append(heappop(emptiest))
+            if not emptiest or emptiest[0][0] + len(hand) > batch_size:
+                _put_back(emptiest, aside)
+                having[group].clear()
+            filled, _, place = heappop(emptiest)
+            if filled and filled + len(hand) > batch_size:
+                return None
+            batches[place].append(hand)
+            having[group].add(place)
+            aside.append((filled + len(hand), next(draws), place))
+        _put_back(emptiest, aside)
+    return batches
+
+
+def _put_back(heap: list[tuple[int, float, int]], entries: list[tuple[int, float, int]]) -> None:
+    while entries:
+        heappush(heap, entries.pop())
