@@ -51,7 +51,10 @@ def slice_of(lengths: Indices, settings: TrainingSettings, batches: int, place: 
 
 
 def slice_for(subject: Subject, repetition: int, batches: int | None = None) -> Indices:
-    """The samples of a repetition: the same for every variant. `batches`: of the slice, else as the settings say."""
+    """The samples of a repetition: the same for every variant that asks for as many `batches`.
+
+    None: as many as the settings say, for all alike, as a bench does; a plan asks for more where steps are short.
+    """
     settings = subject.settings
     if repetition == WARM_UP:
         return slice_of(subject.lengths, training(subject), FEW, 0.5)
