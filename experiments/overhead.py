@@ -54,17 +54,13 @@ class Watch:
         return timed
 
 
-def once(options: argparse.Namespace) -> Spent:
-    """One precompute in this process, which has imported nothing yet."""
-    watch = Watch()
-    since = watch.now()
+def parts() -> dict[str, tuple[Any, str]]:
+    """What is watched, each an attribute of a module or class; importing them imports all that the command does."""
     from recycle_cli import precompute as work
     from recycle_cli.models import text
     from recycle_cli.models.engine import Engine
-    from recycle_cli.settings import CorpusSettings, ModelSettings, PrecomputeSettings
 
-    watch.add("imports", since)
-    targets = {
+    return {
         "model": (Engine, "trunk"),
         "loading": (work, "open_network"),
         "self-check": (text, "checked"),
@@ -72,22 +68,40 @@ def once(options: argparse.Namespace) -> Spent:
         "digests": (text, "_recipe"),
         "filling, the model included": (work, "fill"),
     }
+
+
+def fill(options: argparse.Namespace, store: Path) -> None:
+    """What `recycle precompute` does."""
+    from recycle_cli import precompute as work
+    from recycle_cli.settings import CorpusSettings, ModelSettings, PrecomputeSettings
+
+    work.precompute(
+        CorpusSettings((options.corpus,), limit=options.limit),
+        str(store),
+        ModelSettings(name=options.model, max_length=options.max_length),
+        PrecomputeSettings(),
+    )
+
+
+def rest(spent: Spent) -> tuple[float, float]:
+    """Wall and processor seconds that are neither importing nor loading nor the model."""
+    (wall, processor), *others = (spent[part] for part in ("all but imports", "loading", "model"))
+    return wall - sum(other[0] for other in others), processor - sum(other[1] for other in others)
+
+
+def once(options: argparse.Namespace) -> Spent:
+    """One precompute in this process, which has imported nothing yet."""
+    watch = Watch()
+    since = watch.now()
+    targets = parts()
+    watch.add("imports", since)
     with TemporaryDirectory() as folder, ExitStack() as stack:
         for part, (owner, name) in targets.items():
             stack.enter_context(patch.object(owner, name, watch.timing(part, getattr(owner, name))))
         since = watch.now()
-        work.precompute(
-            CorpusSettings((options.corpus,), limit=options.limit),
-            str(Path(folder, "acts.zarr")),
-            ModelSettings(name=options.model, max_length=options.max_length),
-            PrecomputeSettings(),
-        )
+        fill(options, Path(folder, "acts.zarr"))
         watch.add("all but imports", since)
-    spent = watch.spent
-    spent["rest"] = tuple(  # type: ignore[assignment]
-        spent["all but imports"][at] - spent["loading"][at] - spent["model"][at] for at in (0, 1)
-    )
-    return spent
+    return {**watch.spent, "rest": rest(watch.spent)}
 
 
 def main() -> None:

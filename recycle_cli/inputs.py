@@ -123,14 +123,15 @@ def readable(split: SplitModel, samples: Sequence[Sample], reject: Reject) -> In
     )
 
 
-class Shared:
+class SharedBatch:
     """A batch on the device that heads take in turn: its rows, if it has any, are widened to float32 once for them all.
 
-    A head may write into them (an in-place ReLU): then, and only then, they are widened anew for the next.
+    A head may write into them (an in-place ReLU): then, and only then, they are widened anew for the next. One head
+    alone gets the batch's own, where they are float32 already.
     """
 
     def __init__(self, batch: Batch, heads: int) -> None:
-        self._batch, self._copy = batch, heads > 1
+        self._batch, self._heads = batch, heads
         self._rows: torch.Tensor | None = None
         self._version = 0
 
@@ -138,12 +139,17 @@ class Shared:
         """The batch for the next head, as it was read."""
         if "rows" not in self._batch:
             return self._batch
+        rows = widened(self._batch) if self._heads == 1 else self._unwritten()
+        return {"rows": rows, "lengths": self._batch["lengths"]}
+
+    def _unwritten(self) -> torch.Tensor:
+        """A copy of the rows that no head has written into."""
         if self._rows is None or self._rows._version != self._version:
-            # Tensors of inference mode do not count how often they were written into.
+            # Tensors made in inference mode, as the batch's may be, do not count how often they were written into.
             with torch.inference_mode(False):
-                self._rows = widened(self._batch, copy=self._copy)
+                self._rows = widened(self._batch, copy=True)
             self._version = self._rows._version
-        return {"rows": self._rows, "lengths": self._batch["lengths"]}
+        return self._rows
 
 
 def subset(batch: Batch, places: Indices) -> Batch:

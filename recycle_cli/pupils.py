@@ -1,6 +1,6 @@
 """Heads about to train: each made of its model, its data and what was asked for."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -14,11 +14,12 @@ from recycle_cli.heads import Head, make_optimizer
 from recycle_cli.jobs import Job, task_asked
 from recycle_cli.labelled import Labelled
 from recycle_cli.logs import Log
+from recycle_cli.models import SplitModel
 from recycle_cli.randomness import Randomness
 from recycle_cli.settings import HeadSettings, ModelSettings, TrainingSettings
-from recycle_cli.setup import Setup, set_up, share_trunk
+from recycle_cli.setup import Setup, frozen, set_up
 from recycle_cli.store import Store
-from recycle_cli.tasks import chosen_metric
+from recycle_cli.tasks import Task, chosen_metric
 
 Pair = tuple[Labelled, Labelled | None]
 """What a head trains on, and what it is judged by."""
@@ -28,15 +29,10 @@ def set_up_all(
     job: Job, model: ModelSettings, store: Store | None, data: Sequence[Labelled], settings: Sequence[TrainingSettings]
 ) -> list[Setup]:
     """A model for each head, trunk frozen, which is in memory once."""
-    setups: list[Setup] = []
-    for labelled, one in zip(data, settings, strict=True):
-        layer = task_asked(job, one).layer(labelled.names)
-        setup = set_up(store, model, job.cut, layer, named=job.model_named, seed=one.seed)
-        if setups:
-            share_trunk(setups[0], setup)
-        setup.split.freeze(setup.cut)
-        setups.append(setup)
-    return setups
+    return frozen(
+        set_up(store, model, job.cut, task_asked(job, one).layer(labelled.names), named=job.model_named, seed=one.seed)
+        for labelled, one in zip(data, settings, strict=True)
+    )
 
 
 def new_head(folder: Path, job: Job, asked: HeadSettings, setup: Setup, data: Pair, order: str, log: Log) -> Head:
@@ -46,24 +42,58 @@ def new_head(folder: Path, job: Job, asked: HeadSettings, setup: Setup, data: Pa
     weights = dict(setup.split.head_parameters(setup.cut))
     if settings.adapter.kind != "none":
         weights = attach(setup.loaded, setup.split, setup.cut, settings.adapter)
-    scaling = setup.model.precision == "float16" and setup.device.type == "cuda"
+    return make_head(
+        setup.split,
+        setup.cut,
+        weights,
+        settings,
+        data,
+        folder,
+        device=setup.device,
+        precision=setup.model.precision,
+        task=task_asked(job, settings),
+        identity=identity(job, setup, settings, data, order),
+        log=log,
+        name=asked.name,
+    )
+
+
+def make_head(
+    split: SplitModel,
+    cut: str,
+    weights: Mapping[str, torch.nn.Parameter],
+    settings: TrainingSettings,
+    data: Pair,
+    folder: Path,
+    *,
+    device: torch.device,
+    precision: str,
+    task: Task,
+    identity: Mapping[str, Any],
+    log: Log,
+    name: str = "",
+) -> Head:
+    """A head with all that its training needs: an optimizer of `weights`, mixed precision, random numbers of its own.
+
+    Its trunk is frozen already, and its adapter, if any, in place.
+    """
     return Head(
-        split=setup.split,
-        cut=setup.cut,
+        split=split,
+        cut=cut,
         weights=weights,
         optimizer=make_optimizer(weights, settings),
-        scaler=torch.amp.GradScaler(setup.device.type, enabled=scaling),
-        autocast=partial(autocast, setup.device, setup.model.precision),
-        randomness=Randomness(settings.seed, setup.device),
+        scaler=torch.amp.GradScaler(device.type, enabled=precision == "float16" and device.type == "cuda"),
+        autocast=partial(autocast, device, precision),
+        randomness=Randomness(settings.seed, device),
         folder=folder,
         settings=settings,
-        identity=identity(job, setup, settings, data, order),
+        identity=identity,
         data=data[0],
         evaluation=data[1],
         log=log,
-        buffers=dict(setup.split.head_buffers(setup.cut)),
-        name=asked.name,
-        task=task_asked(job, settings),
+        buffers=dict(split.head_buffers(cut)),
+        name=name,
+        task=task,
     )
 
 

@@ -1,5 +1,6 @@
 """What a training runs with: the store, the model in two halves, the cut, the device."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -48,8 +49,19 @@ def set_up(
     return Setup(model, network.loaded, halves, _chosen(cut, network, halves, store), device, store)
 
 
-def share_trunk(first: Setup, other: Setup) -> None:
-    """Let `other` use the first one's tensors for all that its head does not train: they are in memory once."""
+def frozen(setups: Iterable[Setup]) -> list[Setup]:
+    """Setups of one and the same model, made one by one: each trunk frozen, and in memory once."""
+    done: list[Setup] = []
+    for setup in setups:
+        if done:
+            _share_trunk(done[0], setup)
+        setup.split.freeze(setup.cut)
+        done.append(setup)
+    return done
+
+
+def _share_trunk(first: Setup, other: Setup) -> None:
+    """Let `other` use the first one's tensors for all that its head does not train."""
     own = {name for name, _ in other.split.head_parameters(other.cut)}
     tensors = dict(first.split.model.named_parameters())
     for name, parameter in other.split.model.named_parameters():

@@ -14,7 +14,7 @@ from recycle_cli.background import prefetch
 from recycle_cli.batches import Batch, Indices
 from recycle_cli.devices import pinned, to_device
 from recycle_cli.heads import Head
-from recycle_cli.inputs import Shared, Source, epoch_of, logits_of, once
+from recycle_cli.inputs import SharedBatch, Source, epoch_of, logits_of, once
 from recycle_cli.reports import Bar
 from recycle_cli.settings import TrainingSettings
 from recycle_cli.signals import deferred_signals
@@ -53,7 +53,7 @@ def train(heads: Sequence[Head], source: Source, evaluation: Source | None, prog
             for place, (members, batch) in enumerate(prefetch(pinned(epoch.load(first), device)), first):
                 # A head that was further when all were interrupted waits for the others.
                 fed = [head for head in pupils if head.state.batch == place]
-                inputs = Shared(to_device(batch, device), len(fed))
+                inputs = SharedBatch(to_device(batch, device), len(fed))
                 for head in fed:
                     _learn(head, members, inputs.ready(), shares[id(head)][place])
                 ends = place + 1 == len(epoch.batches)
@@ -147,7 +147,7 @@ def evaluate(heads: Sequence[Head], source: Source) -> list[torch.Tensor]:
     places: list[torch.Tensor] = []
     with torch.inference_mode():
         for members, batch in prefetch(pinned(once(source, 2 * heads[0].settings.batch_size), heads[0].device)):
-            inputs = Shared(to_device(batch, heads[0].device), len(heads))
+            inputs = SharedBatch(to_device(batch, heads[0].device), len(heads))
             for head, logits in zip(heads, found, strict=True):
                 with head.autocast():
                     logits.append(logits_of(head.split, head.cut, inputs.ready())[0].float().cpu())

@@ -282,12 +282,14 @@ def test_lora_is_left_out_without_peft_and_where_it_cannot_be(monkeypatch):
     def refuse(*args):
         raise UsageError("at cut 4 the head has no pretrained layer to adapt")
 
-    loaded, halves = SimpleNamespace(loaded=None), SimpleNamespace(cuts=("4",))
+    frozen = []
+    loaded, halves = SimpleNamespace(loaded=None), SimpleNamespace(cuts=("4",), freeze=frozen.append)
     last = SimpleNamespace(
         images=False, settings=BenchSettings(), load=lambda: loaded, split=lambda cuts, network: halves
     )
     monkeypatch.setattr(finetune, "attach", refuse)
     assert "no pretrained layer to adapt" in finetune._lora(last).reason
+    assert frozen == ["4"], "the trunk stands still before an adapter is put on the head"
     monkeypatch.setattr(finetune, "find_spec", lambda name: None)
     assert "recycle-cli[adapters]" in finetune._lora(texts).reason
 

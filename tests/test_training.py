@@ -145,6 +145,18 @@ def test_only_the_head_learns(data, model, tmp_path, cut):
         assert torch.equal(weight, before[name]) == name.startswith(trunk), name
 
 
+def test_an_evaluation_moves_its_batches_to_the_device(data, model, tmp_path, monkeypatch):
+    """What is moved in inference mode is a copy that does not count how often it is written into."""
+
+    def moved(batch, device):
+        return {name: tensor.clone() for name, tensor in batch.items()}
+
+    monkeypatch.setattr("recycle_cli.training.to_device", moved)
+    precompute(data, str(tmp_path / "store"), model, PrecomputeSettings(("2",), "float32"))
+    job = Job(data, str(tmp_path / "run"), str(tmp_path / "store"), data, tensorboard=False)
+    assert finetune(job, ModelSettings(), SETTINGS).metrics["accuracy"] > 0
+
+
 def test_the_log_has_one_line_a_step(data, model, tmp_path):
     run(data, tmp_path / "run", model, SETTINGS, cut="2")
     lines = log(tmp_path / "run")

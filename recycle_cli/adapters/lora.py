@@ -100,7 +100,10 @@ def _hasten(layer: Any) -> None:
 
 
 def save_apart(loaded: AnyLoaded, folder: Path) -> None:
-    """Write the adapter alone as `peft` reads it, into RUN/adapter; the task layer is in the merged checkpoint."""
+    """Write the adapter alone as `peft` reads it, into RUN/adapter; the task layer is in the merged checkpoint.
+
+    Names are those of the model that it is to be put on: of an embedder, the encoder.
+    """
     from peft import get_peft_model_state_dict
 
     target = folder / FOLDER
@@ -111,17 +114,22 @@ def save_apart(loaded: AnyLoaded, folder: Path) -> None:
     save_file(named, target / "adapter_model.safetensors", {"format": "pt"})
     config = loaded.model.peft_config[NAME]
     config.base_model_name_or_path = loaded.name
+    config.target_modules = sorted(name.removeprefix(around) for name, _ in _adapted(loaded.model))
     config.save_pretrained(target)
 
 
 def merge(model: nn.Module) -> None:
     """Fold every adapter into its layer, so that the model is an ordinary checkpoint again."""
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    for name, module in list(model.named_modules()):
-        if isinstance(module, BaseTunerLayer):
-            module.merge()
-            parent, _, child = name.rpartition(".")
-            setattr(model.get_submodule(parent), child, module.get_base_layer())
+    for name, module in _adapted(model):
+        module.merge()
+        parent, _, child = name.rpartition(".")
+        setattr(model.get_submodule(parent), child, module.get_base_layer())
     if hasattr(model, "peft_config"):
         del model.peft_config
+
+
+def _adapted(model: nn.Module) -> list[tuple[str, Any]]:
+    """The layers that have an adapter, with their names."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    return [(name, module) for name, module in model.named_modules() if isinstance(module, BaseTunerLayer)]

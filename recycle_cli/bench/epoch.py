@@ -1,7 +1,6 @@
 """A few batches of a training epoch, timed by the training loop that `recycle finetune` runs."""
 
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,14 +9,14 @@ import torch
 from recycle_cli.batches import Indices, shuffled
 from recycle_cli.bench.subject import SILENT, Subject, discard
 from recycle_cli.bench.timing import WARM_UP
-from recycle_cli.devices import autocast
-from recycle_cli.heads import Head, make_optimizer
+from recycle_cli.heads import Head
 from recycle_cli.inputs import Source
 from recycle_cli.labelled import Labelled
 from recycle_cli.logs import Log, ignore
 from recycle_cli.models import SplitModel
-from recycle_cli.randomness import Randomness
+from recycle_cli.pupils import make_head
 from recycle_cli.settings import TrainingSettings
+from recycle_cli.tasks import Classification
 from recycle_cli.training import train
 
 FEW = 2
@@ -51,7 +50,10 @@ def slice_of(lengths: Indices, settings: TrainingSettings, batches: int, place: 
 
 
 def slice_for(subject: Subject, repetition: int, batches: int | None = None) -> Indices:
-    """The samples of a repetition: the same for every variant. `batches`: of the slice, else as the settings say."""
+    """The samples of a repetition: the same for every variant that asks for as many `batches`.
+
+    None: as many as the settings say, for all alike, as a bench does; a plan asks for more where steps are short.
+    """
     settings = subject.settings
     if repetition == WARM_UP:
         return slice_of(subject.lengths, training(subject), FEW, 0.5)
@@ -73,13 +75,13 @@ def epoch_seconds(
     `weights`: those that train, where they are not all of the head's.
     """
     folder = subject.folder()
-    head = new_head(subject, halves, cut, folder, subject.data.take(members), log, weights)
+    head = head_of(subject, halves, cut, folder, subject.data.take(members), log, weights)
     train([head], source, None, SILENT)
     discard(folder)
     return head.state.epoch_seconds[0]
 
 
-def new_head(
+def head_of(
     subject: Subject,
     halves: SplitModel,
     cut: str,
@@ -88,20 +90,17 @@ def new_head(
     log: Log = ignore,
     weights: Weights | None = None,
 ) -> Head:
-    """What `recycle finetune` trains."""
-    settings, precision, device = training(subject), subject.model.precision, subject.device
-    weights = weights or dict(halves.head_parameters(cut))
-    return Head(
-        split=halves,
-        cut=cut,
-        weights=weights,
-        optimizer=make_optimizer(weights, settings),
-        scaler=torch.amp.GradScaler(device.type, enabled=precision == "float16" and device.type == "cuda"),
-        autocast=partial(autocast, device, precision),
-        randomness=Randomness(settings.seed, device),
-        folder=folder,
-        settings=settings,
+    """A head of the subject's model, as `recycle finetune` makes it."""
+    return make_head(
+        halves,
+        cut,
+        weights or dict(halves.head_parameters(cut)),
+        training(subject),
+        (data, None),
+        folder,
+        device=subject.device,
+        precision=subject.model.precision,
+        task=Classification(),
         identity={},
-        data=data,
         log=log,
     )

@@ -7,7 +7,7 @@ import torch
 
 from recycle_cli.adapters import attach
 from recycle_cli.batches import StoredRows, shuffled, widened
-from recycle_cli.bench.epoch import Weights, epoch_seconds, new_head, slice_for, training
+from recycle_cli.bench.epoch import Weights, epoch_seconds, head_of, slice_for, training
 from recycle_cli.bench.layout import LORA, TRAINERS, prefix
 from recycle_cli.bench.subject import Subject, discard
 from recycle_cli.bench.timing import Clock, Run, Runner, Unavailable
@@ -42,6 +42,7 @@ def _lora(subject: Subject) -> Runner | Unavailable:
     network = subject.load()
     halves = subject.split(subject.settings.cuts[:1], network)
     name = halves.cuts[0]
+    halves.freeze(name)
     try:
         weights = attach(network.loaded, halves, name, AdapterSettings("lora"))
     except UsageError as error:
@@ -85,7 +86,7 @@ def _bare_head(subject: Subject, halves: SplitModel, cut: str, repetition: int) 
         batch = to_device(source.load(places), subject.device)
         ready.append((widened(batch), batch["lengths"], targets[places].to(subject.device)))
     folder, clock = subject.folder(), Clock(subject.device)
-    head, logits_of = new_head(subject, halves, cut, folder, subject.data.take(members)), halves.head_from(cut)
+    head, logits_of = head_of(subject, halves, cut, folder, subject.data.take(members)), halves.head_from(cut)
     halves.model.train()
     with clock.running():
         for rows, lengths, wanted in ready:

@@ -6,13 +6,13 @@ from functools import partial
 import numpy as np
 
 from recycle_cli.batches import Indices, StoredRows
-from recycle_cli.bench.epoch import new_head, slice_for
+from recycle_cli.bench.epoch import head_of, slice_for
 from recycle_cli.bench.layout import prefix
 from recycle_cli.bench.settings import HEADS
 from recycle_cli.bench.subject import SILENT, Subject, discard
 from recycle_cli.bench.timing import WARM_UP, Run, Runner
 from recycle_cli.inputs import stored_source
-from recycle_cli.setup import Setup, share_trunk
+from recycle_cli.setup import Setup, frozen
 from recycle_cli.training import train
 
 
@@ -28,18 +28,14 @@ def runners(subject: Subject) -> dict[str, Runner]:
 
 
 def _setups(subject: Subject, cut: str) -> list[Setup]:
-    """A model for each head, the trunk in memory once."""
-    setups: list[Setup] = []
-    for _ in range(HEADS):
-        network = subject.load()
-        halves = subject.split((cut,), network)
-        name = halves.cuts[0]
-        setup = Setup(subject.model, network.loaded, halves, name, subject.device, subject.store)
-        if setups:
-            share_trunk(setups[0], setup)
-        halves.freeze(name)
-        setups.append(setup)
-    return setups
+    """A model for each head, trunk frozen, which is in memory once."""
+    return frozen(_setup(subject, cut) for _ in range(HEADS))
+
+
+def _setup(subject: Subject, cut: str) -> Setup:
+    network = subject.load()
+    halves = subject.split((cut,), network)
+    return Setup(subject.model, network.loaded, halves, halves.cuts[0], subject.device, subject.store)
 
 
 def _runs(subject: Subject, runs: Sequence[Sequence[Setup]], repetition: int) -> Run:
@@ -60,7 +56,7 @@ def _epoch_seconds(subject: Subject, setups: Sequence[Setup], members: Indices) 
     """Seconds of one epoch of heads that read each batch once, as a training counts them."""
     data, folders = subject.data.take(members), [subject.folder() for _ in setups]
     heads = [
-        new_head(subject, setup.split, setup.cut, folder, data) for setup, folder in zip(setups, folders, strict=True)
+        head_of(subject, setup.split, setup.cut, folder, data) for setup, folder in zip(setups, folders, strict=True)
     ]
     rows = StoredRows.of(subject.store, setups[0].cut, subject.positions[members])
     train(heads, stored_source(rows, None), None, SILENT)

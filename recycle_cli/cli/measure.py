@@ -129,7 +129,10 @@ def plan(
         int | None,
         o.option("--sample", f"Records to try the cuts on; else {TEXTS} texts, {IMAGES_TRIED} images", min=1),
     ] = PLAN.sample,
-    batches: Annotated[int, o.option("--batches", "Training batches a repetition", min=1)] = PLAN.batches,
+    batches: Annotated[
+        int,
+        o.option("--batches", "At least so many training batches a repetition; more where steps are short", min=1),
+    ] = PLAN.batches,
     repetitions: Annotated[
         int, o.option("--repetitions", "Turns of each variant, after one to warm up", min=1)
     ] = PLAN.repetitions,

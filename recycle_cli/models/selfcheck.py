@@ -11,11 +11,15 @@ from torch import Tensor
 from recycle_cli.errors import ModelError
 from recycle_cli.models.blocks import Block, first
 from recycle_cli.models.engine import Engine, evaluating
+from recycle_cli.models.sources import first_line
 from recycle_cli.models.split_model import Batch
-from recycle_cli.models.tokens import TextInputs, mask_of, text_config
+from recycle_cli.models.tokens import TextInputs, longest_text, mask_of, text_config
 
 LENGTHS = (7, 4, 2)
 """Unequal, so that padding is at work, and another count than samples, so that the two axes cannot be mistaken."""
+
+OTHER_LENGTHS = (3, 9, 6)
+"""Of the batch that passes in between: what it leaves behind in a model fits the first by no accident."""
 
 TOLERANCE = 2e-5
 """Largest float32 difference, as a share of the largest value compared, that is rounding and not an error."""
@@ -36,19 +40,19 @@ CANNOT_RUN = (
 """What a model raises that wants other inputs than token ids and their mask."""
 
 
-def check_batch(model: Any, inputs: TextInputs) -> Batch:
+def check_batch(model: Any, inputs: TextInputs, lengths: Sequence[int] = LENGTHS, seed: int = 0) -> Batch:
     """A few random ordinary tokens in samples of unequal length, the second half of each of another type."""
-    longest = max(LENGTHS)
+    longest = max(lengths)
     special = {*inputs.tokenizer.all_special_ids, inputs.pad_id}
     ordinary = [number for number in range(min(text_config(model).vocab_size, 1000)) if number not in special]
-    picks = torch.randint(len(ordinary), (len(LENGTHS), longest), generator=torch.Generator().manual_seed(0))
-    mask = mask_of(torch.tensor(LENGTHS), longest)
+    picks = torch.randint(len(ordinary), (len(lengths), longest), generator=torch.Generator().manual_seed(seed))
+    mask = mask_of(torch.tensor(lengths), longest)
     batch = {
         "input_ids": torch.where(mask.bool(), torch.tensor(ordinary)[picks], inputs.pad_id),
         "attention_mask": mask,
     }
     if "token_type_ids" in inputs.names and (getattr(text_config(model), "type_vocab_size", 0) or 0) > 1:
-        second = torch.arange(longest) >= torch.tensor(LENGTHS)[:, None] / 2
+        second = torch.arange(longest) >= torch.tensor(lengths)[:, None] / 2
         batch["token_type_ids"] = (second & mask.bool()).long()
     return batch
 
@@ -58,8 +62,7 @@ def checked(engine: Engine, batch: Batch, cuts: Sequence[int]) -> Engine:
     with evaluating(engine.model), torch.no_grad():
         if padding_leaks(engine, batch):
             engine = engine.keeping_lengths_apart()
-        for cut in cuts:
-            _check_cut(engine, batch, cut)
+        engine = _proved(engine, batch, cuts)
         if cuts and _final_pad_matters(engine, batch, cuts[-1]):
             engine = replace(engine, inputs=replace(engine.inputs, refuses_final_pad=True))
     return engine
@@ -87,16 +90,39 @@ def padding_leaks(engine: Engine, batch: Batch) -> bool:
     return False
 
 
-def _check_cut(engine: Engine, batch: Batch, cut: int) -> None:
+def _proved(engine: Engine, batch: Batch, cuts: Sequence[int]) -> Engine:
+    """The engine, without its stem where that does more than give the first block its rows."""
+    longest = longest_text(engine.model) or max(OTHER_LENGTHS)
+    between = check_batch(engine.model, engine.inputs, [min(length, longest) for length in OTHER_LENGTHS], seed=1)
+    try:
+        for cut in cuts:
+            _check_cut(engine, batch, between, cut)
+    except ModelError:
+        if engine.stem is None:
+            raise
+        return _proved(replace(engine, stem=None), batch, cuts)
+    return engine
+
+
+def _check_cut(engine: Engine, batch: Batch, between: Batch, cut: int) -> None:
+    """Raises ModelError where the head does not give from rows what the whole gives, after a pass of another batch.
+
+    Without that pass, what the whole has left behind in the model could make up for what the rows do not hold.
+    """
     mask = batch["attention_mask"]
+    refused = f"{type(engine.model).__name__} cannot be cut at {cut}: its blocks take more from the first {cut} than"
     rows = engine.trunk(batch, [cut])[cut].clone().masked_fill(~mask.bool()[..., None], 0)
     whole = _outputs(engine, mask, lambda: engine.full(batch))
-    halves = _outputs(engine, mask, lambda: engine.head(rows, mask.sum(1), cut))
+    engine.full(between)
+    try:
+        halves = _outputs(engine, mask, lambda: engine.head(rows, mask.sum(1), cut))
+    except CANNOT_RUN as error:
+        raise ModelError(f"{refused} their rows (the head alone fails: {first_line(error)}); use cut 0") from error
     for one, other in zip(whole, halves, strict=True):
         if not _close(one, other, TOLERANCE):
             raise ModelError(
-                f"{type(engine.model).__name__} cannot be cut at {cut}: its blocks take more from the first {cut} than "
-                f"their rows (head after trunk differs from the whole by {_difference(one, other):.1e}); use cut 0"
+                f"{refused} their rows (head after trunk differs from the whole by {_difference(one, other):.1e}); "
+                f"use cut 0"
             )
 
 

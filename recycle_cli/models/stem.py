@@ -35,9 +35,10 @@ class _Seen:
 
 
 def find_stem(model: nn.Module, blocks: tuple[Block, ...], inputs: Mapping[str, Any]) -> Stem | None:
-    """The outermost module that gives the first block its rows and does nothing else; None where there is no such.
+    """The outermost module that gives the first block its rows; None where there is no such.
 
-    `inputs` must hold a batch whose sample and token counts differ.
+    `inputs` must hold a batch whose sample and token counts differ. Whether the module also leaves something behind for
+    later blocks does not show here: the self-check finds out.
     """
     inside = {id(module) for block in blocks for module in block.module.modules()}
     seen: dict[nn.Module, list[_Seen]] = {}
@@ -60,27 +61,49 @@ def find_stem(model: nn.Module, blocks: tuple[Block, ...], inputs: Mapping[str, 
     for module in model.modules():
         calls = seen.get(module, [])
         if len(calls) == 1 and calls[0].early and calls[0].output is rows and calls[0].version == rows._version:
-            return _stem(module, calls[0], rows)
+            return _stem(module, calls[0], rows, inputs["input_ids"])
     return None
 
 
-def _stem(module: nn.Module, call: _Seen, rows: Tensor) -> Stem | None:
-    for place, one in call.arguments:
-        if isinstance(one, Tensor) and one.shape[:2] == rows.shape[:2]:
-            stem = Stem(module, place)
-            return stem if stem.dtype(one) == rows.dtype else None
-    return None
+def _stem(module: nn.Module, call: _Seen, rows: Tensor, ids: Tensor) -> Stem | None:
+    """The stem as it was called: the tokens are those of the ids, or where it is not given those, of embeddings."""
+    fitting = [
+        (place, one)
+        for place, one in call.arguments
+        if isinstance(one, Tensor) and one.shape[:2] == rows.shape[:2] and (_are(one, ids) or _are_rows(one))
+    ]
+    if not fitting:
+        return None
+    place, one = min(fitting, key=lambda argument: _are_rows(argument[1]))
+    stem = Stem(module, place)
+    return stem if stem.dtype(one) == rows.dtype else None
+
+
+def _are(one: Tensor, ids: Tensor) -> bool:
+    """Whether these are the ids, which the model may have reshaped on the way or lengthened (Longformer)."""
+    return one.dim() == 2 and one.dtype == ids.dtype and torch.equal(one[:, : ids.shape[1]], ids)
+
+
+def _are_rows(one: Tensor) -> bool:
+    return one.dim() == 3 and one.is_floating_point()
 
 
 @contextmanager
 def skipped(stem: Stem | None, rows: Tensor) -> Iterator[None]:
-    """While it lasts, the stem gives nothing but zeros that take no memory, of the shape that it would give."""
+    """While it lasts, the stem gives nothing but zeros that take no memory, of the shape that it would give.
+
+    Where it is called without the argument that tells the shape, it computes what it always does.
+    """
     if stem is None:
         yield
         return
 
-    def zeros(*args: Any, **kwargs: Any) -> Tensor:
-        like = args[stem.place] if isinstance(stem.place, int) else kwargs[stem.place]
+    forward = stem.module.forward
+
+    def zeros(*args: Any, **kwargs: Any) -> Any:
+        like = dict(placed((args, kwargs))).get(stem.place)
+        if not isinstance(like, Tensor):
+            return forward(*args, **kwargs)
         return rows.new_zeros((), dtype=stem.dtype(like)).expand(*like.shape[:2], rows.shape[-1])
 
     own = stem.module.__dict__.get("forward")

@@ -13,7 +13,7 @@ from recycle_cli.models.engine import Engine, evaluating, forward_names
 from recycle_cli.models.identity import architecture_of, tokenizer_digest, weights_digest
 from recycle_cli.models.ownership import Ownership, parameters_in, parameters_of_blocks
 from recycle_cli.models.selfcheck import CANNOT_RUN, check_batch, checked, depends_on_task
-from recycle_cli.models.sources import Loaded, quiet
+from recycle_cli.models.sources import Loaded, first_line, quiet
 from recycle_cli.models.split_model import Batch, SplitModel
 from recycle_cli.models.stem import find_stem
 from recycle_cli.models.tokens import text_inputs, word_embeddings
@@ -96,8 +96,8 @@ def _found(engine: Engine, batch: Batch) -> tuple[Block, ...]:
     try:
         return find_blocks(engine.model, engine.options(batch))
     except CANNOT_RUN as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ModelError(f"{type(engine.model).__name__} cannot be cut: a few tokens do not pass ({reason})") from error
+        name = type(engine.model).__name__
+        raise ModelError(f"{name} cannot be cut: a few tokens do not pass ({first_line(error)})") from error
 
 
 def _modes(model: nn.Module) -> set[tuple[str, str]]:

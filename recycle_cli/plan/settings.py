@@ -12,7 +12,8 @@ TEXTS, IMAGES = 512, 128
 
 @dataclass(frozen=True)
 class PlanSettings:
-    """`sample`: records that are run for timing, `batches`: training batches of them in each of the `repetitions`."""
+    """`sample`: records that are run for timing, `batches`: training batches of them in each of the `repetitions`, of
+    which there are more where steps are short."""
 
     cuts: tuple[str, ...] = ("25%", "50%", "75%", "100%")
     dtype: Dtype = _FILL.dtype

@@ -8,7 +8,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from recycle_cli.errors import ModelError, UsageError
+from recycle_cli.errors import ModelError
 from recycle_cli.models import default_max_length, load, sources, split
 from tests.models.architectures import random_model
 
@@ -137,11 +137,6 @@ def test_missing_weights_of_the_trunk(copy_of_tiny):
     safetensors.torch.save_file(weights, copy_of_tiny / "model.safetensors", {"format": "pt"})
     with pytest.raises(ModelError, match=r"lacks 1 .* bert.encoder.layer.3.output.dense.weight first"):
         split(load(str(copy_of_tiny), labels=None), ["1"], max_length=16, dtype="float16")
-
-
-def test_an_unknown_task_is_refused(tiny_bert):
-    with pytest.raises(UsageError, match="task 'translation': expected one of text-classification"):
-        load(str(tiny_bert), labels=None, task="translation")
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
+import transformers
 from safetensors.torch import load_file
 
 from recycle_cli.errors import DataError, Interrupted, UsageError
@@ -127,9 +129,19 @@ def test_adapters_learn_an_embedding_too(fit, test, tmp_path, kind):
     report = fit(tmp_path / "run", replace(SETTINGS, adapter=AdapterSettings(kind, rank=4, save="apart")))
     whole = score(test, tmp_path / "run", tmp_path / "whole.parquet")
     assert whole.metrics == pytest.approx(report.metrics, abs=1e-6)
-    if kind == "lora":
-        kept = load_file(tmp_path / "run" / "adapter" / "adapter_model.safetensors")
-        assert all(name.startswith("base_model.model.encoder.layer.") for name in kept)
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
+def test_an_adapter_kept_apart_makes_of_the_encoder_the_runs_own(fit, tmp_path, tiny_bert):
+    peft = pytest.importorskip("peft")
+    fit(tmp_path / "run", replace(SETTINGS, learning_rate=2e-2, adapter=AdapterSettings("lora", rank=4, save="apart")))
+    plain, merged = (transformers.AutoModel.from_pretrained(place).eval() for place in (tiny_bert, tmp_path / "run"))
+    ids = torch.tensor([[2, 7, 8, 9, 3]])
+    with torch.no_grad():
+        before, expected = plain(ids).last_hidden_state, merged(ids).last_hidden_state
+        adapted = peft.PeftModel.from_pretrained(plain, tmp_path / "run" / "adapter").eval()
+        torch.testing.assert_close(adapted(ids).last_hidden_state, expected, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(before, expected, atol=1e-2)
 
 
 def stop_after(monkeypatch, saves):
