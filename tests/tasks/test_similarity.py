@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from safetensors.torch import load_file
 
 from recycle_cli.errors import DataError, Interrupted, UsageError
 from recycle_cli.finetune import Job, finetune, finetune_heads
