@@ -93,7 +93,7 @@ def _leaves(fields: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
     for name, value in fields.items():
         if isinstance(value, Mapping):
             yield from _leaves(value, f"{prefix}{name} ")
-        elif value is not None:
+        elif value is not None and value != []:
             yield f"{prefix}{name}", value
 
 
