@@ -111,16 +111,10 @@ class StoredRows:
 
         Rows come from `window` where given, which must hold them, else from memory or the store.
         """
-        lengths = self.lengths[members]
-        shape = (len(members), int(lengths.max(initial=1)))
-        values = np.empty((*shape, *self.store.row_shape(self.cut)), dtype=self.store.stored_dtype)
-        scales = np.empty(shape, dtype=np.float32) if self.store.recipe.dtype == "int8" else None
         held = window if window is not None else self.held
-        if held is not None:
-            held.gather(self.positions[members], values, scales)
-        else:
-            self.store.gather(self.cut, self.positions[members], values, scales)
-        batch = {"rows": torch.from_numpy(values), "lengths": torch.from_numpy(lengths)}
+        positions = self.positions[members]
+        values, scales = self.store.gather(self.cut, positions) if held is None else held.gather(positions)
+        batch = {"rows": torch.from_numpy(values), "lengths": torch.from_numpy(self.lengths[members])}
         if self.store.recipe.dtype == "bfloat16":
             batch["rows"] = batch["rows"].view(torch.bfloat16)
         if scales is not None:

@@ -6,8 +6,9 @@ from functools import partial
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
-from recycle_cli.batches import Indices, StoredRows
+from recycle_cli.batches import Batch, Indices, StoredRows
 from recycle_cli.bench.layout import READ_SIZES
 from recycle_cli.bench.subject import Subject
 from recycle_cli.bench.timing import Clock, Run, Runner
@@ -20,13 +21,13 @@ class Flat:
     values: npt.NDArray[np.generic]
     offsets: Indices
 
-    def load(self, members: Indices) -> npt.NDArray[np.generic]:
-        """A batch padded with zeros (B, L, *shape)."""
+    def load(self, members: Indices) -> Batch:
+        """What StoredRows.load gives: `rows` (B, L, *shape) padded with zeros, and `lengths` (B,)."""
         lengths = self.offsets[members + 1] - self.offsets[members]
-        batch = np.zeros((len(members), int(lengths.max()), *self.values.shape[1:]), self.values.dtype)
-        for row, start, length in zip(batch, self.offsets[members].tolist(), lengths.tolist(), strict=True):
-            row[:length] = self.values[start : start + length]
-        return batch
+        rows = np.zeros((len(members), int(lengths.max()), *self.values.shape[1:]), self.values.dtype)
+        for slot, start, length in zip(rows, self.offsets[members].tolist(), lengths.tolist(), strict=True):
+            slot[:length] = self.values[start : start + length]
+        return {"rows": torch.from_numpy(rows), "lengths": torch.from_numpy(lengths)}
 
 
 def runners(subject: Subject) -> dict[str, Runner]:

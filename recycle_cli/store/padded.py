@@ -1,6 +1,7 @@
-"""Copying samples into padded batches: from a map nothing is left but to move bytes, in as few calls as can be."""
+"""Copying samples into a padded batch: from a map nothing is left but to move bytes, in as few calls as can be."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 import numpy as np
 
@@ -13,36 +14,29 @@ Rows = Array | ChunkedRows
 Span = tuple[int, int, int]
 """One sample: the number of the row array that holds it, its first row there, and its end."""
 
-FEW = 4
+_FEW = 4
 """Below this many samples, slices of arrays are ready sooner than views of bytes."""
 
-_SMALL = 4096
-"""Bytes of a slot up to which zeros in all of them at once are cheaper than zeros behind each sample."""
 
-
-def pad_into(out: Array, spans: Sequence[Span], sources: Mapping[int, Rows]) -> None:
-    """Copy each sample into its slot of `out` (n, L, *shape), zeros behind it; the dtypes must be the same.
+def padded(
+    spans: Sequence[Span], sources: Mapping[int, Rows], row_shape: tuple[int, ...], dtype: np.dtype[Any]
+) -> Array:
+    """The samples as one batch (n, L, *row_shape), zeros behind each; L is the longest's number of rows, at least 1.
 
     Raises DamageError where a source has rows of another shape.
     """
     for rows in sources.values():
-        _check_shape(rows, out.shape[2:])
-    assert max((stop - start for _, start, stop in spans), default=0) <= out.shape[1], (
-        "a sample is longer than its slot"
-    )
-    arrays = {number: rows for number, rows in sources.items() if isinstance(rows, np.ndarray)}
-    if len(arrays) == len(sources) and out.flags.c_contiguous:
-        _by_bytes(out, spans, arrays)
+        _check_shape(rows, row_shape)
+    longest = max((stop - start for _, start, stop in spans), default=0)
+    # Large memory comes from the system as zeros, page by page as it is touched: what lies behind short samples costs
+    # nothing, where zeros written there would cost as much as rows.
+    out = np.zeros((len(spans), max(1, longest), *row_shape), dtype)
+    if len(spans) < _FEW or not all(isinstance(rows, np.ndarray) for rows in sources.values()):
+        for slot, (number, start, stop) in zip(out, spans, strict=True):
+            slot[: stop - start] = sources[number][start:stop]
     else:
-        for slot, (number, start, stop) in enumerate(spans):
-            pad_one(out[slot], sources[number][start:stop])
-
-
-def pad_one(slot: Array, rows: Array) -> None:
-    """Copy one sample's rows into its slot (L, *shape), zeros behind. Raises DamageError as `pad_into` does."""
-    _check_shape(rows, slot.shape[1:])
-    slot[: len(rows)] = rows
-    slot[len(rows) :] = 0
+        _by_bytes(out, spans, cast(Mapping[int, Array], sources))
+    return out
 
 
 def _check_shape(rows: Rows, expected: tuple[int, ...]) -> None:
@@ -55,17 +49,10 @@ def _check_shape(rows: Rows, expected: tuple[int, ...]) -> None:
 
 def _by_bytes(out: Array, spans: Sequence[Span], sources: Mapping[int, Array]) -> None:
     """The same, in half the time for short samples: a slice of a memoryview costs a third of an array's."""
-    flat = out.reshape(-1).view(np.uint8)
-    target = flat.data
+    target = out.reshape(-1).view(np.uint8).data
     views = {number: rows.reshape(-1).view(np.uint8).data for number, rows in sources.items()}
     slot, width = out.strides[:2]
-    small = slot <= _SMALL
-    if small:
-        flat[:] = 0
     at = 0
     for number, start, stop in spans:
-        end = at + (stop - start) * width
-        target[at:end] = views[number][start * width : stop * width]
+        target[at : at + (stop - start) * width] = views[number][start * width : stop * width]
         at += slot
-        if not small:
-            flat[end:at] = 0

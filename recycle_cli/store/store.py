@@ -14,7 +14,7 @@ from recycle_cli.errors import DamageError, StorageError, StoreError, UsageError
 from recycle_cli.keys import KEY_BYTES, Bytes16
 from recycle_cli.memory import free_memory
 from recycle_cli.recipe import Recipe
-from recycle_cli.store.dtypes import Array, numpy_dtype
+from recycle_cli.store.dtypes import SCALES_DTYPE, Array, numpy_dtype
 from recycle_cli.store.files import storage_errors
 from recycle_cli.store.index import (
     EMPTY,
@@ -28,7 +28,7 @@ from recycle_cli.store.index import (
     next_entries,
     without,
 )
-from recycle_cli.store.padded import FEW, pad_into, pad_one
+from recycle_cli.store.padded import padded
 from recycle_cli.store.place import Place
 from recycle_cli.store.places import open_place
 from recycle_cli.store.root import create_root, read_root
@@ -160,24 +160,17 @@ class Store:
         segment, start, stop = self._place(int(position))
         return segment.values(cut)[start:stop]
 
-    def gather(self, cut: str, positions: Positions, out: Array, scales_out: Array | None = None) -> None:
-        """Copy samples into a batch padded with zeros: out (n, L, *shape) stored dtype, scales_out (n, L) float32."""
+    def gather(self, cut: str, positions: Positions) -> tuple[Array, npt.NDArray[np.float32] | None]:
+        """The samples as a batch padded with zeros to the longest: (n, L, *shape), and for int8 scales (n, L)."""
         self._known_cut(cut)
-        if len(positions) < FEW:
-            return self._gather_each(cut, positions, out, scales_out)
         spans = self._segments.spans(positions.tolist())
-        touched = {number: self._segments.list[number] for number in {number for number, _, _ in spans}}
-        pad_into(out, spans, {number: segment.values(cut) for number, segment in touched.items()})
-        if scales_out is not None:
-            pad_into(scales_out, spans, {number: segment.scales(cut) for number, segment in touched.items()})
-        return None
-
-    def _gather_each(self, cut: str, positions: Positions, out: Array, scales_out: Array | None) -> None:
-        for slot, position in enumerate(positions.tolist()):
-            segment, start, stop = self._place(position)
-            pad_one(out[slot], segment.values(cut)[start:stop])
-            if scales_out is not None:
-                pad_one(scales_out[slot], segment.scales(cut)[start:stop])
+        segments, touched = self._segments.list, {number for number, _, _ in spans}
+        rows = {number: segments[number].values(cut) for number in touched}
+        values = padded(spans, rows, self.row_shape(cut), self.stored_dtype)
+        if self.recipe.dtype != "int8":
+            return values, None
+        scales = {number: segments[number].scales(cut) for number in touched}
+        return values, padded(spans, scales, (), SCALES_DTYPE)
 
     def gather_rows(self, cut: str, positions: Positions) -> tuple[Array, npt.NDArray[np.float32] | None]:
         """Rows of the samples one after another: values (sum of lengths, *shape), and for int8 scales (sum,)."""

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from recycle_cli.store.chunked import ChunkedRows
 from recycle_cli.store.dtypes import Array
 from recycle_cli.store.index import Positions, Segments
-from recycle_cli.store.padded import pad_into
+from recycle_cli.store.padded import padded
 from recycle_cli.store.segment import Segment, values_name
 
 WINDOW_SHARE = 0.4
@@ -46,12 +46,12 @@ class Window:
         """Rows of each of `positions`."""
         return np.diff(self._held.spans(self.positions))[:, 0]
 
-    def gather(self, positions: Positions, out: Array, scales_out: Array | None = None) -> None:
-        """Copy samples of this window into a batch padded with zeros; shapes as in Store.gather."""
-        spans = [(0, start, stop) for start, stop in self._held.spans(positions).tolist()]
-        pad_into(out, spans, {0: self._held.values})
-        if scales_out is not None and self._held.scales is not None:
-            pad_into(scales_out, spans, {0: self._held.scales})
+    def gather(self, positions: Positions) -> tuple[Array, npt.NDArray[np.float32] | None]:
+        """Samples of this window as a batch padded with zeros; shapes as in Store.gather."""
+        held = self._held
+        spans = [(0, start, stop) for start, stop in held.spans(positions).tolist()]
+        values = padded(spans, {0: held.values}, held.values.shape[1:], held.values.dtype)
+        return values, None if held.scales is None else padded(spans, {0: held.scales}, (), held.scales.dtype)
 
     def gather_rows(self, positions: Positions) -> tuple[Array, npt.NDArray[np.float32] | None]:
         """Rows of samples of this window one after another: values (sum, *shape), and for int8 scales (sum,)."""

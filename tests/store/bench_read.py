@@ -3,9 +3,10 @@
     python tests/store/bench_read.py STORE [--seconds 2] [--repeats 3] [--folder DIR]
 
 STORE is a float16 store of real activations (`recycle precompute`); its samples are written once in every format.
-Samples a second for single random samples and for shuffled batches of 32 and 256, padded: the median of the repeats,
-contenders taking turns. A slow contender reads the first part of the order, for about `--seconds`. The page cache
-holds everything, so this measures the readers and not the disk. Prints Markdown tables.
+Samples a second for single random samples and for shuffled batches of 32 and 256, each batch a padded array of its own
+as training takes it: the median of the repeats, contenders taking turns. A slow contender reads the first part of the
+order, for about `--seconds`. The page cache holds everything, so this measures the readers and not the disk. Prints
+Markdown tables.
 """
 
 import argparse
@@ -37,7 +38,7 @@ from recycle_cli.store import Encoded, Store, decode, encode  # noqa: E402
 
 SIZES = (1, 32, 256)
 KINDS = (("float16", "none"), ("int8", "none"), ("float16", "lz4"), ("float16", "zstd"), ("int8", "lz4"))
-Load = Callable[[np.ndarray, np.ndarray], None]
+Load = Callable[[np.ndarray], object]
 Sample = Callable[[int], np.ndarray]
 
 
@@ -143,20 +144,20 @@ def tables(data: Data, folder: Path) -> Iterator[tuple[str, Sample]]:
     yield "HDF5", lambda n: hdf5[data.bounds[n] : data.bounds[n + 1]]
 
 
-def padded(data: Data, sample: Sample, out: np.ndarray, members: list[int]) -> None:
-    for slot, number in enumerate(members):
+def padded(data: Data, sample: Sample, members: np.ndarray) -> np.ndarray:
+    out = np.zeros((len(members), int(data.lengths[members].max()), data.width), "<f2")
+    for slot, number in zip(out, members.tolist(), strict=True):
         rows = sample(number)
-        out[slot, : len(rows)] = rows
-        out[slot, len(rows) :] = 0
+        slot[: len(rows)] = rows
+    return out
 
 
-def rate(data: Data, load: Load, dtype: str, order: np.ndarray, size: int, seconds: float) -> float:
+def rate(load: Load, order: np.ndarray, size: int, seconds: float) -> float:
     """Samples a second over the batches of the order, for about so many seconds."""
-    out = np.ones((size, int(data.lengths.max()), data.width), dtype)  # no reader pays for its pages
     done = 0
     began = time.perf_counter()
     for start in range(0, len(order) - size + 1, size):
-        load(order[start : start + size], out)
+        load(order[start : start + size])
         done += size
         if time.perf_counter() - began > seconds:
             break
@@ -165,19 +166,17 @@ def rate(data: Data, load: Load, dtype: str, order: np.ndarray, size: int, secon
 
 def windows_rate(data: Data, store: Store, size: int) -> float:
     """Samples a second of an epoch in windows of half the store: the way to read what is not mapped."""
-    out = np.ones((size, int(data.lengths.max()), data.width), store.stored_dtype)
-    scales = np.ones(out.shape[:2], np.float32) if store.recipe.dtype == "int8" else None
     positions = store.positions()
     done = 0
     began = time.perf_counter()
     for window in store.windows(data.cut, positions, memory=store.bytes, seed=0, batch_size=size):
         for start in range(0, len(window) - size + 1, size):
-            window.gather(window.positions[start : start + size], out, scales)
+            window.gather(window.positions[start : start + size])
             done += size
     return done / (time.perf_counter() - began)
 
 
-def ours(data: Data, folder: Path) -> dict[str, tuple[Load, str, Store]]:
+def ours(data: Data, folder: Path) -> dict[str, tuple[Load, Store]]:
     found = {}
     for dtype, codec in (
         ("float16", "none"),
@@ -188,12 +187,11 @@ def ours(data: Data, folder: Path) -> dict[str, tuple[Load, str, Store]]:
     ):
         store = Store.open(str(folder / f"{dtype}-{codec}.zarr"))
         positions = store.find(data.keys)
-        scales = np.empty((max(SIZES), int(data.lengths.max())), np.float32)
 
-        def load(members, out, store=store, positions=positions, scales=scales):  # type: ignore[no-untyped-def]
-            store.gather(data.cut, positions[members], out, scales[: len(members)] if out.dtype == "i1" else None)
+        def load(members, store=store, positions=positions):  # type: ignore[no-untyped-def]
+            return store.gather(data.cut, positions[members])
 
-        found[f"recycle, {dtype}, {codec}"] = (load, store.stored_dtype.str, store)
+        found[f"recycle, {dtype}, {codec}"] = (load, store)
     return found
 
 
@@ -203,21 +201,20 @@ def read_table(data: Data, folder: Path, seconds: float, repeats: int) -> None:
     data.values.tofile(path)
     mapped = np.memmap(path, data.values.dtype, "r", shape=data.values.shape)
     single = [("np.memmap", lambda n: mapped[data.bounds[n] : data.bounds[n + 1]]), *others(data, folder)]
-    contenders: dict[str, tuple[Load, str]] = {
-        name: (lambda members, out, sample=sample: padded(data, sample, out, members.tolist()), "<f2")
-        for name, sample in single
+    contenders: dict[str, Load] = {
+        name: lambda members, sample=sample: padded(data, sample, members) for name, sample in single
     }
-    contenders |= {name: (load, dtype) for name, (load, dtype, _) in mine.items()}
+    contenders |= {name: load for name, (load, _) in mine.items()}
     rates: dict[str, dict[int, list[float]]] = {name: {size: [] for size in SIZES} for name in contenders}
-    for name, (_, _, store) in mine.items():
+    for name, (_, store) in mine.items():
         if not store.is_mapped(data.cut):
             rates[f"{name}, windows"] = {size: [] for size in SIZES}
     for repeat in range(repeats):
         order = np.random.default_rng(repeat).permutation(len(data))
         for size in SIZES:
-            for name, (load, dtype) in contenders.items():
-                rates[name][size].append(rate(data, load, dtype, order, size, seconds))
-            for name, (_, _, store) in mine.items():
+            for name, load in contenders.items():
+                rates[name][size].append(rate(load, order, size, seconds))
+            for name, (_, store) in mine.items():
                 if f"{name}, windows" in rates:
                     rates[f"{name}, windows"][size].append(windows_rate(data, store, size))
     limit = {size: statistics.median(rates["np.memmap"][size]) for size in SIZES}

@@ -39,9 +39,9 @@ def test_an_epoch_holds_every_sample_once_with_its_rows(tmp_path, monkeypatch, c
         for start in range(0, len(window), 8):
             positions = window.positions[start : start + 8]
             lengths = window.lengths[start : start + 8]
-            out = np.full((len(positions), 91, 64), 7, store.stored_dtype)
-            scales = np.full(out.shape[:2], 7, np.float32)
-            window.gather(positions, out, scales if dtype == "int8" else None)
+            out, scales = window.gather(positions)
+            assert out.shape == (len(positions), max(lengths), 64)
+            assert (scales is not None) == (dtype == "int8")
             flat, flat_scales = window.gather_rows(positions)
             assert len(flat) == lengths.sum()
             for slot, position in enumerate(positions.tolist()):
