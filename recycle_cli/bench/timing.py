@@ -1,4 +1,4 @@
-"""Repetitions that take turns (A B A B), so that what slows the machine down slows all variants down alike."""
+"""Repetitions that take turns (A B, B A, ...), so that what slows the machine down slows all variants down alike."""
 
 import gc
 import time
@@ -69,13 +69,16 @@ def synchronize(device: torch.device) -> None:
 def interleaved(
     runners: Mapping[str, Runner | Unavailable], repetitions: int, device: torch.device, note: Callable[[str], None]
 ) -> dict[str, list[Run] | Unavailable]:
-    """Warm every variant up once, then let them take turns. `note` hears the name of each before it runs."""
+    """Warm every variant up once, then let them take turns. `note` hears the name of each before it runs.
+
+    Every other repetition goes backwards: what a variant leaves behind, as memory and caches, serves both neighbours.
+    """
     runs: dict[str, list[Run] | Unavailable] = {
         name: runner if isinstance(runner, Unavailable) else [] for name, runner in runners.items()
     }
     for repetition in range(WARM_UP, repetitions):
-        for name, runner in runners.items():
-            done = runs[name]
+        for name in list(runners)[:: -1 if repetition % 2 else 1]:
+            runner, done = runners[name], runs[name]
             if isinstance(runner, Unavailable) or isinstance(done, Unavailable):
                 continue
             note(name)
