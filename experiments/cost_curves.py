@@ -59,7 +59,7 @@ def point(work: Path, model: Path, corpus: Path, cut: int, at: int) -> Point:
     run = ["finetune", str(corpus), str(store), "--output", str(work / "run"), "--overwrite", "--epochs", "1"]
     trained, training = measured(run)
     rmtree(store)
-    return {
+    found = {
         "at": at,
         "precompute_seconds": filled["seconds"],
         "epoch_seconds": trained["epoch_seconds"][0],
@@ -67,6 +67,8 @@ def point(work: Path, model: Path, corpus: Path, cut: int, at: int) -> Point:
         "precompute_memory": filling,
         "finetune_memory": training,
     }
+    print(json.dumps({"corpus": corpus.stem, "cut": cut, **found}), flush=True)
+    return found
 
 
 def of_length(path: Path, words: int, records: int) -> Path:
@@ -123,7 +125,7 @@ def draw(found: dict[str, list[Point]], path: Path) -> None:
 
 
 def main() -> None:
-    """Measure, print the slopes, keep the points."""
+    """Measure, print each point and then the slopes, keep the points."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", type=Path)
     parser.add_argument("--json", type=Path)
