@@ -38,6 +38,8 @@ Trained by `recycle` {recycle} from the cut `{cut}`{source}. {outputs}.
 |---|---|
 {figures}
 
+{of_what}
+
 {how_to_load}
 `recycle predict DATA RUN --store STORE` takes what it can from the store. `recycle.json` tells how it was made.
 """
@@ -85,5 +87,14 @@ def _card(loaded: AnyLoaded, about: Mapping[str, Any]) -> str:
         how_to_load=APART if about.get("apart") else WHOLE.format(loaded.loads_with),
         source=" of stored activations" if about["store"] else "",
         outputs="Its outputs are an embedding" if embeds else f"Classes{several}: {', '.join(report['classes'])}",
+        of_what=_of_what(about),
         figures="\n".join(f"| {name.replace('_', ' ')} | {human(name, value)} |" for name, value in figures.items()),
     )
+
+
+def _of_what(about: Mapping[str, Any]) -> str:
+    if about["evaluation"] is None:
+        return "The loss is that of the last training step; there was no evaluation."
+    named = ", ".join(f"`{Path(source).name}`" for source in about["evaluation"])
+    epoch = about["report"]["best_epoch"]
+    return f"The figures are those on {named}, with the best weights of the training (epoch {epoch})."

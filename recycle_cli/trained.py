@@ -104,6 +104,7 @@ def _about(head: Head, setup: Setup, report: Finetuned, job: Job) -> dict[str, A
         "store": store.path if store is not None else None,
         "apart": head.settings.adapter.kind == "bottleneck",
         "data": head.data.digest,
+        "evaluation": job.evaluation and list(job.evaluation.source),
         "settings": head.identity,
         "report": asdict(report),
     }

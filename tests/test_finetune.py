@@ -98,6 +98,7 @@ def test_without_evaluation_the_last_weights_and_the_training_loss_stand(fit, tm
     report = fit(tmp_path / "run", evaluation=None)
     assert report.metrics == {"train_loss": log(tmp_path / "run")[-1]["loss"]}
     assert report.best_epoch == 3
+    assert "there was no evaluation" in (tmp_path / "run" / "README.md").read_text()
 
 
 def test_a_run_is_an_ordinary_checkpoint_with_its_story(fit, tmp_path, store):
@@ -115,6 +116,7 @@ def test_a_run_is_an_ordinary_checkpoint_with_its_story(fit, tmp_path, store):
     assert {"recycle", "torch", "transformers"} <= about["versions"].keys()
     card = (tmp_path / "run" / "README.md").read_text()
     assert f"{report.metrics['macro_f1']:.4f}" in card
+    assert f"those on `test.csv`, with the best weights of the training (epoch {report.best_epoch})" in card
     assert report.store_hit_share == 1.0
 
 
