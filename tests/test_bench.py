@@ -235,10 +235,12 @@ def test_variants_take_turns_after_one_to_warm_up():
     def runner(name):
         return lambda repetition: turns.append((name, repetition)) or Run(1.0, 1)
 
-    runs = interleaved({"a": runner("a"), "b": runner("b"), "c": Unavailable("why")}, 2, CPU, lambda name: None)
-    order = {WARM_UP: "ba", 0: "ab", 1: "ba"}  # who comes first alternates too
-    assert turns == [(name, repetition) for repetition, names in order.items() for name in names]
-    assert [len(runs["a"]), runs["c"]] == [2, Unavailable("why")]
+    runs = interleaved({"a": runner("a"), "b": runner("b"), "c": Unavailable("why")}, 6, CPU, lambda name: None)
+    repetitions = [WARM_UP, 0, 1, 2, 3, 4, 5]
+    assert [repetition for _, repetition in turns] == [one for one in repetitions for _ in "ab"]
+    blocks = {"".join(name for name, of in turns if of == one) for one in repetitions}
+    assert blocks == {"ab", "ba"}  # each once a repetition, and none always first
+    assert [len(runs["a"]), runs["c"]] == [6, Unavailable("why")]
 
 
 def test_ratios_are_taken_within_a_repetition():

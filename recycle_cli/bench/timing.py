@@ -1,4 +1,4 @@
-"""Repetitions that take turns (A B, B A, ...), so that what slows the machine down slows all variants down alike."""
+"""Repetitions that take turns, so that what slows the machine down slows all variants down alike."""
 
 import gc
 import time
@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 import torch
 
 from recycle_cli.bench.memory import PeakMemory
@@ -71,13 +72,15 @@ def interleaved(
 ) -> dict[str, list[Run] | Unavailable]:
     """Warm every variant up once, then let them take turns. `note` hears the name of each before it runs.
 
-    Every other repetition goes backwards: what a variant leaves behind, as memory and caches, serves both neighbours.
+    Each repetition has an order of its own, drawn at random and the same at every run (randomized blocks): what a
+    variant leaves behind in memory and caches would else serve always the same one.
     """
     runs: dict[str, list[Run] | Unavailable] = {
         name: runner if isinstance(runner, Unavailable) else [] for name, runner in runners.items()
     }
     for repetition in range(WARM_UP, repetitions):
-        for name in list(runners)[:: -1 if repetition % 2 else 1]:
+        order = np.random.default_rng(repetition - WARM_UP).permutation(len(runners))
+        for name in (list(runners)[place] for place in order.tolist()):
             runner, done = runners[name], runs[name]
             if isinstance(runner, Unavailable) or isinstance(done, Unavailable):
                 continue
