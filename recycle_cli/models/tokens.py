@@ -16,6 +16,9 @@ from recycle_cli.models.split_model import Batch, Prepared
 DEFAULT_MAX_LENGTH = 512
 """Tokens kept of a text where neither the tokenizer nor the model asks for fewer."""
 
+_AT_ONCE = 512
+"""Texts tokenised in one call, which makes forty times their bytes of them before the ids are taken out."""
+
 
 @dataclass(frozen=True)
 class TextInputs:
@@ -34,22 +37,10 @@ class TextInputs:
 
         Raises DataError for a sample that gives no token.
         """
-        if not samples:
-            return []
-        pairs = [sample.fields.get("text_pair") for sample in samples]
-        encoded = self.tokenizer(
-            [sample.fields["text"] for sample in samples],
-            pairs if any(pair is not None for pair in pairs) else None,
-            truncation=True,
-            max_length=self.max_length,
-            padding=False,
-            return_attention_mask=False,
-            verbose=False,
-        )
-        prepared = [
-            {name: np.asarray(encoded[name][row], dtype=np.int32) for name in self.names if name in encoded}
-            for row in range(len(samples))
-        ]
+        paired = any(sample.fields.get("text_pair") is not None for sample in samples)
+        prepared: list[Prepared] = []
+        for start in range(0, len(samples), _AT_ONCE):
+            prepared += self._tokenized(samples[start : start + _AT_ONCE], paired=paired)
         for sample, inputs in zip(samples, prepared, strict=True):
             self._check(sample, inputs)
         return prepared
@@ -67,6 +58,21 @@ class TextInputs:
         """
         ids = torch.where(attention_mask.bool(), self.ordinary_id, self.pad_id)
         return {"input_ids": ids, "attention_mask": attention_mask}
+
+    def _tokenized(self, samples: Sequence[Sample], *, paired: bool) -> list[Prepared]:
+        encoded = self.tokenizer(
+            [sample.fields["text"] for sample in samples],
+            [sample.fields.get("text_pair") for sample in samples] if paired else None,
+            truncation=True,
+            max_length=self.max_length,
+            padding=False,
+            return_attention_mask=False,
+            verbose=False,
+        )
+        return [
+            {name: np.asarray(encoded[name][row], dtype=np.int32) for name in self.names if name in encoded}
+            for row in range(len(samples))
+        ]
 
     def _padded(self, name: str, prepared: Sequence[Prepared], longest: int) -> Tensor:
         padded = np.full((len(prepared), longest), self.pad_id if name == "input_ids" else 0, dtype=np.int64)

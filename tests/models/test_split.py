@@ -1,5 +1,7 @@
 """The contract of a split model, on a tiny BERT and on MiniLM."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -40,6 +42,23 @@ def test_prepare_truncates_and_does_not_pad(tiny_bert):
     assert [len(inputs["input_ids"]) for inputs in prepared] == [7, 4, 9]
     pair = model.prepare([Sample("3", {"text": "new data", "text_pair": "red green data"})])[0]
     assert pair["token_type_ids"].tolist() == [0, 0, 0, 0, 1, 1, 1, 1]
+
+
+def test_a_window_is_tokenised_a_part_at_a_time(tiny_bert):
+    """A tokenizer makes offsets, words and masks besides the ids: of a whole window they are most of the memory."""
+    model = split(load(str(tiny_bert), labels=None), ["2"], max_length=32, dtype="float32")
+    texts = [f"red {'data ' * (number % 7)}" for number in range(1300)]
+    samples = [Sample(str(number), {"text": text}) for number, text in enumerate(texts)]
+    inputs, calls = model.prepare.__self__, []
+
+    def counted(texts, *rest, **options):
+        calls.append(len(texts))
+        return inputs.tokenizer(texts, *rest, **options)
+
+    prepared = replace(inputs, tokenizer=counted).prepare(samples)
+    assert [len(one["input_ids"]) for one in prepared] == [3 + number % 7 for number in range(1300)]
+    assert sum(calls) == 1300
+    assert max(calls) <= 512
 
 
 def test_frozen_trunk_stays_in_eval_and_without_gradient(tiny_bert):
