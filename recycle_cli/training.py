@@ -15,6 +15,7 @@ from recycle_cli.batches import Batch, Indices
 from recycle_cli.devices import pinned, to_device
 from recycle_cli.heads import Head
 from recycle_cli.inputs import SharedBatch, Source, epoch_of, logits_of, once
+from recycle_cli.randomness import quick_masks
 from recycle_cli.reports import Bar
 from recycle_cli.settings import TrainingSettings
 from recycle_cli.signals import deferred_signals
@@ -43,7 +44,7 @@ def train(heads: Sequence[Head], source: Source, evaluation: Source | None, prog
     last = max(head.settings.epochs for head in heads)
     progress.update(min(head.state.step for head in heads), total=last * steps_an_epoch)
 
-    with deferred_signals() as signals:
+    with quick_masks(), deferred_signals() as signals:
         while going := [head for head in heads if head.goes_on]:
             number = min(head.state.epoch for head in going)
             pupils = [head for head in going if head.state.epoch == number]

@@ -14,6 +14,7 @@ from recycle_cli.bench.timing import Clock, Run, Runner, Unavailable
 from recycle_cli.devices import to_device
 from recycle_cli.errors import UsageError
 from recycle_cli.models import SplitModel
+from recycle_cli.randomness import quick_masks
 from recycle_cli.settings import AdapterSettings
 from recycle_cli.tasks import Classification
 
@@ -88,7 +89,7 @@ def _bare_head(subject: Subject, halves: SplitModel, cut: str, repetition: int) 
     folder, clock = subject.folder(), Clock(subject.device)
     head, logits_of = head_of(subject, halves, cut, folder, subject.data.take(members)), halves.head_from(cut)
     halves.model.train()
-    with clock.running():
+    with quick_masks(), clock.running():
         for rows, lengths, wanted in ready:
             with head.autocast():
                 logits = logits_of(rows, lengths)
