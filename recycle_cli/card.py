@@ -93,8 +93,8 @@ def _card(loaded: AnyLoaded, about: Mapping[str, Any]) -> str:
 
 
 def _of_what(about: Mapping[str, Any]) -> str:
-    if about["evaluation"] is None:
+    if about["evaluated_on"] is None:
         return "The loss is that of the last training step; there was no evaluation."
-    named = ", ".join(f"`{Path(source).name}`" for source in about["evaluation"])
-    epoch = about["report"]["best_epoch"]
-    return f"The figures are those on {named}, with the best weights of the training (epoch {epoch})."
+    named, epoch = ", ".join(f"`{name}`" for name in about["evaluated_on"]), about["report"]["best_epoch"]
+    metrics = ", ".join(name.replace("_", " ") for name in about["report"]["metrics"])
+    return f"Measured on {named}, with the best weights of the training (epoch {epoch}): {metrics}."

@@ -14,8 +14,6 @@ from recycle_cli.mixing import Mix, mixed
 from recycle_cli.models import Prepared, SplitModel, lengths_of
 from recycle_cli.pipeline import WINDOW_IMAGES, Reject, usable
 
-PREPARE_AT_ONCE = 4096
-
 WINDOW_BYTES = 4 << 30
 
 
@@ -30,9 +28,7 @@ class RawInputs:
     @classmethod
     def of(cls, split: SplitModel, samples: Sequence[Sample]) -> "RawInputs":
         """Tokenise (or decode) all samples once, ahead of the first epoch."""
-        prepared: list[Prepared] = []
-        for start in range(0, len(samples), PREPARE_AT_ONCE):
-            prepared += split.prepare(samples[start : start + PREPARE_AT_ONCE])
+        prepared = split.prepare(samples)
         return cls(split, prepared, lengths_of(prepared))
 
     def loaded(self, batches: Sequence[Indices]) -> Iterator[Loaded]:

@@ -2,17 +2,12 @@
 
 import json
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 WIDE = 200
-
-LOG_SECONDS = 30.0
-"""Between two lines of progress where there is no terminal."""
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -134,26 +129,20 @@ def size(count: float) -> str:
 
 
 class Bar:
-    """How far a command is; this one is seen by nobody.
+    """A running progress bar; `update` moves it on and sets the words beside it."""
 
-    `shown`: whether somebody watches it, so that a length that is not known is worth finding out.
-    """
+    def __init__(self, progress: "Progress | None", task: "TaskID | None") -> None:
+        self._progress, self._task = progress, task
 
-    shown = False
+    @property
+    def shown(self) -> bool:
+        """Whether anybody sees it."""
+        return self._progress is not None
 
     def update(self, advance: int = 0, *, note: str | None = None, total: int | None = None) -> None:
         """Advance by so many samples (or steps); `note` replaces the words, `total` the length where it was unknown."""
-
-
-class _Drawn(Bar):
-    """A bar on a terminal."""
-
-    shown = True
-
-    def __init__(self, progress: "Progress", task: "TaskID") -> None:
-        self._progress, self._task = progress, task
-
-    def update(self, advance: int = 0, *, note: str | None = None, total: int | None = None) -> None:
+        if self._progress is None or self._task is None:
+            return
         changes: dict[str, Any] = {"advance": advance}
         if note is not None:
             changes["note"] = note
@@ -162,45 +151,11 @@ class _Drawn(Bar):
         self._progress.update(self._task, **changes)
 
 
-class _Logged(Bar):
-    """A line in a log from time to time."""
-
-    def __init__(self, description: str, total: int | None) -> None:
-        self._description, self._total = description, total
-        self._done, self._note = 0, ""
-        self._began = self._said = time.monotonic()
-        self._done_then = 0
-
-    def update(self, advance: int = 0, *, note: str | None = None, total: int | None = None) -> None:
-        self._done += advance
-        self._note = self._note if note is None else note
-        if total is not None and self._total is None:
-            self._done_then = self._done  # a resumed run begins with what was done before
-        self._total = self._total if total is None else total
-        now = time.monotonic()
-        if now - self._said >= LOG_SECONDS:
-            say(f"{self._description}: {', '.join(self._parts(now))}")
-            self._said, self._done_then = now, self._done
-
-    def _parts(self, now: float) -> Iterator[str]:
-        yield f"{self._done:,}" + ("" if self._total is None else f" of {self._total:,}")
-        yield f"{_clock(now - self._began)} gone"
-        advanced = self._done - self._done_then
-        if self._total is not None and advanced:
-            yield f"{_clock((self._total - self._done) * (now - self._said) / advanced)} left"
-        if self._note:
-            yield self._note
-
-
-def _clock(seconds: float) -> str:
-    return str(timedelta(seconds=round(seconds)))
-
-
 @contextmanager
 def bar(description: str, total: int | None = None) -> Iterator[Bar]:
-    """Progress on stderr with the time left: a bar on a terminal, elsewhere a line every LOG_SECONDS."""
+    """A progress bar on stderr with the time left; silent where stderr is no terminal."""
     if not sys.stderr.isatty():
-        yield _Logged(description, total)
+        yield Bar(None, None)
         return
     from rich.progress import (
         BarColumn,
@@ -221,4 +176,4 @@ def bar(description: str, total: int | None = None) -> Iterator[Bar]:
         TextColumn("{task.fields[note]}"),
     )
     with Progress(*columns, console=console()) as progress:
-        yield _Drawn(progress, progress.add_task(description, total=total, note=""))
+        yield Bar(progress, progress.add_task(description, total=total, note=""))

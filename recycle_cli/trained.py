@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from recycle_cli.adapters import merge, save_apart, save_beside
@@ -104,7 +105,12 @@ def _about(head: Head, setup: Setup, report: Finetuned, job: Job) -> dict[str, A
         "store": store.path if store is not None else None,
         "apart": head.settings.adapter.kind == "bottleneck",
         "data": head.data.digest,
-        "evaluation": job.evaluation and list(job.evaluation.source),
+        "evaluated_on": None if job.evaluation is None else list(map(_name, job.evaluation.source)),
         "settings": head.identity,
         "report": asdict(report),
     }
+
+
+def _name(source: str) -> str:
+    """Of a corpus, without the folders of the machine that it lies on."""
+    return source if source.startswith("hub:") else Path(source).resolve().name

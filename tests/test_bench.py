@@ -238,7 +238,7 @@ def test_variants_take_turns_after_one_to_warm_up():
     runs = interleaved({"a": runner("a"), "b": runner("b"), "c": Unavailable("why")}, 6, CPU, lambda name: None)
     repetitions = [WARM_UP, 0, 1, 2, 3, 4, 5]
     assert [repetition for _, repetition in turns] == [one for one in repetitions for _ in "ab"]
-    blocks = {"".join(name for name, of in turns if of == one) for one in repetitions}
+    blocks = {"".join(name for name, of in turns if of == one) for one in repetitions[1:]}
     assert blocks == {"ab", "ba"}  # each once a repetition, and none always first
     assert [len(runs["a"]), runs["c"]] == [6, Unavailable("why")]
 

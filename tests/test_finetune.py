@@ -12,7 +12,7 @@ import pytest
 import torch
 import transformers
 
-from recycle_cli import training
+from recycle_cli import randomness, training
 from recycle_cli.errors import DataError, Interrupted, MismatchError, MissingError, UsageError
 from recycle_cli.finetune import Job, finetune
 from recycle_cli.precompute import precompute
@@ -101,6 +101,21 @@ def test_without_evaluation_the_last_weights_and_the_training_loss_stand(fit, tm
     assert "there was no evaluation" in (tmp_path / "run" / "README.md").read_text()
 
 
+def test_dropout_draws_its_masks_quickly_while_it_trains_and_not_after(fit, tmp_path, monkeypatch):
+    drawn, plain = [], randomness._bernoulli
+
+    def counted(mask, *rest, **options):
+        drawn.append(mask.shape)
+        return plain(mask, *rest, **options)
+
+    monkeypatch.setattr(randomness, "_bernoulli", counted)
+    fit(tmp_path / "run", replace(SETTINGS, epochs=1))
+    assert {len(shape) for shape in drawn} >= {3, 4}  # of hidden states and of attention
+    count = len(drawn)
+    torch.empty(9).bernoulli_(0.5)
+    assert len(drawn) == count
+
+
 def test_a_run_is_an_ordinary_checkpoint_with_its_story(fit, tmp_path, store):
     report = fit(tmp_path / "run")
     names = {path.name for path in (tmp_path / "run").iterdir()}
@@ -116,7 +131,9 @@ def test_a_run_is_an_ordinary_checkpoint_with_its_story(fit, tmp_path, store):
     assert {"recycle", "torch", "transformers"} <= about["versions"].keys()
     card = (tmp_path / "run" / "README.md").read_text()
     assert f"{report.metrics['macro_f1']:.4f}" in card
-    assert f"those on `test.csv`, with the best weights of the training (epoch {report.best_epoch})" in card
+    assert (
+        f"Measured on `test.csv`, with the best weights of the training (epoch {report.best_epoch}): accuracy" in card
+    )
     assert report.store_hit_share == 1.0
 
 

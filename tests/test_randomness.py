@@ -1,6 +1,7 @@
 """Masks that are drawn quickly are Bernoulli masks as any, and PyTorch's own come back."""
 
 import threading
+import warnings
 
 import pytest
 import torch
@@ -79,6 +80,31 @@ def test_dropout_and_attention_draw_them():
     torch.manual_seed(0)
     assert not torch.equal(attended, torch.nn.functional.scaled_dot_product_attention(rows, rows, rows, dropout_p=0.5))
     assert not torch.equal(plain, quick)
+
+
+def test_a_build_that_tells_of_the_kernel_before_is_not_heard(monkeypatch, recwarn):
+    """PyTorch tells once a process, and some builds at import."""
+    plain = torch.library.Library.impl
+
+    def telling(self, *arguments, **options):
+        warnings.warn("Warning only once for all operators, other operators may also be overridden.", stacklevel=1)
+        plain(self, *arguments, **options)
+
+    monkeypatch.setattr(torch.library.Library, "impl", telling)
+    with quick_masks():
+        torch.empty(9).bernoulli_(0.5)
+    assert not recwarn.list
+
+
+def test_a_kernel_that_cannot_be_put_in_place_leaves_nothing_behind(monkeypatch):
+    own = mask(0.5, 999)
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.library.Library, "impl", lambda *arguments: 1 / 0)
+        with pytest.raises(ZeroDivisionError), quick_masks():
+            pass
+    with quick_masks():
+        assert not torch.equal(mask(0.5, 999), own)
+    assert torch.equal(mask(0.5, 999), own)
 
 
 def test_pytorchs_own_masks_come_back_with_the_last_block():

@@ -47,7 +47,7 @@ def _run_at(subject: Subject, cut: str) -> str:
         "cut": cut,
         "max_length": subject.all_cuts.recipe.max_length,
         "store": None,
-        "evaluation": None,
+        "evaluated_on": None,
         "report": {"metrics": {}, "train_seconds": 0.0, "samples": 0, "classes": list(CLASSES)},
     }
     save_run(folder, subject.load().loaded, about)

@@ -28,7 +28,7 @@ from recycle_cli.settings import CorpusSettings, ModelSettings, PrecomputeSettin
 from recycle_cli.store import SegmentWriter, Store
 
 CLASSES = ("0", "1")
-SILENT = Bar()
+SILENT = Bar(None, None)
 
 
 @dataclass(frozen=True)

@@ -78,9 +78,10 @@ def interleaved(
     runs: dict[str, list[Run] | Unavailable] = {
         name: runner if isinstance(runner, Unavailable) else [] for name, runner in runners.items()
     }
+    names = list(runners)
     for repetition in range(WARM_UP, repetitions):
-        order = np.random.default_rng(repetition - WARM_UP).permutation(len(runners))
-        for name in (list(runners)[place] for place in order.tolist()):
+        order = np.random.default_rng(repetition - WARM_UP).permutation(len(names))
+        for name in (names[place] for place in order.tolist()):
             runner, done = runners[name], runs[name]
             if isinstance(runner, Unavailable) or isinstance(done, Unavailable):
                 continue

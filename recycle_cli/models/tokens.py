@@ -17,7 +17,8 @@ DEFAULT_MAX_LENGTH = 512
 """Tokens kept of a text where neither the tokenizer nor the model asks for fewer."""
 
 _AT_ONCE = 512
-"""Texts tokenised in one call, which makes forty times their bytes of them before the ids are taken out."""
+"""Texts tokenised in one call. A window of 16,384 texts of 50 tokens takes 148 MB in one call, 13 MB in calls of this
+size: a tokenizer makes offsets, words and masks besides the ids."""
 
 
 @dataclass(frozen=True)

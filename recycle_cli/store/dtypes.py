@@ -14,8 +14,6 @@ Array = npt.NDArray[Any]
 STORED = {"float16": "<f2", "bfloat16": "<u2", "float32": "<f4", "int8": "|i1"}
 """How each recipe dtype lies in the store; bfloat16 as its bits, since NumPy and core Zarr have no such type."""
 
-SCALES_DTYPE = np.dtype("<f4")
-
 _EXPONENT = {"float16": 0x7C00, "bfloat16": 0x7F80}
 _LARGEST = {"float16": 65504.0, "bfloat16": 3.3895e38}
 _INT8_STEPS = 127

@@ -23,13 +23,14 @@ def padded(
 ) -> Array:
     """The samples as one batch (n, L, *row_shape), zeros behind each; L is the longest's number of rows, at least 1.
 
-    Raises DamageError where a source has rows of another shape.
+    The sources' rows are of `dtype`. Raises DamageError where a source has rows of another shape.
     """
     for rows in sources.values():
+        assert rows.dtype == dtype, f"{rows.dtype} rows in a batch of {dtype}"
         _check_shape(rows, row_shape)
     longest = max((stop - start for _, start, stop in spans), default=0)
-    # Large memory comes from the system as zeros, page by page as it is touched: what lies behind short samples costs
-    # nothing, where zeros written there would cost as much as rows.
+    # Memory new from the system, as large batches are, is zeros page by page as it is touched: what lies behind short
+    # samples costs nothing there, where zeros that we wrote would cost as much as rows.
     out = np.zeros((len(spans), max(1, longest), *row_shape), dtype)
     if len(spans) < _FEW or not all(isinstance(rows, np.ndarray) for rows in sources.values()):
         for slot, (number, start, stop) in zip(out, spans, strict=True):

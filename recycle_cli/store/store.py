@@ -14,7 +14,7 @@ from recycle_cli.errors import DamageError, StorageError, StoreError, UsageError
 from recycle_cli.keys import KEY_BYTES, Bytes16
 from recycle_cli.memory import free_memory
 from recycle_cli.recipe import Recipe
-from recycle_cli.store.dtypes import SCALES_DTYPE, Array, numpy_dtype
+from recycle_cli.store.dtypes import Array, numpy_dtype
 from recycle_cli.store.files import storage_errors
 from recycle_cli.store.index import (
     EMPTY,
@@ -170,7 +170,7 @@ class Store:
         if self.recipe.dtype != "int8":
             return values, None
         scales = {number: segments[number].scales(cut) for number in touched}
-        return values, padded(spans, scales, (), SCALES_DTYPE)
+        return values, padded(spans, scales, (), np.dtype("<f4"))
 
     def gather_rows(self, cut: str, positions: Positions) -> tuple[Array, npt.NDArray[np.float32] | None]:
         """Rows of the samples one after another: values (sum of lengths, *shape), and for int8 scales (sum,)."""
