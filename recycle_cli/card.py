@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 
 from recycle_cli import __version__, runs
 from recycle_cli.errors import StorageError
-from recycle_cli.models import AnyLoaded
+from recycle_cli.models import AnyLoaded, LoadedImages
 from recycle_cli.reports import human
 from recycle_cli.tasks import SIMILARITY
 
@@ -32,7 +32,7 @@ tags: [recycle]
 
 # {model}, fine-tuned for {task}
 
-Trained by `recycle` {recycle} from the cut `{cut}`{source}. {outputs}.
+Trained by `recycle` {recycle} from the cut `{cut}`{source}. {outputs}.{weights}
 
 | figure | value |
 |---|---|
@@ -66,7 +66,10 @@ def save_run(folder: Path, loaded: AnyLoaded, about: Mapping[str, Any], save: Sa
     """
     try:
         (save or loaded.save)(folder, about["max_length"])
-        (folder / "README.md").write_text(_card(loaded, about), encoding="utf-8")
+        card = folder / "README.md"
+        card.write_text(_card(loaded, about), encoding="utf-8")
+        for tensors in folder.rglob("*.safetensors"):  # safetensors writes them for their owner alone
+            tensors.chmod(card.stat().st_mode)
         runs.finish(folder, {**about, "versions": versions()})
     except (OSError, SafetensorError) as error:
         raise StorageError(f"{folder} cannot be written ({error}); free some space, then --resume") from error
@@ -86,6 +89,7 @@ def _card(loaded: AnyLoaded, about: Mapping[str, Any]) -> str:
         library=loaded.library,
         how_to_load=APART if about.get("apart") else WHOLE.format(loaded.loads_with),
         source=" of stored activations" if about["store"] else "",
+        weights=f" The weights it began with: {loaded.weights}." if isinstance(loaded, LoadedImages) else "",
         outputs="Its outputs are an embedding" if embeds else f"Classes{several}: {', '.join(report['classes'])}",
         of_what=_of_what(about),
         figures="\n".join(f"| {name.replace('_', ' ')} | {human(name, value)} |" for name, value in figures.items()),

@@ -15,11 +15,13 @@ from recycle_cli.background import prefetch
 from recycle_cli.batches import Indices, StoredRows, widened
 from recycle_cli.coverage import expect
 from recycle_cli.devices import autocast, batch_tokens_on, device_of, pinned_for, to_device
-from recycle_cli.errors import MismatchError, UsageError
+from recycle_cli.errors import DamageError, DataError, MismatchError, UsageError
 from recycle_cli.intake import Intake
 from recycle_cli.keys import Sample
+from recycle_cli.labelled import PROBES
 from recycle_cli.models import SplitModel, open_network
 from recycle_cli.outputs import open_output
+from recycle_cli.parity import check_parity
 from recycle_cli.pipeline import (
     Reject,
     TrunkBatch,
@@ -106,6 +108,7 @@ class Predictor:
         self.split.model.to(self.device).eval()
         # A store of its own: seeing what was sealed changes positions, which are in use here.
         self._written = Underway(Store.open(self.store.path)) if self.store and settings.write_back else None
+        self._unproved = settings.parity_check
         self.names: list[str] = list(network.loaded.labels)
 
     @property
@@ -141,6 +144,11 @@ class Predictor:
         held = np.flatnonzero(scored.window.positions >= 0)
         if self.store is None or not len(held):
             return
+        if self._unproved:
+            few = held[np.unique(np.linspace(0, len(held) - 1, PROBES, dtype=np.int64))]
+            probes = [scored.window.samples[place] for place in few.tolist()]
+            check_parity(self.store, self.split, self.cut, probes, self.device)
+            self._unproved = False
         rows = StoredRows.of(self.store, self.cut, scored.window.positions[held])
         for members, batch in rows.loaded(
             list(by_token_budget(rows.lengths * self.split.batch_cost, self.batch_tokens))
@@ -158,7 +166,20 @@ class Predictor:
             else:
                 assert work.raw is not None
                 logits = self.split.full(to_device(work.raw.inputs, self.device))
-            return logits.float().cpu()
+            return self._finite(logits.float().cpu(), work)
+
+    def _finite(self, logits: torch.Tensor, work: Work) -> torch.Tensor:
+        """The logits. Raises DamageError for stored rows, DataError for a model, from which no number comes."""
+        wrong = np.flatnonzero(~torch.isfinite(logits).flatten(1).all(1).numpy())
+        if not len(wrong):
+            return logits
+        named = f"record {work.scored.window.samples[work.members[wrong[0]]].id}"
+        if work.stored is not None and self.store is not None:
+            raise DamageError(
+                f"{self.store.path}: the stored rows of {named} give no number (NaN or infinite); "
+                f"run `recycle store verify --repair`"
+            )
+        raise DataError(f"{named}: the model gives no number for it (NaN or infinite); its weights may be damaged")
 
     def _through_trunk(self, work: Work, raw: TrunkBatch, store: Store, writer: SegmentWriter | None) -> torch.Tensor:
         with autocast(self.device, store.recipe.precision):

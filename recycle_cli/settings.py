@@ -184,9 +184,11 @@ class HeadSettings:
 @dataclass(frozen=True)
 class PredictSettings:
     """How predictions are made. `window`: samples sorted by length at once; `batch_tokens`: rows a batch, None as suits
-    the device; `threshold`: the score from which on a class is predicted where a sample may have several."""
+    the device; `threshold`: the score from which on a class is predicted where a sample may have several;
+    `parity_check`: prove on a few of the first hits that the stored rows are right."""
 
     batch_tokens: int | None = None
     window: int = 4096
     write_back: bool = False
     threshold: float = 0.5
+    parity_check: bool = True

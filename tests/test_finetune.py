@@ -129,6 +129,8 @@ def test_a_run_is_an_ordinary_checkpoint_with_its_story(fit, tmp_path, store):
     assert about["fingerprint"]
     assert about["data"]
     assert {"recycle", "torch", "transformers"} <= about["versions"].keys()
+    modes = {path.stat().st_mode for path in (tmp_path / "run").iterdir() if path.is_file()}
+    assert len(modes) == 1, "one may be read by others, another may not"
     card = (tmp_path / "run" / "README.md").read_text()
     assert f"{report.metrics['macro_f1']:.4f}" in card
     assert (

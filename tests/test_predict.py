@@ -4,6 +4,7 @@ import csv
 import json
 from dataclasses import replace
 from functools import partialmethod
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -12,8 +13,9 @@ import torch
 import transformers
 
 from recycle_cli import precompute as filling
-from recycle_cli.errors import MismatchError, StoreError, UsageError
+from recycle_cli.errors import DamageError, MismatchError, StoreError, UsageError
 from recycle_cli.finetune import Job, finetune
+from recycle_cli.keys import Sample, keys_of
 from recycle_cli.precompute import precompute
 from recycle_cli.predict import predict
 from recycle_cli.settings import CorpusSettings, ModelSettings, PrecomputeSettings, PredictSettings, TrainingSettings
@@ -112,6 +114,37 @@ def test_hits_misses_and_no_store_agree(run, test, model, tmp_path, dtype):
     pairs = zip(plain_labels, labels[0], sure, strict=True)
     assert all(one == other for one, other, certain in pairs if certain)
     assert sure.sum() > {"float32": 35, "float16": 30, "bfloat16": 10, "int8": -1}[dtype]
+
+
+def overwrite(path, number, value):
+    """Put `value` into all rows of a record of TEST, behind the store's back."""
+    store = Store.open(path)
+    (position,) = store.lookup(*keys_of([Sample(str(number), {"text": TEST[number]["text"]})])).tolist()
+    (segment,) = store.segments
+    start, stop = segment.offsets[position : position + 2].tolist()
+    rows = np.full((stop - start, *store.row_shape("2")), value, "<f4")
+    with Path(segment.where("cuts/2/values/c.0.0")).open("r+b") as file:
+        file.seek(start * rows[0].nbytes)
+        file.write(rows.tobytes())
+
+
+def test_stored_rows_that_are_not_the_trunks_are_refused_before_an_answer(run, test, model, tmp_path):
+    store = fill(test, tmp_path / "store", model)
+    overwrite(store, 0, 0.5)
+    with pytest.raises(MismatchError, match="record 0 are not what the trunk gives now"):
+        score(test, run, tmp_path / "out.csv", store)
+    assert not list(tmp_path.glob("out.csv*"))
+    report, _ = score(test, run, tmp_path / "out.csv", store, parity_check=False)
+    assert report.hits == len(TEST)
+
+
+@pytest.mark.parametrize("checked", [True, False])
+def test_stored_rows_that_are_no_numbers_give_no_answer(run, test, model, tmp_path, checked):
+    store = fill(test, tmp_path / "store", model)
+    overwrite(store, 1, np.nan)  # none of those that the parity check takes
+    with pytest.raises(DamageError, match=r"record 1 give no number.*store verify --repair"):
+        score(test, run, tmp_path / "out.csv", store, parity_check=checked)
+    assert not list(tmp_path.glob("out.csv*"))
 
 
 def test_write_back_remembers_little_and_still_doubles_nothing(run, test, model, tmp_path, monkeypatch):

@@ -253,6 +253,9 @@ def predict(
         float, o.option("--threshold", "Of a RUN with several labels: the score that predicts one", min=0.0, max=1.0)
     ] = SCORE.threshold,
     write_back: Annotated[bool, o.option("--write-back", "Add to the store what it lacked")] = False,
+    parity_check: Annotated[
+        bool, o.option("--parity-check/--no-parity-check", "Prove on a few hits that the stored rows are right")
+    ] = SCORE.parity_check,
     text_column: o.TextColumn = None,
     text_pair_column: o.TextPairColumn = None,
     label_column: o.LabelColumn = None,
@@ -282,5 +285,7 @@ def predict(
         image_column,
     )
     network = ModelSettings(run, None, None, trust_remote_code, device, precision)
-    scoring = PredictSettings(batch_tokens=batch_tokens, write_back=write_back, threshold=threshold)
+    scoring = PredictSettings(
+        batch_tokens=batch_tokens, write_back=write_back, threshold=threshold, parity_check=parity_check
+    )
     show(score(records, run, store, output, network, scoring), as_json=as_json)
