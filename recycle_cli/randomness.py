@@ -76,14 +76,10 @@ class _Override:
 def _library() -> Library:
     """The operator with our kernel, in force until the library is destroyed."""
     library = Library("aten", "IMPL")
-    try:
-        with warnings.catch_warnings():
-            # Some builds of PyTorch tell, once, that there was a kernel before: that is what we want.
-            warnings.filterwarnings("ignore", message="Warning only once for all operators")
-            library.impl("bernoulli_.float", _bernoulli, "CPU")
-    except BaseException:
-        library._destroy()
-        raise
+    with warnings.catch_warnings():
+        # Some builds of PyTorch tell, once, that there was a kernel before: that is what we want.
+        warnings.filterwarnings("ignore", message="Warning only once for all operators")
+        library.impl("bernoulli_.float", _bernoulli, "CPU")
     return library
 
 
