@@ -40,9 +40,7 @@ def test_a_process_that_was_stopped_goes_on(work, tmp_path):
 def test_a_full_disk_costs_nothing_that_was_sealed(work, small_disk):
     trial = crash.Trial(work, small_disk, seed=7, full=True)
     trial.run(4)
-    while (
-        not trial.counts["full"] and trial.counts["killed"] < 30
-    ):  # a busy machine may kill all before they come so far
+    while not trial.counts["full"] and trial.counts["killed"] < 30:  # on a busy machine none may have come so far
         trial.begin()
         trial.run(trial.counts["killed"] + 2)
     assert trial.counts["full"] > 0
