@@ -29,7 +29,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import torch
 
-from recycle_cli.batches import StoredRows, widened
+from recycle_cli.batches.stored import StoredRows, widened
 from recycle_cli.finetune import Job, finetune
 from recycle_cli.intake import Intake
 from recycle_cli.keys import keys_of

@@ -58,7 +58,7 @@ def parts() -> dict[str, tuple[Any, str]]:
     """What is watched, each an attribute of a module or class; importing them imports all that the command does."""
     from recycle_cli import precompute as work
     from recycle_cli.models import text
-    from recycle_cli.models.engine import Engine
+    from recycle_cli.models.text.engine import Engine
 
     return {
         "model": (Engine, "trunk"),

@@ -7,21 +7,21 @@ from functools import partial
 from pathlib import Path
 
 from recycle_cli import runs
+from recycle_cli.batches.inputs import Source, order_digest
 from recycle_cli.errors import UsageError
-from recycle_cli.heads import Head, order_of
-from recycle_cli.inputs import Source, order_digest
-from recycle_cli.jobs import Job as Job
-from recycle_cli.jobs import check_batches, check_groups, of_images, refuse_idle_options, task_asked
-from recycle_cli.logs import logger
-from recycle_cli.material import Material, read, source_of, usable
 from recycle_cli.models import views_of
-from recycle_cli.pupils import identity, new_head, set_up_all
 from recycle_cli.reports import bar
+from recycle_cli.runs.log import logger
 from recycle_cli.settings import CorpusSettings, HeadSettings, ModelSettings, TrainingSettings
-from recycle_cli.setup import Setup
 from recycle_cli.store import Store
-from recycle_cli.trained import Finetuned, FinetunedHeads, leave_run, together
-from recycle_cli.training import train
+from recycle_cli.training.checks import Job as Job
+from recycle_cli.training.checks import check_batches, check_groups, of_images, refuse_idle_options, task_asked
+from recycle_cli.training.finish import Finetuned, FinetunedHeads, leave_run, together
+from recycle_cli.training.loop import train
+from recycle_cli.training.material import Material, read, source_of, usable
+from recycle_cli.training.pupils import identity, new_head, set_up_all
+from recycle_cli.training.setup import Setup
+from recycle_cli.training.trainer import Head, order_of
 
 Heads = Mapping[Path, HeadSettings]
 """What each head is to be, by the folder of its RUN."""

@@ -10,16 +10,25 @@ import numpy as np
 import torch
 
 from recycle_cli import __version__
-from recycle_cli.background import background, prefetch
-from recycle_cli.devices import Fetching, autocast, batch_tokens_on, device_of, pinned_for, to_device
 from recycle_cli.errors import DataError, GoneError, UsageError
 from recycle_cli.intake import Intake
 from recycle_cli.keys import KEY_BYTES, Bytes16, Sample, keys_of
 from recycle_cli.models import Network, SplitModel, open_network, takes_images, views_of
-from recycle_cli.pipeline import Indices, TrunkBatch, Window, batches_of, check_lengths, prepared_ahead, rows_of, usable
 from recycle_cli.reports import Bar, bar
+from recycle_cli.runtime.devices import Fetching, autocast, batch_tokens_on, device_of, pinned_for, to_device
+from recycle_cli.runtime.overlap import background, prefetch
 from recycle_cli.settings import CorpusSettings, ModelSettings, PrecomputeSettings
 from recycle_cli.store import Encoded, SegmentWriter, Store
+from recycle_cli.trunk.stream import (
+    Indices,
+    TrunkBatch,
+    Window,
+    batches_of,
+    check_lengths,
+    prepared_ahead,
+    rows_of,
+    usable,
+)
 
 SEEN_LIMIT = 100_000
 """Samples on their way to the store, some 10 MB of them, at which those that have been sealed are forgotten."""

@@ -10,19 +10,24 @@ import numpy as np
 import torch
 
 from recycle_cli import runs
-from recycle_cli.adapters import BASE, put_back
-from recycle_cli.background import prefetch
-from recycle_cli.batches import Indices, StoredRows, widened
-from recycle_cli.coverage import expect
-from recycle_cli.devices import autocast, batch_tokens_on, device_of, pinned_for, to_device
+from recycle_cli.batches.stored import Indices, StoredRows, widened
 from recycle_cli.errors import DamageError, DataError, MismatchError, UsageError
 from recycle_cli.intake import Intake
 from recycle_cli.keys import Sample
-from recycle_cli.labelled import PROBES
 from recycle_cli.models import SplitModel, open_network
-from recycle_cli.outputs import open_output
-from recycle_cli.parity import check_parity
-from recycle_cli.pipeline import (
+from recycle_cli.models.adapters import BASE, put_back
+from recycle_cli.precompute import Underway
+from recycle_cli.reports import Bar, bar
+from recycle_cli.runs.predictions import open_output
+from recycle_cli.runtime.devices import autocast, batch_tokens_on, device_of, pinned_for, to_device
+from recycle_cli.runtime.overlap import prefetch
+from recycle_cli.settings import CorpusSettings, ModelSettings, PredictSettings
+from recycle_cli.store import SegmentWriter, Store
+from recycle_cli.tasks import Scores, task_of
+from recycle_cli.training.labelled import PROBES
+from recycle_cli.trunk.missing import expect
+from recycle_cli.trunk.parity import check_parity
+from recycle_cli.trunk.stream import (
     Reject,
     TrunkBatch,
     Window,
@@ -32,11 +37,6 @@ from recycle_cli.pipeline import (
     restored,
     rows_of,
 )
-from recycle_cli.precompute import Underway
-from recycle_cli.reports import Bar, bar
-from recycle_cli.settings import CorpusSettings, ModelSettings, PredictSettings
-from recycle_cli.store import SegmentWriter, Store
-from recycle_cli.tasks import Scores, task_of
 
 
 @dataclass(frozen=True)

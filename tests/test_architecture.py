@@ -15,14 +15,13 @@ ROWS = [
     ["plan"],
     ["serve", "bench", "sweep"],
     ["finetune", "predict"],
-    ["trained", "material", "pupils"],
-    ["training", "setup"],
-    ["coverage", "adapters", "jobs"],
-    ["heads"],
-    ["precompute", "parity", "labelled", "inputs", "card", "logs"],
-    ["batches", "mixing", "tasks", "freezing", "pipeline", "intake", "runs", "outputs"],
-    ["corpus", "store", "models", "grouping"],
-    ["recipe", "keys", "reports", "errors", "settings", "signals", "background", "devices", "memory", "randomness"],
+    ["training"],
+    ["precompute", "runs"],
+    ["batches", "tasks"],
+    ["trunk", "intake"],
+    ["corpus", "store", "models"],
+    ["runtime"],
+    ["recipe", "keys", "reports", "errors", "settings"],
 ]
 """Top to bottom. A part imports from rows below its own; the bottom row only `errors` besides nothing of ours."""
 

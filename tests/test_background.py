@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from recycle_cli.background import background, prefetch
+from recycle_cli.runtime.overlap import background, prefetch
 
 
 def test_prefetch_gives_the_same_items_in_order():

@@ -9,13 +9,12 @@ import pytest
 import torch
 import transformers
 
-from recycle_cli.adapters import attach
-from recycle_cli.adapters.bottleneck import NAME
 from recycle_cli.errors import Interrupted, StoreError, UsageError
 from recycle_cli.finetune import Job, finetune
-from recycle_cli.heads import Head
 from recycle_cli.keys import Sample
 from recycle_cli.models import load, split
+from recycle_cli.models.adapters import attach
+from recycle_cli.models.adapters.bottleneck import NAME
 from recycle_cli.precompute import precompute
 from recycle_cli.predict import predict
 from recycle_cli.settings import (
@@ -26,6 +25,7 @@ from recycle_cli.settings import (
     PredictSettings,
     TrainingSettings,
 )
+from recycle_cli.training.trainer import Head
 from tests.conftest import WORDS, tiny_config
 from tests.models.architectures import DECODERS, ENCODERS, random_model
 from tests.records import records, write_csv

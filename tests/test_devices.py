@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from recycle_cli.background import prefetch
-from recycle_cli.devices import (
+from recycle_cli.errors import UsageError
+from recycle_cli.finetune import Job, finetune
+from recycle_cli.precompute import precompute
+from recycle_cli.predict import predict
+from recycle_cli.runtime.devices import (
     ACCELERATOR_BATCH_TOKENS,
     CPU_BATCH_TOKENS,
     Fetching,
@@ -15,10 +18,7 @@ from recycle_cli.devices import (
     device_of,
     pinned,
 )
-from recycle_cli.errors import UsageError
-from recycle_cli.finetune import Job, finetune
-from recycle_cli.precompute import precompute
-from recycle_cli.predict import predict
+from recycle_cli.runtime.overlap import prefetch
 from recycle_cli.settings import CorpusSettings, ModelSettings, PrecomputeSettings, PredictSettings, TrainingSettings
 from recycle_cli.store import Store
 from tests.records import records, write_csv

@@ -12,12 +12,13 @@ import pytest
 import torch
 import transformers
 
-from recycle_cli import randomness, training
 from recycle_cli.errors import DataError, Interrupted, MismatchError, MissingError, UsageError
 from recycle_cli.finetune import Job, finetune
 from recycle_cli.precompute import precompute
 from recycle_cli.predict import predict
+from recycle_cli.runtime import random_generators as randomness
 from recycle_cli.settings import CorpusSettings, ModelSettings, PrecomputeSettings, PredictSettings, TrainingSettings
+from recycle_cli.training import loop as training
 from tests.records import records, write_csv
 
 SETTINGS = TrainingSettings(epochs=3, batch_size=8, learning_rate=2e-3)

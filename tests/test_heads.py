@@ -6,11 +6,10 @@ from dataclasses import replace
 import pytest
 
 from recycle_cli import finetune as module
-from recycle_cli.batches import StoredRows
+from recycle_cli.batches.inputs import logits_of
+from recycle_cli.batches.stored import StoredRows
 from recycle_cli.errors import DataError, Interrupted, UsageError
 from recycle_cli.finetune import Job, finetune, finetune_heads
-from recycle_cli.heads import Head
-from recycle_cli.inputs import logits_of
 from recycle_cli.precompute import precompute
 from recycle_cli.predict import predict
 from recycle_cli.settings import (
@@ -22,6 +21,7 @@ from recycle_cli.settings import (
     PredictSettings,
     TrainingSettings,
 )
+from recycle_cli.training.trainer import Head
 from tests.conftest import tiny_config
 from tests.records import records, write_csv
 
@@ -213,8 +213,8 @@ def test_a_head_that_writes_into_its_rows_disturbs_no_other(fit, alone, tmp_path
             batch["rows"].zero_()
         return found
 
-    monkeypatch.setattr("recycle_cli.heads.logits_of", writing)
-    monkeypatch.setattr("recycle_cli.training.logits_of", writing)
+    monkeypatch.setattr("recycle_cli.training.trainer.logits_of", writing)
+    monkeypatch.setattr("recycle_cli.training.loop.logits_of", writing)
     fit(tmp_path)
     same(tmp_path, alone)
 

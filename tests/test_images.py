@@ -12,9 +12,9 @@ import torchvision
 from PIL import Image
 from safetensors.torch import load_file
 
+from recycle_cli.batches.mixing import mixed
 from recycle_cli.errors import DataError, MismatchError, MissingError, UsageError
 from recycle_cli.finetune import Job, finetune
-from recycle_cli.mixing import mixed
 from recycle_cli.precompute import precompute
 from recycle_cli.predict import predict
 from recycle_cli.settings import (

@@ -5,13 +5,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from recycle_cli.batches import Epoch, WindowedRows
+from recycle_cli.batches.stored import Epoch, WindowedRows
 from recycle_cli.errors import DataError, UsageError
-from recycle_cli.jobs import check_batches, check_groups
 from recycle_cli.keys import Sample
-from recycle_cli.labelled import read_labelled
 from recycle_cli.settings import TrainingSettings
 from recycle_cli.tasks import Classification, Similarity
+from recycle_cli.training.checks import check_batches, check_groups
+from recycle_cli.training.labelled import read_labelled
 
 SETTINGS = TrainingSettings(batch_size=10)
 

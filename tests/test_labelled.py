@@ -4,8 +4,8 @@ import pytest
 
 from recycle_cli.errors import DataError
 from recycle_cli.keys import Sample
-from recycle_cli.labelled import read_targets
 from recycle_cli.tasks import Classification
+from recycle_cli.training.labelled import read_targets
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from recycle_cli.errors import DataError
 from recycle_cli.keys import Sample
 from recycle_cli.models import open_network
-from recycle_cli.pipeline import by_token_budget, prepared_ahead, restored, rows_of, windows
 from recycle_cli.settings import ModelSettings
+from recycle_cli.trunk.stream import by_token_budget, prepared_ahead, restored, rows_of, windows
 
 
 @given(st.lists(st.integers(1, 600), max_size=200), st.integers(1, 4000))

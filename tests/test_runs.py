@@ -7,7 +7,7 @@ import torch
 
 from recycle_cli import runs
 from recycle_cli.errors import StorageError, StoreError, UsageError
-from recycle_cli.randomness import Randomness
+from recycle_cli.runtime.random_generators import Randomness
 
 CPU = torch.device("cpu")
 SCALER = torch.amp.GradScaler("cpu", enabled=False)

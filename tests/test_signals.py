@@ -6,7 +6,7 @@ import signal
 import pytest
 
 from recycle_cli.errors import Interrupted
-from recycle_cli.signals import deferred_signals, raise_on_signals
+from recycle_cli.runtime.signals import deferred_signals, raise_on_signals
 
 
 @pytest.fixture(autouse=True)

@@ -8,11 +8,11 @@ import pytest
 import torch
 import transformers
 
-from recycle_cli.batches import shuffled
+from recycle_cli.batches.stored import shuffled
 from recycle_cli.finetune import Job, finetune
 from recycle_cli.precompute import precompute
 from recycle_cli.settings import CorpusSettings, ModelSettings, PrecomputeSettings, TrainingSettings
-from recycle_cli.training import learning_rate
+from recycle_cli.training.loop import learning_rate
 from tests.conftest import save_tiny, tiny_config
 from tests.records import TOPICS, records, write_csv
 
@@ -151,7 +151,7 @@ def test_an_evaluation_moves_its_batches_to_the_device(data, model, tmp_path, mo
     def moved(batch, device):
         return {name: tensor.clone() for name, tensor in batch.items()}
 
-    monkeypatch.setattr("recycle_cli.training.to_device", moved)
+    monkeypatch.setattr("recycle_cli.training.loop.to_device", moved)
     precompute(data, str(tmp_path / "store"), model, PrecomputeSettings(("2",), "float32"))
     job = Job(data, str(tmp_path / "run"), str(tmp_path / "store"), data, tensorboard=False)
     assert finetune(job, ModelSettings(), SETTINGS).metrics["accuracy"] > 0

@@ -8,14 +8,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from recycle_cli.batches import Order, StoredRows, WindowedRows
+from recycle_cli.batches.inputs import epoch_of, once, stored_source
+from recycle_cli.batches.stored import Order, StoredRows, WindowedRows
 from recycle_cli.errors import Interrupted
 from recycle_cli.finetune import Job, finetune
-from recycle_cli.heads import Head
-from recycle_cli.inputs import epoch_of, once, stored_source
 from recycle_cli.precompute import precompute
 from recycle_cli.settings import CorpusSettings, ModelSettings, PrecomputeSettings, TrainingSettings
 from recycle_cli.store import Store
+from recycle_cli.training.trainer import Head
 from tests.records import records, write_csv
 
 SETTINGS = TrainingSettings(epochs=2, batch_size=8, learning_rate=5e-3)

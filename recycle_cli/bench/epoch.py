@@ -6,18 +6,18 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from recycle_cli.batches import Indices, shuffled
+from recycle_cli.batches.inputs import Source
+from recycle_cli.batches.stored import Indices, shuffled
 from recycle_cli.bench.subject import SILENT, Subject, discard
 from recycle_cli.bench.timing import WARM_UP
-from recycle_cli.heads import Head
-from recycle_cli.inputs import Source
-from recycle_cli.labelled import Labelled
-from recycle_cli.logs import Log, ignore
 from recycle_cli.models import SplitModel
-from recycle_cli.pupils import make_head
+from recycle_cli.runs.log import Log, ignore
 from recycle_cli.settings import TrainingSettings
 from recycle_cli.tasks import Classification
-from recycle_cli.training import train
+from recycle_cli.training.labelled import Labelled
+from recycle_cli.training.loop import train
+from recycle_cli.training.pupils import make_head
+from recycle_cli.training.trainer import Head
 
 FEW = 2
 """Batches of the warm-up."""

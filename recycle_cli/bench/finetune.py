@@ -5,16 +5,16 @@ from importlib.util import find_spec
 
 import torch
 
-from recycle_cli.adapters import attach
-from recycle_cli.batches import StoredRows, shuffled, widened
+from recycle_cli.batches.stored import StoredRows, shuffled, widened
 from recycle_cli.bench.epoch import Weights, epoch_seconds, head_of, slice_for, training
 from recycle_cli.bench.layout import LORA, TRAINERS, prefix
 from recycle_cli.bench.subject import Subject, discard
 from recycle_cli.bench.timing import Clock, Run, Runner, Unavailable
-from recycle_cli.devices import to_device
 from recycle_cli.errors import UsageError
 from recycle_cli.models import SplitModel
-from recycle_cli.randomness import quick_masks
+from recycle_cli.models.adapters import attach
+from recycle_cli.runtime.devices import to_device
+from recycle_cli.runtime.random_generators import quick_masks
 from recycle_cli.settings import AdapterSettings
 from recycle_cli.tasks import Classification
 

@@ -5,15 +5,15 @@ from functools import partial
 
 import numpy as np
 
-from recycle_cli.batches import Indices, StoredRows
+from recycle_cli.batches.inputs import stored_source
+from recycle_cli.batches.stored import Indices, StoredRows
 from recycle_cli.bench.epoch import head_of, slice_for
 from recycle_cli.bench.layout import prefix
 from recycle_cli.bench.settings import HEADS
 from recycle_cli.bench.subject import SILENT, Subject, discard
 from recycle_cli.bench.timing import WARM_UP, Run, Runner
-from recycle_cli.inputs import stored_source
-from recycle_cli.setup import Setup, frozen
-from recycle_cli.training import train
+from recycle_cli.training.loop import train
+from recycle_cli.training.setup import Setup, frozen
 
 
 def runners(subject: Subject) -> dict[str, Runner]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from recycle_cli import card
+from recycle_cli.runs import card
 
 _OPTIONAL = ("accelerate", "datasets")
 

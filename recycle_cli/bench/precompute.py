@@ -8,13 +8,13 @@ import numpy as np
 from recycle_cli.bench.layout import prefix
 from recycle_cli.bench.subject import SILENT, Subject, discard
 from recycle_cli.bench.timing import WARM_UP, Clock, Run, Runner
-from recycle_cli.devices import autocast, to_device
 from recycle_cli.intake import Intake
 from recycle_cli.keys import Sample
 from recycle_cli.models import Batch, SplitModel
-from recycle_cli.pipeline import WINDOW_IMAGES
 from recycle_cli.precompute import Tally, missing
+from recycle_cli.runtime.devices import autocast, to_device
 from recycle_cli.store import Store
+from recycle_cli.trunk.stream import WINDOW_IMAGES
 
 FEW = 64
 """Records of the warm-up."""

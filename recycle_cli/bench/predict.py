@@ -5,15 +5,15 @@ from functools import partial
 
 import torch
 
-from recycle_cli.batches import StoredRows, widened
+from recycle_cli.batches.stored import StoredRows, widened
 from recycle_cli.bench.layout import predict_cuts, prefix
 from recycle_cli.bench.subject import CLASSES, SILENT, Subject
 from recycle_cli.bench.timing import WARM_UP, Clock, Run, Runner
-from recycle_cli.card import save_run
-from recycle_cli.devices import autocast, to_device
-from recycle_cli.pipeline import by_token_budget
 from recycle_cli.predict import Predictor, score
+from recycle_cli.runs.card import save_run
+from recycle_cli.runtime.devices import autocast, to_device
 from recycle_cli.settings import ImageSettings, PredictSettings
+from recycle_cli.trunk.stream import by_token_budget
 
 SHARE = 2
 """One in so many of the records is scored: the full model takes twice as long over a record as the trunk."""

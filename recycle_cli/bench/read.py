@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from recycle_cli.batches import Batch, Indices, StoredRows
+from recycle_cli.batches.stored import Batch, Indices, StoredRows
 from recycle_cli.bench.layout import READ_SIZES
 from recycle_cli.bench.subject import Subject
 from recycle_cli.bench.timing import Clock, Run, Runner

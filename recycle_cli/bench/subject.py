@@ -10,22 +10,22 @@ from tempfile import mkdtemp
 import numpy as np
 import torch
 
-from recycle_cli.batches import Indices
+from recycle_cli.batches.inputs import Images, RawInputs, Source
+from recycle_cli.batches.stored import Indices
 from recycle_cli.bench.layout import predict_cuts
 from recycle_cli.bench.settings import IMAGES, RECORDS, BenchSettings
 from recycle_cli.bench.synthetic import write_corpus, write_images, write_model
-from recycle_cli.devices import batch_tokens_on, device_of
 from recycle_cli.errors import UsageError
-from recycle_cli.inputs import Images, RawInputs, Source
 from recycle_cli.intake import Intake
 from recycle_cli.keys import Sample
 from recycle_cli.keys import Views as Views
-from recycle_cli.labelled import Labelled, read_labelled
 from recycle_cli.models import Network, SplitModel, TaskLayer, open_network, takes_images
 from recycle_cli.precompute import Tally, fill
 from recycle_cli.reports import Bar
+from recycle_cli.runtime.devices import batch_tokens_on, device_of
 from recycle_cli.settings import CorpusSettings, ModelSettings, PrecomputeSettings
 from recycle_cli.store import SegmentWriter, Store
+from recycle_cli.training.labelled import Labelled, read_labelled
 
 CLASSES = ("0", "1")
 SILENT = Bar(None, None)

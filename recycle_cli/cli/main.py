@@ -12,7 +12,7 @@ from recycle_cli.cli import commands, measure, store
 from recycle_cli.cli.app import app
 from recycle_cli.errors import Interrupted, RecycleError, UsageError
 from recycle_cli.reports import say
-from recycle_cli.signals import raise_on_signals
+from recycle_cli.runtime.signals import raise_on_signals
 
 _PARSING: Any = typer.BadParameter.__mro__[2]
 """Click's ClickException, from wherever this version of Typer has it."""

@@ -1,7 +1,6 @@
 """Pretrained models as a trunk, which is frozen and run once, and a head, which trains from the trunk's rows."""
 
 from recycle_cli.models.cuts import resolve_cut
-from recycle_cli.models.embedder import TextEmbedder, settle_embedding
 from recycle_cli.models.layers import Layer, bytes_per_sample, layers
 from recycle_cli.models.network import (
     AnyLoaded,
@@ -12,11 +11,12 @@ from recycle_cli.models.network import (
     refuse_foreign,
     takes_images,
 )
-from recycle_cli.models.sources import Loaded, load
 from recycle_cli.models.split_model import Batch, Prepared, SplitModel, lengths_of
 from recycle_cli.models.task_layer import OWN, TaskLayer
-from recycle_cli.models.text import split
-from recycle_cli.models.tokens import default_max_length
+from recycle_cli.models.text.embedder import TextEmbedder, settle_embedding
+from recycle_cli.models.text.load import Loaded, load
+from recycle_cli.models.text.split import split
+from recycle_cli.models.text.tokens import default_max_length
 from recycle_cli.models.vision.sources import LoadedImages
 from recycle_cli.models.vision.views import views_of
 

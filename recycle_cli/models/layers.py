@@ -11,11 +11,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from recycle_cli.errors import UsageError
-from recycle_cli.models.engine import Engine, evaluating
-from recycle_cli.models.ownership import Ownership
-from recycle_cli.models.selfcheck import checked
-from recycle_cli.models.sources import Loaded, quiet
-from recycle_cli.models.text import ownership, uncut
+from recycle_cli.models.text.engine import Engine, evaluating
+from recycle_cli.models.text.load import Loaded, quiet
+from recycle_cli.models.text.ownership import Ownership
+from recycle_cli.models.text.selfcheck import checked
+from recycle_cli.models.text.split import ownership, uncut
 from recycle_cli.recipe import DTYPES
 
 _BYTES = {"float16": 2, "bfloat16": 2, "float32": 4, "int8": 1}

@@ -7,13 +7,13 @@ from typing import Any
 
 from recycle_cli.errors import UsageError
 from recycle_cli.models.cuts import resolve_cut
-from recycle_cli.models.embedder import load_embedder
 from recycle_cli.models.layers import Layer, layers
-from recycle_cli.models.sources import Loaded, load
 from recycle_cli.models.split_model import SplitModel
 from recycle_cli.models.task_layer import OWN, TaskLayer
-from recycle_cli.models.text import split
-from recycle_cli.models.tokens import default_max_length
+from recycle_cli.models.text.embedder import load_embedder
+from recycle_cli.models.text.load import Loaded, load
+from recycle_cli.models.text.split import split
+from recycle_cli.models.text.tokens import default_max_length
 from recycle_cli.models.vision.loading import load_images
 from recycle_cli.models.vision.pretrained import is_image_model
 from recycle_cli.models.vision.sources import NO_WEIGHTS, LoadedImages, is_run, is_torchvision

@@ -11,17 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from recycle_cli.batches import Indices
+from recycle_cli.batches.inputs import readable
+from recycle_cli.batches.stored import Indices
 from recycle_cli.bench.machine import machine, versions
 from recycle_cli.bench.settings import BenchSettings
 from recycle_cli.bench.subject import Subject
 from recycle_cli.errors import UsageError
-from recycle_cli.inputs import readable
 from recycle_cli.intake import Intake
 from recycle_cli.keys import Sample
-from recycle_cli.memory import free_memory
 from recycle_cli.models import bytes_per_sample, lengths_of, takes_images, views_of
-from recycle_cli.pipeline import by_token_budget
 from recycle_cli.plan.census import Census, Tokens, count, rows_of_images, tokens_of
 from recycle_cli.plan.cost import Epoch, epoch_of, padded, pays_back_in
 from recycle_cli.plan.settings import IMAGES, TEXTS, PlanSettings
@@ -29,7 +27,9 @@ from recycle_cli.plan.trial import Trial, try_out
 from recycle_cli.plan.verdict import verdict
 from recycle_cli.recipe import DTYPES
 from recycle_cli.reports import bar
+from recycle_cli.runtime.memory import free_memory
 from recycle_cli.settings import CorpusSettings, ModelSettings
+from recycle_cli.trunk.stream import by_token_budget
 
 SAMPLE_BYTES = 40
 """What a store keeps of a sample beside its rows: key, digest and offset."""

@@ -7,16 +7,16 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from statistics import median
 
-from recycle_cli.batches import StoredRows, shuffled
+from recycle_cli.batches.inputs import Source
+from recycle_cli.batches.stored import StoredRows, shuffled
 from recycle_cli.bench.epoch import epoch_seconds, slice_for, training
 from recycle_cli.bench.subject import Subject, Views, discard
 from recycle_cli.bench.timing import WARM_UP, Clock
-from recycle_cli.inputs import Source
 from recycle_cli.models import SplitModel
-from recycle_cli.pipeline import by_token_budget
 from recycle_cli.plan.coldread import cold_bytes_per_second
 from recycle_cli.plan.cost import Line, fit, padded
 from recycle_cli.store import Store
+from recycle_cli.trunk.stream import by_token_budget
 
 LEAST_SECONDS = 1.0
 """A way whose steps are short is tried for so long in each repetition, where the sample has the batches: eight steps of

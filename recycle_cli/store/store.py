@@ -12,8 +12,8 @@ import numpy.typing as npt
 import recycle_cli.store.indexfile as indexfile
 from recycle_cli.errors import DamageError, StorageError, StoreError, UsageError
 from recycle_cli.keys import KEY_BYTES, Bytes16
-from recycle_cli.memory import free_memory
 from recycle_cli.recipe import Recipe
+from recycle_cli.runtime.memory import free_memory
 from recycle_cli.store.dtypes import Array, numpy_dtype
 from recycle_cli.store.files import storage_errors
 from recycle_cli.store.index import (

@@ -9,7 +9,7 @@ from torch import nn
 from recycle_cli.errors import ModelError
 from recycle_cli.keys import Sample
 from recycle_cli.models import load, split
-from recycle_cli.models.embedder import POOLINGS, TextEmbedder, load_embedder
+from recycle_cli.models.text.embedder import POOLINGS, TextEmbedder, load_embedder
 from recycle_cli.settings import EmbeddingSettings
 from tests.conftest import tiny_config
 from tests.models.architectures import DECODERS, ENCODERS

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from recycle_cli.models import SplitModel, split
-from recycle_cli.models.engine import Engine
-from recycle_cli.models.passes import run_head, run_trunk
+from recycle_cli.models.text.engine import Engine
+from recycle_cli.models.text.passes import run_head, run_trunk
 from tests.models.architectures import DECODERS, ENCODERS, random_model
 
 LENGTHS = torch.tensor([11, 5, 2, 8])

@@ -7,10 +7,10 @@ from transformers.models.bert.modeling_bert import BertEmbeddings, BertLayer
 
 from recycle_cli.errors import ModelError
 from recycle_cli.models import Loaded, SplitModel, split
-from recycle_cli.models.blocks import find_blocks
-from recycle_cli.models.passes import run_head, run_trunk
-from recycle_cli.models.selfcheck import check_batch
-from recycle_cli.models.stem import Stem, find_stem, skipped
+from recycle_cli.models.text.blocks import find_blocks
+from recycle_cli.models.text.passes import run_head, run_trunk
+from recycle_cli.models.text.selfcheck import check_batch
+from recycle_cli.models.text.stem import Stem, find_stem, skipped
 from tests.models.architectures import random_model
 
 WIDTH = 8

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from recycle_cli.memory import free_memory
+from recycle_cli.runtime.memory import free_memory
 from recycle_cli.store import Store
 from recycle_cli.store.chunked import ChunkedRows
 

@@ -16,11 +16,10 @@ from safetensors.torch import load_file
 from recycle_cli.corpus import Columns, open_corpus
 from recycle_cli.errors import DataError, Interrupted, UsageError
 from recycle_cli.finetune import Job, finetune, finetune_heads
-from recycle_cli.heads import Head
 from recycle_cli.keys import Sample
-from recycle_cli.outputs import open_output
 from recycle_cli.precompute import precompute
 from recycle_cli.predict import predict
+from recycle_cli.runs.predictions import open_output
 from recycle_cli.settings import (
     CorpusSettings,
     HeadSettings,
@@ -30,6 +29,7 @@ from recycle_cli.settings import (
     PredictSettings,
     TrainingSettings,
 )
+from recycle_cli.training.trainer import Head
 from tests.records import write_csv
 from tests.tasks.corpora import image_rows, several, shapes, write_jsonl
 

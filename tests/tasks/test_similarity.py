@@ -9,7 +9,6 @@ import transformers
 
 from recycle_cli.errors import DataError, Interrupted, UsageError
 from recycle_cli.finetune import Job, finetune, finetune_heads
-from recycle_cli.heads import Head
 from recycle_cli.precompute import precompute
 from recycle_cli.settings import (
     AdapterSettings,
@@ -21,6 +20,7 @@ from recycle_cli.settings import (
     SimilaritySettings,
     TrainingSettings,
 )
+from recycle_cli.training.trainer import Head
 from tests.records import records, write_csv
 from tests.tasks.results import losses, rrps, score, vectors
 
@@ -248,7 +248,7 @@ def test_what_is_no_group_is_refused(fit, train, tmp_path, monkeypatch):
     multi_label = replace(data, multi_label=True)
     with pytest.raises(UsageError, match="--multi-label: --task similarity learns from groups"):
         finetune(Job(multi_label, str(tmp_path / "run"), task="similarity", cut="2"), ModelSettings(), SETTINGS)
-    monkeypatch.setattr("recycle_cli.jobs.MOST_TO_COMPARE", 20)
+    monkeypatch.setattr("recycle_cli.training.checks.MOST_TO_COMPARE", 20)
     with pytest.raises(DataError, match=r"--eval holds 30 samples.*at most 20"):
         fit(tmp_path / "run")
 

@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from recycle_cli.errors import ModelError
 from recycle_cli.models.dependence import parameters_behind
-from recycle_cli.models.engine import evaluating
+from recycle_cli.models.text.engine import evaluating
 from recycle_cli.models.vision.cutter import Named
 from recycle_cli.models.vision.points import CutPoint
 

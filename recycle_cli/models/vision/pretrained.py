@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from recycle_cli.errors import ModelError
 from recycle_cli.models.embedding import merge_embedding, numbered, parameters_below, put_embedding
 from recycle_cli.models.identity import architecture_of
-from recycle_cli.models.sources import quiet, read_json
+from recycle_cli.models.text.load import quiet, read_json
 from recycle_cli.models.vision.sources import LoadedImages
 from recycle_cli.models.vision.transforms import ImageTransform, of_processor
 from recycle_cli.settings import EmbeddingSettings

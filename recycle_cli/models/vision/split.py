@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from recycle_cli.errors import UsageError
-from recycle_cli.models.engine import evaluating
 from recycle_cli.models.identity import weights_digest
 from recycle_cli.models.split_model import IMAGE_COST, Buffers, Parameters, SplitModel
+from recycle_cli.models.text.engine import evaluating
 from recycle_cli.models.vision.cutter import Cutter
 from recycle_cli.models.vision.inputs import PIXELS, ImageInputs
 from recycle_cli.models.vision.points import WHOLE, CutPoint, resolve_point

@@ -1,0 +1,150 @@
+"""Bottleneck adapters: after each attention and feed-forward of the remaining blocks down, GELU, up, and added.
+
+Houlsby et al. (ICML 2019), who put one after both; Pfeiffer et al. (EACL 2021) keep the one after the feed-forward.
+Where and how wide is as in the code of Embedding Recycling: 24 wide, after both. They cannot be folded into the layers
+beside them, so that a RUN keeps them apart: RUN/base alone is no classifier, and RUN itself is no checkpoint.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 - the name everybody knows it by
+
+from recycle_cli.errors import StoreError
+from recycle_cli.keys import Sample
+from recycle_cli.models import AnyLoaded, SplitModel, settle_embedding
+from recycle_cli.models.adapters.choice import chosen
+from recycle_cli.settings import AdapterSettings
+
+BASE, ADAPTER = "base", "adapter"
+CONFIG, WEIGHTS = "bottleneck.json", "bottleneck.safetensors"
+NAME = "recycle_bottleneck"
+
+
+class Bottleneck(nn.Module):
+    """Rows (..., width) to rows; it begins as the identity, so that training begins at the pretrained model."""
+
+    def __init__(self, width: int, inner: int, dropout: float) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(dropout)
+        self.down, self.up = nn.Linear(width, inner), nn.Linear(inner, width)
+        nn.init.normal_(self.down.weight, std=0.02)
+        for tensor in (self.down.bias, self.up.weight, self.up.bias):
+            nn.init.zeros_(tensor)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        return rows + self.up(F.gelu(self.down(self.dropout(rows))))
+
+
+def attach(split: SplitModel, cut: str, settings: AdapterSettings) -> set[str]:
+    """Put an adapter behind each sublayer of the head's blocks; the names of its parameters."""
+    widths = _sublayers(split, cut)
+    for name in chosen(list(widths), cut, settings):
+        _insert(split.model, name, Bottleneck(widths[name], settings.width, settings.dropout))
+    return {name for name, _ in split.model.named_parameters() if f".{NAME}." in name}
+
+
+def save_beside(loaded: AnyLoaded, weights: Mapping[str, Tensor], folder: Path, max_length: int | None) -> None:
+    """Write the model without its adapters into RUN/base, and all that was trained into RUN/adapter.
+
+    The new layers are nan in RUN/base: whoever uses it without the adapter sees that it is not whole.
+    """
+    model, target = loaded.model, folder / ADAPTER
+    settle_embedding(model)
+    weights = {name: weight for name, weight in model.named_parameters() if name in weights}
+    trained = {name: weight.detach().cpu().contiguous().clone() for name, weight in weights.items()}
+    inserted = {name: model.get_submodule(name).get_submodule(NAME) for name in _carriers(model)}
+    sizes = {name: {"width": one.down.in_features, "inner": one.down.out_features} for name, one in inserted.items()}
+    with torch.no_grad():
+        for weight in weights.values():
+            weight.fill_(torch.nan)
+    for name in inserted:
+        del model.get_submodule(name)._modules[NAME]
+    loaded.save(folder / BASE, max_length)
+    target.mkdir(exist_ok=True)
+    save_file(trained, target / WEIGHTS, {"format": "pt"})
+    (target / CONFIG).write_text(json.dumps({"adapters": sizes}, indent=2) + "\n", encoding="utf-8")
+
+
+def put_back(model: nn.Module, run: Path) -> None:
+    """Make of the model in RUN/base the one that was trained. Raises StoreError where the adapter is damaged."""
+    try:
+        sizes = json.loads((run / ADAPTER / CONFIG).read_text(encoding="utf-8"))["adapters"]
+        for name, size in sizes.items():
+            _insert(model, name, Bottleneck(size["width"], size["inner"], 0.0))
+        trained = load_file(run / ADAPTER / WEIGHTS)
+        parameters = dict(model.named_parameters())
+        if unknown := trained.keys() - parameters.keys():
+            raise ValueError(f"{min(unknown)} has no place in {run / BASE}")
+        with torch.no_grad():
+            for name, tensor in trained.items():
+                parameters[name].copy_(tensor)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
+        raise StoreError(f"{run / ADAPTER} is damaged ({error}); train the run again") from error
+
+
+def _sublayers(split: SplitModel, cut: str) -> dict[str, int]:
+    """The parts of the remaining blocks that hold matrices and return rows, by name, with the width of their rows.
+
+    Found by watching one text go through: attention and feed-forward in most models, whatever they are called.
+    """
+    names = {id(module): name for name, module in split.model.named_modules()}
+    parts = {id(part): part for block in split.blocks_after(cut) for part in _parts(block)}
+    widths: dict[str, int] = {}
+
+    def note(module: nn.Module, args: Any, output: Any) -> None:
+        rows = _rows(output)
+        if isinstance(rows, Tensor) and rows.ndim > 1 and rows.shape[-1] == split.row_shape[-1]:
+            widths[names[id(module)]] = rows.shape[-1]
+
+    handles = [part.register_forward_hook(note) for part in parts.values()]
+    try:
+        with torch.no_grad():
+            split.full(split.collate(split.prepare([Sample("0", {"text": "one"})])))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return widths
+
+
+def _parts(block: nn.Module) -> list[nn.Module]:
+    """A block's children that hold a matrix, or theirs, where there is only one (ALBERT's groups of a single layer)."""
+    lists = [child for child in block.children() if isinstance(child, nn.ModuleList)]
+    children = [*block.children(), *(part for parts in lists for part in parts)]
+    found = [
+        child
+        for child in children
+        if not isinstance(child, nn.ModuleList) and any(parameter.ndim > 1 for parameter in child.parameters())
+    ]
+    return found if len(found) != 1 else _parts(found[0]) or found
+
+
+def _insert(model: nn.Module, name: str, adapter: Bottleneck) -> None:
+    carrier = model.get_submodule(name)
+    adapter.to(next(carrier.parameters()).device)
+    carrier.add_module(NAME, adapter)
+    carrier.register_forward_hook(_adapted)
+
+
+def _adapted(module: nn.Module, args: Any, output: Any) -> Any:
+    """What the part returns, its rows sent through its adapter, if it still has one."""
+    adapter = module._modules.get(NAME)
+    if adapter is None:
+        return output
+    if isinstance(output, Tensor):
+        return adapter(output)
+    return type(output)((adapter(output[0]), *output[1:]))
+
+
+def _rows(output: Any) -> Any:
+    return output[0] if isinstance(output, tuple | list) and output else output
+
+
+def _carriers(model: nn.Module) -> list[str]:
+    return [name for name, module in model.named_modules() if NAME in module._modules]

@@ -1,0 +1,1 @@
+"""Text models as a trunk and a head, cut at their blocks."""

@@ -1,0 +1,183 @@
+"""Texts to embeddings: an encoder, a pooling and an embedding layer, saved as sentence-transformers loads them."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from recycle_cli.errors import ModelError
+from recycle_cli.models.embedding import EmbeddingLayer, LinearEmbedding, new_embedding, numbered
+from recycle_cli.models.text.load import Loaded, load_encoder, quiet, read_json
+from recycle_cli.settings import EmbeddingSettings
+
+POOLING, DENSE, NORMALIZE = "1_Pooling", "2_Dense", "3_Normalize"
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+
+
+def mean(rows: Tensor, mask: Tensor) -> Tensor:
+    """The mean over a text's tokens."""
+    return (rows * mask[..., None]).sum(dim=1) / mask.sum(dim=1, keepdim=True)
+
+
+def largest(rows: Tensor, mask: Tensor) -> Tensor:
+    """The largest of each number over a text's tokens."""
+    return rows.masked_fill(~mask[..., None].bool(), -torch.inf).amax(dim=1)
+
+
+def first(rows: Tensor, mask: Tensor) -> Tensor:
+    """The first token's."""
+    return rows[:, 0]
+
+
+def last(rows: Tensor, mask: Tensor) -> Tensor:
+    """The last token's."""
+    return rows[torch.arange(len(rows), device=rows.device), mask.sum(dim=1) - 1]
+
+
+POOLINGS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "mean": mean,
+    "max": largest,
+    "cls": first,
+    "lasttoken": last,
+}
+"""Token rows (B, L, width) and their mask (B, L) to vectors (B, width), by the names of sentence-transformers."""
+
+_FLAGS = {
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_lasttoken": "lasttoken",
+}
+"""How its older files say the same."""
+
+
+class TextEmbedder(nn.Module):
+    """Token ids to vectors, in a tuple as the models of transformers return their outputs."""
+
+    def __init__(self, encoder: Any, pooling: str, layer: EmbeddingLayer) -> None:
+        super().__init__()
+        self.encoder, self.pooling, self.layer = encoder, pooling, layer
+
+    @property
+    def config(self) -> Any:
+        """The encoder's."""
+        return self.encoder.config
+
+    @property
+    def base_model(self) -> Any:
+        """The encoder, by whose names a trunk's weights are known whatever the task."""
+        return self.encoder
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The encoder's table of words."""
+        table: nn.Module = self.encoder.get_input_embeddings()
+        return table
+
+    def forward(self, **inputs: Any) -> tuple[Tensor]:
+        """The encoder's inputs to vectors (B, size), not normalised."""
+        rows = self.encoder(**inputs)[0]
+        return (self.layer(POOLINGS[self.pooling](rows, inputs["attention_mask"])),)
+
+
+@dataclass(frozen=True)
+class LoadedEmbedder(Loaded):
+    """A `TextEmbedder` and its tokenizer. `labels` are the vector's numbers."""
+
+    library = "sentence-transformers"
+    loads_with = "SentenceTransformer"
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """A name for each output."""
+        return numbered(self.model.layer.linear.out_features)
+
+    def save(self, folder: Path, max_length: int | None) -> None:
+        """Write the encoder as transformers does, and beside it what sentence-transformers needs to go on from it."""
+        encoder, dense = self.model.encoder, self.model.layer.merged()
+        with quiet():
+            self.tokenizer.model_max_length = max_length
+            encoder.save_pretrained(folder)
+            self.tokenizer.save_pretrained(folder)
+        kinds = {"": "Transformer", POOLING: "Pooling", DENSE: "Dense", NORMALIZE: "Normalize"}
+        modules = [
+            {"idx": number, "name": str(number), "path": path, "type": f"sentence_transformers.models.{kind}"}
+            for number, (path, kind) in enumerate(kinds.items())
+        ]
+        _write(folder / "modules.json", modules)
+        _write(folder / "sentence_bert_config.json", {"max_seq_length": max_length, "do_lower_case": False})
+        flags = {flag: name == self.model.pooling for flag, name in _FLAGS.items()}
+        _write(folder / POOLING / CONFIG, {"word_embedding_dimension": dense.in_features, **flags})
+        about = {"in_features": dense.in_features, "out_features": dense.out_features, "bias": True}
+        _write(folder / DENSE / CONFIG, {**about, "activation_function": "torch.nn.modules.linear.Identity"})
+        tensors = {"linear.weight": dense.weight, "linear.bias": dense.bias}
+        save_file({name: one.detach().cpu().contiguous() for name, one in tensors.items()}, folder / DENSE / WEIGHTS)
+        (folder / NORMALIZE).mkdir(exist_ok=True)
+
+
+def settle_embedding(model: nn.Module) -> None:
+    """Where the model is an embedder, put the linear layer in place that a saved one is loaded with."""
+    if isinstance(model, TextEmbedder):
+        model.layer = LinearEmbedding(model.layer.merged())
+
+
+def load_embedder(
+    name: str,
+    head: EmbeddingSettings | None,
+    *,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    seed: int = 0,
+) -> LoadedEmbedder:
+    """Load an encoder with its own pooling, the mean where it says none, and a new layer; `head` None: a RUN's own.
+
+    Raises ModelError where it cannot be loaded, pools otherwise, or has no layer of its own.
+    """
+    loaded = load_encoder(name, revision=revision, trust_remote_code=trust_remote_code)
+    if head is None:
+        layer, missing = _own_layer(Path(name)), frozenset[str]()
+    else:
+        layer = new_embedding(loaded.model.config.get_text_config().hidden_size, head, seed)
+        missing = frozenset(f"layer.{key}" for key, _ in layer.named_parameters())
+    missing |= {f"encoder.{key}" for key in loaded.missing}
+    model = TextEmbedder(loaded.model, _pooling(name, revision), layer)
+    return LoadedEmbedder(name, model.eval(), loaded.tokenizer, missing)
+
+
+def _pooling(name: str, revision: str | None) -> str:
+    """Raises ModelError for a pooling that is not one of POOLINGS."""
+    config = read_json(name, f"{POOLING}/{CONFIG}", revision)
+    given = config.get("pooling_mode", [mode for flag, mode in _FLAGS.items() if config.get(flag)])
+    modes = [given] if isinstance(given, str) else list(given)
+    others = [flag for flag, on in config.items() if flag.startswith("pooling_mode_") and on and flag not in _FLAGS]
+    if not config:
+        return "mean"
+    if len(modes) != 1 or modes[0] not in POOLINGS or others:
+        raise ModelError(
+            f"model {name!r}: it pools by {', '.join(modes + others) or 'nothing known'}; expected one of "
+            f"{', '.join(POOLINGS)}"
+        )
+    return modes[0]
+
+
+def _own_layer(folder: Path) -> EmbeddingLayer:
+    try:
+        tensors = load_file(folder / DENSE / WEIGHTS)
+        weight, bias = tensors["linear.weight"], tensors["linear.bias"]
+    except (OSError, KeyError, SafetensorError) as error:
+        raise ModelError(f"{folder / DENSE / WEIGHTS} cannot be read ({error}); train the run again") from error
+    linear = nn.Linear(weight.shape[1], weight.shape[0])
+    with torch.no_grad():
+        linear.weight.copy_(weight)
+        linear.bias.copy_(bias)
+    return LinearEmbedding(linear)
+
+
+def _write(path: Path, content: Any) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

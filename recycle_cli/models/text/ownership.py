@@ -1,0 +1,85 @@
+"""Which tensors belong to the trunk of a cut, which may train, and how the trunk is kept frozen."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from types import MethodType
+from typing import Any
+
+from torch import Tensor, nn
+
+from recycle_cli.models.split_model import Parameters
+from recycle_cli.models.text.blocks import Block
+
+
+@dataclass(frozen=True)
+class Ownership:
+    """The model's parameters at one cut, by `id`: behind the trunk's rows, and behind the head alone.
+
+    `plain`: the modules without parameters that the trunk calls, dropouts above all.
+    """
+
+    model: Any
+    blocks: Sequence[Block]
+    cut: int
+    trunk: frozenset[int]
+    head: frozenset[int]
+    plain: tuple[nn.Module, ...] = ()
+
+    def trunk_parameters(self) -> Parameters:
+        """Named parameters that the rows depend on."""
+        return [(name, one) for name, one in self.model.named_parameters() if id(one) in self.trunk]
+
+    def head_parameters(self) -> Parameters:
+        """Named parameters that the head uses and the trunk does not."""
+        return [(name, one) for name, one in self.model.named_parameters() if id(one) in self.head]
+
+    def trunk_tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """The trunk's parameters and persistent buffers, named as in the bare model without its task layer."""
+        base = self.model.base_model
+        names = {id(one): name for name, one in base.named_parameters()}
+        for name, parameter in self.trunk_parameters():
+            yield names.get(id(parameter), f"task.{name}"), parameter
+        for prefix, module in base.named_modules():
+            if not self._is_heads(module):
+                yield from _persistent_buffers(prefix, module)
+
+    def freeze(self) -> None:
+        """Take the trunk out of training: no gradient, and eval whatever the mode of the model becomes."""
+        for module in self.model.modules():
+            module.__dict__.pop("train", None)
+        for _, parameter in self.trunk_parameters():
+            parameter.requires_grad_(False)
+        for module in self._trunk_modules():
+            module.eval()
+            module.__dict__["train"] = MethodType(_stay_in_eval, module)
+
+    def _trunk_modules(self) -> list[nn.Module]:
+        """Modules all of whose parameters are the trunk's, outermost and innermost alike, and dropouts beside them."""
+        owned = [(module, [id(one) for one in module.parameters()]) for module in self.model.modules()]
+        whole = [module for module, ids in owned if ids and self.trunk.issuperset(ids)]
+        return whole + [module for module in self.plain if not self._is_heads(module)]
+
+    def _is_heads(self, module: nn.Module) -> bool:
+        if any(module is part for block in self.blocks[self.cut :] for part in block.module.modules()):
+            return True
+        return any(id(one) in self.head for one in module.parameters(recurse=False))
+
+
+def parameters_in(modules: Iterable[nn.Module]) -> frozenset[int]:
+    """`id` of each parameter of the modules, used in every pass or not (experts may rest)."""
+    return frozenset(id(one) for module in modules for one in module.parameters())
+
+
+def parameters_of_blocks(blocks: Sequence[Block]) -> frozenset[int]:
+    """`id` of each parameter of the blocks."""
+    return parameters_in(block.module for block in blocks)
+
+
+def _persistent_buffers(prefix: str, module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    for name, buffer in module.named_buffers(recurse=False):
+        if name not in module._non_persistent_buffers_set:
+            yield f"{prefix}.{name}", buffer
+
+
+def _stay_in_eval(module: nn.Module, mode: bool = True) -> nn.Module:
+    return module

@@ -1,0 +1,170 @@
+"""Prove on the model at hand that head after trunk is the whole model, so that no architecture is silently wrong."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from recycle_cli.errors import ModelError
+from recycle_cli.models.split_model import Batch
+from recycle_cli.models.text.blocks import Block, first
+from recycle_cli.models.text.engine import Engine, evaluating
+from recycle_cli.models.text.load import first_line
+from recycle_cli.models.text.tokens import TextInputs, longest_text, mask_of, text_config
+
+LENGTHS = (7, 4, 2)
+"""Unequal, so that padding is at work, and another count than samples, so that the two axes cannot be mistaken."""
+
+OTHER_LENGTHS = (3, 9, 6)
+"""Of the batch that passes in between: what it leaves behind in a model fits the first by no accident."""
+
+TOLERANCE = 2e-5
+"""Largest float32 difference, as a share of the largest value compared, that is rounding and not an error."""
+
+PADDING_TOLERANCE = 1e-3
+"""The same between a text alone and a text padded, which other kernels compute; a real influence is far larger."""
+
+CANNOT_RUN = (
+    RuntimeError,
+    ValueError,
+    TypeError,
+    IndexError,
+    KeyError,
+    AttributeError,
+    NotImplementedError,
+    AssertionError,
+)
+"""What a model raises that wants other inputs than token ids and their mask."""
+
+
+def check_batch(model: Any, inputs: TextInputs, lengths: Sequence[int] = LENGTHS, seed: int = 0) -> Batch:
+    """A few random ordinary tokens in samples of unequal length, the second half of each of another type."""
+    longest = max(lengths)
+    special = {*inputs.tokenizer.all_special_ids, inputs.pad_id}
+    ordinary = [number for number in range(min(text_config(model).vocab_size, 1000)) if number not in special]
+    picks = torch.randint(len(ordinary), (len(lengths), longest), generator=torch.Generator().manual_seed(seed))
+    mask = mask_of(torch.tensor(lengths), longest)
+    batch = {
+        "input_ids": torch.where(mask.bool(), torch.tensor(ordinary)[picks], inputs.pad_id),
+        "attention_mask": mask,
+    }
+    if "token_type_ids" in inputs.names and (getattr(text_config(model), "type_vocab_size", 0) or 0) > 1:
+        second = torch.arange(longest) >= torch.tensor(lengths)[:, None] / 2
+        batch["token_type_ids"] = (second & mask.bool()).long()
+    return batch
+
+
+def checked(engine: Engine, batch: Batch, cuts: Sequence[int]) -> Engine:
+    """The engine, set for what the model turned out to need. Raises ModelError where a cut changes the output."""
+    with evaluating(engine.model), torch.no_grad():
+        if padding_leaks(engine, batch):
+            engine = engine.keeping_lengths_apart()
+        engine = _proved(engine, batch, cuts)
+        if cuts and _final_pad_matters(engine, batch, cuts[-1]):
+            engine = replace(engine, inputs=replace(engine.inputs, refuses_final_pad=True))
+    return engine
+
+
+def depends_on_task(engine: Engine, batch: Batch, cuts: Sequence[int]) -> bool:
+    """Whether the model with its task layer gives its blocks other inputs than the bare one (Longformer does)."""
+    through = engine.trunk(batch, cuts)
+    try:
+        bare = replace(engine, model=engine.model.base_model).trunk(batch, cuts)
+    except CANNOT_RUN:
+        return True
+    real = batch["attention_mask"].bool()
+    return not all(_close(through[cut][real], bare[cut][real], TOLERANCE) for cut in cuts)
+
+
+def padding_leaks(engine: Engine, batch: Batch) -> bool:
+    """Whether a text's rows depend on the padding beside it (convolutions over tokens, Fourier mixing)."""
+    last = [len(engine.blocks)]
+    padded = engine.rows(batch, last)[last[0]]
+    for row, length in enumerate(batch["attention_mask"].sum(1).tolist()):
+        alone = engine.rows({name: tensor[row : row + 1, :length] for name, tensor in batch.items()}, last)[last[0]]
+        if not _close(padded[row, :length], alone[0], PADDING_TOLERANCE):
+            return True
+    return False
+
+
+def _proved(engine: Engine, batch: Batch, cuts: Sequence[int]) -> Engine:
+    """The engine, without its stem where that does more than give the first block its rows."""
+    longest = longest_text(engine.model) or max(OTHER_LENGTHS)
+    between = check_batch(engine.model, engine.inputs, [min(length, longest) for length in OTHER_LENGTHS], seed=1)
+    try:
+        for cut in cuts:
+            _check_cut(engine, batch, between, cut)
+    except ModelError:
+        if engine.stem is None:
+            raise
+        return _proved(replace(engine, stem=None), batch, cuts)
+    return engine
+
+
+def _check_cut(engine: Engine, batch: Batch, between: Batch, cut: int) -> None:
+    """Raises ModelError where the head does not give from rows what the whole gives, after a pass of another batch.
+
+    Without that pass, what the whole has left behind in the model could make up for what the rows do not hold.
+    """
+    mask = batch["attention_mask"]
+    refused = f"{type(engine.model).__name__} cannot be cut at {cut}: its blocks take more from the first {cut} than"
+    rows = engine.trunk(batch, [cut])[cut].clone().masked_fill(~mask.bool()[..., None], 0)
+    whole = _outputs(engine, mask, lambda: engine.full(batch))
+    engine.full(between)
+    try:
+        halves = _outputs(engine, mask, lambda: engine.head(rows, mask.sum(1), cut))
+    except CANNOT_RUN as error:
+        raise ModelError(f"{refused} their rows (the head alone fails: {first_line(error)}); use cut 0") from error
+    for one, other in zip(whole, halves, strict=True):
+        if not _close(one, other, TOLERANCE):
+            raise ModelError(
+                f"{refused} their rows (head after trunk differs from the whole by {_difference(one, other):.1e}); "
+                f"use cut 0"
+            )
+
+
+def _outputs(engine: Engine, mask: Tensor, compute: Callable[[], Tensor]) -> list[Tensor]:
+    """The last block's rows at real tokens, and the logits."""
+    with _last_rows(engine.blocks) as seen:
+        logits = compute()
+    if engine.apart:
+        return [*(rows.flatten(0, 1) for rows in seen), logits]
+    return [*(rows[:, : mask.shape[1]][mask.bool()] for rows in seen), logits]
+
+
+def _final_pad_matters(engine: Engine, batch: Batch, cut: int) -> bool:
+    """Whether a text that ends in the padding token would be pooled elsewhere by the whole model than by the head."""
+    lengths = batch["attention_mask"].sum(1)
+    ids = batch["input_ids"].clone()
+    ids[torch.arange(len(ids)), lengths - 1] = engine.inputs.pad_id
+    ending: Mapping[str, Tensor] = {**batch, "input_ids": ids}
+    return not _close(
+        engine.full(ending), engine.head(engine.trunk(ending, [cut])[cut].clone(), lengths, cut), TOLERANCE
+    )
+
+
+@contextmanager
+def _last_rows(blocks: Sequence[Block]) -> Iterator[list[Tensor]]:
+    """Collects what the last block returns."""
+    seen: list[Tensor] = []
+
+    def keep(module: Any, args: Any, output: Any) -> None:
+        seen.append(first(output))
+
+    handle = blocks[-1].module.register_forward_hook(keep)
+    try:
+        yield seen
+    finally:
+        handle.remove()
+
+
+def _close(one: Tensor, other: Tensor, tolerance: float) -> bool:
+    return _difference(one, other) <= tolerance
+
+
+def _difference(one: Tensor, other: Tensor) -> float:
+    """Largest difference as a share of the largest value."""
+    return float((one - other).abs().max() / one.abs().max().clamp_min(1e-30))

@@ -1,0 +1,180 @@
+"""Split a text model into trunk and head at its blocks, whatever its architecture."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from torch import Tensor, nn
+
+from recycle_cli.errors import ModelError, UsageError
+from recycle_cli.models.cuts import resolve_cut
+from recycle_cli.models.dependence import modules_called, parameters_behind
+from recycle_cli.models.identity import architecture_of, tokenizer_digest, weights_digest
+from recycle_cli.models.split_model import Batch, SplitModel
+from recycle_cli.models.text.blocks import Block, find_blocks
+from recycle_cli.models.text.engine import Engine, evaluating, forward_names
+from recycle_cli.models.text.load import Loaded, first_line, quiet
+from recycle_cli.models.text.ownership import Ownership, parameters_in, parameters_of_blocks
+from recycle_cli.models.text.selfcheck import CANNOT_RUN, check_batch, checked, depends_on_task
+from recycle_cli.models.text.stem import find_stem
+from recycle_cli.models.text.tokens import text_inputs, word_embeddings
+from recycle_cli.models.text.untie import untie_blocks
+from recycle_cli.recipe import Recipe
+
+
+def split(loaded: Loaded, cuts: Sequence[str], *, max_length: int, dtype: str) -> SplitModel:
+    """Cut `loaded` at each of `cuts`, and prove on a few tokens that head after trunk is the whole model.
+
+    `dtype` is the stored one. Changes `loaded.model` where its blocks share weights (ALBERT) or it has no padding
+    token. Raises UsageError for a cut or length out of range, ModelError for an architecture that cannot be cut.
+    """
+    with quiet():
+        engine, batch = uncut(loaded, max_length)
+        numbers = sorted({int(resolve_cut(cut, len(engine.blocks))) for cut in cuts})
+        if not numbers:
+            raise UsageError("no cut given: expected at least one, as 50% or a block count")
+        stored = [number for number in numbers if number]
+        engine = checked(engine, batch, stored)
+        owned = {str(number): ownership(engine, batch, number) for number in numbers}
+        _check_weights(loaded, [owned[str(number)] for number in numbers])
+        recipe = _recipe(loaded, engine, batch, [owned[str(number)] for number in stored], dtype)
+    return _assembled(engine, recipe, owned)
+
+
+def uncut(loaded: Loaded, max_length: int) -> tuple[Engine, Batch]:
+    """The model with its blocks found, and the few tokens that found them."""
+    model = loaded.model
+    _refuse_decoders_of_encoders(loaded)
+    inputs = text_inputs(loaded, sorted(forward_names(model)), max_length)
+    untie_blocks(model)
+    engine = Engine(model, (), inputs)
+    batch = check_batch(model, inputs)
+    before = _modes(model)
+    with evaluating(model):
+        blocks = _found(engine, batch)
+        stem = find_stem(model, blocks, engine.options(batch))
+    if changed := _modes(model) - before:
+        name, value = sorted(changed)[0]
+        raise ModelError(
+            f"{type(model).__name__} cannot be cut: a short text changes the model itself ({name} to {value})"
+        )
+    return replace(engine, blocks=blocks, stem=stem), batch
+
+
+def ownership(engine: Engine, batch: Batch, cut: int) -> Ownership:
+    """Which parameters the trunk and the head of a cut use."""
+    model, blocks = engine.model, engine.blocks
+    with evaluating(model):
+        if cut == 0:
+            whole = parameters_behind(lambda: engine.full(batch), model)
+            return Ownership(model, blocks, 0, frozenset(), whole | parameters_of_blocks(blocks))
+        rows = engine.trunk(batch, [cut])[cut].clone()
+        with modules_called(model) as called:
+            behind = parameters_behind(lambda: engine.rows(batch, [cut])[cut], model)
+        ahead = parameters_behind(lambda: engine.head(rows, batch["attention_mask"].sum(1), cut), model)
+    words = word_embeddings(model)
+    trunk = behind | parameters_of_blocks(blocks[:cut]) | parameters_in([words] if words else [])
+    head = ahead | parameters_of_blocks(blocks[cut:])
+    held = frozenset(id(one) for module in called for one in module.parameters(recurse=False))
+    return Ownership(model, blocks, cut, trunk | (held - head), head - trunk, _without_parameters(called))
+
+
+def _without_parameters(modules: Sequence[nn.Module]) -> tuple[nn.Module, ...]:
+    """Dropouts and activations, each once."""
+    plain = {id(module): module for module in modules if next(module.parameters(), None) is None}
+    return tuple(plain.values())
+
+
+def _refuse_decoders_of_encoders(loaded: Loaded) -> None:
+    if loaded.model.config.is_encoder_decoder:
+        raise ModelError(
+            f"model {loaded.name!r} ({type(loaded.model).__name__}) cannot be cut: its decoder reads the text's tokens "
+            f"again, which rows do not hold; use an encoder or a decoder alone"
+        )
+
+
+def _found(engine: Engine, batch: Batch) -> tuple[Block, ...]:
+    try:
+        return find_blocks(engine.model, engine.options(batch))
+    except CANNOT_RUN as error:
+        name = type(engine.model).__name__
+        raise ModelError(f"{name} cannot be cut: a few tokens do not pass ({first_line(error)})") from error
+
+
+def _modes(model: nn.Module) -> set[tuple[str, str]]:
+    """Settings that modules hold as text. BigBird changes its kind of attention for good when a text is short."""
+    return {
+        (f"{type(module).__name__}.{name}", value)
+        for module in model.modules()
+        for name, value in vars(module).items()
+        if isinstance(value, str)
+    }
+
+
+def _check_weights(loaded: Loaded, owned: Sequence[Ownership]) -> None:
+    needed = parameters_of_blocks(owned[0].blocks).union(*(one.trunk for one in owned))
+    absent = [name for name, one in loaded.model.named_parameters() if id(one) in needed and name in loaded.missing]
+    if absent:
+        raise ModelError(
+            f"model {loaded.name!r}: the checkpoint lacks {len(absent)} weights of its trunk and blocks, "
+            f"{absent[0]} first; expected a complete pretrained model"
+        )
+
+
+def _recipe(loaded: Loaded, engine: Engine, batch: Batch, owned: Sequence[Ownership], dtype: str) -> Recipe:
+    cuts = [one.cut for one in owned]
+    through = bool(cuts) and depends_on_task(engine, batch, cuts)
+    return Recipe(
+        modality="text",
+        architecture=architecture_of(loaded.model.config.to_dict()),
+        cuts={str(one.cut): weights_digest(one.trunk_tensors()) for one in owned},
+        preprocessor=tokenizer_digest(engine.inputs.tokenizer, engine.inputs.names),
+        max_length=engine.inputs.max_length,
+        dtype=dtype,
+        extra={"through": type(loaded.model).__name__} if through else {},
+    )
+
+
+def _assembled(engine: Engine, recipe: Recipe, owned: Mapping[str, Ownership]) -> SplitModel:
+    halves = _Halves(engine, owned)
+    return SplitModel(
+        recipe=recipe,
+        cuts=tuple(owned),
+        blocks=len(engine.blocks),
+        row_shape=(engine.blocks[0].width,),
+        model=engine.model,
+        prepare=engine.inputs.prepare,
+        collate=engine.inputs.collate,
+        trunk=halves.trunk,
+        head=lambda rows, lengths: halves.head_from(tuple(owned)[-1])(rows, lengths),
+        head_from=halves.head_from,
+        full=engine.full,
+        head_parameters=lambda cut: halves.at(cut).head_parameters(),
+        trunk_parameters=lambda cut: halves.at(cut).trunk_parameters(),
+        freeze=lambda cut: halves.at(cut).freeze(),
+        blocks_after=lambda cut: [block.module for block in engine.blocks[halves.at(cut).cut :]],
+    )
+
+
+@dataclass(frozen=True)
+class _Halves:
+    """The engine's passes, by the names of the cuts."""
+
+    engine: Engine
+    owned: Mapping[str, Ownership]
+
+    def at(self, cut: str) -> Ownership:
+        if cut not in self.owned:
+            raise UsageError(f"cut {cut!r}: the model was split at {', '.join(self.owned)}")
+        return self.owned[cut]
+
+    def trunk(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        cuts = [one.cut for one in self.owned.values() if one.cut]
+        if not cuts:
+            raise UsageError("cut 0 has no trunk: nothing is frozen and nothing is stored")
+        return {str(cut): rows for cut, rows in self.engine.trunk(batch, cuts).items()}
+
+    def head_from(self, cut: str) -> Callable[[Tensor, Tensor], Tensor]:
+        number = self.at(cut).cut
+        if not number:
+            raise UsageError("cut 0 has no head of its own: the whole model trains on the texts")
+        return lambda rows, lengths: self.engine.head(rows, lengths, number)

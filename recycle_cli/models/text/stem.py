@@ -1,0 +1,116 @@
+"""What a model computes before its first block, which a head need not compute again: embeddings and their norm."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from recycle_cli.models.text.blocks import Block, placed, rows_of
+
+
+@dataclass(frozen=True)
+class Stem:
+    """A module whose output is what the first block is given; its argument at `place` has its tokens."""
+
+    module: nn.Module
+    place: int | str
+
+    def dtype(self, like: Tensor) -> torch.dtype:
+        """Of the output: that of its weights, which may have changed since, or where it has none, of the argument."""
+        weight = next(self.module.parameters(), None)
+        return like.dtype if weight is None else weight.dtype
+
+
+@dataclass
+class _Seen:
+    """A call of a module: how many tokens each argument has, what came out, and how often that had been written to."""
+
+    arguments: list[tuple[int | str, Any]]
+    output: Any
+    version: int
+    early: bool
+
+
+def find_stem(model: nn.Module, blocks: tuple[Block, ...], inputs: Mapping[str, Any]) -> Stem | None:
+    """The outermost module that gives the first block its rows; None where there is no such.
+
+    `inputs` must hold a batch whose sample and token counts differ. Whether the module also leaves something behind for
+    later blocks does not show here: the self-check finds out.
+    """
+    inside = {id(module) for block in blocks for module in block.module.modules()}
+    seen: dict[nn.Module, list[_Seen]] = {}
+    given: list[Any] = []
+
+    def after(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        version = output._version if isinstance(output, Tensor) else 0
+        seen.setdefault(module, []).append(_Seen(placed((args, kwargs)), output, version, not given))
+
+    def before(module: nn.Module, args: Any, kwargs: Any) -> None:
+        given.append(rows_of(args, kwargs))
+
+    with ExitStack() as hooks, torch.no_grad():
+        for module in model.modules():
+            if id(module) not in inside:
+                hooks.callback(module.register_forward_hook(after, with_kwargs=True).remove)
+        hooks.callback(blocks[0].module.register_forward_pre_hook(before, with_kwargs=True).remove)
+        model(**inputs)
+    rows = given[0]
+    for module in model.modules():
+        calls = seen.get(module, [])
+        if len(calls) == 1 and calls[0].early and calls[0].output is rows and calls[0].version == rows._version:
+            return _stem(module, calls[0], rows, inputs["input_ids"])
+    return None
+
+
+def _stem(module: nn.Module, call: _Seen, rows: Tensor, ids: Tensor) -> Stem | None:
+    """The stem as it was called: the tokens are those of the ids, or where it is not given those, of embeddings."""
+    fitting = [
+        (place, one)
+        for place, one in call.arguments
+        if isinstance(one, Tensor) and one.shape[:2] == rows.shape[:2] and (_are(one, ids) or _are_rows(one))
+    ]
+    if not fitting:
+        return None
+    place, one = min(fitting, key=lambda argument: _are_rows(argument[1]))
+    stem = Stem(module, place)
+    return stem if stem.dtype(one) == rows.dtype else None
+
+
+def _are(one: Tensor, ids: Tensor) -> bool:
+    """Whether these are the ids, which the model may have reshaped on the way or lengthened (Longformer)."""
+    return one.dim() == 2 and one.dtype == ids.dtype and torch.equal(one[:, : ids.shape[1]], ids)
+
+
+def _are_rows(one: Tensor) -> bool:
+    return one.dim() == 3 and one.is_floating_point()
+
+
+@contextmanager
+def skipped(stem: Stem | None, rows: Tensor) -> Iterator[None]:
+    """While it lasts, the stem gives nothing but zeros that take no memory, of the shape that it would give.
+
+    Where it is called without the argument that tells the shape, it computes what it always does.
+    """
+    if stem is None:
+        yield
+        return
+
+    forward = stem.module.forward
+
+    def zeros(*args: Any, **kwargs: Any) -> Any:
+        like = dict(placed((args, kwargs))).get(stem.place)
+        if not isinstance(like, Tensor):
+            return forward(*args, **kwargs)
+        return rows.new_zeros((), dtype=stem.dtype(like)).expand(*like.shape[:2], rows.shape[-1])
+
+    own = stem.module.__dict__.get("forward")
+    stem.module.__dict__["forward"] = zeros
+    try:
+        yield
+    finally:
+        del stem.module.__dict__["forward"]
+        if own is not None:
+            stem.module.__dict__["forward"] = own
