@@ -1,0 +1,35 @@
+"""What belongs together travels together: the options of the commands as plain data, each default written once."""
+
+from recycle_cli.settings.corpus import LABEL_SEPARATOR, CorpusSettings
+from recycle_cli.settings.model import MINILM, ImageSettings, ModelSettings, ViewSettings
+from recycle_cli.settings.tasks import (
+    ClassificationSettings,
+    EmbeddingSettings,
+    Metric,
+    SimilaritySettings,
+    TaskSettings,
+)
+from recycle_cli.settings.training import AdapterSettings, HeadSettings, TrainingSettings
+from recycle_cli.settings.verbs import Codec, Dtype, Job, PrecomputeSettings, PredictSettings
+
+__all__ = [
+    "LABEL_SEPARATOR",
+    "MINILM",
+    "AdapterSettings",
+    "ClassificationSettings",
+    "Codec",
+    "CorpusSettings",
+    "Dtype",
+    "EmbeddingSettings",
+    "HeadSettings",
+    "ImageSettings",
+    "Job",
+    "Metric",
+    "ModelSettings",
+    "PrecomputeSettings",
+    "PredictSettings",
+    "SimilaritySettings",
+    "TaskSettings",
+    "TrainingSettings",
+    "ViewSettings",
+]
