@@ -151,7 +151,7 @@ class Predictor:
             self._unproved = False
         rows = StoredRows.of(self.store, self.cut, scored.window.positions[held])
         for members, batch in rows.loaded(
-            list(by_token_budget(rows.lengths * self.split.batch_cost, self.batch_tokens))
+            list(by_token_budget(rows.lengths * self.split.preprocessor.row_cost, self.batch_tokens))
         ):
             yield Work(scored, held[members], stored=pinned_for(batch, self.device))
 

@@ -10,7 +10,7 @@ import xxhash
 from recycle_cli.batches.mixing import Mix, mixed
 from recycle_cli.batches.stored import Batch, Epoch, Indices, Loaded, Order, StoredRows, WindowedRows, in_order, widened
 from recycle_cli.keys import Sample
-from recycle_cli.models import Prepared, SplitModel, lengths_of
+from recycle_cli.models import Prepared, SplitModel
 from recycle_cli.runtime.memory import free_memory
 from recycle_cli.trunk.stream import WINDOW_IMAGES, Reject, usable
 
@@ -29,7 +29,7 @@ class RawInputs:
     def of(cls, split: SplitModel, samples: Sequence[Sample]) -> "RawInputs":
         """Tokenise (or decode) all samples once, ahead of the first epoch."""
         prepared = split.prepare(samples)
-        return cls(split, prepared, lengths_of(prepared))
+        return cls(split, prepared, split.preprocessor.lengths(prepared))
 
     def loaded(self, batches: Sequence[Indices]) -> Iterator[Loaded]:
         """Each batch's members with their padded tensors, in the order given."""

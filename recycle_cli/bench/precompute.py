@@ -10,7 +10,7 @@ from recycle_cli.bench.subject import SILENT, Subject, discard
 from recycle_cli.bench.timing import WARM_UP, Clock, Run, Runner
 from recycle_cli.intake import Intake
 from recycle_cli.keys import Sample
-from recycle_cli.models import Batch, SplitModel
+from recycle_cli.models import Inputs, SplitModel
 from recycle_cli.precompute import Tally, missing
 from recycle_cli.runtime.devices import autocast, to_device
 from recycle_cli.store import Store
@@ -59,7 +59,7 @@ def _decode(subject: Subject, halves: SplitModel, repetition: int) -> Run:
     return Run(clock.seconds, samples, bytes=0)
 
 
-def _batches(subject: Subject, halves: SplitModel) -> list[Batch]:
+def _batches(subject: Subject, halves: SplitModel) -> list[Inputs]:
     """The very batches that filling an empty store makes."""
     folder = subject.folder()
     store = Store.create_or_open(str(folder / "empty.zarr"), halves.recipe, {})
@@ -71,7 +71,7 @@ def _batches(subject: Subject, halves: SplitModel) -> list[Batch]:
     return batches
 
 
-def _bare_trunk(subject: Subject, halves: SplitModel, batches: Sequence[Batch], repetition: int) -> Run:
+def _bare_trunk(subject: Subject, halves: SplitModel, batches: Sequence[Inputs], repetition: int) -> Run:
     clock = Clock(subject.device)
     chosen = batches[-1:] if repetition == WARM_UP else batches
     with clock.running(), autocast(subject.device, subject.model.precision):

@@ -70,7 +70,7 @@ def _ready(subject: Subject, predictor: Predictor) -> Ready:
     assert predictor.store is not None
     positions = subject.positions[: len(subject.data) // SHARE]
     stored = StoredRows.of(predictor.store, predictor.cut, positions)
-    batches = by_token_budget(stored.lengths * predictor.split.batch_cost, predictor.batch_tokens)
+    batches = by_token_budget(stored.lengths * predictor.split.preprocessor.row_cost, predictor.batch_tokens)
     loaded = (to_device(stored.load(members), subject.device) for members in batches)
     return [(widened(batch), batch["lengths"]) for batch in loaded]
 

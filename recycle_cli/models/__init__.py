@@ -11,7 +11,8 @@ from recycle_cli.models.network import (
     refuse_foreign,
     takes_images,
 )
-from recycle_cli.models.split_model import Batch, Prepared, SplitModel, lengths_of
+from recycle_cli.models.preprocessor import Inputs, Prepared, Preprocessor
+from recycle_cli.models.split_model import SplitModel
 from recycle_cli.models.task_layer import OWN, TaskLayer
 from recycle_cli.models.text.embedder import TextEmbedder, settle_embedding
 from recycle_cli.models.text.load import Loaded, load
@@ -23,12 +24,13 @@ from recycle_cli.models.vision.views import views_of
 __all__ = [
     "OWN",
     "AnyLoaded",
-    "Batch",
+    "Inputs",
     "Layer",
     "Loaded",
     "LoadedImages",
     "Network",
     "Prepared",
+    "Preprocessor",
     "SplitModel",
     "TaskLayer",
     "TextEmbedder",
@@ -37,7 +39,6 @@ __all__ = [
     "found_again",
     "layers",
     "layers_of",
-    "lengths_of",
     "load",
     "open_network",
     "refuse_foreign",

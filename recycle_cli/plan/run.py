@@ -19,7 +19,7 @@ from recycle_cli.bench.subject import Subject
 from recycle_cli.errors import UsageError
 from recycle_cli.intake import Intake
 from recycle_cli.keys import Sample
-from recycle_cli.models import bytes_per_sample, lengths_of, takes_images, views_of
+from recycle_cli.models import bytes_per_sample, takes_images, views_of
 from recycle_cli.plan.census import Census, Tokens, count, rows_of_images, tokens_of
 from recycle_cli.plan.cost import Epoch, epoch_of, padded, pays_back_in
 from recycle_cli.plan.settings import IMAGES, TEXTS, PlanSettings
@@ -119,7 +119,8 @@ def plan(corpus: CorpusSettings, model: ModelSettings, settings: PlanSettings, s
             lengths, tokens = np.ones(len(drawn), dtype=np.int64), rows_of_images(census)
             subject.corpus = _images([census.samples[place] for place in drawn.tolist()], Path(folder))
         else:
-            lengths = lengths_of(subject.all_cuts.prepare(census.samples))
+            halves = subject.all_cuts
+            lengths = halves.preprocessor.lengths(halves.prepare(census.samples))
             tokens = tokens_of(census, lengths, _longest(subject))
             subject.corpus = _texts(census.samples, lengths, size, Path(folder))
         samples.tell()

@@ -13,7 +13,7 @@ import torch
 
 from recycle_cli.errors import DataError
 from recycle_cli.keys import Bytes16, Sample, keys_of
-from recycle_cli.models import Prepared, SplitModel, lengths_of
+from recycle_cli.models import Prepared, SplitModel
 from recycle_cli.runtime.overlap import prefetch
 from recycle_cli.store import Encoded, decode, encode
 
@@ -92,7 +92,7 @@ def _up_to(stream: Iterator[Sample], size: int) -> Iterator[Sample]:
 
 def window_size(split: SplitModel, size: int) -> int:
     """Samples a window for what the model takes."""
-    return min(size, WINDOW_IMAGES) if split.batch_cost > 1 else size
+    return min(size, WINDOW_IMAGES) if split.preprocessor.row_cost > 1 else size
 
 
 def prepared_ahead(
@@ -124,8 +124,8 @@ def batches_of(
     places: Indices, prepared: Sequence[Prepared], split: SplitModel, batch_tokens: int
 ) -> Iterator[TrunkBatch]:
     """Prepared samples, `places` their places in the window, in batches of like lengths."""
-    lengths = lengths_of(prepared)
-    for members in by_token_budget(lengths * split.batch_cost, batch_tokens):
+    lengths = split.preprocessor.lengths(prepared)
+    for members in by_token_budget(lengths * split.preprocessor.row_cost, batch_tokens):
         yield TrunkBatch(places[members], lengths[members], split.collate([prepared[i] for i in members]))
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from recycle_cli.errors import ModelError
-from recycle_cli.models.split_model import Batch
+from recycle_cli.models.preprocessor import Inputs
 from recycle_cli.models.text.blocks import Block, first
 from recycle_cli.models.text.engine import Engine, evaluating
 from recycle_cli.models.text.load import first_line
@@ -40,7 +40,7 @@ CANNOT_RUN = (
 """What a model raises that wants other inputs than token ids and their mask."""
 
 
-def check_batch(model: Any, inputs: TextInputs, lengths: Sequence[int] = LENGTHS, seed: int = 0) -> Batch:
+def check_batch(model: Any, inputs: TextInputs, lengths: Sequence[int] = LENGTHS, seed: int = 0) -> Inputs:
     """A few random ordinary tokens in samples of unequal length, the second half of each of another type."""
     longest = max(lengths)
     special = {*inputs.tokenizer.all_special_ids, inputs.pad_id}
@@ -57,7 +57,7 @@ def check_batch(model: Any, inputs: TextInputs, lengths: Sequence[int] = LENGTHS
     return batch
 
 
-def checked(engine: Engine, batch: Batch, cuts: Sequence[int]) -> Engine:
+def checked(engine: Engine, batch: Inputs, cuts: Sequence[int]) -> Engine:
     """The engine, set for what the model turned out to need. Raises ModelError where a cut changes the output."""
     with evaluating(engine.model), torch.no_grad():
         if padding_leaks(engine, batch):
@@ -68,7 +68,7 @@ def checked(engine: Engine, batch: Batch, cuts: Sequence[int]) -> Engine:
     return engine
 
 
-def depends_on_task(engine: Engine, batch: Batch, cuts: Sequence[int]) -> bool:
+def depends_on_task(engine: Engine, batch: Inputs, cuts: Sequence[int]) -> bool:
     """Whether the model with its task layer gives its blocks other inputs than the bare one (Longformer does)."""
     through = engine.trunk(batch, cuts)
     try:
@@ -79,7 +79,7 @@ def depends_on_task(engine: Engine, batch: Batch, cuts: Sequence[int]) -> bool:
     return not all(_close(through[cut][real], bare[cut][real], TOLERANCE) for cut in cuts)
 
 
-def padding_leaks(engine: Engine, batch: Batch) -> bool:
+def padding_leaks(engine: Engine, batch: Inputs) -> bool:
     """Whether a text's rows depend on the padding beside it (convolutions over tokens, Fourier mixing)."""
     last = [len(engine.blocks)]
     padded = engine.rows(batch, last)[last[0]]
@@ -90,7 +90,7 @@ def padding_leaks(engine: Engine, batch: Batch) -> bool:
     return False
 
 
-def _proved(engine: Engine, batch: Batch, cuts: Sequence[int]) -> Engine:
+def _proved(engine: Engine, batch: Inputs, cuts: Sequence[int]) -> Engine:
     """The engine, without its stem where that does more than give the first block its rows."""
     longest = longest_text(engine.model) or max(OTHER_LENGTHS)
     between = check_batch(engine.model, engine.inputs, [min(length, longest) for length in OTHER_LENGTHS], seed=1)
@@ -104,7 +104,7 @@ def _proved(engine: Engine, batch: Batch, cuts: Sequence[int]) -> Engine:
     return engine
 
 
-def _check_cut(engine: Engine, batch: Batch, between: Batch, cut: int) -> None:
+def _check_cut(engine: Engine, batch: Inputs, between: Inputs, cut: int) -> None:
     """Raises ModelError where the head does not give from rows what the whole gives, after a pass of another batch.
 
     Without that pass, what the whole has left behind in the model could make up for what the rows do not hold.
@@ -135,7 +135,7 @@ def _outputs(engine: Engine, mask: Tensor, compute: Callable[[], Tensor]) -> lis
     return [*(rows[:, : mask.shape[1]][mask.bool()] for rows in seen), logits]
 
 
-def _final_pad_matters(engine: Engine, batch: Batch, cut: int) -> bool:
+def _final_pad_matters(engine: Engine, batch: Inputs, cut: int) -> bool:
     """Whether a text that ends in the padding token would be pooled elsewhere by the whole model than by the head."""
     lengths = batch["attention_mask"].sum(1)
     ids = batch["input_ids"].clone()

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 from recycle_cli.errors import ModelError, UsageError
 from recycle_cli.models.cuts import resolve_cut
 from recycle_cli.models.dependence import modules_called, parameters_behind
-from recycle_cli.models.identity import architecture_of, tokenizer_digest, weights_digest
-from recycle_cli.models.split_model import Batch, SplitModel
+from recycle_cli.models.identity import architecture_of, weights_digest
+from recycle_cli.models.preprocessor import Inputs
+from recycle_cli.models.split_model import SplitModel
 from recycle_cli.models.text.blocks import Block, find_blocks
 from recycle_cli.models.text.engine import Engine, evaluating, forward_names
 from recycle_cli.models.text.load import Loaded, first_line, quiet
@@ -40,7 +41,7 @@ def split(loaded: Loaded, cuts: Sequence[str], *, max_length: int, dtype: str) -
     return _assembled(engine, recipe, owned)
 
 
-def uncut(loaded: Loaded, max_length: int) -> tuple[Engine, Batch]:
+def uncut(loaded: Loaded, max_length: int) -> tuple[Engine, Inputs]:
     """The model with its blocks found, and the few tokens that found them."""
     model = loaded.model
     _refuse_decoders_of_encoders(loaded)
@@ -60,7 +61,7 @@ def uncut(loaded: Loaded, max_length: int) -> tuple[Engine, Batch]:
     return replace(engine, blocks=blocks, stem=stem), batch
 
 
-def ownership(engine: Engine, batch: Batch, cut: int) -> Ownership:
+def ownership(engine: Engine, batch: Inputs, cut: int) -> Ownership:
     """Which parameters the trunk and the head of a cut use."""
     model, blocks = engine.model, engine.blocks
     with evaluating(model):
@@ -92,7 +93,7 @@ def _refuse_decoders_of_encoders(loaded: Loaded) -> None:
         )
 
 
-def _found(engine: Engine, batch: Batch) -> tuple[Block, ...]:
+def _found(engine: Engine, batch: Inputs) -> tuple[Block, ...]:
     try:
         return find_blocks(engine.model, engine.options(batch))
     except CANNOT_RUN as error:
@@ -120,14 +121,14 @@ def _check_weights(loaded: Loaded, owned: Sequence[Ownership]) -> None:
         )
 
 
-def _recipe(loaded: Loaded, engine: Engine, batch: Batch, owned: Sequence[Ownership], dtype: str) -> Recipe:
+def _recipe(loaded: Loaded, engine: Engine, batch: Inputs, owned: Sequence[Ownership], dtype: str) -> Recipe:
     cuts = [one.cut for one in owned]
     through = bool(cuts) and depends_on_task(engine, batch, cuts)
     return Recipe(
         modality="text",
         architecture=architecture_of(loaded.model.config.to_dict()),
         cuts={str(one.cut): weights_digest(one.trunk_tensors()) for one in owned},
-        preprocessor=tokenizer_digest(engine.inputs.tokenizer, engine.inputs.names),
+        preprocessor=engine.inputs.digest,
         max_length=engine.inputs.max_length,
         dtype=dtype,
         extra={"through": type(loaded.model).__name__} if through else {},
@@ -142,8 +143,7 @@ def _assembled(engine: Engine, recipe: Recipe, owned: Mapping[str, Ownership]) -
         blocks=len(engine.blocks),
         row_shape=(engine.blocks[0].width,),
         model=engine.model,
-        prepare=engine.inputs.prepare,
-        collate=engine.inputs.collate,
+        preprocessor=engine.inputs,
         trunk=halves.trunk,
         head=lambda rows, lengths: halves.head_from(tuple(owned)[-1])(rows, lengths),
         head_from=halves.head_from,

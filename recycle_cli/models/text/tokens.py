@@ -2,15 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from recycle_cli.errors import DataError, ModelError, UsageError
 from recycle_cli.keys import Sample
-from recycle_cli.models.split_model import Batch, Prepared
+from recycle_cli.models.identity import tokenizer_digest
+from recycle_cli.models.preprocessor import Inputs, Prepared
 from recycle_cli.models.text.load import Loaded
 
 DEFAULT_MAX_LENGTH = 512
@@ -32,6 +35,13 @@ class TextInputs:
     ordinary_id: int
     vocabulary: int | None = None
     refuses_final_pad: bool = False
+    modality = "text"
+    row_cost = 1
+
+    @cached_property
+    def digest(self) -> str:
+        """Of the tokenizer and of the inputs that the model takes from it."""
+        return tokenizer_digest(self.tokenizer, self.names)
 
     def prepare(self, samples: Sequence[Sample]) -> list[Prepared]:
         """Tokenise samples, each cut to `max_length` tokens; the longer text of a pair is cut first.
@@ -46,13 +56,17 @@ class TextInputs:
             self._check(sample, inputs)
         return prepared
 
-    def collate(self, prepared: Sequence[Prepared]) -> Batch:
+    def collate(self, prepared: Sequence[Prepared]) -> Inputs:
         """Pad on the right to the longest sample: int64 tensors (B, L), with `attention_mask`."""
         lengths = [len(inputs["input_ids"]) for inputs in prepared]
         batch = {name: self._padded(name, prepared, max(lengths)) for name in prepared[0]}
         return batch | {"attention_mask": mask_of(torch.tensor(lengths), max(lengths))}
 
-    def stand_in(self, attention_mask: Tensor) -> Batch:
+    def lengths(self, prepared: Sequence[Prepared]) -> npt.NDArray[np.int64]:
+        """Tokens of each sample (n,)."""
+        return np.fromiter((len(inputs["input_ids"]) for inputs in prepared), dtype=np.int64)
+
+    def stand_in(self, attention_mask: Tensor) -> Inputs:
         """Inputs for the head, which has rows but no text: an ordinary token at each real place, padding elsewhere.
 
         Ids and not embeddings, since decoders find the last token of a text by its id.

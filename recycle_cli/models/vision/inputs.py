@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from recycle_cli.keys import Sample
-from recycle_cli.models.split_model import Batch, Prepared
+from recycle_cli.models.preprocessor import Inputs, Prepared
 from recycle_cli.models.vision.decoding import decode
 from recycle_cli.models.vision.transforms import ImageTransform, array_of
 from recycle_cli.models.vision.views import draw_for, parse_view
@@ -23,14 +24,26 @@ class ImageInputs:
     """The image side of a split model. `prepare` gives uint8 (3, H, W), a quarter of what floats would take."""
 
     transform: ImageTransform
+    modality = "image"
+    row_cost = 128
+    """Tokens that an image counts for where a batch is limited by tokens: 8,192 tokens are 64 images."""
+
+    @property
+    def digest(self) -> str:
+        """The transform's."""
+        return self.transform.digest
 
     def prepare(self, samples: Sequence[Sample]) -> list[Prepared]:
         """Decode and resize samples, views augmented. Raises DataError for the first that is no usable image."""
         return list(_workers().map(self._prepared, samples))
 
-    def collate(self, prepared: Sequence[Prepared]) -> Batch:
+    def collate(self, prepared: Sequence[Prepared]) -> Inputs:
         """Pixels of all images, uint8 (B, 3, H, W)."""
         return {PIXELS: torch.from_numpy(np.stack([one[PIXELS] for one in prepared]))}
+
+    def lengths(self, prepared: Sequence[Prepared]) -> npt.NDArray[np.int64]:
+        """One row an image."""
+        return np.ones(len(prepared), dtype=np.int64)
 
     def _prepared(self, sample: Sample) -> Prepared:
         content, name = sample.fields["image"], f"image {sample.id}"

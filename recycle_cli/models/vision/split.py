@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from recycle_cli.errors import UsageError
 from recycle_cli.models.identity import weights_digest
-from recycle_cli.models.split_model import IMAGE_COST, Buffers, Parameters, SplitModel
+from recycle_cli.models.split_model import Buffers, Parameters, SplitModel
 from recycle_cli.models.text.engine import evaluating
 from recycle_cli.models.vision.cutter import Cutter
 from recycle_cli.models.vision.inputs import PIXELS, ImageInputs
@@ -49,8 +49,7 @@ def split_images(
         blocks=len(cutter.points),
         row_shape=points[-1].shape if points else (),
         model=cutter.model,
-        prepare=halves.inputs.prepare,
-        collate=halves.inputs.collate,
+        preprocessor=halves.inputs,
         trunk=halves.trunk,
         head=lambda rows, lengths: halves.head_from(names[-1])(rows, lengths),
         head_from=halves.head_from,
@@ -59,7 +58,6 @@ def split_images(
         trunk_parameters=halves.trunk_parameters,
         freeze=halves.freeze,
         head_buffers=halves.head_buffers,
-        batch_cost=IMAGE_COST,
     )
 
 
