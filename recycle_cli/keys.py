@@ -1,7 +1,7 @@
 """Samples and their content keys: xxh3_128 of framed fields to find a row, SHA-256/128 beside it to trust the find."""
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,25 +13,12 @@ KEY_BYTES = 16
 Bytes16 = npt.NDArray[np.uint8]
 """An array of shape (n, 16): one key or one digest a row."""
 
-Label = str | tuple[str, ...]
-"""A record's label: one name, or the names of several classes, perhaps of none."""
-
-
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One corpus record. `fields` is the raw content that the key covers; `id` and the labels are not part of it.
-
-    `labels`: by column, where several columns were asked for; those that the record lacks are left out.
-    """
+    """What is hashed, stored and given to the model. `fields` is the raw content that the key covers; `id` is not."""
 
     id: str
     fields: Mapping[str, str | bytes]
-    label: Label | None = None
-    labels: Mapping[str, Label] | None = None
-
-
-Views = Sequence[Callable[[Sample], Sample]]
-"""What makes of an image its augmented views."""
 
 
 def frame(fields: Mapping[str, str | bytes]) -> bytes:

@@ -11,7 +11,7 @@ from recycle_cli.models.network import (
     refuse_foreign,
     takes_images,
 )
-from recycle_cli.models.preprocessor import Inputs, Prepared, Preprocessor
+from recycle_cli.models.preprocessor import Inputs, OpenPreprocessor, Prepared, Preprocessor
 from recycle_cli.models.split_model import SplitModel
 from recycle_cli.models.task_layer import OWN, TaskLayer
 from recycle_cli.models.text.embedder import TextEmbedder, settle_embedding
@@ -29,6 +29,7 @@ __all__ = [
     "Loaded",
     "LoadedImages",
     "Network",
+    "OpenPreprocessor",
     "Prepared",
     "Preprocessor",
     "SplitModel",

@@ -1,6 +1,6 @@
 """Samples to model-ready inputs: what every modality answers, whatever its samples are."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -39,3 +39,7 @@ class Preprocessor(Protocol):
 
     def lengths(self, prepared: Sequence[Prepared]) -> npt.NDArray[np.int64]:
         """Rows of each sample (n,): its tokens, or one for an image."""
+
+
+OpenPreprocessor = Callable[[], Preprocessor]
+"""Opens a model's preprocessor when it is first needed: most tasks read labels without it."""
