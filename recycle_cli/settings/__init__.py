@@ -1,7 +1,7 @@
 """What belongs together travels together: the options of the commands as plain data, each default written once."""
 
 from recycle_cli.settings.corpus import LABEL_SEPARATOR, CorpusSettings
-from recycle_cli.settings.measuring import BenchSettings, PlanSettings
+from recycle_cli.settings.measuring import BenchSettings, LayersSettings, PlanSettings
 from recycle_cli.settings.model import MINILM, ImageSettings, ModelSettings, ViewSettings
 from recycle_cli.settings.option import decisive
 from recycle_cli.settings.tasks import (
@@ -29,6 +29,7 @@ __all__ = [
     "HeadSettings",
     "ImageSettings",
     "Job",
+    "LayersSettings",
     "Metric",
     "ModelSettings",
     "PlanSettings",

@@ -43,6 +43,16 @@ class BenchSettings:
 
 
 @dataclass(frozen=True)
+class LayersSettings:
+    """For which images and which store the layers of a model are listed."""
+
+    image_size: int | None = option(
+        None, "Side of the images, for an image model; by default as its weights expect.", "Images", minimum=1
+    )
+    dtype: Dtype = same(PrecomputeSettings, "dtype")
+
+
+@dataclass(frozen=True)
 class PlanSettings:
     """`sample`: records that are run for timing, `batches`: training batches of them in each of the `repetitions`, of
     which there are more where steps are short."""
