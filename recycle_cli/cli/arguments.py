@@ -1,4 +1,4 @@
-"""Arguments that several commands take, and where failures are listed."""
+"""Arguments that several commands take; where failures are listed."""
 
 from typing import Annotated
 

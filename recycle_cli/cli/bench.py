@@ -23,7 +23,7 @@ def bench(
     asked: Asked,
     verb: Annotated[
         Literal["precompute", "read", "finetune", "predict", "heads", "all"],
-        typer.Argument(help="What to measure; all leaves out heads."),
+        typer.Argument(metavar="[VERB]", help="What to measure; all leaves out heads."),
     ] = "all",
     corpus: Annotated[
         list[str] | None,

@@ -17,7 +17,7 @@ def finetune(
     context: typer.Context,
     data: Annotated[
         str,
-        typer.Argument(metavar="DATA", help="Labelled records, as CORPUS of precompute; one file, glob or name."),
+        typer.Argument(metavar="DATA", help="Labelled records: one file, glob, folder or hub name."),
     ],
     asked: Asked,
     store: Annotated[
@@ -33,7 +33,12 @@ def finetune(
     ] = None,
     heads: Annotated[
         str | None,
-        own("heads", "Train the heads of this TOML file on the same batches; their RUNs are OUTPUT/NAME.", "Training"),
+        own(
+            "heads",
+            "Train the heads of this TOML file on the same batches; their RUNs are OUTPUT/NAME.",
+            "Training",
+            usual=False,
+        ),
     ] = None,
 ) -> None:
     """Train the layers after the cut from STORE; without STORE, from the inputs with --cut (0: the whole model)."""

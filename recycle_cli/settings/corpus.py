@@ -18,26 +18,24 @@ class CorpusSettings:
     """
 
     source: tuple[str, ...]
-    text_column: str | None = option(
-        None, "Column with the text; by default the obvious one is taken.", "Data", usual=True
-    )
-    text_pair_column: str | None = option(None, "Column with the second text of a pair.", "Data")
+    text_column: str | None = option(None, "Column of the text; needed only if it is not obvious.", "Data", usual=True)
+    text_pair_column: str | None = option(None, "Column of the second text of a pair.", "Data")
     label_column: str | None = option(
-        None, "Column with the label; by default the obvious one is taken.", "Data", usual=True, per_head=True
+        None, "Column of the label; needed only if it is not obvious.", "Data", usual=True, per_head=True
     )
     id_column: str | None = option(
-        None, "Column that identifies a record; by default an image's path, or else the record's number from 0.", "Data"
+        None, "Column of the record's id; by default the path of an image, or else the record's number from 0.", "Data"
     )
-    limit: int | None = option(None, "Read only this many records, from the first on.", "Data", minimum=1, usual=True)
+    limit: int | None = option(None, "Read only this many records, from the first on.", "Data", minimum=1)
     on_error: Literal["fail", "skip"] = option(
-        "fail", "Stop at a record that cannot be used (fail), or leave it out and go on (skip).", "Data", usual=True
+        "fail", "Stop at a record that cannot be used (fail), or leave it out and go on (skip).", "Data"
     )
     failures: str | None = option(
         None, "List the records that --on-error skip leaves out in this file, as JSON lines.", "Data"
     )
     image_column: str | None = option(
         None,
-        "Column with the image, as bytes or as the path of a file; by default the obvious one is taken.",
+        "Column of the image, as bytes or as a file's path; needed only if it is not obvious.",
         "Data",
     )
     label_columns: tuple[str, ...] = ()

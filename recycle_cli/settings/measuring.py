@@ -28,7 +28,7 @@ class BenchSettings:
     cuts: tuple[str, ...] = same(
         PrecomputeSettings,
         "cuts",
-        help="Cut the model here: after a number of blocks (3), a module (layer3), or a share of the blocks (50%). May "
+        help="Cut the model after this: a number of blocks (3), a module (layer3), or a share of the blocks (50%). May "
         "be repeated; only the first cut is compared with every baseline.",
     )
     dtype: Dtype = same(PrecomputeSettings, "dtype")
@@ -59,14 +59,14 @@ class PlanSettings:
 
     cuts: tuple[str, ...] = option(
         ("25%", "50%", "75%", "100%"),
-        "Try a cut here: after a number of blocks (3), a module (layer3), or a share of the blocks (50%). May be "
+        "Try a cut after this: a number of blocks (3), a module (layer3), or a share of the blocks (50%). May be "
         "repeated.",
         "Model and cut",
         name="cut",
         usual=True,
     )
     dtype: Dtype = same(PrecomputeSettings, "dtype")
-    epochs: int = same(TrainingSettings, "epochs", help="Plan for this many passes over the data.")
+    epochs: int = same(TrainingSettings, "epochs", help="Number of passes over the data to plan for.")
     batch_size: int = same(TrainingSettings, "batch_size")
     batch_tokens: int | None = same(PrecomputeSettings, "batch_tokens")
     sample: int | None = option(

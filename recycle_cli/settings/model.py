@@ -88,7 +88,7 @@ class ModelSettings:
         usual=True,
     )
     trust_remote_code: bool = option(False, "Run code that comes with the model.", "Model and cut")
-    device: str = option("auto", "Compute on this device: auto, cpu, cuda, cuda:1 or mps.", "Model and cut", usual=True)
+    device: str = option("auto", "Compute on this device: auto, cpu, cuda, cuda:1 or mps.", "Model and cut")
     precision: Literal["float32", "bfloat16", "float16"] = option(
         "float32", "Precision of the computation; bfloat16 and float16 mean mixed precision.", "Model and cut"
     )

@@ -19,7 +19,7 @@ class ClassificationSettings(TaskSettings):
     """`multi_label`: a record may have any number of classes. `class_weights` balanced: rare classes count more."""
 
     multi_label: bool = option(
-        False, "A record may have several labels: a list of them, or one text with | between them.", "Task", usual=True
+        False, "A record may have several labels: a list, or one text with | between them.", "Task", usual=True
     )
     class_weights: Literal["none", "balanced"] = option(
         "none",

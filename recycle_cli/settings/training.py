@@ -74,12 +74,12 @@ class TrainingSettings:
     """
 
     epochs: int = option(
-        3, "Pass over the training data this many times.", "Training", minimum=1, usual=True, per_head=True
+        3, "Number of passes over the training data.", "Training", minimum=1, usual=True, per_head=True
     )
     batch_size: int = option(32, "Number of samples in a batch.", "Training", minimum=1, usual=True)
     learning_rate: float = option(
         5e-5,
-        "Highest learning rate: it rises to this in the warm-up and then falls to 0.",
+        "Highest learning rate.",
         "Training",
         minimum=0.0,
         usual=True,
@@ -90,7 +90,7 @@ class TrainingSettings:
     )
     warmup_share: float = option(
         0.06,
-        "Let the learning rate rise over this share of the steps.",
+        "Share of the steps in which the learning rate rises; in the others it falls to 0.",
         "Training",
         minimum=0.0,
         maximum=1.0,
@@ -118,21 +118,21 @@ class TrainingSettings:
     )
     eval_steps: int = option(
         0,
-        "Evaluate after every so many steps as well as after each epoch; 0 does not.",
+        "Evaluate after each epoch and every so many steps; 0 leaves the latter out.",
         "Training",
         minimum=0,
         per_head=True,
     )
     save_steps: int = option(
         0,
-        "Save a checkpoint after every so many steps as well as after each epoch; 0 does not.",
+        "Save a checkpoint after each epoch and every so many steps; 0 leaves the latter out.",
         "Training",
         minimum=0,
         changes_result=False,
     )
     seed: int = option(
         0,
-        "Seed of new layers, of shuffling and of dropout.",
+        "Seed of new layers, shuffling and dropout.",
         "Training",
         minimum=0,
         maximum=2**32 - 1,
@@ -146,7 +146,6 @@ class TrainingSettings:
         "fail",
         "If the store lacks a sample, stop (fail), compute and add it (compute), or leave it out (skip).",
         "Store",
-        usual=True,
     )
     parity_check: bool = option(
         True, "Check on a few samples that the stored rows are right.", "Store", changes_result=False

@@ -25,8 +25,8 @@ class PrecomputeSettings:
 
     cuts: tuple[str, ...] = option(
         ("50%",),
-        "Store what comes out of the model here: after a number of blocks (3), a module (layer3), or a share of the "
-        "blocks (50%). May be repeated.",
+        "Store what these layers put out: a number of blocks (3), a module (layer3), or a share of the blocks (50%). "
+        "May be repeated.",
         "Model and cut",
         name="cut",
         usual=True,
@@ -76,16 +76,16 @@ class Job:
     output: str = option(REQUIRED, "Folder of the RUN that is made.", "Output", usual=True)
     store: str | None = None
     evaluation: CorpusSettings | None = None
-    task: str = option("text-classification", "Task of the head.", "Task", choices=tuple(TASKS), usual=True)
+    task: str = option("text-classification", "What the head learns.", "Task", choices=tuple(TASKS), usual=True)
     cut: str | None = option(
         None,
-        "Train what comes after this place: a number of blocks (3), a module (layer3), a share of the blocks (50%), or "
-        "0 for the whole model; by default the store's cut.",
+        "Train the layers after this: a number of blocks (3), a module (layer3), a share of the blocks (50%), or 0 for "
+        "the whole model; by default the store's cut.",
         "Model and cut",
         usual=True,
     )
     model_named: bool = False
-    overwrite: bool = option(False, "Replace the RUN in the folder --output.", "Output", usual=True)
+    overwrite: bool = option(False, "Replace the RUN in the folder --output.", "Output")
     resume: bool = option(False, "Go on with the unfinished RUN in the folder --output.", "Output", usual=True)
     tensorboard: bool = option(True, "Log to TensorBoard if it is installed.", "Output")
 
