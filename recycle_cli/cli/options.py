@@ -74,7 +74,6 @@ def _typer_option(name: str, option: Option, *, negative: bool = False) -> Any:
         f"--{name}/--no-{name}" if negative else f"--{name}",
         help=option.help,
         envvar=f"RECYCLE_{_snake(name).upper()}",
-        show_envvar=False,
         hidden=not option.usual,
         rich_help_panel=option.panel,
         min=option.minimum,
