@@ -160,10 +160,9 @@ class _Drawn(Bar):
         self._progress, self._task = progress, task
 
     def update(self, advance: int = 0, *, note: str | None = None, total: int | None = None) -> None:
-        changes = {"note": note, "total": total}
-        self._progress.update(
-            self._task, advance=advance, **{name: value for name, value in changes.items() if value is not None}
-        )
+        changes: dict[str, Any] = {"note": note, "total": total}
+        said = {name: value for name, value in changes.items() if value is not None}
+        self._progress.update(self._task, advance=advance, **said)
 
 
 class _Logged(Bar):

@@ -8,6 +8,7 @@ import pytest
 from recycle_cli.cli.main import app
 from recycle_cli.cli.options import filled
 from recycle_cli.errors import UsageError
+from recycle_cli.reports import bar
 from recycle_cli.settings import (
     MINILM,
     ClassificationSettings,
@@ -90,6 +91,14 @@ def test_heads_get_what_the_command_line_says_of_all(asked, tmp_path):
     _, _, (head,) = asked("--heads", file, "--views", 3)
     assert (head.name, head.label_column, head.training.views.views) == ("a", "x", 3)
     assert head.training.task == ClassificationSettings(multi_label=True, class_weights="balanced")
+
+
+def test_quiet_leaves_progress_out(asked, capsys):
+    for option, lines in (("--quiet", 0), ("--resume", 1)):
+        asked(option)
+        with bar("finetune", every=0) as progress:
+            progress.update(1)
+        assert capsys.readouterr().err.count("\n") == lines
 
 
 def test_given_fields_come_before_what_was_asked():

@@ -14,7 +14,9 @@ from recycle_cli.errors import UsageError
 from recycle_cli.settings import TASKS, CorpusSettings, HeadSettings, TrainingSettings
 from recycle_cli.settings.option import option_of, options_of
 
-_TRAINING = {name: one for kind in (TrainingSettings, *TASKS.values()) for name, one in options_of(kind).items()}
+_KINDS: tuple[type, ...] = (TrainingSettings, *TASKS.values())
+
+_TRAINING = {name: one for kind in _KINDS for name, one in options_of(kind).items()}
 
 OF_A_HEAD = tuple(
     name

@@ -85,14 +85,15 @@ def _typer_option(name: str, option: Option, *, negative: bool = False) -> Any:
 def _parameter(name: str, one: "Field[Any]") -> inspect.Parameter:
     """A settings field as a parameter that Typer reads."""
     about = cast(Option, option_of(one))
-    kind, default = one.type, inspect.Parameter.empty if one.default is MISSING else one.default
+    kind: Any = one.type
+    default: Any = inspect.Parameter.empty if one.default is MISSING else one.default
     if about.choices:
         kind = cast(Any, Literal)[about.choices]
     elif about.parser:
         kind, default = str | None, default or None
     elif get_origin(kind) is tuple:
         kind, default = list[str], list(default)
-    annotation = Annotated[kind, _typer_option(name, about, negative=default is True)]
+    annotation: Any = cast(Any, Annotated)[kind, _typer_option(name, about, negative=default is True)]
     return inspect.Parameter(_snake(name), inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
@@ -111,7 +112,8 @@ def _told(parser: Callable[[str], Any]) -> Callable[[str], Any]:
 
 def _place(parameter: inspect.Parameter) -> tuple[int, bool]:
     """Arguments first, then options by their panels, in each the usual ones first."""
-    about = parameter.annotation.__metadata__[0] if get_origin(parameter.annotation) is Annotated else None
+    annotated = get_origin(parameter.annotation) is Annotated
+    about: Any = parameter.annotation.__metadata__[0] if annotated else None
     panel = getattr(about, "rich_help_panel", None)
     return (-1, False) if panel is None else (PANELS.index(panel), about.hidden)
 
