@@ -5,7 +5,6 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
-from datetime import timedelta
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -196,7 +195,8 @@ class _Logged(Bar):
 
 def clock(seconds: float) -> str:
     """A time as `1:02:03`."""
-    return str(timedelta(seconds=round(seconds)))
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
 
 
 @contextmanager

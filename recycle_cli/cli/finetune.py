@@ -5,7 +5,6 @@ from typing import Annotated
 
 import typer
 
-from recycle_cli.cli.heads_file import head_settings
 from recycle_cli.cli.options import Asked, filled, own, with_options
 from recycle_cli.cli.training import training_settings
 from recycle_cli.reports import show
@@ -42,6 +41,7 @@ def finetune(
     ] = None,
 ) -> None:
     """Train the layers after the cut from STORE; without STORE, from the inputs with --cut (0: the whole model)."""
+    from recycle_cli.cli.heads_file import head_settings
     from recycle_cli.finetune import finetune as run
     from recycle_cli.finetune import finetune_heads as run_heads
 

@@ -1,7 +1,8 @@
 """A settings field that is an option of the command line as well: its default, help, bounds and marks in one place."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass, replace
+from functools import cache
 from typing import Any, Literal, get_args
 
 Panel = Literal[
@@ -59,7 +60,8 @@ def option_of(one: "Field[Any]") -> Option | None:
     return found and replace(found, name=found.name or one.name.replace("_", "-"))
 
 
-def options_of(settings: type) -> dict[str, "Field[Any]"]:
+@cache
+def options_of(settings: type) -> Mapping[str, "Field[Any]"]:
     """The fields that are options, by the option's name; those of nested settings stand in their place."""
     found: dict[str, Field[Any]] = {}
     for one in fields(settings):
