@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass, replace
-from functools import cache
 from typing import Any, Literal, get_args
 
 Panel = Literal[
@@ -60,7 +59,6 @@ def option_of(one: "Field[Any]") -> Option | None:
     return found and replace(found, name=found.name or one.name.replace("_", "-"))
 
 
-@cache
 def options_of(settings: type) -> Mapping[str, "Field[Any]"]:
     """The fields that are options, by the option's name; those of nested settings stand in their place."""
     found: dict[str, Field[Any]] = {}
