@@ -74,9 +74,9 @@ def test_a_task_gets_its_own_options(asked):
         ),
     ],
 )
-def test_an_option_of_another_task_is_refused(arguments, message):
+def test_an_option_of_another_task_is_refused(asked, arguments, message):
     with pytest.raises(UsageError) as error:
-        app(["finetune", "data.csv", "--output", "run", *map(str, arguments)], standalone_mode=False)
+        asked(*arguments)
     assert str(error.value) == message
 
 
