@@ -13,6 +13,7 @@ KEY_BYTES = 16
 Bytes16 = npt.NDArray[np.uint8]
 """An array of shape (n, 16): one key or one digest a row."""
 
+
 @dataclass(frozen=True, slots=True)
 class Sample:
     """What is hashed, stored and given to the model. `fields` is the raw content that the key covers; `id` is not."""

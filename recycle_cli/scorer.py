@@ -72,7 +72,9 @@ def load_run(run: str, model: ModelSettings, store: Store | None, *, every_cut: 
         split = _split_for(network, info.cut, store, every_cut=every_cut)
         expect(store, split.recipe.at(info.cut).computed_in(store.recipe.precision), info.cut)
     split.model.to(device_of(model.device)).eval()
-    return LoadedRun(info, task, list(network.loaded.labels), Head(split, info.cut, "0" if store is None else info.cut, {}))
+    return LoadedRun(
+        info, task, list(network.loaded.labels), Head(split, info.cut, "0" if store is None else info.cut, {})
+    )
 
 
 def _split_for(network: Network, cut: str, store: Store, *, every_cut: bool) -> SplitModel:

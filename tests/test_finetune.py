@@ -17,7 +17,14 @@ from recycle_cli.finetune import Job, finetune
 from recycle_cli.precompute import precompute
 from recycle_cli.predict import predict
 from recycle_cli.runtime import random_generators as randomness
-from recycle_cli.settings import ClassificationSettings, CorpusSettings, ModelSettings, PrecomputeSettings, PredictSettings, TrainingSettings
+from recycle_cli.settings import (
+    ClassificationSettings,
+    CorpusSettings,
+    ModelSettings,
+    PrecomputeSettings,
+    PredictSettings,
+    TrainingSettings,
+)
 from recycle_cli.training import trainer as training
 from tests.records import records, write_csv
 

@@ -15,7 +15,7 @@ class Shown(Bar):
     shown = True
 
     def __init__(self):
-        super().__init__(None, None)
+        super().__init__()
         self.totals = []
 
     def update(self, advance=0, *, note=None, total=None):

@@ -93,9 +93,7 @@ def test_text_is_hashed_as_it_is():
 
 
 def test_the_id_is_not_part_of_the_key():
-    keys, digests = keys_of(
-        [Sample("1", {"text": "x"}), Sample("2", {"text": "x"}), Sample("3", {"text": "y"})]
-    )
+    keys, digests = keys_of([Sample("1", {"text": "x"}), Sample("2", {"text": "x"}), Sample("3", {"text": "y"})])
     assert (keys[0] == keys[1]).all()
     assert (digests[0] == digests[1]).all()
     assert (keys[0] != keys[2]).any()

@@ -11,7 +11,13 @@ import transformers
 from recycle_cli.batches import shuffled
 from recycle_cli.finetune import Job, finetune
 from recycle_cli.precompute import precompute
-from recycle_cli.settings import ClassificationSettings, CorpusSettings, ModelSettings, PrecomputeSettings, TrainingSettings
+from recycle_cli.settings import (
+    ClassificationSettings,
+    CorpusSettings,
+    ModelSettings,
+    PrecomputeSettings,
+    TrainingSettings,
+)
 from recycle_cli.training.learning_rate import learning_rate
 from tests.conftest import save_tiny, tiny_config
 from tests.records import TOPICS, records, write_csv

@@ -24,7 +24,9 @@ class TextForm:
         """Chosen if not named: the label, if one column of LABELS is there; the id, if a column `id` is there; the text,
         if one column of TEXTS is there, else the two of one of PAIRS, else the only column left that holds text."""
         if named.image is not None:
-            raise DataError(f"{corpus}: the model takes texts, so that --image-column has no meaning; use --text-column")
+            raise DataError(
+                f"{corpus}: the model takes texts, so that --image-column has no meaning; use --text-column"
+            )
         resolved, free = resolve_common(named, schema, corpus, labelled=labelled)
         if named.text is not None:
             return resolved

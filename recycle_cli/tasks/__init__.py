@@ -12,8 +12,8 @@ from recycle_cli.tasks.targets import IGNORED, Targets
 
 __all__ = [
     "IGNORED",
-    "LOSS",
     "KINDS",
+    "LOSS",
     "Classification",
     "Columns",
     "DenseScores",

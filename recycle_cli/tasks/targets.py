@@ -32,7 +32,9 @@ class Targets:
         if self.offsets is None:
             return Targets(self.values[places])
         lengths = np.diff(self.offsets)[places]
-        rows = [self.values[start : start + length] for start, length in zip(self.offsets[places], lengths, strict=True)]
+        rows = [
+            self.values[start : start + length] for start, length in zip(self.offsets[places], lengths, strict=True)
+        ]
         values = np.concatenate(rows) if rows else self.values[:0]
         return Targets(values, np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
 

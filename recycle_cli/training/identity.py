@@ -10,7 +10,12 @@ from recycle_cli.training.setup import Setup
 
 
 def identity_of(
-    job: Job, setup: Setup, settings: TrainingSettings, task: Task, data: tuple[LabelledData, LabelledData | None], order: str
+    job: Job,
+    setup: Setup,
+    settings: TrainingSettings,
+    task: Task,
+    data: tuple[LabelledData, LabelledData | None],
+    order: str,
 ) -> dict[str, Any]:
     """By the names of version 1 of `recycle.json`. `order`: the digest of the first epoch's batches."""
     own, recipe = decisive(replace(settings, task=None)), setup.split.recipe

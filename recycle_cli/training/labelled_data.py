@@ -198,4 +198,3 @@ def _in_parts(corpus: Iterable[Example]) -> Iterator[list[Example]]:
 
 def _joined(pairs: Sequence[Keys]) -> Keys:
     return np.concatenate([keys for keys, _ in pairs]), np.concatenate([digests for _, digests in pairs])
-

@@ -111,5 +111,3 @@ def source_of(setup: Setup, data: LabelledData, settings: TrainingSettings, view
     own, *others = (store.lookup(keys, digests) for keys, digests in data.contents)
     rows = StoredRows.of(store, setup.cut, own, tuple(others))
     return stored_source(rows, settings.memory, in_memory=settings.in_memory)
-
-

@@ -115,7 +115,12 @@ class Lacking:
         self, store: Store, split: SplitModel, settings: PrecomputeSettings, progress: Bar, reject: Reject | None = None
     ) -> None:
         self.tally = Tally()
-        self._preprocessor, self._settings, self._progress, self._reject = split.preprocessor, settings, progress, reject
+        self._preprocessor, self._settings, self._progress, self._reject = (
+            split.preprocessor,
+            settings,
+            progress,
+            reject,
+        )
         self._device = device_holding(split.model)
         self._underway = Underway(store)
         self._unusable: set[bytes] = set()

@@ -247,7 +247,9 @@ def test_what_is_no_group_is_refused(fit, train, tmp_path, monkeypatch):
     with pytest.raises(DataError, match="--eval: no two of the 60 samples have the same label"):
         fit(tmp_path / "run", evaluation=data)
     several = replace(SETTINGS, task=ClassificationSettings(multi_label=True))
-    with pytest.raises(UsageError, match="--multi-label: only --task text-classification or image-classification takes"):
+    with pytest.raises(
+        UsageError, match="--multi-label: only --task text-classification or image-classification takes"
+    ):
         finetune(Job(data, str(tmp_path / "run"), task="similarity", cut="2"), ModelSettings(), several)
     monkeypatch.setattr("recycle_cli.tasks.similarity.MOST_TO_COMPARE", 20)
     with pytest.raises(DataError, match=r"--eval holds 30 samples.*at most 20"):
