@@ -14,7 +14,7 @@ from recycle_cli.errors import UsageError
 from recycle_cli.models import SplitModel
 from recycle_cli.models.adapters import attach
 from recycle_cli.runtime.devices import to_device
-from recycle_cli.runtime.random_generators import quick_masks
+from recycle_cli.runtime.quick_masks import quick_masks
 from recycle_cli.settings import AdapterSettings
 from recycle_cli.tasks import Classification
 

@@ -15,7 +15,7 @@ from recycle_cli.batches.stored import Batch, Indices
 from recycle_cli.reports import Bar
 from recycle_cli.runtime.devices import pinned, to_device
 from recycle_cli.runtime.overlap import prefetch
-from recycle_cli.runtime.random_generators import quick_masks
+from recycle_cli.runtime.quick_masks import quick_masks
 from recycle_cli.runtime.signals import deferred_signals
 from recycle_cli.settings import TrainingSettings
 from recycle_cli.training.trainer import Head
