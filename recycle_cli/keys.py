@@ -1,4 +1,4 @@
-"""Samples and their content keys: xxh3_128 of framed fields to find a row, SHA-256/128 beside it to trust the find."""
+"""Samples and their content keys: xxh3_128 of the framed fields finds a sample, and SHA-256/128 confirms it."""
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
@@ -11,17 +11,17 @@ import xxhash
 KEY_BYTES = 16
 
 Bytes16 = npt.NDArray[np.uint8]
-"""An array of shape (n, 16): one key or one digest a row."""
+"""An array of shape (n, 16) uint8, with one key or digest a row."""
 
 Label = str | tuple[str, ...]
-"""A record's label: one name, or the names of several classes, perhaps of none."""
+"""A record's label: one name, or a tuple of the names of any number of classes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
     """One corpus record. `fields` is the raw content that the key covers; `id` and the labels are not part of it.
 
-    `labels`: by column, where several columns were asked for; those that the record lacks are left out.
+    `labels` are by column if several columns were asked for; columns that the record lacks are left out.
     """
 
     id: str
@@ -31,11 +31,11 @@ class Sample:
 
 
 Views = Sequence[Callable[[Sample], Sample]]
-"""What makes of an image its augmented views."""
+"""Functions that each turn an image into one of its augmented views."""
 
 
 def frame(fields: Mapping[str, str | bytes]) -> bytes:
-    """Serialise fields so that two different records never give the same bytes: (name, length, content), by name.
+    """Serialise fields, sorted by name, so that two different records never give the same bytes.
 
     Each field is: the UTF-8 name's length and the content's length (uint64, little-endian each), a type byte
     (`t` text, `b` bytes), the name, the content.
@@ -56,7 +56,7 @@ def frame(fields: Mapping[str, str | bytes]) -> bytes:
 
 
 def keys_of(samples: Sequence[Sample]) -> tuple[Bytes16, Bytes16]:
-    """Keys and digests of the samples: two arrays of shape (n, 16) uint8, big-endian as the hashes print."""
+    """Keys and digests of the samples: two arrays (n, 16) uint8, in the byte order in which the hashes print."""
     framed = [frame(sample.fields) for sample in samples]
     keys = b"".join(xxhash.xxh3_128_digest(content) for content in framed)
     digests = b"".join(hashlib.sha256(content).digest()[:KEY_BYTES] for content in framed)

@@ -148,7 +148,7 @@ def test_a_chunk_that_claims_another_size_is_refused(store, corpus, size):
     content, entries, _ = shard_index(store)
     struct.pack_into("<I", content, int(entries[1, 0]) + 4, size)
     replace(store, VALUES, content)
-    reading_refuses(store, corpus, "unfolds to")
+    reading_refuses(store, corpus, "decodes to")
     assert verify(store.path)["damaged"]
 
 

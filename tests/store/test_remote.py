@@ -186,7 +186,7 @@ def test_a_web_server_can_be_read_and_not_written(tmp_path):
         url = f"{address}/s.zarr"
         store = Store.open(url)
         corpus.check(store, range(20))
-        with pytest.raises(StorageError, match="read only"), store.writer():
+        with pytest.raises(StorageError, match="can only be read"), store.writer():
             pass
         with pytest.raises(StoreError, match="not a store"):
             Store.open(f"{url}-none")
