@@ -1,24 +1,24 @@
-"""What a bench measures and how often, as plain data; nothing heavy is imported here."""
+"""Settings of a bench, as plain data. Nothing heavy is imported here."""
 
 from dataclasses import dataclass
 
 from recycle_cli.settings import Codec, Dtype, PrecomputeSettings
 
 VERBS = ("precompute", "read", "finetune", "predict")
-"""What a bench of `all` measures; `heads` trains sixteen heads a repetition, so it is measured where it is named."""
+"""The verbs of `recycle bench all`. `heads` trains sixteen heads a repetition, so it runs only if it is named."""
 
 HEADS = 8
-"""Heads that are trained from one read, and one after another."""
+"""Number of heads that are trained from one read, and again one after another."""
 
 RECORDS, IMAGES = 2048, 512
-"""Texts or images of the corpus that a bench reads unless told otherwise: minutes of work, not hours."""
+"""Default number of texts or images that a bench reads: enough for minutes of work, not hours."""
 
 _FILL = PrecomputeSettings()
 
 
 @dataclass(frozen=True)
 class BenchSettings:
-    """`batches`: batches of a training epoch in one repetition. The first of `cuts` is set against every baseline."""
+    """`batches` is the number of training batches a repetition. The first of `cuts` is compared with all baselines."""
 
     verbs: tuple[str, ...] = VERBS
     cuts: tuple[str, ...] = _FILL.cuts

@@ -1,4 +1,4 @@
-"""How much a plan tries out, as plain data; nothing heavy is imported here."""
+"""Settings of a plan, as plain data. Nothing heavy is imported here."""
 
 from dataclasses import dataclass
 
@@ -7,13 +7,13 @@ from recycle_cli.settings import Dtype, PrecomputeSettings, TrainingSettings, Vi
 _FILL, _TRAIN = PrecomputeSettings(), TrainingSettings()
 
 TEXTS, IMAGES = 512, 128
-"""Records that are tried unless told otherwise."""
+"""Default number of texts or images that are tried."""
 
 
 @dataclass(frozen=True)
 class PlanSettings:
-    """`sample`: records that are run for timing, `batches`: training batches of them in each of the `repetitions`, of
-    which there are more where steps are short."""
+    """`sample` is the number of records that are run for timing, `batches` the number of training batches in each of
+    the `repetitions`; there are more if steps are short."""
 
     cuts: tuple[str, ...] = ("25%", "50%", "75%", "100%")
     dtype: Dtype = _FILL.dtype
