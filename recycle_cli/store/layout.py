@@ -75,7 +75,7 @@ class ArraySpec:
 
     @property
     def file_bytes(self) -> int | None:
-        """Size of the array's one file: None if compression decides it, 0 if the array is empty and has no file."""
+        """Size of the array's one file, or None if compression decides it. The file of an empty array is empty."""
         if self.compressor is not None:
             return None
         if not self.shape[0]:
@@ -104,7 +104,7 @@ def group_document(attributes: Mapping[str, Any] | None = None) -> dict[str, Any
 
 
 def array_document(spec: ArraySpec) -> dict[str, Any]:
-    """Make the zarr.json of an array. An empty array has chunks of one row and no file."""
+    """Make the zarr.json of an array. An empty array has chunks of one row, none of which is stored."""
     if spec.chunk_rows is None:
         chunk = (max(spec.shape[0], 1), *spec.shape[1:])
         codecs: list[Mapping[str, Any]] = [_LITTLE]
