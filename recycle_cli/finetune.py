@@ -1,45 +1,76 @@
-"""Train what comes after the cut: from the store, or without one from the inputs (the two baselines)."""
+"""Train the layers after the cut: from the store, or without one from the inputs (the two baselines)."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, replace
-from functools import partial
+from dataclasses import asdict, dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 
 from recycle_cli import runs
-from recycle_cli.batches.inputs import Source, order_digest
+from recycle_cli.batches import RowSource, order_digest
 from recycle_cli.errors import UsageError
-from recycle_cli.models import views_of
+from recycle_cli.models import open_preprocessor, views_of
 from recycle_cli.reports import bar
-from recycle_cli.runs.log import logger
 from recycle_cli.settings import CorpusSettings, HeadSettings, ModelSettings, TrainingSettings
+from recycle_cli.settings import Job as Job
 from recycle_cli.store import Store
-from recycle_cli.training.checks import Job as Job
-from recycle_cli.training.checks import check_batches, check_groups, of_images, refuse_idle_options, task_asked
-from recycle_cli.training.finish import Finetuned, FinetunedHeads, leave_run, together
-from recycle_cli.training.loop import train
-from recycle_cli.training.material import Material, read, source_of, usable
-from recycle_cli.training.pupils import identity, new_head, set_up_all
-from recycle_cli.training.setup import Setup
-from recycle_cli.training.trainer import Head, order_of
+from recycle_cli.tasks import Task
+from recycle_cli.training import (
+    Finetuned,
+    FinetunedHeads,
+    Setup,
+    Trainer,
+    TrainingData,
+    check_batches,
+    check_data,
+    identity_of,
+    leave_run,
+    modality_asked,
+    new_trainer,
+    read_data,
+    refuse_idle_options,
+    set_up,
+    source_of,
+    task_asked,
+    together,
+    train,
+    usable_data,
+)
 
-Heads = Mapping[Path, HeadSettings]
-"""What each head is to be, by the folder of its RUN."""
+
+@dataclass(frozen=True)
+class Request:
+    """What a command trains: `heads` by the folders of their RUNs, and those that an earlier run has finished."""
+
+    job: Job
+    model: ModelSettings
+    heads: Mapping[Path, HeadSettings]
+    finished: Mapping[Path, HeadSettings]
+
+    @property
+    def settings(self) -> list[TrainingSettings]:
+        """How each head is trained."""
+        return [head.training for head in self.heads.values()]
+
+    @property
+    def columns(self) -> list[str | None]:
+        """The column of labels of each head, those of the finished ones last."""
+        return [head.label_column for head in (*self.heads.values(), *self.finished.values())]
 
 
 def finetune(job: Job, model: ModelSettings, settings: TrainingSettings) -> Finetuned:
     """Fine-tune on a labelled corpus and leave a RUN: an ordinary checkpoint of trunk and head."""
     folder = runs.claim(job.output, overwrite=job.overwrite, resume=job.resume)
-    (report,) = _train(job, model, {folder: HeadSettings("", settings)}, {})
+    (report,) = _train(Request(job, model, {folder: HeadSettings("", settings)}, {}))
     return report
 
 
 def finetune_heads(job: Job, model: ModelSettings, heads: Sequence[HeadSettings]) -> FinetunedHeads:
     """Fine-tune several heads on the same batches, each read once from the store; leave a RUN of each in OUTPUT/name.
 
-    Each head is trained as it would be alone, in the same order of the samples; where they have several columns of
-    labels, it passes over those that lack its own. A resume leaves alone the heads that are finished, which
-    must have been trained with the same settings on the same data.
+    Each head is trained as it would be alone, in the same order of the samples; if they have several columns of labels,
+    it passes over the records that lack its own. A resume leaves alone the heads that are finished, which must have been
+    trained with the same settings on the same data.
     """
     if job.store is None:
         raise UsageError("--heads trains several heads from one read of a STORE; give one, or train them one by one")
@@ -51,19 +82,23 @@ def finetune_heads(job: Job, model: ModelSettings, heads: Sequence[HeadSettings]
     targets = partial(_with_targets, columns=tuple(dict.fromkeys(head.label_column for head in heads)))
     job = replace(job, data=targets(job.data), evaluation=job.evaluation and targets(job.evaluation))
     folders = {head.name: Path(job.output, head.name) for head in heads}
-    reports = {name: runs.report(folder) for name, folder in folders.items() if job.resume and runs.is_finished(folder)}
+    reports = {
+        name: runs.read_info(folder).report
+        for name, folder in folders.items()
+        if job.resume and runs.is_finished(folder)
+    }
     asked = [head for head in heads if head.name not in reports]
     if not asked:
         raise UsageError(f"all heads in {job.output} are finished; there is nothing to resume")
     claimed = {runs.claim(str(folders[head.name]), overwrite=job.overwrite, resume=job.resume): head for head in asked}
     finished = {folders[head.name]: head for head in heads if head.name in reports}
-    for head, report in zip(asked, _train(job, model, claimed, finished), strict=True):
+    for head, report in zip(asked, _train(Request(job, model, claimed, finished)), strict=True):
         reports[head.name] = asdict(report)
     return together({name: reports[name] for name in folders}, job.output, resumed=job.resume)
 
 
 def _with_targets(corpus: CorpusSettings, columns: tuple[str | None, ...]) -> CorpusSettings:
-    """The corpus with these columns of labels; None: the one that is found where it is obvious."""
+    """The corpus with these columns of labels; None: the one that is found if it is obvious."""
     if len(columns) == 1:
         return replace(corpus, label_column=columns[0])
     named = tuple(column for column in columns if column is not None)
@@ -72,45 +107,57 @@ def _with_targets(corpus: CorpusSettings, columns: tuple[str | None, ...]) -> Co
     return replace(corpus, label_column=None, label_columns=named)
 
 
-def _train(job: Job, model: ModelSettings, heads: Heads, finished: Heads) -> list[Finetuned]:
+def _train(request: Request) -> list[Finetuned]:
     """Train heads on the same batches and leave each one's RUN in its folder, beside those that are finished."""
-    settings = [head.training for head in heads.values()]
-    shared = settings[0]
+    job, model, settings = request.job, request.model, request.settings
     store = None if job.store is None else Store.open(job.store)
-    images = of_images(job, model, store)
-    views = views_of(shared.views, images=images)
+    modality = modality_asked(job, model, store)
+    taker = job.store if job.store is not None and not job.model_named else model.name
+    tasks = [task_asked(job, taker, modality, one) for one in settings]
     for one in settings:
-        refuse_idle_options(job, model, one, images=images)
-    task = task_asked(job, shared)
-    material = read(job, [*heads.values(), *finished.values()], task, images=images)
-    check_groups(task, material.pairs)
-    setups = set_up_all(job, model, store, material.data[: len(heads)], settings)
-    material = usable(material, job, setups[0], shared)
-    check_groups(task, material.pairs)  # of what --on-missing skip has left
-    source = source_of(setups[0], material.data[0], shared, views)
-    check_batches(task, material.data[0], source, shared)
-    pupils = _trained(job, heads, finished, setups, material, source)
-    return [leave_run(head, own, job, material.held) for head, own in zip(pupils, setups, strict=True)]
+        refuse_idle_options(job, model, one, modality)
+    views = views_of(settings[0].views, modality)
+
+    data = read_data(job, tasks[0], request.columns, cache(partial(open_preprocessor, model, store)), views)
+    check_data(tasks[0], data.pairs)
+    layers = [task.layer(one.names) for task, one in zip(tasks, data.train.data, strict=False)]
+    setups = set_up(job, store, model, zip(layers, (one.seed for one in settings), strict=True))
+    data = usable_data(data, job, setups[0], settings[0], views)
+    check_data(tasks[0], data.pairs)  # of what --on-missing skip has left
+    source = source_of(setups[0], data.train.data[0], settings[0], views)
+    check_batches(tasks[0], data.train.data[0], source, settings[0])
+
+    trainers = _trained(request, tasks, setups, data, source)
+    return [leave_run(trainer, own, job, data.held) for trainer, own in zip(trainers, setups, strict=True)]
 
 
 def _trained(
-    job: Job, heads: Heads, finished: Heads, setups: Sequence[Setup], material: Material, source: Source
-) -> list[Head]:
+    request: Request, tasks: Sequence[Task], setups: Sequence[Setup], data: TrainingData, source: RowSource
+) -> list[Trainer]:
     """The heads, each with its best weights in place; finished ones must have been trained in the same way."""
-    setup, pairs = setups[0], material.pairs
-    shared = next(iter(heads.values())).training
-    order = order_digest(source, order_of(task_asked(job, shared), material.data[0], shared))
-    for (folder, head), pair in zip(finished.items(), pairs[len(heads) :], strict=True):
-        runs.check_settings(folder, identity(job, setup, head.training, pair, order))
-    for folder in heads:
+    job, shared, pairs = request.job, request.settings[0], data.pairs
+    sampler = tasks[0].sampler(pairs[0][0].targets, shared)
+    order = order_digest(source.epoch(sampler, 0).batches)
+    for (folder, head), pair in zip(request.finished.items(), pairs[len(request.heads) :], strict=True):
+        task = task_asked(job, "", setups[0].split.recipe.modality, head.training)
+        runs.check_settings(folder, identity_of(job, setups[0], head.training, task, pair, order))
+    for folder in request.heads:
         if not (job.resume and (folder / runs.CHECKPOINT).exists()):
             runs.clear(folder)
-    evaluation = None if material.evaluation is None else source_of(setup, material.evaluation[0], shared)
+    evaluation = data.evaluation and source_of(setups[0], data.evaluation.data[0], shared)
     with ExitStack() as stack:
         progress = stack.enter_context(bar("finetune"))
-        pupils = [
-            new_head(folder, job, head, own, pair, order, stack.enter_context(logger(folder, job.tensorboard)))
-            for (folder, head), own, pair in zip(heads.items(), setups, pairs[: len(heads)], strict=True)
+        trainers = [
+            new_trainer(
+                setup,
+                head,
+                task,
+                pair,
+                identity_of(job, setup, head.training, task, pair, order),
+                folder,
+                stack.enter_context(runs.logger(folder, job.tensorboard)),
+            )
+            for (folder, head), setup, task, pair in zip(request.heads.items(), setups, tasks, pairs, strict=False)
         ]
-        train(pupils, source, evaluation, progress)
-    return pupils
+        train(trainers, source, evaluation, progress)
+    return trainers

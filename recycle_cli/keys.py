@@ -1,7 +1,7 @@
 """Samples and their content keys: xxh3_128 of the framed fields finds a sample, and SHA-256/128 confirms it."""
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,25 +13,13 @@ KEY_BYTES = 16
 Bytes16 = npt.NDArray[np.uint8]
 """An array of shape (n, 16) uint8, with one key or digest a row."""
 
-Label = str | tuple[str, ...]
-"""A record's label: one name, or a tuple of the names of any number of classes."""
-
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One corpus record. `fields` is the raw content that the key covers; `id` and the labels are not part of it.
-
-    `labels` are by column if several columns were asked for; columns that the record lacks are left out.
-    """
+    """The input that is hashed, stored and given to the model. The key covers the raw `fields`, but not the `id`."""
 
     id: str
     fields: Mapping[str, str | bytes]
-    label: Label | None = None
-    labels: Mapping[str, Label] | None = None
-
-
-Views = Sequence[Callable[[Sample], Sample]]
-"""Functions that each turn an image into one of its augmented views."""
 
 
 def frame(fields: Mapping[str, str | bytes]) -> bytes:

@@ -8,7 +8,8 @@ import torch
 
 from recycle_cli import precompute as module
 from recycle_cli.errors import GoneError, MismatchError, UsageError
-from recycle_cli.models import load, network, split
+from recycle_cli.models import load, split
+from recycle_cli.models.text import opening as network
 from recycle_cli.precompute import precompute
 from recycle_cli.settings import CorpusSettings, ModelSettings, PrecomputeSettings
 from recycle_cli.store import Store, gc

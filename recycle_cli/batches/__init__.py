@@ -1,1 +1,36 @@
-"""Rows to shuffled padded batches."""
+"""Rows or inputs to shuffled padded batches: a source reads them, a sampler draws which samples share one."""
+
+from recycle_cli.batches.group_sampler import Grouped, met_share
+from recycle_cli.batches.inputs import Images, RawInputs, inputs_source
+from recycle_cli.batches.sampler import Indices, InOrder, Sampler, Shuffled, in_order, shuffled
+from recycle_cli.batches.shared import SharedBatch, places_in, subset
+from recycle_cli.batches.source import INPUTS, Batch, Epoch, RowSource, Tensors, order_digest
+from recycle_cli.batches.stored import StoredRows, widened
+from recycle_cli.batches.windowed import WindowedRows, stored_source
+
+__all__ = [
+    "INPUTS",
+    "Batch",
+    "Epoch",
+    "Grouped",
+    "Images",
+    "InOrder",
+    "Indices",
+    "RawInputs",
+    "RowSource",
+    "Sampler",
+    "SharedBatch",
+    "Shuffled",
+    "StoredRows",
+    "Tensors",
+    "WindowedRows",
+    "in_order",
+    "inputs_source",
+    "met_share",
+    "order_digest",
+    "places_in",
+    "shuffled",
+    "stored_source",
+    "subset",
+    "widened",
+]

@@ -2,28 +2,47 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from heapq import heapify, heappop, heappush
 from itertools import groupby, pairwise
 from operator import itemgetter
 
 import numpy as np
-import numpy.typing as npt
 
-Indices = npt.NDArray[np.int64]
+from recycle_cli.batches.sampler import Indices
+
+
+@dataclass(frozen=True)
+class Grouped:
+    """Batches in which samples meet others of their group. `groups` (n,): the group of each sample; `group_samples`:
+    samples of a group that come into a batch together."""
+
+    batch_size: int
+    seed: int
+    groups: Indices
+    group_samples: int
+
+    def batches(self, lengths: Indices, epoch: int) -> list[Indices]:
+        """Every sample once, whatever its length."""
+        return grouped(self.groups, self.batch_size, self.group_samples, self.seed, epoch)
+
+    def among(self, members: Indices) -> "Grouped":
+        """The same with the groups of these samples."""
+        return replace(self, groups=self.groups[members])
 
 
 def grouped(groups: Indices, batch_size: int, group_samples: int, seed: int, epoch: int) -> list[Indices]:
     """The batches of one epoch in which samples meet others of their group and of other groups; every sample once.
 
-    Each group is shuffled and parted into hands of `group_samples` (the last is what is left; one alone joins the hand
-    before), which are dealt to as many batches as there are, so that a batch holds as many groups as it can. There are
-    hardly more batches of at most `batch_size` samples than it takes. The same arguments always give the same batches.
+    Each group is shuffled and parted into clusters of `group_samples` (the last holds the rest; a single sample joins the
+    cluster before), which are spread over all batches, so that a batch holds as many groups as it can. There are hardly
+    more batches of at most `batch_size` samples than it takes. The same arguments always give the same batches.
     """
     rng = np.random.default_rng([seed, epoch])
-    hands = _hands(groups, group_samples, rng)
+    clusters = _clusters(groups, group_samples, rng)
     count = math.ceil(len(groups) / batch_size)
-    while (batches := _dealt(hands, count, batch_size, rng)) is None:
-        count = min(count + 1 + count // 50, sum(map(len, hands)))
+    while (batches := _spread(clusters, count, batch_size, rng)) is None:
+        count = min(count + 1 + count // 50, sum(map(len, clusters)))
     return [np.concatenate(batches[place]) for place in rng.permutation(count).tolist()]
 
 
@@ -36,47 +55,47 @@ def met_share(batches: Sequence[Indices], groups: Indices) -> float:
     return met / max(1, int(sizes[sizes > 1].sum()))
 
 
-def _hands(groups: Indices, group_samples: int, rng: np.random.Generator) -> list[list[Indices]]:
-    """The hands of each group, groups and samples in a random order."""
+def _clusters(groups: Indices, group_samples: int, rng: np.random.Generator) -> list[list[Indices]]:
+    """The clusters of each group, groups and samples in a random order."""
     order = rng.permutation(len(groups))
     order = order[np.argsort(groups[order], kind="stable")]
     ends = np.cumsum(np.unique(groups, return_counts=True)[1])
     apart = np.split(order, ends)[:-1]
-    hands: list[list[Indices]] = []
+    clusters: list[list[Indices]] = []
     for place in rng.permutation(len(apart)).tolist():
         samples = apart[place]
         firsts = range(0, max(1, len(samples) - 1), group_samples)
-        hands.append([samples[first:end] for first, end in pairwise([*firsts, len(samples)])])
-    return hands
+        clusters.append([samples[first:end] for first, end in pairwise([*firsts, len(samples)])])
+    return clusters
 
 
-def _dealt(
-    hands: Sequence[Sequence[Indices]], count: int, batch_size: int, rng: np.random.Generator
+def _spread(
+    clusters: Sequence[Sequence[Indices]], count: int, batch_size: int, rng: np.random.Generator
 ) -> list[list[Indices]] | None:
-    """The hands in `count` batches: each goes to the emptiest of those that have none of its group, or, where these are
-    full, of all. None where a batch would hold more than `batch_size` samples (but for a hand that alone does)."""
-    # Small hands last, into what is left; a group that comes into every batch anyway, once the others have spread.
-    turns = [(group, hand) for group, own in enumerate(hands) for hand in own]
-    turns.sort(key=lambda turn: (len(hands[turn[0]]) > count, -len(turn[1])))
+    """The clusters in `count` batches: each goes to the emptiest of those that have none of its group, or, where these are
+    full, of all. None where a batch would hold more than `batch_size` samples (but for a cluster that alone does)."""
+    # Small clusters last, into what is left; a group that comes into every batch anyway, once the others have spread.
+    turns = [(group, cluster) for group, own in enumerate(clusters) for cluster in own]
+    turns.sort(key=lambda turn: (len(clusters[turn[0]]) > count, -len(turn[1])))
     draws = iter(rng.random(count + len(turns)).tolist())
     batches: list[list[Indices]] = [[] for _ in range(count)]
-    having: list[set[int]] = [set() for _ in hands]
+    having: list[set[int]] = [set() for _ in clusters]
     emptiest = [(0, next(draws), place) for place in range(count)]
     heapify(emptiest)
     for group, run in groupby(turns, key=itemgetter(0)):
         aside: list[tuple[int, float, int]] = []
-        for _, hand in run:
+        for _, cluster in run:
             while emptiest and emptiest[0][2] in having[group]:
                 aside.append(heappop(emptiest))
-            if not emptiest or emptiest[0][0] + len(hand) > batch_size:
+            if not emptiest or emptiest[0][0] + len(cluster) > batch_size:
                 _put_back(emptiest, aside)
                 having[group].clear()
             filled, _, place = heappop(emptiest)
-            if filled and filled + len(hand) > batch_size:
+            if filled and filled + len(cluster) > batch_size:
                 return None
-            batches[place].append(hand)
+            batches[place].append(cluster)
             having[group].add(place)
-            aside.append((filled + len(hand), next(draws), place))
+            aside.append((filled + len(cluster), next(draws), place))
         _put_back(emptiest, aside)
     return batches
 

@@ -10,7 +10,7 @@ import torch
 import transformers
 from PIL import Image
 
-from recycle_cli.models.text.load import quiet
+from recycle_cli.models.hub import quiet
 
 WORDS = [first + second + third for first in ("ba", "ke", "lo", "mu") for second in "aeiou" for third in "lmnrst"]
 BLOCKS, WIDTH, HEADS, PLACES = 6, 128, 4, 256

@@ -18,7 +18,7 @@ from recycle_cli.bench.epoch import slice_for, training
 from recycle_cli.bench.subject import Subject, discard
 from recycle_cli.bench.timing import Run, Runner, synchronize
 from recycle_cli.models import Loaded, SplitModel
-from recycle_cli.models.text.load import quiet
+from recycle_cli.models.hub import quiet
 from recycle_cli.runtime.devices import to_device
 from recycle_cli.tasks import Classification
 

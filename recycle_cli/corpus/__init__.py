@@ -1,6 +1,28 @@
-"""Files to samples: one streaming, restartable view over whatever holds the records."""
+"""Files to records to examples: one streaming, restartable view over whatever holds the records."""
 
 from recycle_cli.corpus.columns import Columns
-from recycle_cli.corpus.samples import Corpus, Failure, open_corpus
+from recycle_cli.corpus.corpus import Corpus
+from recycle_cli.corpus.examples import Example, Views
+from recycle_cli.corpus.failures import Failure
+from recycle_cli.corpus.forms import Form
+from recycle_cli.corpus.images import IMAGE
+from recycle_cli.corpus.labels import ReadLabel, one_label, several_labels
+from recycle_cli.corpus.texts import TEXT
 
-__all__ = ["Columns", "Corpus", "Failure", "open_corpus"]
+FORMS: dict[str, Form] = {"text": TEXT, "image": IMAGE}
+"""The form of a plain record of each modality."""
+
+__all__ = [
+    "FORMS",
+    "IMAGE",
+    "TEXT",
+    "Columns",
+    "Corpus",
+    "Example",
+    "Failure",
+    "Form",
+    "ReadLabel",
+    "Views",
+    "one_label",
+    "several_labels",
+]

@@ -16,6 +16,8 @@ ENDINGS = (
 """Files of other endings are no part of the corpus. What a file holds, and whether it can be read, is found out when it
 is decoded."""
 
+NO_CLASSES = "images without folders of classes have no labels; expected FOLDER/CLASS/IMAGE"
+
 
 @dataclass(frozen=True)
 class ImageFolder:
@@ -74,6 +76,11 @@ class ImageFolder:
                 yield Record(str(folder), 0, {"id": folder.name}, problem)
 
     @property
+    def why_unlabelled(self) -> str | None:
+        """Images that lie in no folder of a class have no labels."""
+        return None if self.classes else NO_CLASSES
+
+    @property
     def _folders(self) -> list[Path]:
         return [Path(self.root, name) for name in self.classes] or [Path(self.root)]
 
@@ -100,6 +107,11 @@ class ImageFolders:
         found = [part.classes for part in self.parts]
         return tuple(sorted({name for names in found for name in names})) if all(found) else ()
 
+    @property
+    def why_unlabelled(self) -> str | None:
+        """Images that lie in no folder of a class have no labels."""
+        return None if self.classes else NO_CLASSES
+
     def schema(self) -> Mapping[str, bool]:
         """As of one folder."""
         columns = {"image": True, "id": True}
@@ -119,7 +131,11 @@ class ImageFiles:
 
     name: str
     files: tuple[str, ...]
-    classes: tuple[str, ...] = ()
+
+    @property
+    def why_unlabelled(self) -> str | None:
+        """Files by name have no labels."""
+        return NO_CLASSES
 
     @property
     def total(self) -> int | None:

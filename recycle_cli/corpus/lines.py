@@ -36,6 +36,7 @@ class LineFiles:
     files: tuple[str, ...]
     parse: Parse
     total: int | None = None
+    why_unlabelled = None
 
     def schema(self) -> Mapping[str, bool]:
         """The columns of the first file's first records; those with nothing but text in them hold text."""

@@ -26,6 +26,10 @@ class Reader(Protocol):
     def total(self) -> int | None:
         """Records in all, where the files tell without being read."""
 
+    @property
+    def why_unlabelled(self) -> str | None:
+        """Why the records cannot have labels; None if they may have some."""
+
     def schema(self) -> Mapping[str, bool]:
         """The columns there are, each with whether it holds text. Empty where there is no record to judge by."""
 
@@ -40,3 +44,21 @@ def shown(text: str) -> str:
 
 class BadRecord(Exception):  # noqa: N818 - it never leaves the package; the corpus turns it into a Failure or a DataError
     """A record that cannot become a sample; the message is the reason."""
+
+
+def sound(value: str, column: str) -> str:
+    """The value, if it can be written down as UTF-8. Raises BadRecord."""
+    # Readers keep bytes that are no UTF-8 as lone surrogates, so that one bad record does not take its file with it.
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise BadRecord(f"column {column!r} is not UTF-8 at character {error.start + 1}") from None
+    return value
+
+
+def kind_of(value: object) -> str:
+    """What a value of a wrong type is called in a message."""
+    name = type(value).__name__
+    return {"dict": "an object", "int": "an integer", "float": "a number", "bool": "a truth value"}.get(
+        name, f"a {name}"
+    )

@@ -23,31 +23,45 @@ TABLES: Mapping[str, Callable[[str, Sequence[str]], Reader]] = {".parquet": parq
 _FOR_TEXTS = "holds images, and the model takes texts; name one that takes images (--model resnet50)"
 
 
-def find_reader(source: str | Sequence[str], *, images: bool = False) -> Reader:
-    """The reader for a file, a glob, several of those, a saved dataset's folder, or `hub:NAME[:config][:split]`.
+def find_reader(sources: Sequence[str]) -> Reader:
+    """The reader of records: a file, a glob, several of those, a saved dataset's folder, or
+    `hub:NAME[:config][:split]`.
 
-    With `images`, folders that are no saved dataset are folders of image files, and files may be images themselves.
-
-    Files of a glob come in sorted order, several sources in the order given. Raises DataError where there is nothing
-    to read, or where the files are of several kinds.
+    Files of a glob come in sorted order, several sources in the order given. Raises DataError if there is nothing to
+    read, if the files are of several kinds, and for images.
     """
-    sources = [source] if isinstance(source, str) else list(source)
     name = ", ".join(sources)
-    if len(sources) == 1 and name.startswith("hub:"):
+    if name.startswith("hub:") and len(sources) == 1:
         return hub_dataset(name)
-    folders = [source for source in sources if Path(source).is_dir()]
-    if images and folders == sources and not any(map(is_saved, folders)):
-        trees = tuple(map(ImageFolder, folders))
-        return trees[0] if len(trees) == 1 else ImageFolders(trees)
-    if len(sources) == 1 and folders:
+    if len(sources) == 1 and Path(name).is_dir():
         if not is_saved(name) and holds_images(name):
             raise DataError(f"{name}: {_FOR_TEXTS}")
         return saved_folder(name)
     files = [file for each in sources for file in _expand(each)]
     if all(map(is_image, files)):
-        if images:
-            return ImageFiles(name, tuple(files))
         raise DataError(f"{files[0]}: {_FOR_TEXTS}")
+    return _records_of(name, files)
+
+
+def find_images(sources: Sequence[str]) -> Reader:
+    """As `find_reader`, but folders that are no saved dataset are folders of image files, and files may be images."""
+    folders = [source for source in sources if Path(source).is_dir()]
+    if folders and folders == list(sources) and not any(map(is_saved, folders)):
+        trees = tuple(map(ImageFolder, folders))
+        return trees[0] if len(trees) == 1 else ImageFolders(trees)
+    if not any(map(_is_named, sources)):
+        files = [file for each in sources for file in _expand(each)]
+        if all(map(is_image, files)):
+            return ImageFiles(", ".join(sources), tuple(files))
+    return find_reader(sources)
+
+
+def _is_named(source: str) -> bool:
+    """Whether a source is no file, but the folder of a saved dataset or a name on the hub."""
+    return source.startswith("hub:") or is_saved(source)
+
+
+def _records_of(name: str, files: Sequence[str]) -> Reader:
     kinds = list(dict.fromkeys(map(_kind, files)))
     if len(kinds) != 1:
         raise DataError(f"{name}: files of several kinds ({', '.join(kinds)}); give files of one kind")

@@ -34,6 +34,7 @@ class Tables:
     name: str
     parts: Mapping[str, Open]
     total: int | None = None
+    why_unlabelled = None
 
     def schema(self) -> Mapping[str, bool]:
         """The columns of the first table."""

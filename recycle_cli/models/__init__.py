@@ -1,20 +1,23 @@
 """Pretrained models as a trunk, which is frozen and run once, and a head, which trains from the trunk's rows."""
 
 from recycle_cli.models.cuts import resolve_cut
-from recycle_cli.models.layers import Layer, bytes_per_sample, layers
-from recycle_cli.models.network import (
-    AnyLoaded,
-    Network,
+from recycle_cli.models.layers import Layer, bytes_per_sample
+from recycle_cli.models.modalities import (
+    MODALITIES,
+    Modality,
     found_again,
     layers_of,
+    modality_of,
     open_network,
     refuse_foreign,
     takes_images,
 )
-from recycle_cli.models.preprocessor import Inputs, Prepared, Preprocessor
+from recycle_cli.models.network import AnyLoaded, Network
+from recycle_cli.models.preprocessor import Inputs, OpenPreprocessor, Prepared, Preprocessor, TextPreprocessor
 from recycle_cli.models.split_model import SplitModel
 from recycle_cli.models.task_layer import OWN, TaskLayer
 from recycle_cli.models.text.embedder import TextEmbedder, settle_embedding
+from recycle_cli.models.text.layers import layers
 from recycle_cli.models.text.load import Loaded, load
 from recycle_cli.models.text.split import split
 from recycle_cli.models.text.tokens import default_max_length
@@ -22,24 +25,29 @@ from recycle_cli.models.vision.sources import LoadedImages
 from recycle_cli.models.vision.views import views_of
 
 __all__ = [
+    "MODALITIES",
     "OWN",
     "AnyLoaded",
     "Inputs",
     "Layer",
     "Loaded",
     "LoadedImages",
+    "Modality",
     "Network",
+    "OpenPreprocessor",
     "Prepared",
     "Preprocessor",
     "SplitModel",
     "TaskLayer",
     "TextEmbedder",
+    "TextPreprocessor",
     "bytes_per_sample",
     "default_max_length",
     "found_again",
     "layers",
     "layers_of",
     "load",
+    "modality_of",
     "open_network",
     "refuse_foreign",
     "resolve_cut",

@@ -1,22 +1,8 @@
-"""What each cut of a model saves and what it costs to store: the table of `recycle layers`."""
+"""A cut of a model with the work it saves and the bytes it costs to store: a line of `recycle layers`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Any
-
-import torch
-from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
-
-from recycle_cli.errors import UsageError
-from recycle_cli.models.text.engine import Engine, evaluating
-from recycle_cli.models.text.load import Loaded, quiet
-from recycle_cli.models.text.ownership import Ownership
-from recycle_cli.models.text.selfcheck import checked
-from recycle_cli.models.text.split import ownership, uncut
-from recycle_cli.recipe import DTYPES
 
 _BYTES = {"float16": 2, "bfloat16": 2, "float32": 4, "int8": 1}
 _SCALE_BYTES = 4
@@ -34,61 +20,7 @@ class Layer:
     bytes_per_sample: int
 
 
-def layers(loaded: Loaded, *, length: int, dtype: str = "float16") -> list[Layer]:
-    """Every cut from 1 to the number of blocks, counted on one text of `length` tokens and proved on a few.
-
-    FLOPs are those of matrix products and convolutions in a forward pass. Raises as `split` does.
-    """
-    if dtype not in DTYPES:
-        raise UsageError(f"dtype {dtype!r}: expected one of {', '.join(DTYPES)}")
-    with quiet():
-        engine, batch = uncut(loaded, length)
-        cuts = range(1, len(engine.blocks) + 1)
-        engine = checked(engine, batch, cuts)
-        flops = trunk_flops(engine, length)
-        owned = [ownership(engine, batch, cut) for cut in cuts]
-    return [_layer(engine, one, flops[one.cut] / flops[-1], length, dtype) for one in owned]
-
-
-def trunk_flops(engine: Engine, length: int) -> list[int]:
-    """FLOPs of one forward pass of one text up to each cut from 0 on, and last those of the whole model."""
-    batch = engine.inputs.stand_in(torch.ones(1, length, dtype=torch.int64))
-    counter = FlopCounterMode(display=False)
-    counts: list[int] = []
-
-    def note(*_: Any) -> None:
-        counts.append(counter.get_total_flops())
-
-    handles = [block.module.register_forward_pre_hook(note) for block in engine.blocks]
-    handles.append(engine.blocks[-1].module.register_forward_hook(note))
-    try:
-        # Fused attention kernels hide their matrix products from the counter on some machines; plain ones do not.
-        with evaluating(engine.model), torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
-            engine.full(batch)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return [*counts, counter.get_total_flops()]
-
-
 def bytes_per_sample(row_shape: Sequence[int], length: int, dtype: str) -> int:
     """Bytes that a store keeps of one sample's rows, int8 with a float32 scale for each row."""
     row = prod(row_shape) * _BYTES[dtype] + (_SCALE_BYTES if dtype == "int8" else 0)
     return row * length
-
-
-def _layer(engine: Engine, owned: Ownership, flops_share: float, length: int, dtype: str) -> Layer:
-    shape = (engine.blocks[0].width,)
-    trunk, head = _size(owned.trunk_parameters()), _size(owned.head_parameters())
-    return Layer(
-        cut=str(owned.cut),
-        share=owned.cut / len(engine.blocks),
-        flops_share=flops_share,
-        parameter_share=trunk / (trunk + head),
-        row_shape=shape,
-        bytes_per_sample=bytes_per_sample(shape, length, dtype),
-    )
-
-
-def _size(parameters: Sequence[tuple[str, Tensor]]) -> int:
-    return sum(parameter.numel() for _, parameter in parameters)

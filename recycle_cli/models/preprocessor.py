@@ -1,6 +1,6 @@
-"""Samples to model-ready inputs: what every modality answers, whatever its samples are."""
+"""Turn samples into model-ready inputs: the same few methods for every modality."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,7 +13,7 @@ Prepared = Mapping[str, npt.NDArray[Any]]
 """One sample as the model takes it, one array an input: token ids, truncated and not padded, or an image's pixels."""
 
 Inputs = dict[str, Tensor]
-"""Prepared samples of a batch; those of unequal length are padded on the right and have an attention mask."""
+"""Prepared samples of a batch; samples of unequal length are padded on the right and have an attention mask."""
 
 
 class Preprocessor(Protocol):
@@ -21,15 +21,15 @@ class Preprocessor(Protocol):
 
     @property
     def modality(self) -> str:
-        """What a sample is: `text`, `image`; part of a store's recipe."""
+        """The kind of sample, as `text` or `image`; part of a store's recipe."""
 
     @property
     def digest(self) -> str:
-        """xxh3_128, 32 hexadecimal digits, of all that decides the inputs; part of a store's recipe."""
+        """xxh3_128, 32 hexadecimal digits, of everything that decides the inputs; part of a store's recipe."""
 
     @property
     def row_cost(self) -> int:
-        """What a row counts for in a batch's budget of tokens: one for a token, many for an image."""
+        """How many tokens of a batch's budget a row counts for: 1 for a token, many for an image."""
 
     def prepare(self, samples: Sequence[Sample]) -> list[Prepared]:
         """One Prepared a sample. Raises DataError for a sample that cannot be used."""
@@ -39,3 +39,19 @@ class Preprocessor(Protocol):
 
     def lengths(self, prepared: Sequence[Prepared]) -> npt.NDArray[np.int64]:
         """Rows of each sample (n,): its tokens, or one for an image."""
+
+
+class TextPreprocessor(Preprocessor, Protocol):
+    """The preprocessor of a text model: a row is a token."""
+
+    def spans(self, samples: Sequence[Sample]) -> list[npt.NDArray[np.int64]]:
+        """Where each row's piece of text lies: for each sample an array (rows, 3), aligned with `prepare`.
+
+        A row holds the field (0 `text`, 1 `text_pair`, -1 a special token, which lies nowhere: 0, 0) and the first and
+        the last + 1 character of the piece in that field, without white space around it. Raises ModelError for a slow
+        tokenizer, which does not know.
+        """
+
+
+OpenPreprocessor = Callable[[], Preprocessor]
+"""Opens a model's preprocessor when it is first needed: most tasks read labels without it."""

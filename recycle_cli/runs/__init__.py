@@ -1,47 +1,49 @@
-"""A RUN on disk."""
+"""A RUN on disk: its folder, checkpoints while it trains, its log, its metadata, its predictions."""
 
-from recycle_cli.runs.folder import (
-    ABOUT,
-    CHECKPOINT,
-    LOG,
-    OWN,
-    Progress,
-    about,
-    check_settings,
-    claim,
-    clear,
-    finish,
-    is_finished,
-    is_run,
+from recycle_cli.runs.card import card_of
+from recycle_cli.runs.checkpoint import (
+    State,
     keep_lines,
     load_best,
-    load_progress,
-    report,
+    load_state,
     save_best,
-    save_progress,
+    save_state,
     save_tensors,
     steps_of,
 )
+from recycle_cli.runs.folder import ABOUT, CHECKPOINT, LOG, OWN, claim, clear, is_finished, is_run
+from recycle_cli.runs.log import Log, ignore, last_loss, logger
+from recycle_cli.runs.metadata import RunInfo, check_settings, read_info
+from recycle_cli.runs.predictions import open_output
+from recycle_cli.runs.save import finish, save_run, versions
 
 __all__ = [
     "ABOUT",
     "CHECKPOINT",
     "LOG",
     "OWN",
-    "Progress",
-    "about",
+    "Log",
+    "RunInfo",
+    "State",
+    "card_of",
     "check_settings",
     "claim",
     "clear",
     "finish",
+    "ignore",
     "is_finished",
     "is_run",
     "keep_lines",
+    "last_loss",
     "load_best",
-    "load_progress",
-    "report",
+    "load_state",
+    "logger",
+    "open_output",
+    "read_info",
     "save_best",
-    "save_progress",
+    "save_run",
+    "save_state",
     "save_tensors",
     "steps_of",
+    "versions",
 ]

@@ -6,7 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from recycle_cli.runs.folder import LOG, steps_of
+from recycle_cli.runs.checkpoint import steps_of
+from recycle_cli.runs.folder import LOG
 
 Log = Callable[[Mapping[str, Any]], None]
 

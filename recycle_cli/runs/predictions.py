@@ -5,24 +5,33 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from recycle_cli.errors import StorageError, UsageError
-from recycle_cli.keys import Sample
 from recycle_cli.settings import LABEL_SEPARATOR
 
-Write = Callable[[Sequence[Sample], Sequence[dict[str, Any]]], None]
+
+
+class Identified(Protocol):
+    """A record that is predicted."""
+
+    @property
+    def id(self) -> str:
+        """What it is called in the file."""
+
+
+Write = Callable[[Sequence[Identified], Sequence[dict[str, Any]]], None]
 
 ENDINGS = (".csv", ".jsonl", ".parquet")
 
 
 @contextmanager
 def open_output(path: str, columns: Mapping[str, str]) -> Iterator[Write]:
-    """A function that adds records: the sample's `id`, and a prediction's value for each of the columns.
+    """A function that adds records: each one's `id`, and a prediction's value for each of the columns.
 
     `columns` tell what each holds: `text`, `number`, or several in `texts` and `numbers`. The file appears under its
     name when all went well; until then it has the ending `.partial`. Raises UsageError for an unknown ending and for
-    vectors in CSV, StorageError where it cannot be written.
+    vectors in CSV, StorageError if it cannot be written.
     """
     target = Path(path)
     kinds: dict[str, Callable[[Path, Mapping[str, str]], Any]] = {".csv": _csv, ".jsonl": _jsonl, ".parquet": _parquet}
@@ -36,9 +45,9 @@ def open_output(path: str, columns: Mapping[str, str]) -> Iterator[Write]:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 write = opened.enter_context(kinds[target.suffix](partial, {"id": "text", **columns}))
 
-            def add(samples: Sequence[Sample], predictions: Sequence[dict[str, Any]]) -> None:
+            def add(examples: Sequence[Identified], predictions: Sequence[dict[str, Any]]) -> None:
                 with _telling(path):
-                    write(_records(samples, predictions))
+                    write(_records(examples, predictions))
 
             try:
                 yield add
@@ -65,8 +74,8 @@ def _telling(path: str) -> Iterator[None]:
         raise StorageError(f"{path} cannot be written ({error.strerror or error})") from error
 
 
-def _records(samples: Sequence[Sample], predictions: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{"id": sample.id, **found} for sample, found in zip(samples, predictions, strict=True)]
+def _records(examples: Sequence[Identified], predictions: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{"id": example.id, **found} for example, found in zip(examples, predictions, strict=True)]
 
 
 @contextmanager

@@ -36,6 +36,11 @@ def device_of(name: str) -> torch.device:
     return device
 
 
+def device_holding(model: torch.nn.Module) -> torch.device:
+    """The device that a model's parameters are on."""
+    return next(model.parameters()).device
+
+
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
     """Mixed precision for a forward pass. float32 turns it off, also inside another autocast."""
     if precision not in PRECISIONS:

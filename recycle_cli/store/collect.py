@@ -11,7 +11,6 @@ import numpy as np
 from recycle_cli.errors import DamageError, UsageError
 from recycle_cli.store.budget import bytes_below
 from recycle_cli.store.check import check_segment
-from recycle_cli.store.describe import codec_of
 from recycle_cli.store.dtypes import Encoded
 from recycle_cli.store.files import storage_errors, sync
 from recycle_cli.store.index import Positions, build
@@ -149,10 +148,10 @@ def _check(store: Store | None, stale: list[Segment]) -> None:
 
 def _rewrite(store: Store, stale: list[Segment], kept: dict[str, Positions], segment_bytes: int) -> None:
     """Copy the samples to keep into new segments, each with the codec it has now."""
-    for codec in sorted({codec_of(segment) for segment in stale}):
+    for codec in sorted({segment.codec for segment in stale}):
         with store.writer(segment_bytes=segment_bytes, codec=codec) as writer:
             for segment in stale:
-                if codec_of(segment) == codec:
+                if segment.codec == codec:
                     _copy(store, segment, kept[segment.id], writer)
 
 

@@ -5,7 +5,6 @@ from dataclasses import asdict
 from typing import Any
 
 from recycle_cli.store.layout import FORMAT_VERSION
-from recycle_cli.store.segment import Segment, values_name
 from recycle_cli.store.store import Store
 
 
@@ -29,19 +28,12 @@ def info(path: str, *, segments: bool = False) -> dict[str, Any]:
         "rows": store.rows,
         "bytes": store.bytes,
         "segments": len(held),
-        "codecs": dict(Counter(codec_of(segment) for segment in held)),
+        "codecs": dict(Counter(segment.codec for segment in held)),
         "cuts": {cut: {"row_shape": list(store.row_shape(cut)) if held else None} for cut in store.recipe.cuts},
         "writers": [asdict(writer) for writer in at_work if writer.alive],
         "leftovers": [asdict(writer) for writer in at_work if not writer.alive],
         "set_aside": store.place.aside(),
     }
     if segments:
-        described["segment_list"] = [asdict(segment.summary) | {"codec": codec_of(segment)} for segment in held]
+        described["segment_list"] = [asdict(segment.summary) | {"codec": segment.codec} for segment in held]
     return described
-
-
-def codec_of(segment: Segment) -> str:
-    """Return the codec of a segment's values: `none`, `lz4` or `zstd`."""
-    cut = segment.cuts[0]
-    compressor = segment.specs[values_name(cut)].compressor
-    return "none" if compressor is None else str(compressor["configuration"]["cname"])

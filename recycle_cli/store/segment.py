@@ -105,6 +105,12 @@ class Segment:
     def cuts(self) -> list[str]:
         return cuts_of(self.specs)
 
+    @property
+    def codec(self) -> str:
+        """The codec of the values: `none`, `lz4` or `zstd`."""
+        compressor = self.specs[values_name(self.cuts[0])].compressor
+        return "none" if compressor is None else str(compressor["configuration"]["cname"])
+
     @cached_property
     def keys(self) -> npt.NDArray[np.uint8]:
         """(samples, 16) uint8, mapped."""

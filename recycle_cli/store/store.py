@@ -81,6 +81,12 @@ class Store:
         return sum(summary.bytes for summary in self._summaries)
 
     @property
+    def codec(self) -> str:
+        """How the newest segment is compressed; `none` for an empty store."""
+        newest = max(self.segments, key=lambda segment: segment.id, default=None)
+        return "none" if newest is None else newest.codec
+
+    @property
     def segments(self) -> list[Segment]:
         """The sealed segments in the order of their positions."""
         return self._segments.list

@@ -1,18 +1,20 @@
 """What a task must say, whatever it is: the training loop, the data and the predictions ask it nothing else."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
+from recycle_cli.batches import Indices, Sampler, Shuffled
+from recycle_cli.corpus import Example, Form, ReadLabel, one_label
 from recycle_cli.errors import DataError, UsageError
-from recycle_cli.keys import Label
-from recycle_cli.models import TaskLayer
-
-Targets = npt.NDArray[Any]
-"""A row a sample: a class index or group number int64 (n,), or float32 (n, C) with a one for each of its classes."""
+from recycle_cli.models import OpenPreprocessor, TaskLayer
+from recycle_cli.models.outputs import Outputs
+from recycle_cli.settings import TrainingSettings
+from recycle_cli.tasks.label_encoding import Encoder
+from recycle_cli.tasks.scores import Scores
+from recycle_cli.tasks.targets import Targets
 
 Kind = Literal["text", "number", "texts", "numbers"]
 
@@ -22,54 +24,87 @@ Columns = Mapping[str, Kind]
 LOSS = "loss"
 
 
-class Task(Protocol):
-    """What a head is trained for. B samples a batch, n in all; outputs (n, width) are the model's, float32."""
+class Task:
+    """What a head is trained for; built once, from its own options. A task is a subclass; what has a body here is the
+    usual and need not be said again. B samples a batch, n in all.
 
-    @property
-    def metrics(self) -> tuple[str, ...]:
-        """Names of the figures; the first chooses the best weights unless the user names another."""
+    form        which samples a record gives
+    read_label  how a record's label is read
+    metrics     names of the figures; the first chooses the best weights unless the user names another
+    closed      whether the classes are those of the training data, also when evaluating on other data
+    mixes       whether a mixture of two samples can be scored by the loss against each of them
+    comparable  labelled samples beyond which there are no figures, since each is compared with all; None for any number
+    """
 
-    @property
-    def grouped(self) -> bool:
-        """Whether batches hold several samples of a group, whose distances the loss compares."""
-
-    @property
-    def closed(self) -> bool:
-        """Whether the classes are those of the training data, also where it is evaluated."""
-
-    @property
-    def mixes(self) -> bool:
-        """Whether a mixture of two samples can be scored by the loss against each of them."""
+    form: Form
+    read_label: ReadLabel = staticmethod(one_label)
+    metrics: tuple[str, ...]
+    closed: bool = True
+    mixes: bool = False
+    comparable: int | None = None
 
     def layer(self, names: Sequence[str]) -> TaskLayer:
         """The layer that the model is to end with."""
+        raise NotImplementedError
 
-    def names_of(self, found: Iterable[str]) -> list[str]:
-        """The classes, found in the labels of the training data, in their order. Raises DataError for too few."""
+    def encoder(self, names: Sequence[str] | None, preprocessor: OpenPreprocessor) -> Encoder:
+        """An encoder of labels. `names`: the known classes; None finds them (and wants enough of them to train on).
+        `preprocessor` is for labels of a sample's rows."""
+        raise NotImplementedError
 
-    def classes_in(self, label: Label) -> tuple[str, ...]:
-        """The names of classes in a label. Raises DataError for a label of another form."""
+    def sampler(self, targets: Targets, training: TrainingSettings, least: int = 1) -> Sampler:
+        """How a training draws its batches. `least`: the fewest samples that a batch may have."""
+        return Shuffled(training.batch_size, training.shuffle_seed, least)
 
-    def targets(self, labels: Sequence[Label], names: Sequence[str]) -> Targets:
-        """A target for each label; every class in it is one of `names`."""
+    def weights(self, targets: Targets, names: Sequence[str]) -> torch.Tensor | None:
+        """Weights of the classes that `loss` is given; None for none."""
+        return None
 
-    def class_weights(self, targets: Targets, classes: int) -> torch.Tensor:
-        """Weights (C,) by which rare classes count as much as frequent ones. Raises UsageError where there are none."""
+    def loss(
+        self, outputs: Outputs, targets: torch.Tensor, weights: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The loss of a batch as (sum, weight), two scalars: sums and weights of batches, accumulated batches and ranks
+        add up, and a step's loss is the quotient. A weight of 0: the batch has nothing to learn from."""
+        raise NotImplementedError
 
-    def sample_weights(self, targets: Targets, weights: torch.Tensor | None) -> npt.NDArray[np.float64]:
-        """What each sample (B,) of a batch counts for in the mean that `loss` takes; 0 for one that has no part."""
-
-    def loss(self, outputs: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
-        """The mean loss of a batch, a scalar."""
-
-    def figures(self, outputs: torch.Tensor, targets: torch.Tensor) -> dict[str, float]:
-        """Every metric of n samples."""
+    def scores(self) -> Scores:
+        """A new collection of outputs, for the figures at the end."""
+        raise NotImplementedError
 
     def columns(self, names: Sequence[str]) -> Columns:
         """The columns of the predictions."""
+        raise NotImplementedError
 
-    def predictions(self, outputs: torch.Tensor, names: Sequence[str]) -> list[dict[str, Any]]:
-        """A prediction a sample: a value for each of the columns."""
+    def answers(self, outputs: Outputs, examples: Sequence[Example], names: Sequence[str]) -> list[dict[str, Any]]:
+        """A prediction an example: a value for each of the columns. The outputs are those of the examples' samples, in
+        their order."""
+        raise NotImplementedError
+
+    def check_options(self, training: TrainingSettings) -> None:
+        """Raise UsageError for options of the task that do not fit each other, or the training."""
+
+    def check_data(self, targets: Targets, names: Sequence[str], where: str = "") -> None:
+        """Raise DataError if samples with these targets cannot be trained or evaluated on. `where` begins the message."""
+
+    def check_batches(self, batches: Sequence[Indices], targets: Targets) -> str | None:
+        """Why too little would be learnt from batches of these samples, and the remedy; None if all is well."""
+        return None
+
+    def identity(self) -> dict[str, Any]:
+        """The options that must be the same for a resumed training to go on as if it had never stopped."""
+        return {}
+
+    def at_threshold(self, threshold: float) -> "Task":
+        """The task deciding at this score. Raises UsageError if it does not decide by a score."""
+        raise UsageError("it does not decide on several labels; leave it out")
+
+    def described(self, names: Sequence[str]) -> str:
+        """What its outputs are, for a model card: a sentence without its full stop."""
+        return f"Classes: {', '.join(names)}"
+
+    def pipeline(self, name: str, library: str) -> str:
+        """What a model hub calls a RUN of this task; `name` is the task's own."""
+        return name
 
 
 def ordered(names: Iterable[str], what: str = "classes") -> list[str]:
@@ -81,14 +116,14 @@ def ordered(names: Iterable[str], what: str = "classes") -> list[str]:
     return found
 
 
-def only_name(label: Label, what: str = "classes", remedy: str = "") -> tuple[str]:
+def only_name(label: Any, what: str = "classes", remedy: str = "") -> tuple[str]:
     """The one name in a label. Raises DataError for a label of several of `what`."""
     if isinstance(label, tuple):
         raise DataError(f"the label {list(label)} names several {what}, expected one{remedy}")
     return (label,)
 
 
-def places(found: Iterable[str], names: Sequence[str]) -> Targets:
+def places(found: Iterable[str], names: Sequence[str]) -> Indices:
     """The place of each name among `names`, int64 (n,)."""
     numbers = {name: place for place, name in enumerate(names)}
     return np.array([numbers[name] for name in found], dtype=np.int64)

@@ -5,39 +5,39 @@ import torch.nn.functional as F  # noqa: N812 - the name everybody knows it by
 
 
 def batch_hard_triplet(outputs: torch.Tensor, groups: torch.Tensor, margin: float) -> torch.Tensor:
-    """mean_i relu((d+_i - d-_i) / mean(d-) + margin), with d = (1 - cos) / 2; outputs (B, E), groups (B,).
+    """relu((d+_i - d-_i) / mean(d-) + margin) of each sample i, with d = (1 - cos) / 2; outputs (B, E), groups (B,).
 
     d+_i is the distance to the farthest sample of i's own group in the batch, d-_i that to the nearest of another.
-    Dividing by the mean of d- keeps the vectors from falling together. Samples without either have no part; without any
-    the loss is 0. Source: batch-hard mining (Hermans et al. 2017), the scaling from Quaterion's TripletLoss.
+    Dividing by the mean of d- keeps the vectors from falling together. Samples without either have no term, so that
+    there may be none. Source: batch-hard mining (Hermans et al. 2017), the scaling from Quaterion's TripletLoss.
     """
     own, other = _pairs(groups)
     some = own.any(dim=1) & other.any(dim=1)
     if not some.any():
-        return outputs.float().sum() * 0
+        return outputs.float().sum(dim=1)[:0]
     vectors = F.normalize(outputs.float(), dim=1)
     distances = ((1 - vectors @ vectors.T) / 2)[some]
     farthest = distances.masked_fill(~own[some], -torch.inf).amax(dim=1)
     nearest = distances.masked_fill(~other[some], torch.inf).amin(dim=1)
     scale = nearest.mean().clamp_min(1e-6)
-    return F.relu((farthest - nearest) / scale + margin).mean()
+    return F.relu((farthest - nearest) / scale + margin)
 
 
 def supervised_contrastive(outputs: torch.Tensor, groups: torch.Tensor, temperature: float) -> torch.Tensor:
-    """mean_i -1/|P(i)| sum_p log(exp(z_i z_p / t) / sum_{a != i} exp(z_i z_a / t)); outputs (B, E), groups (B,).
+    """-1/|P(i)| sum_p log(exp(z_i z_p / t) / sum_{a != i} exp(z_i z_a / t)) of each sample i; outputs (B, E), groups (B,).
 
-    z are the outputs at length one, P(i) the other samples of i's group in the batch; samples without any have no part,
-    and without any such sample the loss is 0. Source: L_out of Supervised Contrastive Learning (Khosla et al. 2020).
+    z are the outputs at length one, P(i) the other samples of i's group in the batch; samples without any have no term,
+    so that there may be none. Source: L_out of Supervised Contrastive Learning (Khosla et al. 2020).
     """
     own, _ = _pairs(groups)
     some = own.any(dim=1)
     if not some.any():
-        return outputs.float().sum() * 0
+        return outputs.float().sum(dim=1)[:0]
     vectors = F.normalize(outputs.float(), dim=1)
     likeness = vectors @ vectors.T / temperature
     itself = torch.eye(len(groups), dtype=torch.bool, device=groups.device)
     shares = likeness - likeness.masked_fill(itself, -torch.inf).logsumexp(dim=1, keepdim=True)
-    return -((shares * own).sum(dim=1)[some] / own.sum(dim=1)[some]).mean()
+    return -((shares * own).sum(dim=1)[some] / own.sum(dim=1)[some])
 
 
 def _pairs(groups: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,7 +1,7 @@
-"""Multi-label classification: any number of classes a sample, each decided for itself."""
+"""Several classes a sample, each decided for itself."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -9,38 +9,48 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name everybody knows it by
 
-from recycle_cli.keys import Label
-from recycle_cli.models import TaskLayer
-from recycle_cli.tasks.contract import LOSS, Columns, Targets, ordered
+from recycle_cli.corpus import TEXT, Example, Form, several_labels
+from recycle_cli.models import OpenPreprocessor, TaskLayer
+from recycle_cli.models.outputs import Outputs
+from recycle_cli.settings import ClassificationSettings
+from recycle_cli.tasks.contract import LOSS, Columns, Task, ordered
+from recycle_cli.tasks.label_encoding import LabelEncoder
+from recycle_cli.tasks.scores import DenseScores
+from recycle_cli.tasks.targets import Targets
 
 
 @dataclass(frozen=True)
-class MultiLabel:
+class MultiLabel(Task):
     """Classes by a sigmoid each; targets (n, C) float32 hold a one for each class of a sample, perhaps for none.
 
-    `threshold`: the score from which on a class counts as predicted.
+    `threshold`: the score from which a class is predicted.
     """
 
     threshold: float = 0.5
+    settings: ClassificationSettings = ClassificationSettings(multi_label=True)  # noqa: RUF009 - frozen
+    form: Form = TEXT  # noqa: RUF009 - it holds nothing
 
+    read_label = staticmethod(several_labels)
     metrics = ("macro_f1", "micro_f1", "mean_average_precision", LOSS)
-    grouped = False
-    closed = True
     mixes = True
 
     def layer(self, names: Sequence[str]) -> TaskLayer:
         """A score for each class."""
         return TaskLayer("multi_label_classification", tuple(names))
 
+    def encoder(self, names: Sequence[str] | None, preprocessor: OpenPreprocessor) -> LabelEncoder:
+        """An encoder of sets of class names."""
+        return LabelEncoder(self, names)
+
     def names_of(self, found: Iterable[str]) -> list[str]:
         """At least two."""
         return ordered(found)
 
-    def classes_in(self, label: Label) -> tuple[str, ...]:
+    def classes_in(self, label: Any) -> tuple[str, ...]:
         """The classes."""
         return label if isinstance(label, tuple) else (label,)
 
-    def targets(self, labels: Sequence[Label], names: Sequence[str]) -> Targets:
+    def targets(self, labels: Sequence[Any], names: Sequence[str]) -> npt.NDArray[np.float32]:
         """Ones and zeros, float32 (n, C)."""
         places = {name: place for place, name in enumerate(names)}
         found = np.zeros((len(labels), len(names)), dtype=np.float32)
@@ -48,24 +58,31 @@ class MultiLabel:
             row[[places[name] for name in self.classes_in(label)]] = 1
         return found
 
-    def class_weights(self, targets: Targets, classes: int) -> torch.Tensor:
-        """What a positive counts for beside a negative: negatives / positives of the class, float32 (C,)."""
-        positives = np.maximum(targets.sum(axis=0), 1)
+    def weights(self, targets: Targets, names: Sequence[str]) -> torch.Tensor | None:
+        """Balanced: negatives / positives of each class, float32 (C,), which a positive counts for beside a negative."""
+        if self.settings.class_weights == "none":
+            return None
+        positives = np.maximum(targets.values.sum(axis=0), 1)
         return torch.from_numpy(((len(targets) - positives) / positives).clip(min=1e-3).astype(np.float32))
 
-    def sample_weights(self, targets: Targets, weights: torch.Tensor | None) -> npt.NDArray[np.float64]:
-        """One each: the weights are of classes within a sample."""
-        return np.ones(len(targets))
+    def loss(
+        self, outputs: Outputs, targets: torch.Tensor, weights: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Binary cross-entropy, the mean over the classes: logits and targets (B, C), weights (C,) or None."""
+        each = F.binary_cross_entropy_with_logits(
+            outputs.values.float(), targets, pos_weight=weights, reduction="none"
+        ).mean(dim=1)
+        return each.sum(), each.new_tensor(len(each))
 
-    def loss(self, outputs: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
-        """Mean binary cross-entropy over samples and classes: logits and targets (B, C), weights (C,) or None."""
-        return F.binary_cross_entropy_with_logits(outputs.float(), targets, pos_weight=weights)
+    def scores(self) -> DenseScores:
+        """Of the logits."""
+        return DenseScores(self.figures)
 
-    def figures(self, outputs: torch.Tensor, targets: torch.Tensor) -> dict[str, float]:
+    def figures(self, logits: torch.Tensor, targets: torch.Tensor) -> dict[str, float]:
         """Macro- and micro-F1 at the threshold, mean average precision, mean loss of logits and targets (n, C)."""
         from torchmetrics.functional.classification import multilabel_f1_score
 
-        classes, scores, wanted = outputs.shape[1], torch.sigmoid(outputs.float()), targets.int()
+        classes, scores, wanted = logits.shape[1], torch.sigmoid(logits.float()), targets.int()
         macro, micro = (
             multilabel_f1_score(scores, wanted, num_labels=classes, threshold=self.threshold, average=average)
             for average in ("macro", "micro")
@@ -74,24 +91,36 @@ class MultiLabel:
             "macro_f1": float(macro),
             "micro_f1": float(micro),
             "mean_average_precision": _mean_average_precision(scores, wanted),
-            LOSS: float(F.binary_cross_entropy_with_logits(outputs.float(), targets)),
+            LOSS: float(F.binary_cross_entropy_with_logits(logits.float(), targets)),
         }
 
     def columns(self, names: Sequence[str]) -> Columns:
         """The predicted classes, and the score of each class."""
         return {"labels": "texts", **{f"score_{name}": "number" for name in names}}
 
-    def predictions(self, outputs: torch.Tensor, names: Sequence[str]) -> list[dict[str, Any]]:
-        """Scores are the sigmoid, 0 to 1; predicted is what reaches the threshold."""
+    def answers(self, outputs: Outputs, examples: Sequence[Example], names: Sequence[str]) -> list[dict[str, Any]]:
+        """Scores are the sigmoid, 0 to 1; a class is predicted if its score reaches the threshold."""
         return [
             {"labels": [name for name, score in zip(names, row, strict=True) if score >= self.threshold]}
             | {f"score_{name}": score for name, score in zip(names, row, strict=True)}
-            for row in torch.sigmoid(outputs.float()).tolist()
+            for row in torch.sigmoid(outputs.values.float()).tolist()
         ]
+
+    def identity(self) -> dict[str, Any]:
+        """By the names of version 1 of `recycle.json`."""
+        return {"multi_label": True, "class_weights": self.settings.class_weights}
+
+    def at_threshold(self, threshold: float) -> "MultiLabel":
+        """The same at another threshold."""
+        return replace(self, threshold=threshold)
+
+    def described(self, names: Sequence[str]) -> str:
+        """The classes."""
+        return f"Classes, of which a sample may have several: {', '.join(names)}"
 
 
 def _mean_average_precision(scores: torch.Tensor, wanted: torch.Tensor) -> float:
-    """The mean over the classes that any sample has; 0 where there are none."""
+    """The mean over the classes that any sample has; 0 if there are none."""
     from torchmetrics.functional.classification import multilabel_average_precision
 
     present = wanted.any(dim=0)

@@ -1,59 +1,41 @@
-"""Outputs of labelled samples, gathered as predictions are made, for the metrics at the end."""
+"""Outputs gathered as they are computed, for the figures at the end: evaluation and prediction alike."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from typing import Protocol
 
+import numpy as np
 import torch
 
-from recycle_cli.keys import Label
-from recycle_cli.tasks.contract import Task
-
-MOST_TO_COMPARE = 100_000
-"""Labelled samples beyond which none are compared with all the others: that takes the square of their number."""
+from recycle_cli.batches import Indices
+from recycle_cli.models.outputs import Outputs
+from recycle_cli.tasks.targets import Targets
 
 
-@dataclass
-class Scores:
-    """What was predicted for labelled samples; without labels nothing grows with the corpus. `names`: the classes."""
+class Scores(Protocol):
+    """Keeps what a task needs of its outputs to score them."""
 
-    task: Task
-    names: Sequence[str]
-    outputs: list[torch.Tensor] = field(default_factory=list)
-    labels: list[Label] = field(default_factory=list)
-    too_many: bool = False
+    def add(self, members: Indices, outputs: Outputs) -> None:
+        """The outputs of some samples, whose places in the data are `members`."""
 
-    def add(self, outputs: torch.Tensor, labels: Sequence[Label | None]) -> None:
-        """Outputs (n, width), and the label of each sample that has one."""
-        known = [place for place, label in enumerate(labels) if label is not None]
-        if not known or self.too_many:
-            return
-        self.outputs.append(outputs[known])
-        self.labels += [label for label in labels if label is not None]
-        if self.task.grouped and len(self.labels) > MOST_TO_COMPARE:
-            self.too_many, self.outputs, self.labels = True, [], []
+    def figures(self, targets: Targets) -> dict[str, float]:
+        """Every metric; `targets` are those of the samples that were added, in the order of their places."""
 
-    def figures(self) -> dict[str, float] | None:
-        """The task's metrics; None where `why_none` says why."""
-        if self.why_none(None) is not None:
-            return None
-        targets = self.task.targets(self.labels, self.names if self.task.closed else self._present)
-        return self.task.figures(torch.cat(self.outputs), torch.from_numpy(targets))
 
-    def why_none(self, column: str | None) -> str | None:
-        """Why there are no metrics; None where there are. `column`: where the labels would be."""
-        if self.too_many:
-            return f"more than {MOST_TO_COMPARE:,} labelled samples to compare with one another"
-        if not self.labels and column is None:
-            return "no column of labels was found; --label-column names one"
-        if not self.labels:
-            return f"no record has a label in the column {column!r}"
-        if self.task.grouped and len({*self.labels}) == len(self.labels):
-            return "no two labelled samples share a group"
-        unknown = [name for name in self._present if name not in self.names]
-        if self.task.closed and unknown:
-            return f"the label {unknown[0]!r} is not one of the run's classes ({', '.join(self.names)})"
-        return None
+class DenseScores:
+    """Keeps the outputs of all samples, one vector each. `compute` makes the figures of outputs (n, width) and targets
+    (n, ...)."""
 
-    @property
-    def _present(self) -> list[str]:
-        return sorted({name for label in {*self.labels} for name in self.task.classes_in(label)})
+    def __init__(self, compute: Callable[[torch.Tensor, torch.Tensor], dict[str, float]]) -> None:
+        self._compute = compute
+        self._outputs: list[torch.Tensor] = []
+        self._members: list[Indices] = []
+
+    def add(self, members: Indices, outputs: Outputs) -> None:
+        """Keep the outputs."""
+        self._members.append(members)
+        self._outputs.append(outputs.values)
+
+    def figures(self, targets: Targets) -> dict[str, float]:
+        """The task's figures."""
+        order = torch.from_numpy(np.argsort(np.concatenate(self._members), kind="stable"))
+        return self._compute(torch.cat(self._outputs)[order], targets.tensor())

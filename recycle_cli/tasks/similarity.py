@@ -1,74 +1,155 @@
 """Similarity learning on groups: an embedding in which samples of one group lie near each other."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name everybody knows it by
 
-from recycle_cli.errors import UsageError
-from recycle_cli.keys import Label
-from recycle_cli.models import TaskLayer
-from recycle_cli.settings import SimilaritySettings
-from recycle_cli.tasks.contract import Columns, Targets, only_name, ordered, places
+from recycle_cli.batches import Grouped, Indices, met_share
+from recycle_cli.corpus import TEXT, Example, Form
+from recycle_cli.errors import DataError, UsageError
+from recycle_cli.models import OpenPreprocessor, TaskLayer
+from recycle_cli.models.outputs import Outputs
+from recycle_cli.settings import SimilaritySettings, TrainingSettings
+from recycle_cli.tasks.contract import Columns, Task, only_name, ordered, places
+from recycle_cli.tasks.label_encoding import LabelEncoder
 from recycle_cli.tasks.losses import batch_hard_triplet, supervised_contrastive
 from recycle_cli.tasks.retrieval import r_precision
+from recycle_cli.tasks.scores import DenseScores
+from recycle_cli.tasks.targets import Targets
+
+MOST_TO_COMPARE = 100_000
+"""Labelled samples beyond which none are compared with all the others: that takes the square of their number."""
+
+LEAST_MET = 0.9
+"""Share of the samples, of those whose group has another, that must meet it in a batch, and one of another group."""
+
+PIPELINES = {
+    "sentence-transformers": "sentence-similarity",
+    "transformers": "image-feature-extraction",
+    "torchvision": "image-feature-extraction",
+}
+"""What a model hub calls an embedder, by its library."""
 
 
 @dataclass(frozen=True)
-class Similarity:
+class Similarity(Task):
     """A vector a sample, by cosine; targets (n,) are numbers of groups, which mean nothing beyond the data at hand."""
 
     settings: SimilaritySettings = SimilaritySettings()  # noqa: RUF009 - frozen
+    form: Form = TEXT  # noqa: RUF009 - it holds nothing
 
     metrics = ("rrp",)
-    grouped = True
     closed = False
-    mixes = False
+
+    @property
+    def comparable(self) -> int:  # type: ignore[override]
+        """Each labelled sample is compared with all the others."""
+        return MOST_TO_COMPARE
 
     def layer(self, names: Sequence[str]) -> TaskLayer:
         """An embedding."""
         return TaskLayer("embedding", head=self.settings.embedding)
 
+    def encoder(self, names: Sequence[str] | None, preprocessor: OpenPreprocessor) -> LabelEncoder:
+        """An encoder of group names."""
+        return LabelEncoder(self, names)
+
     def names_of(self, found: Iterable[str]) -> list[str]:
         """At least two."""
         return ordered(found, "groups")
 
-    def classes_in(self, label: Label) -> tuple[str, ...]:
+    def classes_in(self, label: Any) -> tuple[str, ...]:
         """The group."""
         return only_name(label, "groups")
 
-    def targets(self, labels: Sequence[Label], names: Sequence[str]) -> Targets:
+    def targets(self, labels: Sequence[Any], names: Sequence[str]) -> Indices:
         """Numbers of groups, int64 (n,)."""
         return places((name for label in labels for name in self.classes_in(label)), names)
 
-    def class_weights(self, targets: Targets, classes: int) -> torch.Tensor:
-        """None: batches are drawn by group."""
-        raise UsageError("--class-weights balanced: --task similarity draws batches by group; leave the option out")
+    def sampler(self, targets: Targets, training: TrainingSettings, least: int = 1) -> Grouped:
+        """Batches in which samples of a group come together."""
+        return Grouped(training.batch_size, training.shuffle_seed, targets.values, self.settings.group_samples)
 
-    def sample_weights(self, targets: Targets, weights: torch.Tensor | None) -> npt.NDArray[np.float64]:
-        """One each, where the batch has another of the group, and for the triplet loss one of another group."""
-        _, group, sizes = np.unique(targets, return_inverse=True, return_counts=True)
-        others = len(sizes) > 1 or self.settings.loss != "triplet"
-        return ((sizes > 1) & others).astype(np.float64)[group]
-
-    def loss(self, outputs: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
-        """Over a batch: vectors (B, E), groups (B,)."""
+    def loss(
+        self, outputs: Outputs, targets: torch.Tensor, weights: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Over the samples that find others to be compared with: vectors (B, E), groups (B,)."""
         if self.settings.loss == "triplet":
-            return batch_hard_triplet(outputs, targets, self.settings.margin)
-        return supervised_contrastive(outputs, targets, self.settings.temperature)
+            each = batch_hard_triplet(outputs.values, targets, self.settings.margin)
+        else:
+            each = supervised_contrastive(outputs.values, targets, self.settings.temperature)
+        return each.sum(), each.new_tensor(len(each))
 
-    def figures(self, outputs: torch.Tensor, targets: torch.Tensor) -> dict[str, float]:
+    def scores(self) -> DenseScores:
+        """Of the vectors."""
+        return DenseScores(self.figures)
+
+    def figures(self, vectors: torch.Tensor, groups: torch.Tensor) -> dict[str, float]:
         """Retrieval R-precision of vectors (n, E) and groups (n,)."""
-        return {"rrp": r_precision(outputs, targets)}
+        return {"rrp": r_precision(vectors, groups)}
 
     def columns(self, names: Sequence[str]) -> Columns:
         """The vector."""
         return {"embedding": "numbers"}
 
-    def predictions(self, outputs: torch.Tensor, names: Sequence[str]) -> list[dict[str, Any]]:
+    def answers(self, outputs: Outputs, examples: Sequence[Example], names: Sequence[str]) -> list[dict[str, Any]]:
         """Vectors of length one, so that their product is their cosine."""
-        return [{"embedding": vector} for vector in F.normalize(outputs.float(), dim=1).tolist()]
+        return [{"embedding": vector} for vector in F.normalize(outputs.values.float(), dim=1).tolist()]
+
+    def check_options(self, training: TrainingSettings) -> None:
+        """A loss's own number belongs to that loss, and a batch must hold two groups."""
+        usual, asked = SimilaritySettings(), self.settings
+        idle, now, default = (
+            ("--temperature", asked.temperature, usual.temperature)
+            if asked.loss == "triplet"
+            else ("--margin", asked.margin, usual.margin)
+        )
+        if now != default:
+            raise UsageError(f"{idle} {now}: --loss {asked.loss} has none; leave it out")
+        together = asked.group_samples + 1  # a last one that would be alone joins the others
+        if training.batch_size < 2 * together:
+            raise UsageError(
+                f"--batch-size {training.batch_size} leaves no room for two groups of up to {together} samples; give at "
+                f"least {2 * together}, or fewer --group-samples"
+            )
+
+    def check_data(self, targets: Targets, names: Sequence[str], where: str = "") -> None:
+        """There must be two groups, one of them of two samples."""
+        groups = targets.values
+        sizes = np.unique(groups, return_counts=True)[1]
+        if sizes.max() < 2:
+            raise DataError(
+                f"{where}no two of the {len(groups):,} samples have the same label, expected groups; check the label "
+                "column"
+            )
+        if len(sizes) < 2:
+            raise DataError(
+                f"{where}all of the {len(groups):,} samples have the label {names[groups[0]]!r}, expected at least two "
+                "groups; give samples of another, too"
+            )
+
+    def check_batches(self, batches: Sequence[Indices], targets: Targets) -> str | None:
+        """Most samples must meet another of their group, and one of another group, in their batch."""
+        met = met_share(batches, targets.values)
+        if met >= LEAST_MET:
+            return None
+        return (
+            f"{met:.0%} of the samples would meet another of their group and one of another group in a batch, "
+            f"expected {LEAST_MET:.0%}"
+        )
+
+    def identity(self) -> dict[str, Any]:
+        """By the names of version 1 of `recycle.json`."""
+        return {"multi_label": False, "class_weights": "none", "similarity": asdict(self.settings)}
+
+    def described(self, names: Sequence[str]) -> str:
+        """The vector."""
+        return "Its outputs are an embedding"
+
+    def pipeline(self, name: str, library: str) -> str:
+        """By what its vectors are of."""
+        return PIPELINES[library]

@@ -1,1 +1,38 @@
 """Examples to a trained head."""
+
+from recycle_cli.training.checks import check_batches, check_data, modality_asked, refuse_idle_options, task_asked
+from recycle_cli.training.examples import TrainingData, read_data, usable_data
+from recycle_cli.training.finish import Finetuned, FinetunedHeads, leave_run, together
+from recycle_cli.training.head import Head
+from recycle_cli.training.identity import identity_of
+from recycle_cli.training.labelled_data import LabelledData, read_labelled, read_one
+from recycle_cli.training.loop import train
+from recycle_cli.training.new_trainer import new_trainer
+from recycle_cli.training.setup import Setup, set_up, source_of
+from recycle_cli.training.trainer import Trainer
+
+__all__ = [
+    "Finetuned",
+    "FinetunedHeads",
+    "Head",
+    "LabelledData",
+    "Setup",
+    "Trainer",
+    "TrainingData",
+    "check_batches",
+    "check_data",
+    "identity_of",
+    "leave_run",
+    "modality_asked",
+    "new_trainer",
+    "read_data",
+    "read_labelled",
+    "read_one",
+    "refuse_idle_options",
+    "set_up",
+    "source_of",
+    "task_asked",
+    "together",
+    "train",
+    "usable_data",
+]

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from recycle_cli.models.adapters import merge, save_apart, save_beside
-from recycle_cli.runs.card import save_run
-from recycle_cli.runs.log import last_loss
-from recycle_cli.training.checks import Job
+from recycle_cli.runs import RunInfo, card_of, last_loss, save_run
+from recycle_cli.settings import Job
 from recycle_cli.training.setup import Setup
-from recycle_cli.training.trainer import Head
+from recycle_cli.training.trainer import Trainer
 
 
 @dataclass(frozen=True)
@@ -19,7 +18,7 @@ class Finetuned:
     """What a training did. Times in seconds; `epoch_seconds` are those of training alone, without evaluation.
 
     `store_hit_share` is the share of the data that the store held before any of it was computed. `samples` are those
-    with a label; `samples_per_second` counts what was learnt from. `classes`: none for an embedding.
+    with a label; `samples_per_second` counts the ones learnt from. `classes`: none for an embedding.
     """
 
     train_seconds: float
@@ -48,17 +47,23 @@ class FinetunedHeads:
     output: str
 
 
-def leave_run(head: Head, setup: Setup, job: Job, held: float) -> Finetuned:
-    """Save a head that has trained as a RUN, and tell what it did."""
-    report = _report(head, held)
-    settings, save = head.settings.adapter, setup.loaded.save
-    if settings.kind == "bottleneck":
-        save = partial(save_beside, setup.loaded, head.weights)
-    if settings.kind == "lora":
-        if settings.save == "apart":
-            save_apart(setup.loaded, head.folder)
+def leave_run(trainer: Trainer, setup: Setup, job: Job, held: float) -> Finetuned:
+    """Save a head that has trained as a RUN, and report on its training. `held`: share of the data that the store held
+    before."""
+    report = _report(trainer, held)
+    adapter, save = trainer.settings.adapter, setup.loaded.save
+    if adapter.kind == "bottleneck":
+        save = partial(save_beside, setup.loaded, trainer.head.weights)
+    if adapter.kind == "lora":
+        if adapter.save == "apart":
+            save_apart(setup.loaded, trainer.folder)
         merge(setup.split.model)
-    save_run(head.folder, setup.loaded, _about(head, setup, report, job), save)
+    info = _info(trainer, setup, report, job)
+    task = trainer.task
+    card = card_of(
+        setup.loaded, info, task.pipeline(job.task, setup.loaded.library), task.described(trainer.data.names)
+    )
+    save_run(trainer.folder, setup.loaded, info, card, save)
     return report
 
 
@@ -72,45 +77,44 @@ def together(reports: Mapping[str, Mapping[str, Any]], output: str, *, resumed: 
     return FinetunedHeads(heads, seconds, seen / seconds, output)
 
 
-def _report(head: Head, held: float) -> Finetuned:
+def _report(trainer: Trainer, held: float) -> Finetuned:
     """The figures of a finished training; without evaluation the last training loss stands for the metrics."""
-    state = head.state
+    state = trainer.state
     seconds = sum(state.epoch_seconds)
     return Finetuned(
         train_seconds=seconds,
         epoch_seconds=state.epoch_seconds,
         samples_per_second=state.seen / seconds,
-        metrics=state.best or {"train_loss": last_loss(head.folder)},
+        metrics=state.best or {"train_loss": last_loss(trainer.folder)},
         best_epoch=state.best_epoch or len(state.epoch_seconds),
-        output=str(head.folder),
+        output=str(trainer.folder),
         store_hit_share=held,
-        samples=head.samples,
-        cut=head.cut,
-        classes=head.data.names if head.task.closed else [],
+        samples=trainer.samples,
+        cut=state.cut,
+        classes=trainer.data.names if trainer.task.closed else [],
     )
 
 
-def _about(head: Head, setup: Setup, report: Finetuned, job: Job) -> dict[str, Any]:
-    """What `recycle.json` keeps: enough to predict with the RUN, and to tell how it was made."""
+def _info(trainer: Trainer, setup: Setup, report: Finetuned, job: Job) -> RunInfo:
     store = setup.store
-    return {
-        "task": job.task,
-        "multi_label": job.data.multi_label,
-        "model": setup.model.name,
-        "revision": setup.model.revision,
-        "max_length": head.split.recipe.max_length,
-        "cut": head.cut,
-        "fingerprint": store.fingerprint if store is not None else None,
-        "recipe": store.recipe.to_json() if store is not None else None,
-        "store": store.path if store is not None else None,
-        "apart": head.settings.adapter.kind == "bottleneck",
-        "data": head.data.digest,
-        "evaluated_on": None if job.evaluation is None else list(map(_name, job.evaluation.source)),
-        "settings": head.identity,
-        "report": asdict(report),
-    }
+    return RunInfo(
+        task=job.task,
+        multi_label=bool(trainer.task.identity().get("multi_label")),
+        model=setup.model.name,
+        revision=setup.model.revision,
+        max_length=setup.split.recipe.max_length,
+        cut=trainer.state.cut,
+        fingerprint=store.fingerprint if store is not None else None,
+        recipe=store.recipe.to_json() if store is not None else None,
+        store=store.path if store is not None else None,
+        apart=trainer.settings.adapter.kind == "bottleneck",
+        data=trainer.data.digest,
+        evaluated_on=None if job.evaluation is None else list(map(_name, job.evaluation.source)),
+        settings=trainer.identity,
+        report=asdict(report),
+    )
 
 
 def _name(source: str) -> str:
-    """Of a corpus, without the folders of the machine that it lies on."""
+    """A corpus's name, without the folders of the machine that it lies on."""
     return source if source.startswith("hub:") else Path(source).resolve().name

@@ -3,75 +3,65 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from recycle_cli import runs
-from recycle_cli.batches.inputs import logits_of, subset
-from recycle_cli.batches.mixing import Mix
-from recycle_cli.batches.stored import Batch, Indices, Order
+from recycle_cli.batches import Indices, Sampler, Tensors, places_in, subset
+from recycle_cli.batches.mixing import Mix, mixed
 from recycle_cli.errors import DataError
-from recycle_cli.models import SplitModel
-from recycle_cli.runs.log import Log, ignore
+from recycle_cli.models.outputs import Outputs
+from recycle_cli.runs import Log, State, ignore
 from recycle_cli.runtime.random_generators import Randomness
 from recycle_cli.settings import TrainingSettings
-from recycle_cli.tasks import LOSS, Classification, Task, chosen_metric, is_better
-from recycle_cli.training.labelled import Labelled
-
-
-def make_optimizer(weights: Mapping[str, torch.nn.Parameter], settings: TrainingSettings) -> torch.optim.AdamW:
-    """AdamW; no decay on vectors (biases, norms), as is usual."""
-    groups = [
-        {"params": [w for w in weights.values() if w.dim() > 1], "weight_decay": settings.weight_decay},
-        {"params": [w for w in weights.values() if w.dim() <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)
-
-
-def order_of(task: Task, data: Labelled, settings: TrainingSettings) -> Order:
-    """How a training draws its batches."""
-    order = Order(settings.batch_size, settings.shuffle_seed)
-    if not task.grouped:
-        return order
-    return replace(order, groups=data.targets, group_samples=settings.similarity.group_samples)
+from recycle_cli.tasks import LOSS, Task, chosen_metric
+from recycle_cli.training.early_stopping import goes_on, improves
+from recycle_cli.training.head import Head
+from recycle_cli.training.labelled_data import LabelledData
+from recycle_cli.training.optimizer import divide_and_clip
 
 
 @dataclass
-class Head:
-    """All that a training step touches. `weights` are the head's, and `buffers` the statistics of its BatchNorm layers;
-    nothing else ever changes. `evaluation`: what it is evaluated on, if at all. `name`: where it is one of several."""
+class Trainer:
+    """All that a training step touches. The flow stays in the loop; this is the state of one head.
 
-    split: SplitModel
-    cut: str
-    weights: Mapping[str, torch.nn.Parameter]
+    data        what it learns from; `evaluation`: what it is evaluated on, if at all
+    randomness  the generators that its dropout and mixing draw from, apart from those of other heads
+    folder      where its RUN will be
+    identity    all that must be the same for a resumed training to go on as if it had never stopped
+    name        its name, if it is one of several heads
+    """
+
+    head: Head
+    task: Task
+    data: LabelledData
+    evaluation: LabelledData | None
+    settings: TrainingSettings
     optimizer: torch.optim.AdamW
     scaler: torch.amp.GradScaler
     autocast: Callable[[], AbstractContextManager[object]]
     randomness: Randomness
     folder: Path
-    settings: TrainingSettings
     identity: Mapping[str, Any]
-    data: Labelled
-    evaluation: Labelled | None = None
     log: Log = ignore
-    buffers: Mapping[str, torch.Tensor] = field(default_factory=dict)
-    state: runs.Progress = field(default_factory=runs.Progress)
     name: str = ""
-    task: Task = Classification()  # noqa: RUF009 - it holds nothing
+    state: State = field(default_factory=State)
 
     def __post_init__(self) -> None:
-        self._targets = torch.from_numpy(self.data.targets)
-        every = self.data.labelled(np.arange(len(self.data)))
-        self.samples = len(every)
-        weights = None
-        if self.settings.class_weights == "balanced":
-            weights = self.task.class_weights(self.data.targets[every], len(self.data.names)).to(self.device)
-        self._class_weights = weights
-        self._loss, self._count = torch.zeros((), device=self.device), 0
+        labelled = self.data.labelled_samples
+        self.samples = len(labelled)
+        weights = self.task.weights(self.data.targets.take(labelled), self.data.names)
+        self._class_weights = None if weights is None else weights.to(self.device)
+        self._restart_counts()
+
+    def _restart_counts(self) -> None:
+        """Start counting the losses, their weight and the samples of the coming step from zero."""
+        self._loss = torch.zeros((), device=self.device)
+        self._weight = torch.zeros((), device=self.device)
+        self._count = 0
 
     @property
     def device(self) -> torch.device:
@@ -80,94 +70,94 @@ class Head:
 
     @property
     def metric(self) -> str:
-        """What the best weights are chosen by."""
+        """The metric that chooses the best weights."""
         return chosen_metric(self.task, self.settings.metric)
-
-    @property
-    def tensors(self) -> dict[str, torch.Tensor]:
-        """All that training changes: what a checkpoint must hold."""
-        return {**self.weights, **self.buffers}
 
     @property
     def least(self) -> int:
         """The fewest samples that a batch may have: BatchNorm cannot train on a single one."""
-        return 2 if self.buffers else 1
+        return 2 if self.head.statistics else 1
 
     @property
-    def order(self) -> Order:
+    def sampler(self) -> Sampler:
         """How its batches are drawn."""
-        return replace(order_of(self.task, self.data, self.settings), least=self.least)
+        return self.task.sampler(self.data.targets, self.settings, self.least)
 
     @property
     def goes_on(self) -> bool:
-        """Whether there is an epoch left to train, and patience for it."""
-        patience = self.settings.patience
-        return self.state.epoch < self.settings.epochs and not 0 < patience <= self.state.stale_evaluations
+        """False after the last epoch, or once patience ran out."""
+        return goes_on(self.state, self.settings)
 
-    def taught(self, members: Indices) -> Indices:
-        """Those of a batch's members that it learns from: none where too few have a label."""
+    def learnable(self, members: Indices) -> Indices:
+        """The labelled members of a batch; none if there are fewer than `least`."""
         known = self.data.labelled(members)
         return known if len(known) >= self.least else known[:0]
 
-    def part(self, members: Indices, batch: Batch) -> tuple[Indices, Batch]:
-        """Of a batch on the device those samples that it learns from."""
-        known = self.taught(members)
-        if len(known) in (0, len(members)):
-            return known, batch
-        return known, subset(batch, np.flatnonzero(np.isin(members, known)))
-
     def check_labels(self, batches: Sequence[Indices]) -> None:
-        """Raise DataError where it would learn from none of these batches."""
-        if not any(len(self.taught(members)) for members in batches):
+        """Raise DataError if it would learn from none of these batches."""
+        if not any(len(self.learnable(members)) for members in batches):
             raise DataError(
                 f"{self._named}no batch of the first epoch has {self.least} labelled samples ({self.samples} in all); "
                 "label more records, or give a larger --batch-size"
             )
 
-    def logits(self, batch: Batch) -> tuple[torch.Tensor, Mix | None]:
-        """Outputs (B, width) of a training batch, mixed where the settings say so; the draws are its own."""
-        settings = self.settings
+    def learn(self, members: Indices, batch: Tensors) -> None:
+        """Forward and backward on the labelled samples of a batch that is on the device."""
+        self.state.batch += 1
+        known = self.learnable(members)
+        if not len(known):
+            return
+        if len(known) < len(members):
+            batch = subset(batch, places_in(members, known))
         with self.randomness.drawing(), self.autocast():
-            return logits_of(self.split, self.cut, batch, mixup=settings.mixup, cutmix=settings.cutmix)
+            batch, mix = self._mixed(batch)
+            outputs = self.head(batch)
+        loss, weight = self._loss_of(outputs, known, mix)
+        self.scaler.scale(loss).backward()
+        self._loss += loss.detach()
+        self._weight += weight
+        self._count += len(known)
 
-    def loss(self, logits: torch.Tensor, members: Indices, mix: Mix | None) -> torch.Tensor:
-        """The mean loss of a batch of these members."""
-        wanted = self._targets[members]
-        loss = self.task.loss(logits, wanted.to(self.device), self._class_weights)
+    def _mixed(self, batch: Tensors) -> tuple[Tensors, Mix | None]:
+        """The batch with its rows mixed as the settings say."""
+        if not (self.settings.mixup or self.settings.cutmix):
+            return batch, None
+        rows, mix = mixed(batch["rows"], mixup=self.settings.mixup, cutmix=self.settings.cutmix)
+        return {**batch, "rows": rows}, mix
+
+    def _loss_of(self, outputs: Outputs, members: Indices, mix: Mix | None) -> tuple[torch.Tensor, torch.Tensor]:
+        """The losses of these members, summed, and their weight."""
+        wanted = self.data.targets.take(members).tensor().to(self.device)
+        loss, weight = self.task.loss(outputs, wanted, self._class_weights)
         if mix is None:
-            return loss
-        others = wanted[mix.partners].to(self.device)
-        return mix.share * loss + (1 - mix.share) * self.task.loss(logits, others, self._class_weights)
+            return loss, weight
+        other, its_weight = self.task.loss(outputs, wanted[mix.partners.to(self.device)], self._class_weights)
+        return mix.share * loss + (1 - mix.share) * other, mix.share * weight + (1 - mix.share) * its_weight
 
-    def shares(self, batches: Sequence[Indices]) -> list[float]:
-        """What each batch's mean loss counts in its step, so that a step's loss is the mean over its samples."""
-        accumulation, targets = self.settings.accumulation, self.data.targets
-        weights = None if self._class_weights is None else self._class_weights.cpu()
-        sums = [float(self.task.sample_weights(targets[self.taught(members)], weights).sum()) for members in batches]
-        steps = [sum(sums[at : at + accumulation]) for at in range(0, len(sums), accumulation)]
-        return [own / (steps[place // accumulation] or 1.0) for place, own in enumerate(sums)]
-
-    def clipped(self) -> float:
-        """The norm of the gradient, which is clipped. Raises DataError where it is no number."""
+    def step(self, rate: float) -> float | None:
+        """Take and log an optimizer step; returns its loss. A step without labelled samples still counts, since heads
+        that train together share the schedule; its loss is None."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.state.step += 1
+        loss, weight, samples = float(self._loss), float(self._weight), self._count
+        self._restart_counts()
+        if not samples or not weight:
+            self.optimizer.zero_grad(set_to_none=True)
+            return None
+        self.state.seen += samples
         self.scaler.unscale_(self.optimizer)
-        norm = float(torch.nn.utils.clip_grad_norm_(self.weights.values(), self.settings.max_grad_norm or math.inf))
+        norm = divide_and_clip(self.head.weights.values(), weight, self.settings.max_grad_norm)
         if not self.scaler.is_enabled() and not math.isfinite(norm):
             raise DataError(self._diverged("the gradient's norm", norm))
-        return norm
-
-    def count(self, loss: torch.Tensor, samples: int) -> None:
-        """Add a batch's part to what the coming step will say of itself."""
-        self._loss += loss.detach()
-        self._count += samples
-
-    def counted(self) -> tuple[float, int]:
-        """The loss and the samples of the coming step; counts from zero again."""
-        loss, samples = float(self._loss), self._count
-        self._loss, self._count = torch.zeros((), device=self.device), 0
-        return loss, samples
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.note(step_record(self.state, loss / weight, rate, norm, samples))
+        return loss / weight
 
     def end_epoch(self) -> None:
-        """On to the next epoch's first batch."""
+        """Go on to the first batch of the next epoch."""
         self.state.epoch_seconds.append(self.state.seconds)
         self.state.seconds, self.state.batch = 0.0, 0
         self.state.epoch += 1
@@ -177,34 +167,32 @@ class Head:
         self.log(record)
         self.state.lines += 1
 
-    def judge(self, logits: torch.Tensor) -> None:
-        """Metrics of the evaluation's logits; the weights are kept if they are the best so far."""
-        assert self.evaluation is not None
-        state, data = self.state, self.evaluation
-        known = data.labelled(np.arange(len(data)))
-        found = self.task.figures(logits[known], torch.from_numpy(data.targets[known]))
-        what, value = (LOSS, found[LOSS]) if LOSS in found else ("outputs", float(logits.double().sum()))
-        if not math.isfinite(value):
-            raise DataError(self._diverged(f"the evaluation's {what}", value))
-        self.note({"step": state.step, "epoch": state.epoch, "evaluation": found})
-        if not is_better(self.metric, found, state.best):
-            state.stale_evaluations += 1
-            return
-        state.best, state.stale_evaluations = found, 0
-        state.best_epoch = state.epoch + (1 if state.batch else 0)
-        runs.save_best(self.folder, self.tensors)
+    def judge(self, figures: Mapping[str, float]) -> None:
+        """Log the metrics of an evaluation; the weights are kept if they are the best so far."""
+        if LOSS in figures and not math.isfinite(figures[LOSS]):
+            raise DataError(self._diverged("the evaluation's loss", figures[LOSS]))
+        self.note({"step": self.state.step, "epoch": self.state.epoch, "evaluation": dict(figures)})
+        if improves(self.state, self.metric, figures):
+            runs.save_best(self.folder, self.head.tensors)
+
+    def check_finite(self, outputs: Outputs) -> None:
+        """Raise DataError for outputs of an evaluation that are no numbers."""
+        total = float(outputs.values.double().sum())
+        if not math.isfinite(total):
+            raise DataError(self._diverged("the evaluation's outputs", total))
 
     def save(self) -> None:
         """Keep all that an exact resume needs."""
-        runs.save_progress(
-            self.folder, self.state, self.tensors, self.optimizer, self.scaler, self.randomness, self.identity
+        runs.save_state(
+            self.folder, self.state, self.head.tensors, self.optimizer, self.scaler, self.randomness, self.identity
         )
 
     def load(self) -> None:
-        """Go on where a checkpoint is, and drop the log lines of what will be done again."""
-        self.state = runs.load_progress(
-            self.folder, self.tensors, self.optimizer, self.scaler, self.randomness, self.identity
+        """Go on from the checkpoint, if there is one, and drop the log lines of what will be done again."""
+        found = runs.load_state(
+            self.folder, self.head.tensors, self.optimizer, self.scaler, self.randomness, self.identity
         )
+        self.state = found or State(cut=self.head.cut)
         runs.keep_lines(self.folder, self.state.lines)
 
     @property
@@ -216,3 +204,15 @@ class Head:
             f"{self._named}{what} became {value}; lower --learning-rate (now "
             f"{self.settings.learning_rate:g}), or train with --precision float32"
         )
+
+
+def step_record(state: State, loss: float, rate: float, norm: float, samples: int) -> dict[str, Any]:
+    """The line that a step leaves in the log."""
+    return {
+        "step": state.step,
+        "epoch": state.epoch,
+        "loss": loss,
+        "learning_rate": rate,
+        "grad_norm": norm,
+        "samples": samples,
+    }

@@ -1,25 +1,33 @@
-"""Whether the store holds what a training needs, and what to do where it does not."""
+"""Missing activations: whether the store holds what a training needs, and what to do if it does not."""
 
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from recycle_cli.corpus import Corpus, Views
 from recycle_cli.errors import MismatchError, MissingError, UsageError
-from recycle_cli.intake import Intake
-from recycle_cli.models import SplitModel, views_of
-from recycle_cli.precompute import Tally, fill
+from recycle_cli.keys import Bytes16
+from recycle_cli.models import SplitModel
 from recycle_cli.recipe import Recipe
 from recycle_cli.reports import bar, say
-from recycle_cli.settings import CorpusSettings, ModelSettings, PrecomputeSettings, ViewSettings
+from recycle_cli.settings import CorpusSettings, PrecomputeSettings, ViewSettings
 from recycle_cli.store import Store
-from recycle_cli.training.labelled import Labelled, take_all
+from recycle_cli.trunk.fill import fill
+
+Mask = npt.NDArray[np.bool_]
+
+Keys = tuple[Bytes16, Bytes16]
+"""Keys and digests (n, 16) of some samples."""
+
+ON_MISSING = ("fail", "compute", "skip")
 
 
 def expect(store: Store, recipe: Recipe, cut: str | None = None) -> None:
-    """Raise MismatchError, naming the field, where the store has another recipe; `cut` compares that cut alone."""
+    """Raise MismatchError, naming the field, if the store has another recipe; `cut` compares that cut alone."""
     held = store.recipe if cut is None else store.recipe.at(cut)
     if difference := held.difference(recipe):
         raise MismatchError(
@@ -27,71 +35,70 @@ def expect(store: Store, recipe: Recipe, cut: str | None = None) -> None:
         )
 
 
-ON_MISSING = ("fail", "compute", "skip")
+@dataclass(frozen=True)
+class Wanted:
+    """A corpus whose activations a training needs, and how they would be computed: for the message and for doing it.
+
+    model, revision, trust_remote_code  as the user would name the model
+    views                               the augmented views that the training asks for
+    """
+
+    corpus: Corpus
+    model: str
+    revision: str | None = None
+    trust_remote_code: bool = False
+    views: ViewSettings = ViewSettings()
 
 
-def covered(
-    corpus: CorpusSettings,
-    data: Sequence[Labelled],
-    store: Store,
-    halves: SplitModel,
-    model: ModelSettings,
-    on_missing: str,
-    views: ViewSettings = ViewSettings(),  # noqa: B008 - frozen
-) -> list[Labelled]:
-    """The samples that the store holds, with their views: all of them, or as `on_missing` says. `data`: the same
-    samples with the labels of each target.
+def absent_from(store: Store, kinds: Iterable[Keys]) -> Mask:
+    """The samples (n,) that the store lacks. `kinds`: their keys, and those of each of their views, all of which it must
+    hold."""
+    found = [store.lookup(keys, digests) < 0 for keys, digests in kinds]
+    return np.logical_or.reduce(found)
 
-    `fail` raises MissingError with the command that would fill the store, `compute` fills it, `skip` leaves out.
+
+def held_by(
+    store: Store, kinds: Sequence[Keys], split: SplitModel, wanted: Wanted, on_missing: str, make_views: Views = ()
+) -> Mask:
+    """The samples (n,) to train on: those that the store holds with their views.
+
+    `fail` raises MissingError with the command that would fill the store, `compute` fills it, `skip` leaves out those
+    that it lacks.
     """
     if on_missing not in ON_MISSING:
         raise UsageError(f"--on-missing {on_missing} is not known; take one of {', '.join(ON_MISSING)}")
-    absent = absent_from(store, data[0])
+    absent = absent_from(store, kinds)
     if on_missing == "fail" and absent.any():
-        raise MissingError(_message(int(absent.sum()), len(absent), corpus, store, model, views))
+        raise MissingError(
+            f"{store.path} lacks {int(absent.sum()):,} of {len(absent):,} samples; fill it with "
+            f"`{_command(store, wanted)}`, or use --on-missing compute|skip"
+        )
     if on_missing == "compute" and absent.any():
-        _compute(corpus, store, halves, model, views)
-        absent = absent_from(store, data[0])
-    if not absent.any():
-        return list(data)
-    say(f"skipping {int(absent.sum()):,} of {len(absent):,} samples, which {store.path} does not hold")
+        _compute(store, split, wanted, make_views)
+        absent = absent_from(store, kinds)
+    if absent.any():
+        say(f"skipping {int(absent.sum()):,} of {len(absent):,} samples, which {store.path} does not hold")
     if absent.all():
         raise MissingError(f"{store.path} holds none of the samples; precompute it over this corpus")
-    return take_all(data, np.flatnonzero(~absent))
+    return ~absent
 
 
-def absent_from(store: Store, data: Labelled) -> npt.NDArray[np.bool_]:
-    """Which samples (n,) the store lacks, or lacks a view of."""
-    absent: npt.NDArray[np.bool_] = store.lookup(data.keys, data.digests) < 0
-    for keys, digests in data.views:
-        absent |= store.lookup(keys, digests) < 0
-    return absent
+def _compute(store: Store, split: SplitModel, wanted: Wanted, views: Views) -> None:
+    """Fill the store over the corpus, compressed as it is."""
+    records = wanted.corpus
+    total = None if records.total is None else records.total * (1 + len(views))
+    with bar("precompute", total) as progress:
+        fill(store, records.samples(views), split, PrecomputeSettings(codec=store.codec), progress, records.reject)
+    records.failures.tell()
 
 
-def _compute(
-    corpus: CorpusSettings, store: Store, halves: SplitModel, model: ModelSettings, views: ViewSettings
-) -> None:
-    images = store.recipe.modality == "image"
-    samples = Intake(corpus, labelled=True, images=images, views=views_of(views, images=images))
-    with bar("precompute", samples.total) as progress:
-        fill(store, samples, halves, model, PrecomputeSettings(), Tally(), progress)
-    samples.tell()
-
-
-def _message(
-    absent: int, total: int, corpus: CorpusSettings, store: Store, model: ModelSettings, views: ViewSettings
-) -> str:
-    return (
-        f"{store.path} lacks {absent:,} of {total:,} samples; fill it with `{_command(corpus, store, model, views)}`, "
-        "or use --on-missing compute|skip"
-    )
-
-
-def _command(corpus: CorpusSettings, store: Store, model: ModelSettings, views: ViewSettings) -> str:
+def _command(store: Store, wanted: Wanted) -> str:
     """The precompute that would fill the store, as a shell takes it."""
+    corpus: CorpusSettings = wanted.corpus.resolved
+    views = wanted.views
     options: list[tuple[str, object]] = [
-        ("--model", model.name),
-        ("--revision", model.revision),
+        ("--model", wanted.model),
+        ("--revision", wanted.revision),
         *(("--cut", cut) for cut in store.recipe.cuts),
         ("--max-length", store.recipe.max_length),
         ("--dtype", store.recipe.dtype),
@@ -108,7 +115,7 @@ def _command(corpus: CorpusSettings, store: Store, model: ModelSettings, views: 
     ]
     words = ["recycle", "precompute", *corpus.source, store.path]
     words += [word for name, value in options if value is not None for word in (name, str(value))]
-    return shlex.join(words + (["--trust-remote-code"] if model.trust_remote_code else []))
+    return shlex.join(words + (["--trust-remote-code"] if wanted.trust_remote_code else []))
 
 
 def _transform_options(store: Store) -> list[tuple[str, object]]:

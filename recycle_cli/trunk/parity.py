@@ -3,24 +3,27 @@
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 
 from recycle_cli.errors import MismatchError
 from recycle_cli.keys import Sample, keys_of
 from recycle_cli.models import SplitModel
-from recycle_cli.runtime.devices import autocast, to_device
+from recycle_cli.runtime.devices import autocast, device_holding, to_device
 from recycle_cli.store import Store, decode
 from recycle_cli.trunk.stream import trunk_batches
+
+PROBES = 8
+"""Samples to check: few, since each costs a pass of the trunk."""
 
 TOLERANCE = {"float32": 2e-4, "float16": 2e-3, "bfloat16": 1e-2, "int8": 5e-2}
 """Relative L2 error a sample. Rounding alone gives 0.0002 (float16), 0.0017 (bfloat16) and 0.013 (int8)."""
 
 
-def check_parity(store: Store, split: SplitModel, cut: str, samples: Sequence[Sample], device: torch.device) -> None:
-    """Run the trunk on a few samples and compare with their stored rows. Raises MismatchError where they differ."""
+def check_parity(store: Store, split: SplitModel, cut: str, samples: Sequence[Sample]) -> None:
+    """Run the trunk on a few samples and compare with their stored rows. Raises MismatchError if they differ."""
+    device = device_holding(split.model)
     limit = max(TOLERANCE[store.recipe.dtype], 2e-2 if store.recipe.precision != "float32" else 0.0)
     held = [sample for sample in samples if store.lookup(*keys_of([sample]))[0] >= 0]
-    for batch in trunk_batches(held, split, batch_tokens=1):
+    for batch in trunk_batches(held, split.preprocessor, batch_tokens=1):
         (sample,) = (held[place] for place in batch.members)
         position = store.lookup(*keys_of([sample]))
         with autocast(device, store.recipe.precision):

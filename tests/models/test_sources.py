@@ -9,7 +9,7 @@ import safetensors.torch
 import torch
 
 from recycle_cli.errors import ModelError
-from recycle_cli.models import default_max_length, load, sources, split
+from recycle_cli.models import default_max_length, hub, load, split
 from tests.models.architectures import random_model
 
 
@@ -71,7 +71,7 @@ def test_minilm_comes_from_its_package(minilm):
 
 
 def test_minilm_without_its_package_names_the_remedy(monkeypatch):
-    monkeypatch.setattr(sources, "_PACKAGES", {"all-MiniLM-L6-v2": "no_such_package"})
+    monkeypatch.setattr(hub, "_PACKAGES", {"all-MiniLM-L6-v2": "no_such_package"})
     assert "pip install recycle-cli[minilm]" in refused("all-MiniLM-L6-v2")
 
 
@@ -80,7 +80,7 @@ def test_no_network_is_one_line_at_once(monkeypatch):
         raise socket.gaierror("no network")
 
     monkeypatch.delenv("HF_HUB_OFFLINE")
-    monkeypatch.setattr(sources, "getproxies", dict)
+    monkeypatch.setattr(hub, "getproxies", dict)
     monkeypatch.setattr(socket, "getaddrinfo", no_network)
     assert "not found as a folder, and the hub cannot be reached" in refused("nobody/nothing")
 

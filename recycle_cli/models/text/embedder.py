@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from recycle_cli.errors import ModelError
 from recycle_cli.models.embedding import EmbeddingLayer, LinearEmbedding, new_embedding, numbered
-from recycle_cli.models.text.load import Loaded, load_encoder, quiet, read_json
+from recycle_cli.models.hub import Source, quiet, read_json
+from recycle_cli.models.text.load import Loaded, load_encoder
 from recycle_cli.settings import EmbeddingSettings
 
 POOLING, DENSE, NORMALIZE = "1_Pooling", "2_Dense", "3_Normalize"
@@ -54,7 +55,7 @@ _FLAGS = {
     "pooling_mode_cls_token": "cls",
     "pooling_mode_lasttoken": "lasttoken",
 }
-"""How its older files say the same."""
+"""The names of the same poolings in its older files."""
 
 
 class TextEmbedder(nn.Module):
@@ -87,10 +88,14 @@ class TextEmbedder(nn.Module):
 
 @dataclass(frozen=True)
 class LoadedEmbedder(Loaded):
-    """A `TextEmbedder` and its tokenizer. `labels` are the vector's numbers."""
+    """A `TextEmbedder` and its tokenizer. `labels` number the places of the vector."""
 
     library = "sentence-transformers"
-    loads_with = "SentenceTransformer"
+
+    @property
+    def loads_with(self) -> str:
+        """The class of sentence-transformers."""
+        return "SentenceTransformer"
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -98,7 +103,7 @@ class LoadedEmbedder(Loaded):
         return numbered(self.model.layer.linear.out_features)
 
     def save(self, folder: Path, max_length: int | None) -> None:
-        """Write the encoder as transformers does, and beside it what sentence-transformers needs to go on from it."""
+        """Write the encoder as transformers does, and beside it the modules by which sentence-transformers goes on."""
         encoder, dense = self.model.encoder, self.model.layer.merged()
         with quiet():
             self.tokenizer.model_max_length = max_length
@@ -121,37 +126,31 @@ class LoadedEmbedder(Loaded):
 
 
 def settle_embedding(model: nn.Module) -> None:
-    """Where the model is an embedder, put the linear layer in place that a saved one is loaded with."""
+    """If the model is an embedder, give it the plain linear layer that a saved one is loaded with."""
     if isinstance(model, TextEmbedder):
         model.layer = LinearEmbedding(model.layer.merged())
 
 
-def load_embedder(
-    name: str,
-    head: EmbeddingSettings | None,
-    *,
-    revision: str | None = None,
-    trust_remote_code: bool = False,
-    seed: int = 0,
-) -> LoadedEmbedder:
-    """Load an encoder with its own pooling, the mean where it says none, and a new layer; `head` None: a RUN's own.
+def load_embedder(source: Source | str, head: EmbeddingSettings | None, *, seed: int = 0) -> LoadedEmbedder:
+    """Load an encoder with its own pooling, or the mean if it names none, and a new layer; `head` None: a RUN's own.
 
-    Raises ModelError where it cannot be loaded, pools otherwise, or has no layer of its own.
+    Raises ModelError if it cannot be loaded, pools in a way we do not have, or has no layer of its own.
     """
-    loaded = load_encoder(name, revision=revision, trust_remote_code=trust_remote_code)
+    source = Source(source) if isinstance(source, str) else source
+    loaded = load_encoder(source)
     if head is None:
-        layer, missing = _own_layer(Path(name)), frozenset[str]()
+        layer, missing = _own_layer(Path(source.name)), frozenset[str]()
     else:
         layer = new_embedding(loaded.model.config.get_text_config().hidden_size, head, seed)
         missing = frozenset(f"layer.{key}" for key, _ in layer.named_parameters())
     missing |= {f"encoder.{key}" for key in loaded.missing}
-    model = TextEmbedder(loaded.model, _pooling(name, revision), layer)
-    return LoadedEmbedder(name, model.eval(), loaded.tokenizer, missing)
+    model = TextEmbedder(loaded.model, _pooling(source), layer)
+    return LoadedEmbedder(source.name, model.eval(), loaded.tokenizer, missing)
 
 
-def _pooling(name: str, revision: str | None) -> str:
-    """Raises ModelError for a pooling that is not one of POOLINGS."""
-    config = read_json(name, f"{POOLING}/{CONFIG}", revision)
+def _pooling(source: Source) -> str:
+    """The checkpoint's way of pooling. Raises ModelError if it is not one of POOLINGS."""
+    config = read_json(source.name, f"{POOLING}/{CONFIG}", source.revision)
     given = config.get("pooling_mode", [mode for flag, mode in _FLAGS.items() if config.get(flag)])
     modes = [given] if isinstance(given, str) else list(given)
     others = [flag for flag, on in config.items() if flag.startswith("pooling_mode_") and on and flag not in _FLAGS]
@@ -159,7 +158,7 @@ def _pooling(name: str, revision: str | None) -> str:
         return "mean"
     if len(modes) != 1 or modes[0] not in POOLINGS or others:
         raise ModelError(
-            f"model {name!r}: it pools by {', '.join(modes + others) or 'nothing known'}; expected one of "
+            f"model {source.name!r}: it pools by {', '.join(modes + others) or 'nothing known'}; expected one of "
             f"{', '.join(POOLINGS)}"
         )
     return modes[0]

@@ -2,7 +2,6 @@
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from threading import RLock
 from typing import Any
@@ -10,33 +9,42 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from recycle_cli.models.eval_mode import evaluating
 from recycle_cli.models.text.blocks import Block
 from recycle_cli.models.text.embedder import TextEmbedder
-from recycle_cli.models.text.passes import run_head, run_trunk
+from recycle_cli.models.text.passes import begun_at, run_head, run_trunk
 from recycle_cli.models.text.stem import Stem
 from recycle_cli.models.text.tokens import TextInputs, inputs_of, mask_of
 
 
 @dataclass(frozen=True)
 class Engine:
-    """Runs a model and its halves. `apart`: the model lets padding reach real tokens, so lengths are not mixed.
-    `stem`: what a head leaves out beside the blocks before its cut."""
+    """Runs a model and its halves.
+
+    per_row  whether the model gives outputs for each token, and not for each text
+    apart    whether the model lets padding reach real tokens, so that lengths are not mixed
+    stem     the module that a head leaves out beside the blocks before its cut
+    """
 
     model: Any
     blocks: Sequence[Block]
     inputs: TextInputs
+    per_row: bool = False
     apart: bool = False
     stem: Stem | None = None
     # The halves set hooks on the model while they run: two threads take turns.
     lock: RLock = field(default_factory=RLock)
 
     def full(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """Logits (B, labels) of the whole model, in the mode it is in."""
+        """Outputs (B, labels), or (B, L, labels) if they are per row, of the whole model in the mode it is in."""
         batch = inputs_of(batch, self.model)
+        mask = batch["attention_mask"]
+
+        def compute(some: Tensor | slice, end: int | None) -> Tensor:
+            return self._outputs(self.model(**self.options(_part(batch, some, end))))
+
         with self.lock:
-            return self._each_length(
-                batch["attention_mask"].sum(1), lambda rows, end: self._output(_part(batch, rows, end))
-            )
+            return self._each_length(compute, mask.sum(1), mask.shape[1], per_token=self.per_row)
 
     def trunk(self, batch: Mapping[str, Tensor], cuts: Sequence[int]) -> dict[int, Tensor]:
         """Rows (B, L, width) at each cut >= 1, without gradient, in eval whatever the model's mode."""
@@ -51,32 +59,65 @@ class Engine:
         return run_trunk(self.model, self.blocks, self.options(batch), cuts)
 
     def head(self, rows: Tensor, lengths: Tensor, cut: int) -> Tensor:
-        """Logits (B, labels) from the rows at a cut >= 1 and the tokens of each sample, in the mode the model is in."""
-        device = next(self.model.parameters()).device
-        rows, lengths = _trainable(rows.to(device, non_blocking=True)), lengths.to(device)
+        """Outputs as `full` gives them, in the mode the model is in, from the rows at a cut >= 1 and the tokens of each
+        sample."""
+        rows, lengths = self._here(rows, lengths)
+        rows = _trainable(rows)
+
+        def compute(some: Tensor | slice, end: int | None) -> Tensor:
+            return self._head(rows[some, :end], lengths[some], cut)
+
         with self.lock:
-            return self._each_length(lengths, lambda some, end: self._head(rows[some, :end], lengths[some], cut))
+            return self._each_length(compute, lengths, rows.shape[1], per_token=self.per_row)
 
-    def _head(self, rows: Tensor, lengths: Tensor, cut: int) -> Tensor:
-        batch = self.inputs.stand_in(mask_of(lengths, rows.shape[1]))
-        logits: Tensor = run_head(self.model, self.blocks, self.options(batch), cut, rows, self.stem)[0]
-        return logits
+    def between(self, rows: Tensor, lengths: Tensor, cut: int, later: int) -> Tensor:
+        """Rows at `later` from the rows at `cut` (>= 1), without gradient, in eval whatever the model's mode."""
+        rows, lengths = self._here(rows, lengths)
 
-    def _output(self, batch: Mapping[str, Tensor]) -> Tensor:
-        logits: Tensor = self.model(**self.options(batch))[0]
-        return logits
+        def compute(some: Tensor | slice, end: int | None) -> Tensor:
+            return self._advanced(rows[some, :end], lengths[some], cut, later)
+
+        with self.lock, evaluating(self.model), torch.inference_mode():
+            return self._each_length(compute, lengths, rows.shape[1], per_token=True)
 
     def options(self, batch: Mapping[str, Tensor]) -> dict[str, Any]:
+        """A batch as the model takes it."""
         # A cache of keys and values is of no use to one pass, and counts on every block having run.
         return {**batch, "use_cache": False} if "use_cache" in forward_names(self.model) else dict(batch)
 
-    def _each_length(self, lengths: Tensor, compute: Callable[[Tensor | slice, int | None], Tensor]) -> Tensor:
-        """One call for all samples; where lengths must not mix, one for each length, put back in order."""
+    def _here(self, rows: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        device = next(self.model.parameters()).device
+        return rows.to(device, non_blocking=True), lengths.to(device)
+
+    def _head(self, rows: Tensor, lengths: Tensor, cut: int) -> Tensor:
+        inputs = self.options(self.inputs.stand_in(mask_of(lengths, rows.shape[1])))
+        return self._outputs(run_head(self.model, self.blocks, inputs, cut, rows, self.stem))
+
+    def _advanced(self, rows: Tensor, lengths: Tensor, cut: int, later: int) -> Tensor:
+        batch = self.inputs.stand_in(mask_of(lengths, rows.shape[1]))
+        with begun_at(cut, rows, self.blocks, self.stem):
+            return self.rows(batch, [later])[later]
+
+    def _outputs(self, output: Any) -> Tensor:
+        """The first tensor that the model returns. Question answering gives start and end of a span as two tensors
+        (B, L): they become the two labels of each token."""
+        first: Tensor = output[0]
+        return torch.stack((first, output[1]), dim=-1) if self.per_row and first.ndim == 2 else first
+
+    def _each_length(
+        self, compute: Callable[[Tensor | slice, int | None], Tensor], lengths: Tensor, longest: int, *, per_token: bool
+    ) -> Tensor:
+        """One call of `compute` for all samples, or if lengths must not mix one for each length, put back in order.
+
+        Values that are `per_token` are padded to the `longest` with zeros.
+        """
         if not self.apart:
             return compute(slice(None), None)
         groups = list(_by_length(lengths))
-        order = torch.cat([some for some, _ in groups]).argsort()
-        return torch.cat([compute(some, length) for some, length in groups])[order]
+        parts = [compute(some, length) for some, length in groups]
+        if per_token:
+            parts = [nn.functional.pad(part, (0, 0, 0, longest - part.shape[1])) for part in parts]
+        return torch.cat(parts)[torch.cat([some for some, _ in groups]).argsort()]
 
     def _rows_apart(self, batch: Mapping[str, Tensor], cuts: Sequence[int]) -> dict[int, Tensor]:
         parts = [
@@ -93,19 +134,6 @@ class Engine:
     def keeping_lengths_apart(self) -> "Engine":
         """The same engine for a model in which padding reaches real tokens."""
         return replace(self, apart=True)
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Every module in eval while it lasts, each back in its own mode afterwards."""
-    training = [module for module in model.modules() if module.training]
-    for module in training:
-        module.training = False
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 def forward_names(model: nn.Module) -> frozenset[str]:

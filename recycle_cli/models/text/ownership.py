@@ -1,12 +1,12 @@
-"""Which tensors belong to the trunk of a cut, which may train, and how the trunk is kept frozen."""
+"""Which tensors belong to the trunk of a cut, which ones may train, and how the trunk is kept frozen."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from types import MethodType
 from typing import Any
 
 from torch import Tensor, nn
 
+from recycle_cli.models.eval_mode import freeze
 from recycle_cli.models.split_model import Parameters
 from recycle_cli.models.text.blocks import Block
 
@@ -45,13 +45,7 @@ class Ownership:
 
     def freeze(self) -> None:
         """Take the trunk out of training: no gradient, and eval whatever the mode of the model becomes."""
-        for module in self.model.modules():
-            module.__dict__.pop("train", None)
-        for _, parameter in self.trunk_parameters():
-            parameter.requires_grad_(False)
-        for module in self._trunk_modules():
-            module.eval()
-            module.__dict__["train"] = MethodType(_stay_in_eval, module)
+        freeze(self.model, (one for _, one in self.trunk_parameters()), self._trunk_modules())
 
     def _trunk_modules(self) -> list[nn.Module]:
         """Modules all of whose parameters are the trunk's, outermost and innermost alike, and dropouts beside them."""
@@ -79,7 +73,3 @@ def _persistent_buffers(prefix: str, module: nn.Module) -> Iterator[tuple[str, T
     for name, buffer in module.named_buffers(recurse=False):
         if name not in module._non_persistent_buffers_set:
             yield f"{prefix}.{name}", buffer
-
-
-def _stay_in_eval(module: nn.Module, mode: bool = True) -> nn.Module:
-    return module

@@ -1,4 +1,4 @@
-"""The two halves of a forward pass over one and the same model: stop it after the trunk, or start it at the head."""
+"""Parts of a forward pass over one and the same model: stop it after the trunk, start it at the head, or both."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -50,11 +50,18 @@ def run_head(
     rows: Tensor,
     stem: Stem | None = None,
 ) -> Any:
-    """The model's output from the rows at `cut` (>= 1); of `inputs` only the lengths, as ids and mask, have a say.
+    """The model's output from the rows at `cut` (>= 1); of `inputs` it uses the lengths alone, as ids and mask."""
+    with begun_at(cut, rows, blocks, stem):
+        return model(**inputs)
 
-    The passed blocks stay in place but hand on what they are given, so that the model's own bookkeeping by block number
-    (masks by layer type, groups, caches) holds; the rows enter before block `cut`. What the `stem` would give the first
-    block reaches none: it computes nothing either.
+
+@contextmanager
+def begun_at(cut: int, rows: Tensor, blocks: Sequence[Block], stem: Stem | None = None) -> Iterator[None]:
+    """Inside the block a forward pass of the model begins with `rows` at `cut` (>= 1), whatever its inputs are.
+
+    The blocks before the cut stay in place but hand on what they are given, so that the model's own bookkeeping by
+    block number (masks by layer type, groups, caches) holds; the rows enter before block `cut`. The `stem` would give
+    its output to a block that hands it on unread: it computes nothing either.
     """
     with ExitStack() as stack:
         stack.enter_context(skipped(stem, rows))
@@ -63,7 +70,7 @@ def run_head(
             stack.enter_context(_passing(block, rows if last else None))
         if cut < len(blocks):
             stack.callback(_injecting(blocks[cut].module, rows).remove)
-        return model(**inputs)
+        yield
 
 
 def _at_cut(blocks: Sequence[Block], cut: int, keep: Any) -> Any:
@@ -89,7 +96,7 @@ def _injecting(module: nn.Module, rows: Tensor) -> Any:
 
 @contextmanager
 def _passing(block: Block, rows: Tensor | None) -> Iterator[None]:
-    """While it lasts, the block computes nothing and returns the rows it is given, or `rows`, in its own form."""
+    """Let the block compute nothing and return the rows it is given, or `rows`, in its own form."""
     module = block.module
     forward = module.forward
 
@@ -110,7 +117,8 @@ def _passing(block: Block, rows: Tensor | None) -> Iterator[None]:
 
 
 def _extras(block: Block, forward: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[Any]:
-    """What the block returns beside its rows. T5's first block makes the position bias of all: it has to run."""
+    """The values that the block returns beside its rows. T5's first block makes the position bias of all: it has to
+    run."""
     assert block.extras is not None
     computed = None
     if any(extra.computed for extra in block.extras):
@@ -127,7 +135,7 @@ def _extras(block: Block, forward: Any, args: tuple[Any, ...], kwargs: dict[str,
 
 
 def _like(rows: Tensor, given: Tensor) -> Tensor:
-    """The rows in the type of the hidden states they replace, lengthened with zeros where the model pads inside."""
+    """The rows in the type of the hidden states they replace, lengthened with zeros if the model pads inside."""
     beyond = given.shape[1] - rows.shape[1]
     rows = rows.to(given.dtype)
     return nn.functional.pad(rows, (0, 0, 0, beyond)) if beyond else rows

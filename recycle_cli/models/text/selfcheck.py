@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from recycle_cli.errors import ModelError
+from recycle_cli.models.eval_mode import evaluating
+from recycle_cli.models.hub import first_line
 from recycle_cli.models.preprocessor import Inputs
 from recycle_cli.models.text.blocks import Block, first
-from recycle_cli.models.text.engine import Engine, evaluating
-from recycle_cli.models.text.load import first_line
+from recycle_cli.models.text.engine import Engine
 from recycle_cli.models.text.tokens import TextInputs, longest_text, mask_of, text_config
 
 LENGTHS = (7, 4, 2)
@@ -127,23 +128,29 @@ def _check_cut(engine: Engine, batch: Inputs, between: Inputs, cut: int) -> None
 
 
 def _outputs(engine: Engine, mask: Tensor, compute: Callable[[], Tensor]) -> list[Tensor]:
-    """The last block's rows at real tokens, and the logits."""
+    """The last block's rows at real tokens, and the outputs."""
     with _last_rows(engine.blocks) as seen:
-        logits = compute()
+        outputs = real_outputs(engine, compute(), mask)
     if engine.apart:
-        return [*(rows.flatten(0, 1) for rows in seen), logits]
-    return [*(rows[:, : mask.shape[1]][mask.bool()] for rows in seen), logits]
+        return [*(rows.flatten(0, 1) for rows in seen), outputs]
+    return [*(rows[:, : mask.shape[1]][mask.bool()] for rows in seen), outputs]
+
+
+def real_outputs(engine: Engine, outputs: Tensor, mask: Tensor) -> Tensor:
+    """The outputs that mean something: those of samples, or those of real tokens."""
+    return outputs[mask.bool()] if engine.per_row else outputs
 
 
 def _final_pad_matters(engine: Engine, batch: Inputs, cut: int) -> bool:
     """Whether a text that ends in the padding token would be pooled elsewhere by the whole model than by the head."""
-    lengths = batch["attention_mask"].sum(1)
+    mask = batch["attention_mask"]
+    lengths = mask.sum(1)
     ids = batch["input_ids"].clone()
     ids[torch.arange(len(ids)), lengths - 1] = engine.inputs.pad_id
     ending: Mapping[str, Tensor] = {**batch, "input_ids": ids}
-    return not _close(
-        engine.full(ending), engine.head(engine.trunk(ending, [cut])[cut].clone(), lengths, cut), TOLERANCE
-    )
+    whole = engine.full(ending)
+    halves = engine.head(engine.trunk(ending, [cut])[cut].clone(), lengths, cut)
+    return not _close(real_outputs(engine, whole, mask), real_outputs(engine, halves, mask), TOLERANCE)
 
 
 @contextmanager

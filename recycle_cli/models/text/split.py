@@ -3,17 +3,20 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor, nn
 
 from recycle_cli.errors import ModelError, UsageError
 from recycle_cli.models.cuts import resolve_cut
 from recycle_cli.models.dependence import modules_called, parameters_behind
+from recycle_cli.models.eval_mode import evaluating
+from recycle_cli.models.hub import first_line, quiet
 from recycle_cli.models.identity import architecture_of, weights_digest
 from recycle_cli.models.preprocessor import Inputs
 from recycle_cli.models.split_model import SplitModel
 from recycle_cli.models.text.blocks import Block, find_blocks
-from recycle_cli.models.text.engine import Engine, evaluating, forward_names
-from recycle_cli.models.text.load import Loaded, first_line, quiet
+from recycle_cli.models.text.engine import Engine, forward_names
+from recycle_cli.models.text.load import Loaded
 from recycle_cli.models.text.ownership import Ownership, parameters_in, parameters_of_blocks
 from recycle_cli.models.text.selfcheck import CANNOT_RUN, check_batch, checked, depends_on_task
 from recycle_cli.models.text.stem import find_stem
@@ -47,12 +50,13 @@ def uncut(loaded: Loaded, max_length: int) -> tuple[Engine, Inputs]:
     _refuse_decoders_of_encoders(loaded)
     inputs = text_inputs(loaded, sorted(forward_names(model)), max_length)
     untie_blocks(model)
-    engine = Engine(model, (), inputs)
+    engine = Engine(model, (), inputs, loaded.per_row)
     batch = check_batch(model, inputs)
     before = _modes(model)
     with evaluating(model):
         blocks = _found(engine, batch)
         stem = find_stem(model, blocks, engine.options(batch))
+        _check_outputs(engine, batch)
     if changed := _modes(model) - before:
         name, value = sorted(changed)[0]
         raise ModelError(
@@ -99,6 +103,19 @@ def _found(engine: Engine, batch: Inputs) -> tuple[Block, ...]:
     except CANNOT_RUN as error:
         name = type(engine.model).__name__
         raise ModelError(f"{name} cannot be cut: a few tokens do not pass ({first_line(error)})") from error
+
+
+def _check_outputs(engine: Engine, batch: Inputs) -> None:
+    """Raise ModelError for outputs of another shape than the task layer was said to have."""
+    samples, tokens = batch["input_ids"].shape
+    with torch.no_grad():
+        found = tuple(engine.full(batch).shape)
+    expected = (samples, tokens) if engine.per_row else (samples,)
+    if len(found) != len(expected) + 1 or found[:-1] != expected:
+        raise ModelError(
+            f"{type(engine.model).__name__} gives outputs {found} for {samples} texts of up to {tokens} tokens; "
+            f"expected {', '.join(map(str, expected))} and one number for each label"
+        )
 
 
 def _modes(model: nn.Module) -> set[tuple[str, str]]:
@@ -151,7 +168,9 @@ def _assembled(engine: Engine, recipe: Recipe, owned: Mapping[str, Ownership]) -
         head_parameters=lambda cut: halves.at(cut).head_parameters(),
         trunk_parameters=lambda cut: halves.at(cut).trunk_parameters(),
         freeze=lambda cut: halves.at(cut).freeze(),
+        between=halves.between,
         blocks_after=lambda cut: [block.module for block in engine.blocks[halves.at(cut).cut :]],
+        per_row=engine.per_row,
     )
 
 
@@ -178,3 +197,11 @@ class _Halves:
         if not number:
             raise UsageError("cut 0 has no head of its own: the whole model trains on the texts")
         return lambda rows, lengths: self.engine.head(rows, lengths, number)
+
+    def between(self, cut: str, later: str) -> Callable[[Tensor, Tensor], Tensor]:
+        first, last = self.at(cut).cut, self.at(later).cut
+        if not first:
+            raise UsageError("cut 0 has no rows: the whole model runs on the texts")
+        if first >= last:
+            raise UsageError(f"rows at cut {cut} cannot be taken to cut {later}: expected a cut after {cut}")
+        return lambda rows, lengths: self.engine.between(rows, lengths, first, last)

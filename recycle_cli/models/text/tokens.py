@@ -1,6 +1,6 @@
 """Text to token ids: truncated ragged samples, and batches padded on the right."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -17,7 +17,10 @@ from recycle_cli.models.preprocessor import Inputs, Prepared
 from recycle_cli.models.text.load import Loaded
 
 DEFAULT_MAX_LENGTH = 512
-"""Tokens kept of a text where neither the tokenizer nor the model asks for fewer."""
+"""Tokens kept of a text if neither the tokenizer nor the model asks for fewer."""
+
+_FIELDS = ("text", "text_pair")
+"""The fields of a sample, by the tokenizer's numbers for them."""
 
 _AT_ONCE = 512
 """Texts tokenised in one call. A window of 16,384 texts of 50 tokens takes 148 MB in one call, 13 MB in calls of this
@@ -26,7 +29,14 @@ size: a tokenizer makes offsets, words and masks besides the ids."""
 
 @dataclass(frozen=True)
 class TextInputs:
-    """The text side of a split model: `names` are the inputs that the model takes from the tokenizer."""
+    """The text side of a split model: a TextPreprocessor.
+
+    names              inputs that the model takes from the tokenizer
+    pad_id             token that fills up a batch
+    ordinary_id        token that stands for any text, for a head that has rows alone
+    vocabulary         number of tokens that the model knows; None if it does not say
+    refuses_final_pad  whether the model pools by the last token that is not `pad_id`
+    """
 
     tokenizer: Any
     names: tuple[str, ...]
@@ -40,7 +50,7 @@ class TextInputs:
 
     @cached_property
     def digest(self) -> str:
-        """Of the tokenizer and of the inputs that the model takes from it."""
+        """Digest of the tokenizer and of the names of the inputs."""
         return tokenizer_digest(self.tokenizer, self.names)
 
     def prepare(self, samples: Sequence[Sample]) -> list[Prepared]:
@@ -48,13 +58,33 @@ class TextInputs:
 
         Raises DataError for a sample that gives no token.
         """
-        paired = any(sample.fields.get("text_pair") is not None for sample in samples)
         prepared: list[Prepared] = []
-        for start in range(0, len(samples), _AT_ONCE):
-            prepared += self._tokenized(samples[start : start + _AT_ONCE], paired=paired)
+        for encoded, part in self._encoded(samples):
+            prepared += [
+                {name: np.asarray(encoded[name][row], dtype=np.int32) for name in self.names if name in encoded}
+                for row in range(len(part))
+            ]
         for sample, inputs in zip(samples, prepared, strict=True):
             self._check(sample, inputs)
         return prepared
+
+    def spans(self, samples: Sequence[Sample]) -> list[npt.NDArray[np.int64]]:
+        """Field, first and last + 1 character of each token of `prepare`, as TextPreprocessor says.
+
+        Raises ModelError for a slow tokenizer.
+        """
+        if not self.tokenizer.is_fast:
+            raise ModelError(
+                f"{type(self.tokenizer).__name__} is a slow tokenizer, which does not say where its tokens lie in a "
+                "text; expected a model with a fast one (tokenizer.json)"
+            )
+        found: list[npt.NDArray[np.int64]] = []
+        for encoded, part in self._encoded(samples, return_offsets_mapping=True):
+            found += [
+                _spans(sample, encoded.sequence_ids(row), encoded["offset_mapping"][row])
+                for row, sample in enumerate(part)
+            ]
+        return found
 
     def collate(self, prepared: Sequence[Prepared]) -> Inputs:
         """Pad on the right to the longest sample: int64 tensors (B, L), with `attention_mask`."""
@@ -74,20 +104,24 @@ class TextInputs:
         ids = torch.where(attention_mask.bool(), self.ordinary_id, self.pad_id)
         return {"input_ids": ids, "attention_mask": attention_mask}
 
-    def _tokenized(self, samples: Sequence[Sample], *, paired: bool) -> list[Prepared]:
-        encoded = self.tokenizer(
-            [sample.fields["text"] for sample in samples],
-            [sample.fields.get("text_pair") for sample in samples] if paired else None,
-            truncation=True,
-            max_length=self.max_length,
-            padding=False,
-            return_attention_mask=False,
-            verbose=False,
-        )
-        return [
-            {name: np.asarray(encoded[name][row], dtype=np.int32) for name in self.names if name in encoded}
-            for row in range(len(samples))
-        ]
+    def _encoded(self, samples: Sequence[Sample], **more: Any) -> Iterator[tuple[Any, Sequence[Sample]]]:
+        """The tokenizer's answers on the samples, a part of them at a time, each with its samples."""
+        paired = any(sample.fields.get("text_pair") is not None for sample in samples)
+        for start in range(0, len(samples), _AT_ONCE):
+            part = samples[start : start + _AT_ONCE]
+            yield (
+                self.tokenizer(
+                    [sample.fields["text"] for sample in part],
+                    [sample.fields.get("text_pair") for sample in part] if paired else None,
+                    truncation=True,
+                    max_length=self.max_length,
+                    padding=False,
+                    return_attention_mask=False,
+                    verbose=False,
+                    **more,
+                ),
+                part,
+            )
 
     def _padded(self, name: str, prepared: Sequence[Prepared], longest: int) -> Tensor:
         padded = np.full((len(prepared), longest), self.pad_id if name == "input_ids" else 0, dtype=np.int64)
@@ -111,8 +145,40 @@ class TextInputs:
             )
 
 
+def _spans(sample: Sample, fields: Sequence[int | None], offsets: Sequence[tuple[int, int]]) -> npt.NDArray[np.int64]:
+    """Fields and offsets of one sample's tokens (rows, 3), white space at both ends of a piece left out.
+
+    Byte-level tokenizers count the space before a word as its own, others do not.
+    """
+    spans = np.zeros((len(fields), 3), dtype=np.int64)
+    spans[:, 0] = [-1 if field is None else field for field in fields]
+    spans[:, 1:] = np.asarray(offsets, dtype=np.int64).reshape(-1, 2)
+    for number, name in enumerate(_FIELDS):
+        text = sample.fields.get(name)
+        inside = spans[:, 0] == number
+        if isinstance(text, str) and inside.any():
+            blank = np.fromiter(map(str.isspace, text), dtype=bool, count=len(text))
+            spans[inside, 1:] = _without_blanks(spans[inside, 1:], blank)
+    spans[spans[:, 0] < 0, 1:] = 0
+    return spans
+
+
+def _without_blanks(spans: npt.NDArray[np.int64], blank: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+    """Spans (rows, 2) moved in from both ends while they begin or end with a character that is `blank`."""
+    blank = np.append(blank, False)
+    first, last = spans[:, 0].copy(), spans[:, 1].copy()
+    while (leading := (first < last) & blank[first]).any():
+        first += leading
+    while (trailing := (first < last) & blank[last - 1]).any():
+        last -= trailing
+    return np.stack((first, last), axis=1)
+
+
 def text_inputs(loaded: Loaded, forward_names: Sequence[str], max_length: int) -> TextInputs:
-    """How `loaded` takes text. A model without a padding token is given one, the end of text if need be."""
+    """How `loaded` takes text. A model without a padding token is given one: the end of text, if it has that.
+
+    Raises UsageError for a length that the model has no places for, or that has no room for a text.
+    """
     limit = longest_text(loaded.model)
     least = loaded.tokenizer.num_special_tokens_to_add(pair=True) + 2
     if limit is not None and max_length > limit:
@@ -135,7 +201,7 @@ def default_max_length(loaded: Loaded) -> int:
 
 
 def longest_text(model: Any) -> int | None:
-    """Tokens that the model has places for; None where it sets no limit.
+    """Tokens that the model has places for; None if it sets no limit.
 
     RoBERTa and its kin count places from the padding token's id on, so that the first ones are never used.
     """
@@ -155,12 +221,12 @@ def mask_of(lengths: Tensor, longest: int) -> Tensor:
 
 
 def text_config(model: Any) -> Any:
-    """The config of the model's text part, which is the whole config but for models of several modalities."""
+    """The config of the model's text part: the whole config, unless the model has several modalities."""
     return model.config.get_text_config()
 
 
 def word_embeddings(model: Any) -> nn.Module | None:
-    """The table of the model's vocabulary; None where it has none of the usual kind (CANINE hashes characters)."""
+    """The table of the model's vocabulary; None if it has none of the usual kind (CANINE hashes characters)."""
     try:
         table: nn.Module | None = model.get_input_embeddings()
     except NotImplementedError:

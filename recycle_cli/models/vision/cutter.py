@@ -1,4 +1,4 @@
-"""What a model must offer to be cut, whichever way its halves are found."""
+"""The contract of a model that can be cut, whichever way its halves are found."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
@@ -33,6 +33,9 @@ class Cutter(Protocol):
 
     def head(self, name: str) -> Callable[[Tensor], Tensor]:
         """A function from what crosses at a cut to logits."""
+
+    def between(self, name: str, later: str) -> Callable[[Tensor], Tensor]:
+        """A function from what crosses at a cut to what crosses at a later one."""
 
     def trunk_tensors(self, name: str) -> Named:
         """Named parameters and buffers that the trunk reads."""

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from recycle_cli.errors import DataError
+from recycle_cli.models.hub import first_line
 
 MAX_PIXELS = 89_478_485
 """Larger images are refused before they are decoded (Pillow's own limit, a quarter of a gibibyte as RGB)."""
@@ -42,8 +43,7 @@ def decode(content: bytes, name: str) -> Image.Image:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise DataError(f"{name}: the image has too many pixels (at most {MAX_PIXELS:,}); make it smaller") from None
     except _BROKEN as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"{name}: the image is damaged ({reason}); replace the file") from error
+        raise DataError(f"{name}: the image is damaged ({first_line(error)}); replace the file") from error
 
 
 def _check_size(image: Image.Image, name: str) -> None:

@@ -73,11 +73,21 @@ class GraphCutter:
 
     def head(self, name: str) -> Callable[[Tensor], Tensor]:
         """What crosses at a cut (B, *shape) to logits (B, classes)."""
-        cut, graph = self._node(name), fx.Graph()
+        return self._from(self._node(name), self.traced.output)
+
+    def between(self, name: str, later: str) -> Callable[[Tensor], Tensor]:
+        """What crosses at a cut (B, *shape) to what crosses at a later one."""
+        return self._from(self._node(name), self._node(later))
+
+    def _from(self, cut: fx.Node, end: fx.Node) -> fx.GraphModule:
+        """The part of the graph from what crosses at `cut` to `end`."""
+        graph = fx.Graph()
         # Cloned, since the first operation may work in place, on rows that belong to the caller.
         copies = {cut: graph.call_method("clone", (graph.placeholder("rows"),))}
-        for node in self._needed([self.traced.output], cut):
+        for node in self._needed([end], cut):
             copies[node] = graph.node_copy(node, copies.__getitem__)
+        if end is not self.traced.output:
+            graph.output(copies[end])
         return fx.GraphModule(self.model, graph)
 
     def trunk_tensors(self, name: str) -> Named:

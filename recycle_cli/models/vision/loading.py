@@ -1,30 +1,27 @@
-"""An image model by name, cut and ready to be used: which library has it, which transform it gets."""
+"""Open an image model by name: from which library, with which weights and transform, and with its cuts."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from recycle_cli.errors import UsageError
+from recycle_cli.models.hub import Source
 from recycle_cli.models.layers import Layer, bytes_per_sample
+from recycle_cli.models.network import Network
 from recycle_cli.models.split_model import SplitModel
 from recycle_cli.models.task_layer import OWN, TaskLayer
 from recycle_cli.models.vision.cutter import Cutter
 from recycle_cli.models.vision.graph import GraphCutter
 from recycle_cli.models.vision.modules import ModuleCutter
 from recycle_cli.models.vision.points import WHOLE, resolve_point
-from recycle_cli.models.vision.pretrained import load_pretrained, processor_transform
-from recycle_cli.models.vision.sources import (
-    DEFAULT_WEIGHTS,
-    LoadedImages,
-    is_run,
-    is_torchvision,
-    load_torchvision,
-    preset,
-)
+from recycle_cli.models.vision.pretrained import is_image_model, load_pretrained, processor_transform
+from recycle_cli.models.vision.sources import LoadedImages, is_run, is_torchvision, load_torchvision
 from recycle_cli.models.vision.split import split_images
 from recycle_cli.models.vision.transforms import ImageTransform, changed, from_json
-from recycle_cli.settings import ImageSettings, ModelSettings
+from recycle_cli.models.vision.weights import DEFAULT_WEIGHTS, NO_WEIGHTS, preset
+from recycle_cli.settings import ImageSettings
 
 
 @dataclass(frozen=True)
@@ -60,54 +57,68 @@ class ImageNetwork:
 
     @property
     def provenance(self) -> dict[str, str]:
-        """What a store keeps, so that the model is found again and gets its images in the same way."""
+        """The fields that a store keeps, so that the model is found again and gets its images in the same way."""
         return {"weights": self.loaded.weights, "transform": json.dumps(asdict(self.loaded.transform))}
 
 
-def load_images(model: ModelSettings, layer: TaskLayer = OWN, *, seed: int = 0) -> ImageNetwork:
+def load_images(source: Source, images: ImageSettings, layer: TaskLayer = OWN, *, seed: int = 0) -> ImageNetwork:
     """Load an image model and find its cuts. Raises ModelError, UsageError."""
-    name, images = model.name, model.images
-    if not is_torchvision(name):
-        return _pretrained(model, layer, seed)
-    weights = images.weights
-    run = is_run(name)
+    if is_torchvision(source.name):
+        loaded = _torchvision(source.name, images, layer, seed)
+        cutter: Cutter = GraphCutter(loaded.model, (3, *loaded.transform.size))
+    else:
+        loaded = _pretrained(source, images, layer, seed)
+        cutter = ModuleCutter(loaded.model, (3, *loaded.transform.size))
+    return ImageNetwork(loaded, cutter, images.head_batchnorm)
+
+
+def open_images(source: Source, images: ImageSettings, layer: TaskLayer = OWN, seed: int = 0) -> Network:
+    """Load an image model that can be split. Raises ModelError, UsageError."""
+    network = load_images(source, images, layer, seed=seed)
+    weights = _absolute(images.weights)
+    return Network(
+        network.loaded,
+        split=network.split,
+        resolve=lambda cut, halves: network.resolve(cut),
+        provenance=network.provenance | ({} if weights is None else {"given_weights": weights}),
+    )
+
+
+def layers_of_images(source: Source, images: ImageSettings, dtype: str) -> list[Layer]:
+    """Every cut of an image model. Torchvision's weights say nothing about its cuts, and are not fetched."""
+    bare = is_torchvision(source.name) and not is_run(source.name)
+    return load_images(source, replace(images, weights=NO_WEIGHTS) if bare else images).layers(dtype)
+
+
+def is_images(name: str, revision: str | None = None) -> bool:
+    """Whether a model of this name takes images."""
+    return is_torchvision(name) or is_image_model(name, revision)
+
+
+def found_again(images: ImageSettings, provenance: Mapping[str, str], *, same: bool) -> ImageSettings:
+    """The settings with the store's transform, and its weights if the user gave none for the `same` model."""
+    weights = provenance.get("given_weights") if images.weights is None and same else images.weights
+    return replace(images, weights=weights, transform=provenance.get("transform"))
+
+
+def _torchvision(name: str, images: ImageSettings, layer: TaskLayer, seed: int) -> LoadedImages:
+    weights, run = images.weights, is_run(name)
     if run and weights is not None:
         raise UsageError(f"--weights {weights}: {name} is a run, which has its own weights; leave the option out")
     transform = _transform(name, images, run=run)
-    loaded = load_torchvision(
-        name, labels=layer.labels, head=layer.head, weights=weights, transform=transform, seed=seed
-    )
-    return ImageNetwork(loaded, GraphCutter(loaded.model, (3, *loaded.transform.size)), images.head_batchnorm)
+    return load_torchvision(name, labels=layer.labels, head=layer.head, weights=weights, transform=transform, seed=seed)
 
 
-def _pretrained(model: ModelSettings, layer: TaskLayer, seed: int) -> ImageNetwork:
-    if model.images.weights is not None:
-        raise UsageError(
-            f"--weights {model.images.weights}: {model.name!r} is a whole checkpoint; leave the option out"
-        )
-    loaded = load_pretrained(
-        model.name,
-        labels=layer.labels,
-        problem=layer.problem,
-        head=layer.head,
-        transform=_processor_transform(model),
-        revision=model.revision,
-        trust_remote_code=model.trust_remote_code,
-        seed=seed,
-    )
-    return ImageNetwork(loaded, ModuleCutter(loaded.model, (3, *loaded.transform.size)), model.images.head_batchnorm)
-
-
-def _processor_transform(model: ModelSettings) -> ImageTransform:
-    images = model.images
-    kept = (
-        from_json(json.loads(images.transform)) if images.transform else processor_transform(model.name, model.revision)
-    )
-    return changed(kept, images.resize, images.crop, images.mean, images.std)
+def _pretrained(source: Source, images: ImageSettings, layer: TaskLayer, seed: int) -> LoadedImages:
+    if images.weights is not None:
+        raise UsageError(f"--weights {images.weights}: {source.name!r} is a whole checkpoint; leave the option out")
+    kept = from_json(json.loads(images.transform)) if images.transform else processor_transform(source)
+    transform = changed(kept, images.resize, images.crop, images.mean, images.std)
+    return load_pretrained(source, layer, transform=transform, seed=seed)
 
 
 def _transform(name: str, images: ImageSettings, *, run: bool) -> ImageTransform | None:
-    """The weights' own with what the user changes in it; None where there is nothing to change."""
+    """The weights' own transform with the user's changes; None if there is nothing to change."""
     given: dict[str, Any] = {"resize": images.resize, "crop": images.crop, "mean": images.mean, "std": images.std}
     if images.transform:
         return changed(from_json(json.loads(images.transform)), **given)
@@ -116,3 +127,7 @@ def _transform(name: str, images: ImageSettings, *, run: bool) -> ImageTransform
     if run:
         raise UsageError(f"--resize, --crop, --mean, --std: {name} is a run, which has its own; leave them out")
     return changed(preset(name, images.weights or DEFAULT_WEIGHTS), **given)
+
+
+def _absolute(weights: str | None) -> str | None:
+    return str(Path(weights).resolve()) if weights and Path(weights).is_file() else weights

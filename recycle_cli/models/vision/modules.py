@@ -19,7 +19,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from recycle_cli.errors import ModelError
 from recycle_cli.models.dependence import parameters_behind
-from recycle_cli.models.text.engine import evaluating
+from recycle_cli.models.eval_mode import evaluating
+from recycle_cli.models.hub import first_line
 from recycle_cli.models.vision.cutter import Named
 from recycle_cli.models.vision.points import CutPoint
 
@@ -107,6 +108,16 @@ class ModuleCutter:
 
         return run
 
+    def between(self, name: str, later: str) -> Callable[[Tensor], Tensor]:
+        """What crosses at a cut (B, *shape) to what crosses at a later one."""
+        call, last = self._proved[name], self._proved[later]
+
+        def run(rows: Tensor) -> Tensor:
+            with self._lock, self._begun_at(call, rows) as blank:
+                return self._trunk(blank, [last])[later]
+
+        return run
+
     def trunk_tensors(self, name: str) -> Named:
         """Named parameters that the rows depend on, and buffers of the modules that are done by then."""
         call = self._proved[name]
@@ -168,10 +179,9 @@ class ModuleCutter:
             try:
                 self.model(pixel_values=self._probe_here)
             except _CANNOT_RUN as error:
-                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
                 raise ModelError(
                     f"{type(self.model).__name__} does not take images of {self._size[1]} x {self._size[2]} pixels "
-                    f"({reason}); use the size that it was made for (--resize, --crop)"
+                    f"({first_line(error)}); use the size that it was made for (--resize, --crop)"
                 ) from error
         return {name: call for name, call in calls.items() if name not in repeated}, max(1, counter.get_total_flops())
 
@@ -182,7 +192,7 @@ class ModuleCutter:
         return [call for call in members if call.end >= 0 and _rows(call.output) is not None]
 
     def _holds(self, call: _Call) -> bool:
-        """Whether head after trunk gives the whole model's logits, for other images and another number of them."""
+        """Whether head after trunk gives the whole model's logits for other images, and for another number of them."""
         images = self._probe_here.flip(0)[: PROBE_IMAGES - 1] * 0.7
         with evaluating(self.model), torch.no_grad():
             whole = self.full(images)
@@ -215,13 +225,18 @@ class ModuleCutter:
         raise AssertionError("the forward pass went by the deepest cut")
 
     def _head(self, call: _Call, rows: Tensor) -> Tensor:
-        blank = rows.new_zeros(len(rows), *self._size)
+        with self._begun_at(call, rows) as blank:
+            logits: Tensor = self.model(pixel_values=blank).logits
+        return logits
+
+    @contextmanager
+    def _begun_at(self, call: _Call, rows: Tensor) -> Iterator[Tensor]:
+        """Inside the block a forward pass begins with `rows` at a cut; gives the images to call the model with."""
         with ExitStack() as stack:
             for done in self._blanked(call):
                 stack.enter_context(_returning(done.module, _blank(done.output, rows)))
             stack.enter_context(_returning(call.module, _with_rows(_blank(call.output, rows), rows)))
-            logits: Tensor = self.model(pixel_values=blank).logits
-        return logits
+            yield rows.new_zeros(len(rows), *self._size)
 
     def _done(self, call: _Call) -> list[nn.Module]:
         return [*(one.module for one in self._blanked(call)), call.module]
@@ -235,7 +250,7 @@ class ModuleCutter:
 
 @contextmanager
 def _returning(module: nn.Module, output: Any) -> Iterator[None]:
-    """While it lasts, the module computes nothing and returns `output`."""
+    """Let the module compute nothing and return `output`."""
 
     def forward(*args: Any, **kwargs: Any) -> Any:
         return output
@@ -251,7 +266,7 @@ def _returning(module: nn.Module, output: Any) -> Iterator[None]:
 
 
 def _rows(output: Any) -> Any:
-    """The first tensor of a module's output where it has an image a row, else None."""
+    """The first tensor of a module's output if it can have an image a row, else None."""
     first = output[0] if isinstance(output, tuple) and output else output
     fits = isinstance(first, Tensor) and first.ndim > 1 and first.is_floating_point()
     return first if fits else None

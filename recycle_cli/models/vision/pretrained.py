@@ -1,27 +1,25 @@
 """Image models of transformers: loaded with their image processor's transform, saved as transformers loads them."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-from safetensors import SafetensorError
 
 from recycle_cli.errors import ModelError
 from recycle_cli.models.embedding import merge_embedding, numbered, parameters_below, put_embedding
+from recycle_cli.models.hub import UNREADABLE, Source, first_line, quiet, read_json
 from recycle_cli.models.identity import architecture_of
-from recycle_cli.models.text.load import quiet, read_json
+from recycle_cli.models.task_layer import OWN, TaskLayer
 from recycle_cli.models.vision.sources import LoadedImages
 from recycle_cli.models.vision.transforms import ImageTransform, of_processor
 from recycle_cli.settings import EmbeddingSettings
 
 CONFIG = "config.json"
 PROCESSOR = "preprocessor_config.json"
-
-_UNREADABLE = (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, SafetensorError)
 
 
 def is_image_model(name: str, revision: str | None = None) -> bool:
@@ -35,28 +33,21 @@ def is_image_model(name: str, revision: str | None = None) -> bool:
 
 
 def load_pretrained(
-    name: str,
-    *,
-    labels: Sequence[str] | None,
-    transform: ImageTransform | None,
-    problem: str = "single_label_classification",
-    head: EmbeddingSettings | None = None,
-    revision: str | None = None,
-    trust_remote_code: bool = False,
-    seed: int = 0,
+    source: Source, layer: TaskLayer = OWN, *, transform: ImageTransform | None = None, seed: int = 0
 ) -> LoadedImages:
-    """Load an image classifier in eval and float32, with a task layer for `labels`; None keeps those of the checkpoint.
+    """Load an image model that ends with `layer`, in eval and float32.
 
-    `head`: a new layer for an embedding in place of the classifier, whose outputs are then the numbers of the vector.
-    `transform` None: that of the checkpoint's image processor. Raises ModelError where the model cannot be loaded, or
-    its processor does something else.
+    An embedding layer takes the classifier's place; the outputs are then the numbers of the vector. A layer that the
+    checkpoint does not have is made from `seed`. `transform` None: that of the checkpoint's image processor. Raises
+    ModelError if the model cannot be loaded, or its processor does something else.
     """
-    own = processor_transform(name, revision) if transform is None else transform
-    options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
-    if labels is not None:
-        options["problem_type"] = problem
-        options["id2label"] = dict(enumerate(labels))
-        options["label2id"] = {label: number for number, label in enumerate(labels)}
+    name = source.name
+    own = processor_transform(source) if transform is None else transform
+    options = source.options
+    if layer.labels is not None:
+        options["problem_type"] = layer.problem
+        options["id2label"] = dict(enumerate(layer.labels))
+        options["label2id"] = {label: number for number, label in enumerate(layer.labels)}
     with quiet(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
@@ -68,13 +59,13 @@ def load_pretrained(
                 ignore_mismatched_sizes=True,
                 **options,
             )
-        except _UNREADABLE as error:
-            raise ModelError(f"model {name!r} cannot be loaded: {_first_line(error)}") from error
+        except UNREADABLE as error:
+            raise ModelError(f"model {name!r} cannot be loaded: {first_line(error)}") from error
     missing = frozenset(report["missing_keys"]) | {str(entry[0]) for entry in report["mismatched_keys"]}
     _check(name, model, missing)
-    if head is not None:
-        missing |= _embedding(model, head, seed)
-    processor = read_json(name, PROCESSOR, revision)
+    if layer.head is not None:
+        missing |= _embedding(model, layer.head, seed)
+    processor = read_json(name, PROCESSOR, source.revision)
     return LoadedImages(
         name,
         model.eval(),
@@ -89,12 +80,14 @@ def load_pretrained(
     )
 
 
-def processor_transform(name: str, revision: str | None = None) -> ImageTransform:
-    """The transform of a checkpoint's image processor. Raises ModelError where there is none, or it does more."""
-    processor = read_json(name, PROCESSOR, revision)
+def processor_transform(source: Source) -> ImageTransform:
+    """The transform of a checkpoint's image processor. Raises ModelError if there is none, or it does more."""
+    processor = read_json(source.name, PROCESSOR, source.revision)
     if not processor:
-        raise ModelError(f"model {name!r}: it has no {PROCESSOR}; expected a model saved with its image processor")
-    return of_processor(processor, name)
+        raise ModelError(
+            f"model {source.name!r}: it has no {PROCESSOR}; expected a model saved with its image processor"
+        )
+    return of_processor(processor, source.name)
 
 
 def _embedding(model: Any, head: EmbeddingSettings, seed: int) -> frozenset[str]:
@@ -135,14 +128,10 @@ def _as_processor(transform: ImageTransform) -> dict[str, Any]:
 
 
 def _check(name: str, model: Any, missing: frozenset[str]) -> None:
-    """Only the task layer may be new."""
+    """Raise ModelError if more than the task layer is missing from the checkpoint."""
     base = f"{model.base_model_prefix}."
     absent = sorted(key for key in missing if key.startswith(base))
     if absent:
         raise ModelError(
             f"model {name!r}: the checkpoint lacks {absent[0]}, or has it in another shape than its config"
         )
-
-
-def _first_line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -1,16 +1,14 @@
 """Split an image model into trunk and head: the same fields as a text model's, an image being one row."""
 
 from collections.abc import Callable, Mapping, Sequence
-from types import MethodType
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from recycle_cli.errors import UsageError
+from recycle_cli.models.eval_mode import evaluating, freeze
 from recycle_cli.models.identity import weights_digest
 from recycle_cli.models.split_model import Buffers, Parameters, SplitModel
-from recycle_cli.models.text.engine import evaluating
 from recycle_cli.models.vision.cutter import Cutter
 from recycle_cli.models.vision.inputs import PIXELS, ImageInputs
 from recycle_cli.models.vision.points import WHOLE, CutPoint, resolve_point
@@ -57,12 +55,13 @@ def split_images(
         head_parameters=halves.head_parameters,
         trunk_parameters=halves.trunk_parameters,
         freeze=halves.freeze,
+        between=halves.between,
         head_buffers=halves.head_buffers,
     )
 
 
 class _Halves:
-    """The passes of a cut model, on pixels."""
+    """The parts of a forward pass, from pixels or from rows."""
 
     def __init__(self, cutter: Cutter, inputs: ImageInputs, points: Sequence[CutPoint], head_batchnorm: str) -> None:
         self.cutter, self.inputs, self.model = cutter, inputs, cutter.model
@@ -83,14 +82,32 @@ class _Halves:
     def head_from(self, cut: str) -> Callable[[Tensor, Tensor], Tensor]:
         if cut == WHOLE:
             raise UsageError("cut 0 has no head of its own: the whole model trains on the images")
-        head, shape = self._heads[self._known(cut)], self.points[cut].shape
+        head, crossing = self._heads[self._known(cut)], self._crossing(cut)
+        return lambda rows, lengths: head(crossing(rows))
+
+    def between(self, cut: str, later: str) -> Callable[[Tensor, Tensor], Tensor]:
+        if self._known(cut) == WHOLE:
+            raise UsageError("cut 0 has no rows: the whole model runs on the images")
+        if self._known(later) == WHOLE or self.points[cut].place >= self.points[later].place:
+            raise UsageError(f"rows at cut {cut} cannot be taken to cut {later}: expected a cut after {cut}")
+        part, crossing = self.cutter.between(cut, later), self._crossing(cut)
 
         def run(rows: Tensor, lengths: Tensor) -> Tensor:
-            # Rows made under inference mode cannot enter a graph; a copy can.
-            rows = rows.clone() if rows.is_inference() and torch.is_grad_enabled() else rows
-            return head(rows.to(self._device).reshape(len(rows), *shape))
+            with evaluating(self.model), torch.inference_mode():
+                return part(crossing(rows)).unsqueeze(1)
 
         return run
+
+    def _crossing(self, cut: str) -> Callable[[Tensor], Tensor]:
+        """A function from rows (B, 1, *shape) to what crosses at a cut, on the model's device."""
+        shape = self.points[cut].shape
+
+        def shaped(rows: Tensor) -> Tensor:
+            # Rows made under inference mode cannot enter a graph; a copy can.
+            rows = rows.clone() if rows.is_inference() and torch.is_grad_enabled() else rows
+            return rows.to(self._device).reshape(len(rows), *shape)
+
+        return shaped
 
     def head_parameters(self, cut: str) -> Parameters:
         if self._known(cut) == WHOLE:
@@ -107,17 +124,11 @@ class _Halves:
         return [(name, one) for name, one in tensors if not isinstance(one, nn.Parameter) and one.is_floating_point()]
 
     def freeze(self, cut: str) -> None:
-        """Trunk without gradient and in eval for good, and with it the head's BatchNorm where that was asked for."""
+        """Keep the trunk without gradient and in eval, and the head's BatchNorm in eval too if that was asked for."""
         still = [] if self._known(cut) == WHOLE else self.cutter.trunk_modules(cut)
-        for module in self.model.modules():
-            module.__dict__.pop("train", None)
-            if self._keep_statistics and isinstance(module, nn.modules.batchnorm._BatchNorm):
-                still.append(module)
-        for _, parameter in self.trunk_parameters(cut):
-            parameter.requires_grad_(False)
-        for module in still:
-            module.eval()
-            module.__dict__["train"] = MethodType(_stay_in_eval, module)
+        if self._keep_statistics:
+            still += [one for one in self.model.modules() if isinstance(one, nn.modules.batchnorm._BatchNorm)]
+        freeze(self.model, (one for _, one in self.trunk_parameters(cut)), still)
 
     def _known(self, cut: str) -> str:
         if cut != WHOLE and cut not in self.points:
@@ -130,7 +141,3 @@ class _Halves:
 
     def _images(self, batch: Mapping[str, Tensor]) -> Tensor:
         return self.inputs.transform.normalised(batch[PIXELS].to(self._device, non_blocking=True))
-
-
-def _stay_in_eval(module: Any, mode: bool = True) -> Any:
-    return module

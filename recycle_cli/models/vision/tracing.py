@@ -14,6 +14,7 @@ from torchvision.ops import StochasticDepth
 
 from recycle_cli.errors import ModelError
 from recycle_cli.models.embedding import EmbeddingLayer
+from recycle_cli.models.hub import first_line
 
 PROBE_IMAGES = 3
 """Images in the pass that measures shapes: no dimension of a usual model has this size by chance."""
@@ -84,14 +85,15 @@ class _Tracer(fx.Tracer):
 
 
 def trace(model: nn.Module) -> Traced:
-    """Trace a model in eval. Raises ModelError where its course depends on the values of its input."""
+    """Trace a model in eval. Raises ModelError if its course depends on the values of its input."""
     tracer = _Tracer()
     training = [module for module in model.modules() if module.training]
     try:
         graph = tracer.trace(model.eval())
     except _UNTRACEABLE as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ModelError(f"{type(model).__name__} cannot be cut: torch.fx does not trace it ({reason})") from error
+        raise ModelError(
+            f"{type(model).__name__} cannot be cut: torch.fx does not trace it ({first_line(error)})"
+        ) from error
     finally:
         for module in training:
             module.training = True
@@ -103,7 +105,7 @@ def measure(traced: Traced, size: tuple[int, int, int]) -> Measured:
     """Shapes and FLOPs of every node for images of `size` (C, H, W); nothing is computed, nothing allocated.
 
     FLOPs as `torch.utils.flop_counter` counts them: convolutions, matrix products and attention, two a multiply-add.
-    Raises ModelError where the model does not take images of this size.
+    Raises ModelError if the model does not take images of this size.
     """
     measured = Measured()
     fast = torch.backends.mha.get_fastpath_enabled()
@@ -113,10 +115,9 @@ def measure(traced: Traced, size: tuple[int, int, int]) -> Measured:
         with FakeTensorMode(allow_non_fake_inputs=True), FlopCounterMode(display=False) as counter, torch.no_grad():
             _Meter(traced, measured, counter).run(torch.empty(PROBE_IMAGES, *size))
     except (RuntimeError, ValueError, AssertionError, IndexError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ModelError(
-            f"{type(traced.model).__name__} does not take images of {size[1]} x {size[2]} pixels ({reason}); "
-            "use the size that it was made for (--resize, --crop)"
+            f"{type(traced.model).__name__} does not take images of {size[1]} x {size[2]} pixels "
+            f"({first_line(error)}); use the size that it was made for (--resize, --crop)"
         ) from error
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)

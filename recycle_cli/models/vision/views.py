@@ -96,9 +96,9 @@ def view_of(sample: Sample, words: Augmentation, number: int) -> Sample:
     return replace(sample, fields={**sample.fields, "view": f"{words.name}#{number}"})
 
 
-def views_of(settings: ViewSettings, *, images: bool) -> list[Callable[[Sample], Sample]]:
-    """A function for each view that the settings ask for. Raises UsageError where the model takes no images."""
-    if settings.views and not images:
+def views_of(settings: ViewSettings, modality: str) -> list[Callable[[Sample], Sample]]:
+    """A function for each view that the settings ask for. Raises UsageError if the samples are no images."""
+    if settings.views and modality != "image":
         raise UsageError(f"--views {settings.views}: only images have views; leave the option out for texts")
     if not settings.views and settings.augment != ViewSettings().augment:
         raise UsageError(f"--augment {settings.augment}: makes --views, of which none are asked for; give their number")

@@ -9,9 +9,10 @@ import torchvision
 from recycle_cli.errors import ModelError, UsageError
 from recycle_cli.models.vision.graph import GraphCutter
 from recycle_cli.models.vision.points import resolve_point
-from recycle_cli.models.vision.sources import architectures, load_torchvision, preset_of
+from recycle_cli.models.vision.sources import architectures, load_torchvision
 from recycle_cli.models.vision.split import split_images
 from recycle_cli.models.vision.transforms import ImageTransform, changed
+from recycle_cli.models.vision.weights import preset_of
 
 TOLERANCE = 1e-4
 FAST = (

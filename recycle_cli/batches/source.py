@@ -1,0 +1,69 @@
+"""What training and evaluation read: one contract for stored rows and for raw inputs."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+import xxhash
+
+from recycle_cli.batches.sampler import Indices, Sampler
+
+Tensors = dict[str, torch.Tensor]
+
+INPUTS = "0"
+"""The cut before everything: a source at this cut gives prepared inputs, and no rows."""
+
+
+class Batch(NamedTuple):
+    """The places of a batch's samples in the data, and their tensors.
+
+    From a store these are `rows` (B, L, *shape) in the stored dtype, `lengths` (B,) and for int8 `scales` (B, L);
+    without one, what the preprocessor collates.
+    """
+
+    members: Indices
+    tensors: Tensors
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """The batches of one pass over the data, planned before anything is read, and how to read them from one on."""
+
+    batches: list[Indices]
+    load: Callable[[int], Iterator[Batch]]
+
+
+class RowSource(Protocol):
+    """Samples at one cut, read in the batches that a sampler draws."""
+
+    @property
+    def cut(self) -> str:
+        """Where the rows were taken; INPUTS for prepared inputs."""
+
+    @property
+    def lengths(self) -> Indices:
+        """Rows of each sample (n,)."""
+
+    @property
+    def restriction(self) -> str:
+        """What limits which samples can share a batch, as the beginning of a message; empty if nothing does."""
+
+    def epoch(self, sampler: Sampler, number: int) -> Epoch:
+        """The batches of epoch `number` (from 0)."""
+
+
+def planned(batches: list[Indices], load: Callable[[Indices], Tensors]) -> Epoch:
+    """An epoch whose batches can each be read by themselves."""
+
+    def read(start: int) -> Iterator[Batch]:
+        for members in batches[start:]:
+            yield Batch(members, load(members))
+
+    return Epoch(batches, read)
+
+
+def order_digest(batches: Sequence[Indices]) -> str:
+    """xxh3_64, 16 hexadecimal digits, of an epoch's batches: a resume goes on only if they are still the same."""
+    return xxhash.xxh3_64_hexdigest(np.concatenate(batches).tobytes())

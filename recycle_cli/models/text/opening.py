@@ -1,0 +1,30 @@
+"""Open a text model by name, ready to be split."""
+
+from recycle_cli.models.cuts import resolve_cut
+from recycle_cli.models.hub import Source
+from recycle_cli.models.layers import Layer
+from recycle_cli.models.network import Network
+from recycle_cli.models.task_layer import OWN, TaskLayer
+from recycle_cli.models.text.embedder import load_embedder
+from recycle_cli.models.text.layers import layers
+from recycle_cli.models.text.load import load_with
+from recycle_cli.models.text.split import split
+from recycle_cli.models.text.tokens import default_max_length
+
+
+def open_text(source: Source, max_length: int | None, layer: TaskLayer = OWN, seed: int = 0) -> Network:
+    """Load a text model that can be split. Raises ModelError, UsageError."""
+    loaded = load_embedder(source, layer.head, seed=seed) if layer.embeds else load_with(layer, source, seed=seed)
+    longest = max_length or default_max_length(loaded)
+    return Network(
+        loaded,
+        split=lambda cuts, dtype: split(loaded, cuts, max_length=longest, dtype=dtype),
+        resolve=lambda cut, halves: resolve_cut(cut, halves.blocks),
+    )
+
+
+def layers_of_text(source: Source, max_length: int | None, dtype: str) -> tuple[list[Layer], int]:
+    """Every cut of a text model, and the tokens of the text that its bytes are of."""
+    loaded = load_with(OWN, source)
+    length = max_length or default_max_length(loaded)
+    return layers(loaded, length=length, dtype=dtype), length

@@ -1,0 +1,250 @@
+"""RUNs in memory: one trunk, one store, a head each. Hits go straight to the heads, misses through the trunk first."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from recycle_cli.batches import Indices, StoredRows, Tensors, widened
+from recycle_cli.errors import DamageError, DataError, MismatchError, UsageError
+from recycle_cli.keys import Sample, keys_of
+from recycle_cli.models import Network, Preprocessor, SplitModel, found_again, modality_of, open_network
+from recycle_cli.models.adapters import BASE, put_back
+from recycle_cli.models.outputs import Outputs
+from recycle_cli.runs import RunInfo, read_info
+from recycle_cli.runtime.devices import autocast, batch_tokens_on, device_holding, device_of, pinned_for, to_device
+from recycle_cli.settings import ModelSettings, PredictSettings
+from recycle_cli.store import SegmentWriter, Store
+from recycle_cli.tasks import Task, task_of_run
+from recycle_cli.training.head import Head
+from recycle_cli.trunk import (
+    PROBES,
+    TrunkBatch,
+    Underway,
+    Window,
+    by_token_budget,
+    check_parity,
+    expect,
+    restored,
+    rows_of,
+)
+
+Rows = dict[str, Tensors]
+"""The stored rows of a batch at each cut that a head reads."""
+
+Answers = dict[str, Outputs]
+"""The outputs of each RUN, by its name."""
+
+
+@dataclass(frozen=True)
+class LoadedRun:
+    """A RUN in memory. `names`: its classes."""
+
+    info: RunInfo
+    task: Task
+    names: list[str]
+    head: Head
+
+    @property
+    def cut(self) -> str:
+        """Where its head begins."""
+        return self.info.cut
+
+
+def load_run(run: str, model: ModelSettings, store: Store | None, *, every_cut: bool = False) -> LoadedRun:
+    """Load a RUN, whose head reads rows if there is a store. `model`: how it computes; its name is not used.
+    `every_cut`: cut it at all of the store's cuts, if its trunk has them all.
+
+    Raises StoreError for a folder that is no finished RUN.
+    """
+    info = read_info(run)
+    settings = replace(model, name=str(Path(run, BASE)) if info.apart else run, max_length=info.max_length)
+    task = task_of_run(info.task, modality_of(settings), info.to_json())
+    network = open_network(settings, task.layer(()).kept)
+    if info.apart:
+        put_back(network.loaded.model, Path(run))
+    if store is None:
+        split = network.split((info.cut,), "float32")
+    else:
+        split = _split_for(network, info.cut, store, every_cut=every_cut)
+        expect(store, split.recipe.at(info.cut).computed_in(store.recipe.precision), info.cut)
+    split.model.to(device_of(model.device)).eval()
+    return LoadedRun(info, task, list(network.loaded.labels), Head(split, info.cut, "0" if store is None else info.cut, {}))
+
+
+def _split_for(network: Network, cut: str, store: Store, *, every_cut: bool) -> SplitModel:
+    """The RUN cut for its head, and if asked for at all the store's cuts: those behind where its training began are not
+    its trunk's, and then it is cut for its head alone."""
+    if every_cut:
+        split = network.split(tuple(store.recipe.cuts), store.recipe.dtype)
+        if split.recipe.cuts == store.recipe.cuts:
+            return split
+    return network.split((cut,), store.recipe.dtype)
+
+
+class Scorer:
+    """Scores samples with RUNs of one recipe, which share a trunk and a store.
+
+    runs     the RUNs by name; the trunk is that of the first
+    store    where hits come from; None computes everything
+    """
+
+    def __init__(
+        self, runs: Mapping[str, LoadedRun], store: Store | None, model: ModelSettings, settings: PredictSettings
+    ) -> None:
+        self.runs, self.store, self.settings = dict(runs), store, settings
+        self._model = model
+        self._unproved = settings.parity_check
+        # A store of its own: seeing what was sealed changes positions, which are in use here.
+        self._underway = Underway(Store.open(store.path)) if store is not None and settings.write_back else None
+
+    @property
+    def split(self) -> SplitModel:
+        """The model whose trunk all heads share."""
+        return next(iter(self.runs.values())).head.split
+
+    @property
+    def preprocessor(self) -> Preprocessor:
+        """What makes inputs of samples."""
+        return self.split.preprocessor
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return device_holding(self.split.model)
+
+    @property
+    def batch_tokens(self) -> int:
+        """Rows a batch at most."""
+        return batch_tokens_on(self.device, self.settings.batch_tokens)
+
+    @cached_property
+    def cuts(self) -> list[str]:
+        """The cuts that the heads read."""
+        return list(dict.fromkeys(run.cut for run in self.runs.values()))
+
+    @cached_property
+    def trunk(self) -> SplitModel:
+        """The model whose trunk computes misses: the RUN's own, or the store's if the store is to get cuts that lie
+        behind where the RUN's training began."""
+        assert self.store is not None
+        wanted = tuple(self.store.recipe.cuts) if self._underway is not None else tuple(self.cuts)
+        if all(cut in self.split.cuts for cut in wanted):
+            return self.split
+        settings = found_again(self._model, self.store.provenance, self.store.recipe, named=False)
+        split = open_network(settings).split(wanted, self.store.recipe.dtype)
+        expect(self.store, split.recipe.computed_in(self.store.recipe.precision))
+        split.model.to(self.device).eval()
+        return split
+
+    def find(self, samples: Sequence[Sample]) -> Window:
+        """Look samples up in the store, by their content alone: nothing is tokenised."""
+        keys, digests = keys_of(samples)
+        absent = np.full(len(samples), -1, dtype=np.int64)
+        return Window(samples, keys, digests, absent if self.store is None else self.store.lookup(keys, digests))
+
+    def hits(self, window: Window) -> Iterator[tuple[Indices, Rows]]:
+        """The rows of the samples that the store holds, in batches of like lengths, with their places in the window.
+
+        Of the first hits a few are proved against the trunk. Raises MismatchError if their rows are not the trunk's.
+        """
+        held = np.flatnonzero(window.positions >= 0)
+        if self.store is None or not len(held):
+            return
+        if self._unproved:
+            few = held[np.unique(np.linspace(0, len(held) - 1, PROBES, dtype=np.int64))]
+            for cut in self.cuts:
+                check_parity(self.store, self.split, cut, [window.samples[place] for place in few.tolist()])
+            self._unproved = False
+        stored = {cut: StoredRows.of(self.store, cut, window.positions[held]) for cut in self.cuts}
+        lengths = stored[self.cuts[0]].lengths * self.preprocessor.row_cost
+        for members in by_token_budget(lengths, self.batch_tokens):
+            yield held[members], {cut: pinned_for(rows.load(members), self.device) for cut, rows in stored.items()}
+
+    def from_rows(self, rows: Rows, window: Window, members: Indices) -> Answers:
+        """Answers from stored rows. Raises DamageError for rows that give no number."""
+        with torch.inference_mode(), autocast(self.device, self._model.precision):
+            on_device = {cut: to_device(batch, self.device) for cut, batch in rows.items()}
+            ready = {cut: {"rows": widened(one), "lengths": one["lengths"]} for cut, one in on_device.items()}
+            answers = {name: run.head(ready[run.cut]).cpu() for name, run in self.runs.items()}
+        if place := _not_a_number(answers):
+            assert self.store is not None
+            raise DamageError(
+                f"{self.store.path}: the stored rows of record {window.samples[members[place[0]]].id} give no number (NaN "
+                "or infinite); run `recycle store verify --repair`"
+            )
+        return answers
+
+    def from_inputs(self, batch: TrunkBatch, window: Window, writer: SegmentWriter | None = None) -> Answers:
+        """Answers of misses, whose rows are rounded as the store would, and kept if there is a writer."""
+        with torch.inference_mode(), autocast(self.device, self._model.precision):
+            if self.store is None:
+                inputs = to_device(batch.inputs, self.device)
+                answers = {name: run.head(inputs).cpu() for name, run in self.runs.items()}
+            else:
+                answers = self._through_trunk(batch, window, self.store, writer)
+        if place := _not_a_number(answers):
+            named = f"record {window.samples[batch.members[place[0]]].id}"
+            raise DataError(f"{named}: the model gives no number for it (NaN or infinite); its weights may be damaged")
+        return answers
+
+    def _through_trunk(self, batch: TrunkBatch, window: Window, store: Store, writer: SegmentWriter | None) -> Answers:
+        with autocast(self.device, store.recipe.precision):
+            activations = self.trunk.trunk(to_device(batch.inputs, self.device))
+        if writer is not None:
+            self._keep(batch, window, activations, writer)
+        ready: Rows = {}
+        for cut in self.cuts:
+            rows = rows_of(activations[cut], batch.lengths, store.recipe.dtype)
+            restored_rows = restored(rows, batch.lengths, store.recipe.dtype).to(self.device)
+            ready[cut] = {"rows": restored_rows, "lengths": torch.from_numpy(batch.lengths).to(self.device)}
+        return {name: run.head(ready[run.cut]).cpu() for name, run in self.runs.items()}
+
+    def _keep(
+        self, batch: TrunkBatch, window: Window, activations: Mapping[str, torch.Tensor], writer: SegmentWriter
+    ) -> None:
+        """Write the rows at all of the store's cuts, each content once, however often the data repeat it."""
+        assert self._underway is not None
+        assert self.store is not None
+        keys, digests = window.keys[batch.members], window.digests[batch.members]
+        samples = [window.samples[place] for place in batch.members.tolist()]
+        first = self._underway.first(Window(samples, keys, digests, self._underway.lookup(keys, digests)))
+        if len(first):
+            dtype, lengths = self.store.recipe.dtype, batch.lengths[first]
+            rows = {cut: rows_of(activations[cut][first], lengths, dtype) for cut in self.store.recipe.cuts}
+            writer.append(keys[first], digests[first], lengths, rows)
+
+
+def open_scorer(run: str, store: str | None, model: ModelSettings, settings: PredictSettings) -> Scorer:
+    """A RUN ready to score samples, under the name of its folder."""
+    info = read_info(run)
+    opened = None if store is None else _store_for(store, info.cut)
+    loaded = load_run(run, model, opened, every_cut=settings.write_back)
+    if settings.threshold != PredictSettings.threshold:
+        try:
+            loaded = replace(loaded, task=loaded.task.at_threshold(settings.threshold))
+        except UsageError as error:
+            raise UsageError(f"--threshold {settings.threshold:g}: {run}: {error}") from None
+    return Scorer({run: loaded}, opened, model, settings)
+
+
+def _store_for(path: str, cut: str) -> Store:
+    if cut == "0":
+        raise UsageError(f"this run was trained whole (cut 0), so {path} holds nothing for it; leave out --store")
+    store = Store.open(path)
+    if cut not in store.recipe.cuts:
+        raise MismatchError(f"{path} holds the cut {', '.join(store.recipe.cuts)}; this run needs {cut}")
+    return store
+
+
+def _not_a_number(answers: Answers) -> list[int]:
+    """The places in the batch of the samples for which a RUN gives something that is no number."""
+    wrong: set[int] = set()
+    for outputs in answers.values():
+        finite = torch.isfinite(outputs.values)
+        if not finite.all():
+            wrong |= {place for place, own in enumerate(outputs.each()) if not torch.isfinite(own).all()}
+    return sorted(wrong)

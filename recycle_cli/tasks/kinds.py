@@ -1,0 +1,86 @@
+"""The table of tasks: what `--task` names, and how a task is built from its options or from a RUN."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any
+
+from recycle_cli.corpus import FORMS, Form
+from recycle_cli.errors import StoreError, UsageError
+from recycle_cli.settings import ClassificationSettings, SimilaritySettings, TaskSettings
+from recycle_cli.tasks.classification import Classification
+from recycle_cli.tasks.contract import Task
+from recycle_cli.tasks.multi_label import MultiLabel
+from recycle_cli.tasks.similarity import Similarity
+
+
+@dataclass(frozen=True)
+class TaskKind:
+    """One row of the table.
+
+    modalities  the kinds of input that it takes
+    settings    the class of its options
+    build       (its options, the form of a plain record) -> the task
+    reopened    what a RUN kept of itself -> the options that predicting with it needs
+    """
+
+    modalities: tuple[str, ...]
+    settings: type[TaskSettings]
+    build: Callable[[Any, Form], Task]
+    reopened: Callable[[Mapping[str, Any]], TaskSettings | None] = lambda about: None
+
+
+def _classification(settings: ClassificationSettings, form: Form) -> Task:
+    return MultiLabel(settings=settings, form=form) if settings.multi_label else Classification(settings, form)
+
+
+def _classes_of(about: Mapping[str, Any]) -> ClassificationSettings:
+    return ClassificationSettings(multi_label=bool(about.get("multi_label")))
+
+
+TASKS: dict[str, TaskKind] = {
+    "text-classification": TaskKind(("text",), ClassificationSettings, _classification, _classes_of),
+    "image-classification": TaskKind(("image",), ClassificationSettings, _classification, _classes_of),
+    "similarity": TaskKind(("text", "image"), SimilaritySettings, Similarity),
+}
+
+
+def task_of(name: str, modality: str, settings: TaskSettings | None = None, taker: str = "the model") -> Task:
+    """The task that `--task` names, over inputs of a modality. `settings` None: the task's defaults; `taker`: the model
+    or the store that is of this modality.
+
+    Raises UsageError for a name that is not in the table, for inputs of another kind, and for the options of another
+    task.
+    """
+    if name not in TASKS:
+        raise UsageError(f"--task {name} is not known; take one of {', '.join(TASKS)}")
+    kind = TASKS[name]
+    if modality not in kind.modalities:
+        fitting = [other for other, one in TASKS.items() if modality in one.modalities]
+        remedy = f"use --task {fitting[0]}" if fitting else "there is no task for them"
+        raise UsageError(f"--task {name}: {taker} takes {modality}s; {remedy}")
+    if settings is not None and not isinstance(settings, kind.settings):
+        fitting = [other for other, one in TASKS.items() if isinstance(settings, one.settings)]
+        raise UsageError(
+            f"{', '.join(changed(settings))}: only --task {', '.join(fitting)} takes it; leave it out of --task {name}"
+        )
+    return kind.build(settings or kind.settings(), FORMS[modality])
+
+
+def changed(settings: Any, prefix: str = "-") -> list[str]:
+    """The options of settings that have not their defaults, as they are written on the command line."""
+    found: list[str] = []
+    for field in fields(settings):
+        now, option = getattr(settings, field.name), f"{prefix}-{field.name.replace('_', '-')}"
+        if is_dataclass(now):
+            found += changed(now, option)
+        elif now != field.default:
+            found.append(option.removesuffix("-kind"))
+    return found
+
+
+def task_of_run(name: str, modality: str, about: Mapping[str, Any]) -> Task:
+    """The task of a RUN. Raises StoreError for one that this version does not know."""
+    if name not in TASKS:
+        known = ", ".join(TASKS)
+        raise StoreError(f"the run's task {name!r} is not known here (known are {known}); update recycle")
+    return task_of(name, modality, TASKS[name].reopened(about))

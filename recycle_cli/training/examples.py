@@ -1,0 +1,130 @@
+"""Reading what a training learns from: labelled examples, and those of them that can be used."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from recycle_cli.corpus import Corpus, Views
+from recycle_cli.models import OpenPreprocessor
+from recycle_cli.settings import CorpusSettings, Job, TrainingSettings, ViewSettings
+from recycle_cli.tasks import Task
+from recycle_cli.training.labelled_data import LabelledData, read_labelled, take_all
+from recycle_cli.training.setup import Setup
+from recycle_cli.trunk import Wanted, absent_from, check_parity, held_by, readable
+
+Columns = Sequence[str | None]
+"""The column of labels of each head; None for the only one."""
+
+
+@dataclass(frozen=True)
+class Examples:
+    """The samples to train on or to evaluate on, once for each head, with its labels; and what they were read from."""
+
+    corpus: Corpus
+    data: list[LabelledData]
+
+    def take(self, data: list[LabelledData]) -> "Examples":
+        """The same with other data."""
+        return replace(self, data=data)
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """`train`, and `evaluation` if there is any. `held`: share of the training samples that the store held before any
+    was computed."""
+
+    train: Examples
+    evaluation: Examples | None
+    held: float = 0.0
+
+    @property
+    def pairs(self) -> list[tuple[LabelledData, LabelledData | None]]:
+        """What each head trains on and is evaluated on."""
+        evaluation: Sequence[LabelledData | None] = (
+            [None] * len(self.train.data) if self.evaluation is None else self.evaluation.data
+        )
+        return list(zip(self.train.data, evaluation, strict=True))
+
+
+def read_data(
+    job: Job, task: Task, columns: Columns, preprocessor: OpenPreprocessor, views: Views = ()
+) -> TrainingData:
+    """Read the corpora. Their samples are kept only if there is no store to train from.
+
+    columns  the column of labels of each head; heads may share one
+    views    functions that make the views of a sample, which the store must hold too
+    """
+    keep = job.store is None
+    named = columns if job.data.label_columns else [None] * len(columns)
+    train = _read(job.data, task, dict.fromkeys(named), preprocessor, keep=keep, views=() if keep else views)
+    if job.evaluation is None:
+        return TrainingData(_for_heads(*train, named), None)
+    known = {column: one.names if task.closed else None for column, one in train[1].items()}
+    evaluation = _read(job.evaluation, task, known, preprocessor, keep=keep)
+    return TrainingData(_for_heads(*train, named), _for_heads(*evaluation, named))
+
+
+def _read(
+    settings: CorpusSettings,
+    task: Task,
+    known: dict[str | None, list[str] | None],
+    preprocessor: OpenPreprocessor,
+    *,
+    keep: bool,
+    views: Views = (),
+) -> tuple[Corpus, dict[str | None, LabelledData]]:
+    """A corpus, and its data with the labels of each column; `known`: the known classes of each column."""
+    corpus = Corpus(settings, form=task.form, read_label=task.read_label, labelled=True)
+    corpus.tell_columns()
+    encoders = {column: task.encoder(names, preprocessor) for column, names in known.items()}
+    found = read_labelled(corpus, encoders, keep=keep, views=views)
+    corpus.failures.tell()
+    return corpus, dict(zip(known, found, strict=True))
+
+
+def _for_heads(corpus: Corpus, data: dict[str | None, LabelledData], columns: Columns) -> Examples:
+    return Examples(corpus, [data[column] for column in columns])
+
+
+def usable_data(data: TrainingData, job: Job, setup: Setup, settings: TrainingSettings, views: Views) -> TrainingData:
+    """Keep the samples that the store holds, and check the parity of a few; without a store those that can be prepared.
+
+    Only records that are skipped if they cannot be used are left out without a store.
+    """
+    if setup.store is None:
+        return replace(data, train=_readable(data.train, setup))
+    held = 1 - float(np.mean(absent_from(setup.store, data.train.data[0].contents)))
+    train = _held(data.train, setup, settings, settings.views, views)
+    evaluation = data.evaluation and _held(data.evaluation, setup, settings)
+    if settings.parity_check:
+        check_parity(setup.store, setup.split, setup.cut, train.data[0].probes)
+    return TrainingData(train, evaluation, held)
+
+
+def _readable(examples: Examples, setup: Setup) -> Examples:
+    """The examples whose samples can be prepared, if the others are to be skipped and preparing is put off."""
+    corpus, preprocessor = examples.corpus, setup.split.preprocessor
+    if preprocessor.row_cost == 1 or not corpus.failures.skips:
+        return examples
+    places = readable(examples.data[0].samples, preprocessor, corpus.reject)
+    corpus.failures.tell()
+    return examples.take(take_all(examples.data, places))
+
+
+def _held(
+    examples: Examples,
+    setup: Setup,
+    settings: TrainingSettings,
+    asked: ViewSettings = ViewSettings(),  # noqa: B008 - frozen
+    views: Views = (),
+) -> Examples:
+    """The examples that the store holds, with their views: all of them, or as `--on-missing` says."""
+    assert setup.store is not None
+    model = setup.model
+    wanted = Wanted(examples.corpus, model.name, model.revision, model.trust_remote_code, asked)
+    contents = examples.data[0].contents
+    held = held_by(setup.store, contents, setup.split, wanted, settings.on_missing, views)
+    if held.all():
+        return examples
+    return examples.take(take_all(examples.data, examples.data[0].whole(held)))

@@ -1,0 +1,48 @@
+"""The head as a module: from a batch to outputs. Nothing else of the model trains, and nothing else need be wrapped."""
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from recycle_cli.batches import INPUTS, Tensors
+from recycle_cli.models import SplitModel
+from recycle_cli.models.outputs import Outputs
+
+
+class Head(nn.Module):
+    """The layers after a cut, over the rows or the inputs of a batch.
+
+    cut      where its layers begin
+    reads    the cut of the rows that it is given; INPUTS if it is given inputs, and runs the frozen trunk itself
+    weights  named parameters that train; its only parameters, so that data-parallel training sends no others
+    """
+
+    def __init__(self, split: SplitModel, cut: str, reads: str, weights: Mapping[str, nn.Parameter]) -> None:
+        super().__init__()
+        self.split, self.cut, self.reads = split, cut, reads
+        self.weights = dict(weights)
+        self.statistics = dict(split.head_buffers(cut))
+        self._trained = nn.ParameterList(weights.values())
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """All that training changes, the statistics of BatchNorm layers included: what a checkpoint must hold."""
+        return {**self.weights, **self.statistics}
+
+    def train(self, mode: bool = True) -> "Head":
+        """Put the model into training mode; the frozen trunk stays in eval."""
+        self.split.model.train(mode)
+        return super().train(mode)
+
+    def forward(self, batch: Tensors) -> Outputs:
+        """Outputs of a batch of rows in float32, or of inputs."""
+        if self.reads == INPUTS:
+            values, lengths = self.split.full(batch), _lengths(batch)
+        else:
+            values, lengths = self.split.head_from(self.cut)(batch["rows"], batch["lengths"]), batch["lengths"]
+        return Outputs(values, lengths if self.split.per_row else None)
+
+
+def _lengths(batch: Tensors) -> Tensor | None:
+    mask = batch.get("attention_mask")
+    return None if mask is None else mask.sum(dim=1)

@@ -1,0 +1,37 @@
+"""What makes two trainings the same: all that must not change between an interruption and its resume."""
+
+from dataclasses import asdict
+from typing import Any
+
+from recycle_cli.settings import Job, TrainingSettings
+from recycle_cli.tasks import Task, chosen_metric
+from recycle_cli.training.labelled_data import LabelledData
+from recycle_cli.training.setup import Setup
+
+FREE = ("save_steps", "parity_check", "memory", "in_memory", "task")
+
+
+def identity_of(
+    job: Job, setup: Setup, settings: TrainingSettings, task: Task, data: tuple[LabelledData, LabelledData | None], order: str
+) -> dict[str, Any]:
+    """By the names of version 1 of `recycle.json`. `order`: the digest of the first epoch's batches."""
+    own = {name: value for name, value in asdict(settings).items() if name not in FREE}
+    recipe = setup.split.recipe
+    return {
+        **own,
+        **task.identity(),
+        "task": job.task,
+        "metric": chosen_metric(task, settings.metric),
+        "order_seed": settings.shuffle_seed,
+        "precision": setup.model.precision,
+        "model": setup.model.name,
+        "revision": setup.model.revision,
+        "max_length": recipe.max_length,
+        "preprocessor": recipe.preprocessor,
+        "head_batchnorm": setup.model.images.head_batchnorm,
+        "cut": setup.cut,
+        "data": data[0].digest,
+        "evaluation": data[1].digest if data[1] is not None else None,
+        "fingerprint": recipe.fingerprint,
+        "shuffled_order": order,
+    }

@@ -1,0 +1,13 @@
+"""The learning-rate schedule, a function of the step."""
+
+import math
+
+from recycle_cli.settings import TrainingSettings
+
+
+def learning_rate(step: int, steps: int, settings: TrainingSettings) -> float:
+    """Linear warm-up from 0 over the first share of the steps, then linear decay to 0."""
+    warmup = math.ceil(steps * settings.warmup_share)
+    if step < warmup:
+        return settings.learning_rate * (step + 1) / warmup
+    return settings.learning_rate * (steps - step) / max(1, steps - warmup)

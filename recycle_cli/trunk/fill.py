@@ -1,0 +1,156 @@
+"""The trunk's pass over a corpus: what the store lacks is computed, sealed and counted."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from recycle_cli.errors import DataError
+from recycle_cli.keys import Bytes16, Sample, keys_of
+from recycle_cli.models import SplitModel
+from recycle_cli.reports import Bar
+from recycle_cli.runtime.devices import Fetching, autocast, batch_tokens_on, device_holding, pinned_for, to_device
+from recycle_cli.runtime.overlap import background, prefetch
+from recycle_cli.settings import PrecomputeSettings
+from recycle_cli.store import Encoded, SegmentWriter, Store
+from recycle_cli.trunk.rows import check_lengths, rows_of
+from recycle_cli.trunk.stream import Reject, TrunkBatch, Window, batches_of, prepared_ahead, usable
+from recycle_cli.trunk.underway import Underway
+
+Rows = dict[str, Encoded]
+"""A batch's rows at each cut, as stored."""
+
+
+@dataclass
+class Tally:
+    """Running counts of one pass; `samples` are those read, whether new or not."""
+
+    samples: int = 0
+    new: int = 0
+    trunk_seconds: float = 0.0
+    started: float = field(default_factory=time.perf_counter)
+
+    @property
+    def seconds(self) -> float:
+        """Since the start."""
+        return time.perf_counter() - self.started
+
+
+@dataclass(frozen=True)
+class Keyed:
+    """A trunk batch with the keys and digests (n, 16) of its samples."""
+
+    batch: TrunkBatch
+    keys: Bytes16
+    digests: Bytes16
+
+
+@dataclass(frozen=True)
+class Filled:
+    """A finished pass: its counts, and the writer with what it has sealed."""
+
+    tally: Tally
+    writer: SegmentWriter
+
+
+def fill(
+    store: Store,
+    samples: Iterable[Sample],
+    split: SplitModel,
+    settings: PrecomputeSettings,
+    progress: Bar,
+    reject: Reject | None = None,
+) -> Filled:
+    """Run the trunk over the samples that the store lacks; reading, the trunk and writing overlap.
+
+    `reject` hears of samples that cannot be prepared; None lets their error through.
+    """
+    device = device_holding(split.model)
+    lacking = Lacking(store, split, settings, progress, reject)
+    tally = lacking.tally
+    with store.writer(segment_bytes=settings.segment_bytes, codec=settings.codec, max_disk=settings.max_disk) as writer:
+        fetching = Fetching(device)
+
+        def rows(keyed: Keyed, activations: dict[str, torch.Tensor], mark: torch.cuda.Event | None) -> Rows:
+            with fetching.after(mark):
+                return {
+                    cut: rows_of(found, keyed.batch.lengths, store.recipe.dtype) for cut, found in activations.items()
+                }
+
+        def write(done: tuple[Keyed, Callable[[], Rows]]) -> None:
+            keyed, fetch = done
+            writer.append(keyed.keys, keyed.digests, keyed.batch.lengths, fetch())
+
+        with background(write) as hand_over:
+            for keyed in prefetch(lacking.batches(samples)):
+                started = time.perf_counter()
+                with autocast(device, store.recipe.precision):
+                    activations = split.trunk(to_device(keyed.batch.inputs, device))
+                tally.trunk_seconds += time.perf_counter() - started
+                for values in activations.values():
+                    check_lengths(keyed.batch, values)
+                fetch = partial(rows, keyed, activations, fetching.ready())
+                if device.type == "cpu":
+                    # Every core of a CPU is the model's: computing beside it costs more than it saves.
+                    fetch = partial(dict, fetch())
+                hand_over((keyed, fetch))
+                progress.update(len(keyed.keys), note=_note(tally, writer))
+    store.refresh()
+    return Filled(tally, writer)
+
+
+def _note(tally: Tally, writer: SegmentWriter) -> str:
+    reused = (tally.samples - tally.new) / max(1, tally.samples)
+    return f"{writer.rows / tally.seconds:,.0f} rows/s, {reused:.0%} hits"
+
+
+class Lacking:
+    """Finds the samples that neither the store nor an earlier batch of this pass holds, and batches them."""
+
+    def __init__(
+        self, store: Store, split: SplitModel, settings: PrecomputeSettings, progress: Bar, reject: Reject | None = None
+    ) -> None:
+        self.tally = Tally()
+        self._preprocessor, self._settings, self._progress, self._reject = split.preprocessor, settings, progress, reject
+        self._device = device_holding(split.model)
+        self._underway = Underway(store)
+        self._unusable: set[bytes] = set()
+        self._copies: dict[bytes, list[Sample]] = {}
+
+    def batches(self, samples: Iterable[Sample]) -> Iterator[Keyed]:
+        """Trunk batches of the samples to be computed."""
+        ahead = prepared_ahead(
+            samples, self._preprocessor, self._settings.window, self._underway.lookup, self._fresh, self._refused
+        )
+        batch_tokens = batch_tokens_on(self._device, self._settings.batch_tokens)
+        for ready in ahead:
+            for batch in batches_of(ready.places, ready.prepared, self._preprocessor, batch_tokens):
+                batch = replace(batch, inputs=pinned_for(batch.inputs, self._device))
+                self.tally.new += len(batch.members)
+                yield Keyed(batch, ready.window.keys[batch.members], ready.window.digests[batch.members])
+
+    def _fresh(self, window: Window) -> npt.NDArray[np.int64]:
+        """Places of the contents that are new, each once."""
+        first = self._underway.first(window)
+        self._copies.clear()
+        for place in np.setdiff1d(np.flatnonzero(window.positions < 0), first).tolist():
+            self._copies.setdefault(window.keys[place].tobytes(), []).append(window.samples[place])
+        for key in self._unusable & self._copies.keys():
+            usable(self._copies.pop(key), self._preprocessor, self._refused)
+        self.tally.samples += len(window.samples)
+        self._progress.update(len(window.samples) - len(first))
+        return first
+
+    def _refused(self, sample: Sample, error: DataError) -> None:
+        """A sample that cannot be prepared; each that repeats it is as unusable, and says so under its own name."""
+        if self._reject is None:
+            raise error
+        self._reject(sample, error)
+        self.tally.samples -= 1
+        key = keys_of([sample])[0].tobytes()
+        self._unusable.add(key)
+        usable(self._copies.pop(key, []), self._preprocessor, self._refused)

@@ -1,0 +1,50 @@
+"""Contents on their way to the store, so that none is computed twice in a run."""
+
+import numpy as np
+import numpy.typing as npt
+
+from recycle_cli.errors import GoneError
+from recycle_cli.keys import KEY_BYTES, Bytes16
+from recycle_cli.store import Store
+from recycle_cli.trunk.stream import Window
+
+Indices = npt.NDArray[np.int64]
+
+SEEN_LIMIT = 100_000
+"""Samples on their way to the store, some 10 MB of them, at which those that have been sealed are forgotten."""
+
+
+class Underway:
+    """The contents that a run has taken on, beside those that the store has sealed."""
+
+    def __init__(self, store: Store) -> None:
+        self.contents: set[bytes] = set()
+        self._store, self._limit = store, SEEN_LIMIT
+
+    def lookup(self, keys: Bytes16, digests: Bytes16) -> Indices:
+        """As the store's, also while `gc` or `verify --repair` takes segments away beside us."""
+        while True:
+            try:
+                return self._store.lookup(keys, digests)
+            except GoneError:
+                self._store.refresh()  # positions from before may be others now: nobody here keeps any
+
+    def first(self, window: Window) -> Indices:
+        """Places of the samples that are neither in the store nor on their way, each content once; now they are."""
+        fresh = []
+        for place in np.flatnonzero(window.positions < 0).tolist():
+            content = window.keys[place].tobytes() + window.digests[place].tobytes()
+            if content not in self.contents:
+                self.contents.add(content)
+                fresh.append(place)
+        if len(self.contents) > self._limit:
+            self._forget_sealed()
+        return np.array(fresh, dtype=np.int64)
+
+    def _forget_sealed(self) -> None:
+        """Drop what the store has sealed meanwhile, so that memory does not grow with the corpus."""
+        self._store.refresh()
+        contents = np.frombuffer(b"".join(self.contents), dtype=np.uint8).reshape(-1, 2 * KEY_BYTES)
+        absent = self.lookup(contents[:, :KEY_BYTES], contents[:, KEY_BYTES:]) < 0
+        self.contents.intersection_update(content.tobytes() for content in contents[absent])
+        self._limit = max(SEEN_LIMIT, 2 * len(self.contents))
