@@ -82,7 +82,7 @@ class Store:
 
     @property
     def codec(self) -> str:
-        """How the newest segment is compressed; `none` for an empty store."""
+        """The codec of the newest segment; `none` if the store is empty."""
         newest = max(self.segments, key=lambda segment: segment.id, default=None)
         return "none" if newest is None else newest.codec
 
