@@ -9,7 +9,7 @@ from pathlib import Path
 from recycle_cli import runs
 from recycle_cli.batches import RowSource, order_digest
 from recycle_cli.errors import UsageError
-from recycle_cli.models import open_preprocessor, views_of
+from recycle_cli.models import views_of
 from recycle_cli.reports import bar
 from recycle_cli.settings import CorpusSettings, HeadSettings, ModelSettings, TrainingSettings
 from recycle_cli.settings import Job as Job
@@ -27,6 +27,7 @@ from recycle_cli.training import (
     leave_run,
     modality_asked,
     new_trainer,
+    preprocessor_for,
     read_data,
     refuse_idle_options,
     set_up,
@@ -118,7 +119,7 @@ def _train(request: Request) -> list[Finetuned]:
         refuse_idle_options(job, model, one, modality)
     views = views_of(settings[0].views, modality)
 
-    data = read_data(job, tasks[0], request.columns, cache(partial(open_preprocessor, model, store)), views)
+    data = read_data(job, tasks[0], request.columns, cache(partial(preprocessor_for, job, store, model)), views)
     check_data(tasks[0], data.pairs)
     layers = [task.layer(one.names) for task, one in zip(tasks, data.train.data, strict=False)]
     setups = set_up(job, store, model, zip(layers, (one.seed for one in settings), strict=True))
@@ -144,7 +145,7 @@ def _trained(
     for folder in request.heads:
         if not (job.resume and (folder / runs.CHECKPOINT).exists()):
             runs.clear(folder)
-    evaluation = data.evaluation and source_of(setups[0], data.evaluation.data[0], shared)
+    evaluation = None if data.evaluation is None else source_of(setups[0], data.evaluation.data[0], shared)
     with ExitStack() as stack:
         progress = stack.enter_context(bar("finetune"))
         trainers = [

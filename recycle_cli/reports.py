@@ -1,17 +1,29 @@
-"""What a command shows: a table and a progress bar on stderr for people, one JSON object on stdout for programs."""
+"""What a command shows: a table and progress on stderr for people, one JSON object on stdout for programs."""
 
 import json
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 WIDE = 200
 
+LOG_SECONDS = 30.0
+"""How often a line tells how far something long is, where stderr is no terminal."""
+
+_quiet = False
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
+
+
+def be_quiet(quiet: bool) -> None:
+    """Whether progress is left out from now on, as a command's --quiet asks."""
+    global _quiet
+    _quiet = quiet
 
 
 def console() -> "Console":
@@ -129,33 +141,72 @@ def size(count: float) -> str:
 
 
 class Bar:
-    """A running progress bar; `update` moves it on and sets the words beside it."""
+    """Progress of something long; `update` moves it on and sets the words beside it. This one shows nothing."""
 
-    def __init__(self, progress: "Progress | None", task: "TaskID | None") -> None:
-        self._progress, self._task = progress, task
-
-    @property
-    def shown(self) -> bool:
-        """Whether anybody sees it."""
-        return self._progress is not None
+    shown = False
+    """Whether somebody watches, so that it is worth counting ahead how much there is to do."""
 
     def update(self, advance: int = 0, *, note: str | None = None, total: int | None = None) -> None:
         """Advance by so many samples (or steps); `note` replaces the words, `total` the length where it was unknown."""
-        if self._progress is None or self._task is None:
-            return
-        changes: dict[str, Any] = {"advance": advance}
-        if note is not None:
-            changes["note"] = note
-        if total is not None:
-            changes["total"] = total
-        self._progress.update(self._task, **changes)
+
+
+class _Drawn(Bar):
+    """A bar on a terminal."""
+
+    shown = True
+
+    def __init__(self, progress: "Progress", task: "TaskID") -> None:
+        self._progress, self._task = progress, task
+
+    def update(self, advance: int = 0, *, note: str | None = None, total: int | None = None) -> None:
+        changes: dict[str, Any] = {"note": note, "total": total}
+        said = {name: value for name, value in changes.items() if value is not None}
+        self._progress.update(self._task, advance=advance, **said)
+
+
+class _Logged(Bar):
+    """A line in a log every so many seconds."""
+
+    def __init__(self, description: str, total: int | None, every: float) -> None:
+        self._description, self._total, self._note, self._done = description, total, "", 0
+        self._every, self._began, self._due = every, monotonic(), monotonic() + every
+        self._before: int | None = None
+
+    def update(self, advance: int = 0, *, note: str | None = None, total: int | None = None) -> None:
+        if self._before is None:
+            self._before = advance  # of a resumed run this is what the earlier one did: no measure of the pace
+        self._done += advance
+        self._note = self._note if note is None else note
+        self._total = self._total if total is None else total
+        now = monotonic()
+        if now >= self._due:
+            self._due = now + self._every
+            say(self._line(now - self._began))
+
+    def _line(self, elapsed: float) -> str:
+        parts = [f"{self._done:,}" + (f" of {self._total:,} ({self._done / self._total:.0%})" if self._total else "")]
+        parts.append(f"{clock(elapsed)} elapsed")
+        fresh = self._done - (self._before or 0)
+        if self._total and fresh:
+            pace = elapsed / fresh
+            parts.append(f"{clock(max(0, self._total - self._done) * pace)} left")
+        return f"{self._description}: {', '.join([*parts, self._note] if self._note else parts)}"
+
+
+def clock(seconds: float) -> str:
+    """A time as `1:02:03`."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
 
 
 @contextmanager
-def bar(description: str, total: int | None = None) -> Iterator[Bar]:
-    """A progress bar on stderr with the time left; silent where stderr is no terminal."""
+def bar(description: str, total: int | None = None, *, every: float = LOG_SECONDS) -> Iterator[Bar]:
+    """Progress on stderr with the time left: a bar on a terminal, else a line every so many seconds."""
+    if _quiet:
+        yield Bar()
+        return
     if not sys.stderr.isatty():
-        yield Bar(None, None)
+        yield _Logged(description, total, every)
         return
     from rich.progress import (
         BarColumn,
@@ -176,4 +227,4 @@ def bar(description: str, total: int | None = None) -> Iterator[Bar]:
         TextColumn("{task.fields[note]}"),
     )
     with Progress(*columns, console=console()) as progress:
-        yield Bar(progress, progress.add_task(description, total=total, note=""))
+        yield _Drawn(progress, progress.add_task(description, total=total, note=""))

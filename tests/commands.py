@@ -154,7 +154,7 @@ def preload() -> None:
 
     import recycle_cli.finetune
     import recycle_cli.predict
-    from recycle_cli.cli.commands import app
+    from recycle_cli.cli.main import app
     from recycle_cli.models import load
     from tests.conftest import save_tiny, tiny_config
 

@@ -11,9 +11,10 @@ from recycle_cli.cli.main import app
 HEAD = """# Commands
 
 Every command shows its result as a table on stderr, and with `--json` as exactly one JSON object on stdout; a failure
-is one line on stderr, and with `--json` an object with the field `error` (`kind`, `message`, `exit_code`). Progress
-bars are shown on stderr where it is a terminal. Every option can be given by its environment variable instead; an
-option that may repeat takes several values there, separated by spaces.
+is one line on stderr, and with `--json` an object with the field `error` (`kind`, `message`, `exit_code`). Progress is
+shown on stderr: a bar on a terminal, and elsewhere, as in a log, one line every 30 seconds; `--quiet` leaves it out.
+Every option can be given by its environment variable instead; an option that may be repeated takes several values
+there, separated by spaces. `--help` shows the options that most runs need, and `--help-all` shows every option.
 
 A STORE is a folder, or a URL: `s3://`, `gs://` and `az://`, with credentials from the environment alone (such as
 `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_REGION` and, for another server than the provider's,

@@ -16,7 +16,7 @@ from recycle_cli.models.adapters import attach, merge
 from recycle_cli.models.adapters.lora import LowRank
 from recycle_cli.precompute import precompute
 from recycle_cli.settings import AdapterSettings, CorpusSettings, ModelSettings, PrecomputeSettings, TrainingSettings
-from recycle_cli.training.trainer import Head
+from recycle_cli.training import Trainer
 from tests.conftest import tiny_config
 from tests.models.architectures import random_model
 from tests.records import records, write_csv
@@ -190,7 +190,7 @@ def test_training_with_an_adapter_lowers_the_loss(fit, tmp_path):
 
 def test_an_interrupted_run_with_an_adapter_resumes_exactly(fit, tmp_path, monkeypatch):
     fit(tmp_path / "whole")
-    save, saved = Head.save, []
+    save, saved = Trainer.save, []
 
     def stop_after_first(*arguments):
         save(*arguments)
@@ -198,7 +198,7 @@ def test_an_interrupted_run_with_an_adapter_resumes_exactly(fit, tmp_path, monke
         if len(saved) == 1:
             raise Interrupted
 
-    monkeypatch.setattr(Head, "save", stop_after_first)
+    monkeypatch.setattr(Trainer, "save", stop_after_first)
     with pytest.raises(Interrupted):
         fit(tmp_path / "parts")
     fit(tmp_path / "parts", resume=True)

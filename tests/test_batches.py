@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from recycle_cli.batches.stored import StoredRows, in_order, shuffled, widened
+from recycle_cli.batches import StoredRows, in_order, shuffled, widened
 from tests.store.corpora import Corpus
 
 LENGTHS = np.random.default_rng(0).integers(1, 200, 5000)

@@ -15,10 +15,10 @@ from recycle_cli.bench.epoch import slice_of
 from recycle_cli.bench.figures import Figure, figures_of, higher_is_better
 from recycle_cli.bench.layout import Comparison, Layout, layout
 from recycle_cli.bench.memory import PeakMemory
-from recycle_cli.bench.settings import VERBS, BenchSettings
 from recycle_cli.bench.timing import WARM_UP, Run, Unavailable, interleaved
 from recycle_cli.errors import BarError, DataError, UsageError
-from recycle_cli.settings import TrainingSettings
+from recycle_cli.settings import BenchSettings, TrainingSettings
+from recycle_cli.settings.measuring import VERBS
 from tests.records import records, write_csv
 
 SMALL = ("--limit", 64, "--max-length", 32, "--batch-size", 8, "--batches", 1, "--repetitions", 2)

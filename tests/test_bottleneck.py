@@ -25,7 +25,8 @@ from recycle_cli.settings import (
     PredictSettings,
     TrainingSettings,
 )
-from recycle_cli.training.trainer import Head
+from recycle_cli.tasks import Classification
+from recycle_cli.training import Trainer
 from tests.conftest import WORDS, tiny_config
 from tests.models.architectures import DECODERS, ENCODERS, random_model
 from tests.records import records, write_csv
@@ -120,17 +121,17 @@ def fit(data, store):
 def run(data, store, tmp_path_factory):
     """A finished RUN, its report, and the logits of the model as it was trained."""
     output, logits = tmp_path_factory.mktemp("run") / "run", []
-    judge = Head.judge
+    figures = Classification.figures
 
-    def keep(head, found):
+    def keep(task, found, targets):
         logits.append(found)
-        judge(head, found)
+        return figures(task, found, targets)
 
-    Head.judge = keep
+    Classification.figures = keep
     try:
         report = finetune(Job(data, str(output), store, data, tensorboard=False), ModelSettings(), SETTINGS)
     finally:
-        Head.judge = judge
+        Classification.figures = figures
     return output, report, logits[report.best_epoch - 1]
 
 
@@ -173,7 +174,7 @@ def test_it_learns(fit, tmp_path):
 
 
 def test_interrupted_and_resumed_it_is_the_undisturbed_run(run, fit, tmp_path, monkeypatch):
-    save, saved = Head.save, []
+    save, saved = Trainer.save, []
 
     def stop_after_first(head):
         save(head)
@@ -181,7 +182,7 @@ def test_interrupted_and_resumed_it_is_the_undisturbed_run(run, fit, tmp_path, m
         if len(saved) == 1:
             raise Interrupted
 
-    monkeypatch.setattr(Head, "save", stop_after_first)
+    monkeypatch.setattr(Trainer, "save", stop_after_first)
     with pytest.raises(Interrupted):
         fit(tmp_path / "parts")
     fit(tmp_path / "parts", resume=True)

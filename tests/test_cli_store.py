@@ -200,7 +200,7 @@ def test_memory_that_does_not_suffice_is_one_line(recycle, store, monkeypatch):
 
 @pytest.mark.parametrize(("text", "count"), [("4GiB", 4 << 30), ("500MB", 500_000_000), ("1000", 1000), ("1.5k", 1500)])
 def test_sizes_are_read_as_people_write_them(text, count):
-    from recycle_cli.cli.options import size
+    from recycle_cli.settings.reading import size
 
     assert size(text) == count
 

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from recycle_cli.corpus import Columns, Corpus, Failure, open_corpus
+from recycle_cli.corpus import Columns, Corpus, Failure
 from recycle_cli.errors import DataError, UsageError
+from tests.corpora import open_corpus
 
 ROWS = [("a", "The tea was cold,\nagain.", "bad"), ("b", 'Café, "très bon"', "good"), ("c", "007", "good")]
 AS_CSV = 'id,text,label\na,"The tea was cold,\nagain.",bad\nb,"Café, ""très bon""",good\nc,007,good\n'
@@ -29,11 +30,11 @@ def write(tmp_path):
 
 
 def rows(corpus: Corpus) -> list[tuple[str, str | bytes, str | None]]:
-    return [(sample.id, sample.fields["text"], sample.label) for sample in corpus]
+    return [(example.id, example.sample.fields["text"], example.label) for example in corpus]
 
 
 def texts(corpus: Corpus) -> list[str | bytes]:
-    return [sample.fields["text"] for sample in corpus]
+    return [example.sample.fields["text"] for example in corpus]
 
 
 def refusal(source, columns=None, **options) -> str:
@@ -115,7 +116,7 @@ def test_blank_lines_are_no_records_but_count_as_in_datasets(tmp_path, write):
     assert rows(corpus) == [("1", " one ", None), ("4", "two", None), ("6", "three", None)]
     assert corpus.failed == 0
     theirs = load_dataset("text", data_files=files, split="train", cache_dir=str(tmp_path / "cache"))["text"]
-    assert [theirs[int(sample.id)] for sample in corpus] == [sample.fields["text"] for sample in corpus]
+    assert [theirs[int(sample.id)] for sample in corpus] == [example.sample.fields["text"] for example in corpus]
 
 
 @pytest.mark.parametrize("value", ["NA", "null", "nan", "None", "123", "007", "1e5", "True", " spaced ", "1,5", "\\N"])
@@ -136,7 +137,7 @@ def test_several_files_and_globs_come_in_order_and_ids_count_over_all(tmp_path, 
         write(f"{name}.csv", f"text\n{name}1\n{name}2\n")
     assert texts(open_corpus(str(tmp_path / "*.csv"))) == ["a1", "a2", "b1", "b2", "c1", "c2"]
     corpus = open_corpus([str(tmp_path / "c.csv"), str(tmp_path / "a.csv")])
-    assert [(sample.id, sample.fields["text"]) for sample in corpus] == [
+    assert [(example.id, example.sample.fields["text"]) for example in corpus] == [
         ("0", "c1"),
         ("1", "c2"),
         ("2", "a1"),
@@ -190,7 +191,7 @@ def test_named_columns_win(write):
     path = write("a.jsonl", '{"text": "t", "body": "b", "title": "c", "label": 1, "stars": 5, "id": "i", "n": 7}\n')
     corpus = open_corpus(path, Columns("title", "body", "stars", "n"), labelled=True)
     (sample,) = corpus
-    assert (sample.id, dict(sample.fields), sample.label) == ("7", {"text": "c", "text_pair": "b"}, "5")
+    assert (sample.id, dict(sample.sample.fields), sample.label) == ("7", {"text": "c", "text_pair": "b"}, "5")
     assert open_corpus(path, Columns(text="body")).columns == Columns("body", None, "label", "id")
     assert open_corpus(path, Columns(text="text", text_pair="title")).columns.text_pair == "title"
 
@@ -463,7 +464,7 @@ def test_importing_stays_light_and_reading_leaves_no_trace(tmp_path):
         WRITERS[name if name in WRITERS else "C.JSONL.GZ"](tmp_path / name)
     (tmp_path / "home").mkdir()
     code = (
-        "import sys; from recycle_cli.corpus import open_corpus; "
+        "import sys; from tests.corpora import open_corpus; "
         "assert not {'datasets', 'pandas', 'pyarrow', 'torch'} & set(sys.modules); "
         "[list(open_corpus(name)) for name in ('c.csv', 'c.jsonl.gz', 'c.parquet')]"
     )

@@ -17,8 +17,8 @@ from recycle_cli.finetune import Job, finetune
 from recycle_cli.precompute import precompute
 from recycle_cli.predict import predict
 from recycle_cli.runtime import quick_masks as masks
-from recycle_cli.settings import CorpusSettings, ModelSettings, PrecomputeSettings, PredictSettings, TrainingSettings
-from recycle_cli.training import loop as training
+from recycle_cli.settings import ClassificationSettings, CorpusSettings, ModelSettings, PrecomputeSettings, PredictSettings, TrainingSettings
+from recycle_cli.training import trainer as training
 from tests.records import records, write_csv
 
 SETTINGS = TrainingSettings(epochs=3, batch_size=8, learning_rate=2e-3)
@@ -152,16 +152,16 @@ def interrupt_at(monkeypatch):
     """Ctrl-C while the step is done."""
 
     def interrupt_at(step):
-        def recorded(head, *rest):
-            if head.state.step == step:
+        def recorded(state, *rest):
+            if state.step == step:
                 os.kill(os.getpid(), signal.SIGINT)
-            return record(head, *rest)
+            return record(state, *rest)
 
-        monkeypatch.setattr(training, "_step_record", recorded)
+        monkeypatch.setattr(training, "step_record", recorded)
 
-    record = training._step_record
+    record = training.step_record
     yield interrupt_at
-    monkeypatch.setattr(training, "_step_record", record)
+    monkeypatch.setattr(training, "step_record", record)
 
 
 @pytest.fixture(scope="module")
@@ -240,7 +240,7 @@ def test_an_unfinished_run_is_neither_overwritten_nor_predicted_with(fit, test, 
         ({"batch_size": 5}, "batch_size was 4"),
         ({"seed": 1}, "seed was 0"),
         ({"metric": "accuracy"}, "metric was loss"),
-        ({"class_weights": "balanced"}, "class_weights was none"),
+        ({"task": ClassificationSettings(class_weights="balanced")}, "class_weights was none"),
     ],
 )
 def test_another_setting_is_refused_by_name(fit, tmp_path, interrupt_at, change, message):

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from recycle_cli.batches import Order, shuffled
 from recycle_cli.batches.group_sampler import grouped, met_share
-from recycle_cli.batches.stored import Order, shuffled
 
 RNG = np.random.default_rng(0)
 EVEN = RNG.permutation(np.arange(400) % 20)

@@ -6,14 +6,14 @@ from dataclasses import replace
 import pytest
 
 from recycle_cli import finetune as module
-from recycle_cli.batches.inputs import logits_of
-from recycle_cli.batches.stored import StoredRows
+from recycle_cli.batches import StoredRows
 from recycle_cli.errors import DataError, Interrupted, UsageError
 from recycle_cli.finetune import Job, finetune, finetune_heads
 from recycle_cli.precompute import precompute
 from recycle_cli.predict import predict
 from recycle_cli.settings import (
     AdapterSettings,
+    ClassificationSettings,
     CorpusSettings,
     HeadSettings,
     ModelSettings,
@@ -21,15 +21,16 @@ from recycle_cli.settings import (
     PredictSettings,
     TrainingSettings,
 )
-from recycle_cli.training.trainer import Head
+from recycle_cli.training import Head, Trainer
 from tests.conftest import tiny_config
 from tests.records import records, write_csv
 
 SHARED = TrainingSettings(epochs=3, batch_size=8, accumulation=2, learning_rate=2e-3, order_seed=5)
+BALANCED = ClassificationSettings(class_weights="balanced")
 LORA = AdapterSettings("lora", rank=4, dropout=0.1)
 HEADS = [
     HeadSettings("plain", SHARED),
-    HeadSettings("balanced", replace(SHARED, seed=3, learning_rate=1e-3, class_weights="balanced", metric="loss")),
+    HeadSettings("balanced", replace(SHARED, seed=3, learning_rate=1e-3, task=BALANCED, metric="loss")),
     HeadSettings("lora", replace(SHARED, seed=3, adapter=LORA, epochs=2, weight_decay=0.1, eval_steps=3)),
     HeadSettings("patient", replace(SHARED, learning_rate=0.0, patience=1)),
 ]
@@ -147,16 +148,16 @@ def test_the_trunk_is_in_memory_once(fit, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "train", stop)
     with pytest.raises(Interrupted):
         fit(tmp_path, HEADS[:2])
-    first, second = (dict(head.split.model.named_parameters()) for head in made)
+    first, second = (dict(one.head.split.model.named_parameters()) for one in made)
     owned = {name for name in first if first[name].data_ptr() != second[name].data_ptr()}
-    assert owned == set(made[0].weights)
+    assert owned == set(made[0].head.weights)
     assert not [name for name in owned if "embeddings" in name or ".layer.0." in name or ".layer.1." in name]
 
 
 @pytest.mark.parametrize("saved", [1, 2, 3, 6, 9])
 def test_interrupted_between_two_heads_and_resumed_it_is_the_undisturbed_run(fit, alone, tmp_path, monkeypatch, saved):
     """Ctrl-C twice while checkpoints are written: the heads are at different places, and meet again."""
-    save, done = Head.save, []
+    save, done = Trainer.save, []
 
     def stop_after(head):
         save(head)
@@ -164,11 +165,11 @@ def test_interrupted_between_two_heads_and_resumed_it_is_the_undisturbed_run(fit
         if len(done) == saved:
             raise Interrupted
 
-    monkeypatch.setattr(Head, "save", stop_after)
+    monkeypatch.setattr(Trainer, "save", stop_after)
     steps = [replace(head, training=replace(head.training, save_steps=3)) for head in HEADS]
     with pytest.raises(Interrupted):
         fit(tmp_path, steps)
-    monkeypatch.setattr(Head, "save", save)
+    monkeypatch.setattr(Trainer, "save", save)
     fit(tmp_path, resume=True)
     same(tmp_path, alone)
 
@@ -206,32 +207,33 @@ def test_a_head_that_writes_into_its_rows_disturbs_no_other(fit, alone, tmp_path
     """As an in-place first operation does; not in the first batches, so that no probe of them would tell."""
     calls = []
 
-    def writing(split, cut, batch, **mix):
-        found = logits_of(split, cut, {**batch, "rows": batch["rows"].clone()}, **mix)
-        calls.append(cut)
+    forward = Head.forward
+
+    def writing(head, batch):
+        found = forward(head, {**batch, "rows": batch["rows"].clone()})
+        calls.append(head.cut)
         if len(calls) > len(HEADS):
             batch["rows"].zero_()
         return found
 
-    monkeypatch.setattr("recycle_cli.training.trainer.logits_of", writing)
-    monkeypatch.setattr("recycle_cli.training.loop.logits_of", writing)
+    monkeypatch.setattr(Head, "forward", writing)
     fit(tmp_path)
     same(tmp_path, alone)
 
 
 def test_a_head_can_be_resumed_alone(fit, alone, tmp_path, monkeypatch):
     """It is a run like any other, whichever command began it."""
-    save = Head.save
+    save = Trainer.save
 
     def stop(head):
         save(head)
         if head.name == "patient":
             raise Interrupted
 
-    monkeypatch.setattr(Head, "save", stop)
+    monkeypatch.setattr(Trainer, "save", stop)
     with pytest.raises(Interrupted):
         fit(tmp_path)
-    monkeypatch.setattr(Head, "save", save)
+    monkeypatch.setattr(Trainer, "save", save)
     fit(tmp_path / "balanced", HEADS[1].training, resume=True)
     same(tmp_path, alone, ["balanced"])
 
@@ -291,20 +293,22 @@ def test_a_step_without_any_label_is_none(train, test, store, tmp_path):
 
 
 def test_a_batch_that_batchnorm_could_not_train_on_counts_for_nothing(targets, tmp_path, monkeypatch):
-    """In batches of two every fifth label is missing: where one is left, the step's loss is the other batch's mean."""
-    monkeypatch.setattr(Head, "least", 2)
-    shares, found = Head.shares, []
+    """In batches of two every fifth label is missing: if one is left, the step's loss is the other batch's mean."""
+    monkeypatch.setattr(Trainer, "least", 2)
+    learn, found = Trainer.learn, []
 
-    def kept(head, batches):
-        found.append(([len(head.taught(members)) for members in batches], shares(head, batches)))
-        return found[-1][1]
+    def kept(trainer, members, batch):
+        before = float(trainer._weight)
+        learn(trainer, members, batch)
+        if trainer.name == "mood":
+            found.append((len(trainer.learnable(members)), float(trainer._weight) - before))
 
-    monkeypatch.setattr(Head, "shares", kept)
+    monkeypatch.setattr(Trainer, "learn", kept)
     pairs = replace(SHARED, batch_size=2, epochs=1)
     report = targets([of("topic", training=pairs), of("mood", training=pairs)], evaluation=None)
-    taught, parts = found[1]
+    taught = [count for count, _ in found]
     assert set(taught) == {0, 2}
-    assert all((count > 0) == (part > 0) for count, part in zip(taught, parts, strict=True))
+    assert all((count > 0) == (weight > 0) for count, weight in found)
     steps = [line["samples"] for line in lines(tmp_path / "runs" / "mood")]
     mood = report.heads[1]
     assert mood["samples_per_second"] * mood["train_seconds"] == pytest.approx(sum(steps))
@@ -312,7 +316,7 @@ def test_a_batch_that_batchnorm_could_not_train_on_counts_for_nothing(targets, t
 
 
 def test_a_column_with_too_few_labels_for_batchnorm_is_refused_before_training(targets, tmp_path, monkeypatch):
-    monkeypatch.setattr(Head, "least", 3)
+    monkeypatch.setattr(Trainer, "least", 3)
     rows = [{**row, "mood": {0: "gay", 1: "glum"}.get(number, "")} for number, row in enumerate(moods(records(50)))]
     data = CorpusSettings((str(write_csv(tmp_path / "few.csv", rows)),))
     with pytest.raises(DataError, match=r"head 'mood': no batch .* has 3 labelled samples \(2 in all\); label more"):

@@ -10,9 +10,10 @@ import pytest
 from PIL import Image
 from pyarrow.parquet import write_table
 
-from recycle_cli.corpus import Columns, open_corpus
+from recycle_cli.corpus import IMAGE, Columns
 from recycle_cli.errors import DataError
 from recycle_cli.keys import keys_of
+from tests.corpora import open_corpus
 
 ROOT = Path(__file__).parent.parent
 SHAPES = ROOT / "sample_data" / "shapes"
@@ -37,44 +38,44 @@ def contents(tree):
 
 
 def found(source, **options):
-    corpus = open_corpus(str(source), images=True, labelled=True, **options)
-    return [(sample.fields["image"], sample.label) for sample in corpus]
+    corpus = open_corpus(str(source), form=IMAGE, labelled=True, **options)
+    return [(example.sample.fields["image"], example.label) for example in corpus]
 
 
 def refusal(source, columns=None, **options):
     with pytest.raises(DataError) as caught:
-        list(open_corpus(source if isinstance(source, list) else str(source), columns, images=True, **options))
+        list(open_corpus(source if isinstance(source, list) else str(source), columns, form=IMAGE, **options))
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
 def test_a_tree_of_folders_is_a_corpus(tree):
     assert found(tree) == contents(tree)
-    corpus = open_corpus(str(tree), images=True)
+    corpus = open_corpus(str(tree), form=IMAGE)
     assert corpus.total == 4
     assert [sample.id for sample in corpus] == ["circle/00.png", "circle/01.png", "square/00.png", "square/01.png"]
 
 
 def test_a_folder_without_classes_is_read_where_no_label_is_needed(tree):
-    assert [sample.label for sample in open_corpus(str(tree / "circle"), images=True)] == [None, None]
+    assert [sample.label for sample in open_corpus(str(tree / "circle"), form=IMAGE)] == [None, None]
     assert "without folders of classes have no labels" in refusal(tree / "circle", labelled=True)
 
 
 def test_several_trees_are_one_corpus_whose_ids_say_which(tree, tmp_path):
     shutil.copytree(tree, tmp_path / "more")
-    corpus = open_corpus([str(tree), str(tmp_path / "more")], images=True, labelled=True)
+    corpus = open_corpus([str(tree), str(tmp_path / "more")], form=IMAGE, labelled=True)
     assert corpus.total == 8
-    assert [(one.fields["image"], one.label) for one in corpus] == 2 * contents(tree)
+    assert [(one.sample.fields["image"], one.label) for one in corpus] == 2 * contents(tree)
     assert [one.id for one in corpus][3::4] == [f"{tree}/square/01.png", f"{tmp_path}/more/square/01.png"]
-    unlabelled = open_corpus([str(tree), str(tmp_path / "more" / "circle")], images=True)
+    unlabelled = open_corpus([str(tree), str(tmp_path / "more" / "circle")], form=IMAGE)
     assert [one.label for one in unlabelled] == [None] * 6
     assert "without folders of classes" in refusal([str(tree), str(tree / "circle")], labelled=True)
 
 
 def test_image_files_are_a_corpus_without_labels(tree):
-    corpus = open_corpus(str(tree / "*" / "*.png"), images=True)
+    corpus = open_corpus(str(tree / "*" / "*.png"), form=IMAGE)
     assert corpus.total == 4
-    assert [one.fields["image"] for one in corpus] == [content for content, _ in contents(tree)]
+    assert [one.sample.fields["image"] for one in corpus] == [content for content, _ in contents(tree)]
     assert [one.id for one in corpus][:1] == [f"{tree}/circle/00.png"]
     assert "without folders of classes" in refusal(tree / "*" / "*.png", labelled=True)
 
@@ -94,7 +95,7 @@ def test_links_are_followed_and_an_ending_decides_nothing_but_whether_it_is_read
     (tree / "circle" / "link.png").symlink_to(tree / "square" / "00.png")
     (tree / "square" / "wrong.jpg").write_bytes((tree / "square" / "00.png").read_bytes())
     (tree / "square" / "no-ending").write_bytes(b"passed over")
-    assert [one.id for one in open_corpus(str(tree), images=True)][2::3] == ["circle/link.png", "square/wrong.jpg"]
+    assert [one.id for one in open_corpus(str(tree), form=IMAGE)][2::3] == ["circle/link.png", "square/wrong.jpg"]
     (tree / "circle" / "broken.png").symlink_to(tree / "nowhere.png")
     assert "circle/broken.png: the image cannot be read (No such file" in refusal(tree)
 
@@ -117,7 +118,7 @@ def test_lines_hold_paths_relative_to_their_file(tree, tmp_path):
     (tmp_path / "c.csv").write_text("path,label\n" + "".join(f"{path},{name}\n" for path, name in rows))
     (tmp_path / "c.jsonl").write_text("".join(json.dumps({"file_name": p, "label": n}) + "\n" for p, n in rows))
     assert found(tmp_path / "c.csv") == found(tmp_path / "c.jsonl") == contents(tree)
-    assert [one.id for one in open_corpus(str(tmp_path / "c.csv"), images=True)] == [path for path, _ in rows]
+    assert [one.id for one in open_corpus(str(tmp_path / "c.csv"), form=IMAGE)] == [path for path, _ in rows]
 
 
 def test_a_saved_dataset_is_still_one(tree, tmp_path):
@@ -132,7 +133,7 @@ def test_a_saved_dataset_is_still_one(tree, tmp_path):
 
 def test_keys_are_of_the_bytes_alone(tree, tmp_path):
     shutil.copytree(tree, tmp_path / "moved")
-    one, other = (keys_of(list(open_corpus(str(root), images=True))) for root in (tree, tmp_path / "moved"))
+    one, other = (keys_of(list(open_corpus(str(root), form=IMAGE).samples())) for root in (tree, tmp_path / "moved"))
     assert (one[0] == other[0]).all()
 
 
@@ -154,7 +155,7 @@ def test_a_class_without_images_is_refused_or_listed(tree):
     (tree / "triangle").mkdir()
     assert "triangle: the class holds no image" in refusal(tree)
     failures = []
-    corpus = open_corpus(str(tree), images=True, on_error="skip", on_failure=failures.append)
+    corpus = open_corpus(str(tree), form=IMAGE, on_error="skip", on_failure=failures.append)
     assert len(list(corpus)) == 4
     assert [failure.id for failure in failures] == ["triangle"]
 
@@ -162,7 +163,7 @@ def test_a_class_without_images_is_refused_or_listed(tree):
 def test_cifar_10_is_read():
     if not CIFAR.is_file():
         pytest.skip("needs CIFAR-10")
-    corpus = open_corpus(str(CIFAR), images=True, labelled=True, limit=3)
+    corpus = open_corpus(str(CIFAR), form=IMAGE, labelled=True, limit=3)
     assert [sample.label for sample in corpus] == ["truck", "cat", "horse"]
     assert corpus.total == 3
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from recycle_cli.batches.inputs import SharedBatch
+from recycle_cli.batches import SharedBatch
 
 ROWS = torch.arange(24.0).reshape(2, 3, 4)
 LENGTHS = torch.tensor([3, 2])

@@ -1,10 +1,10 @@
-"""What an intake adds to a corpus: a count ahead for the time left."""
+"""A corpus counted ahead, for the time left."""
 
 import threading
 
 import pytest
 
-from recycle_cli.intake import Intake
+from recycle_cli.corpus import Corpus
 from recycle_cli.reports import Bar
 from recycle_cli.settings import CorpusSettings
 
@@ -24,7 +24,7 @@ class Shown(Bar):
 
 def counted(path, bar, **settings):
     before = set(threading.enumerate())  # other tests and libraries leave threads that never end
-    Intake(CorpusSettings((str(path),), **settings)).count_ahead(bar)
+    Corpus(CorpusSettings((str(path),), **settings)).count_ahead(bar)
     for thread in set(threading.enumerate()) - before:
         thread.join(5)
     return bar.totals

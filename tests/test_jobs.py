@@ -5,27 +5,28 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from recycle_cli.batches.stored import Epoch, WindowedRows
+from recycle_cli.batches import Epoch, RawInputs, WindowedRows
+from recycle_cli.corpus import Example
 from recycle_cli.errors import DataError, UsageError
 from recycle_cli.keys import Sample
 from recycle_cli.settings import TrainingSettings
 from recycle_cli.tasks import Classification, Similarity
-from recycle_cli.training.checks import check_batches, check_groups
-from recycle_cli.training.labelled import read_labelled
+from recycle_cli.training import check_batches, check_data, read_one
 
 SETTINGS = TrainingSettings(batch_size=10)
 
 
 def groups(labels):
     """A sample of each label."""
-    samples = [Sample(str(number), {"text": str(number)}, label) for number, label in enumerate(labels)]
-    return read_labelled(samples, task=Similarity())
+    samples = [Sample(str(number), {"text": str(number)}) for number in range(len(labels))]
+    examples = [Example(sample.id, (sample,), label) for sample, label in zip(samples, labels, strict=True)]
+    return read_one(examples, Similarity(), lambda: None)
 
 
 class Windows(WindowedRows):
     """Windows of ten neighbouring samples, each a batch."""
 
-    def epoch(self, order, number):
+    def epoch(self, sampler, number):
         return Epoch(np.split(np.arange(len(self.lengths)), range(10, len(self.lengths), 10)), lambda start: iter(()))
 
 
@@ -45,7 +46,7 @@ def test_windows_that_hold_a_single_group_are_refused():
 
 def test_more_memory_is_no_remedy_where_the_groups_themselves_leave_batches_of_one():
     rare = groups("a" * 96 + "b" * 4)
-    for source in (in_windows(rare), SimpleNamespace(lengths=np.ones(100, dtype=np.int64))):
+    for source in (in_windows(rare), RawInputs(None, [], np.ones(100, dtype=np.int64))):
         with pytest.raises(
             UsageError, match=r"^(8|10)% of the samples would.*give a larger --batch-size, or fewer --group"
         ):
@@ -63,8 +64,8 @@ def test_too_few_groups_are_refused_to_train_and_to_evaluate_on(kept, message):
     data = groups("aaab")
     left = data.take(np.array(kept))
     with pytest.raises(DataError, match=f"^{message}"):
-        check_groups(Similarity(), [(left, None)])
+        check_data(Similarity(), [(left, None)])
     with pytest.raises(DataError, match=f"^--eval: {message}"):
-        check_groups(Similarity(), [(data, left)])
-    check_groups(Similarity(), [(data, data)])
-    check_groups(Classification(), [(left, left)])
+        check_data(Similarity(), [(data, left)])
+    check_data(Similarity(), [(data, data)])
+    check_data(Classification(), [(left, left)])

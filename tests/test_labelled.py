@@ -1,11 +1,11 @@
 """Labelled data: what is said where there is no label at all."""
 
 import pytest
-
 from recycle_cli.errors import DataError
 from recycle_cli.keys import Sample
+from recycle_cli.corpus import Example
 from recycle_cli.tasks import Classification
-from recycle_cli.training.labelled import read_targets
+from recycle_cli.training import read_labelled
 
 
 @pytest.mark.parametrize(
@@ -17,4 +17,4 @@ from recycle_cli.training.labelled import read_targets
 )
 def test_a_column_without_any_label_is_refused_with_the_option_that_names_another(column, message):
     with pytest.raises(DataError, match=message):
-        read_targets([Sample("0", {"text": "x"})], {column: None}, task=Classification())
+        read_labelled([Example("0", (Sample("0", {"text": "x"}),))], {column: Classification().encoder(None, lambda: None)})

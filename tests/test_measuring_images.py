@@ -8,9 +8,9 @@ from PIL import Image
 
 from recycle_cli.bench.figures import figures_of
 from recycle_cli.bench.layout import Comparison, Layout, layout
-from recycle_cli.bench.settings import VERBS
 from recycle_cli.bench.synthetic import write_images
 from recycle_cli.bench.timing import Run
+from recycle_cli.settings.measuring import VERBS
 
 SHAPES = Path(__file__).parent.parent / "sample_data" / "shapes"
 MODEL = ("--model", "shufflenet_v2_x0_5", "--weights", "none", "--resize", 32)

@@ -9,7 +9,7 @@ import pytest
 
 from recycle_cli.errors import StorageError, UsageError
 from recycle_cli.keys import Sample
-from recycle_cli.runs.predictions import open_output
+from recycle_cli.runs import open_output
 
 SAMPLES = [Sample("a", {"text": "x"}), Sample('b,\n"', {"text": "y"})]
 FOUND = [

@@ -12,7 +12,7 @@ from recycle_cli.errors import DataError
 from recycle_cli.keys import Sample
 from recycle_cli.models import open_network
 from recycle_cli.settings import ModelSettings
-from recycle_cli.trunk.stream import by_token_budget, prepared_ahead, restored, rows_of, windows
+from recycle_cli.trunk import by_token_budget, prepared_ahead, restored, rows_of, windows
 
 
 @given(st.lists(st.integers(1, 600), max_size=200), st.integers(1, 4000))
@@ -57,7 +57,7 @@ def test_the_next_window_is_prepared_while_one_is_computed(tiny_bert):
         return np.arange(0, len(window.samples), 2)
 
     samples = (Sample(str(number), {"text": "the red cell " * (number + 1)}) for number in range(40))
-    ready = prepared_ahead(samples, halves, 16, None, wanted, None)
+    ready = prepared_ahead(samples, halves.preprocessor, 16, None, wanted, None)
     first = next(ready)
     assert begun.wait(30), "nothing is prepared before it is asked for"
     assert (first.places.tolist(), len(first.prepared), len(first.window.samples)) == ([0], 1, 1)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from recycle_cli import precompute as module
+from recycle_cli.trunk import underway as module
 from recycle_cli.errors import GoneError, MismatchError, UsageError
 from recycle_cli.models import load, split
 from recycle_cli.models.text import opening as network

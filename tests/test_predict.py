@@ -12,7 +12,7 @@ import pytest
 import torch
 import transformers
 
-from recycle_cli import precompute as filling
+from recycle_cli.trunk import underway as filling
 from recycle_cli.errors import DamageError, MismatchError, StoreError, UsageError
 from recycle_cli.finetune import Job, finetune
 from recycle_cli.keys import Sample, keys_of

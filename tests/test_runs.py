@@ -35,11 +35,11 @@ SHAPES = {"a": (3, 4), "b": (5,)}
 
 def test_a_checkpoint_puts_everything_back(tmp_path):
     weights, optimizer = trained(0)
-    progress = runs.Progress(epoch=1, batch=2, step=9, best={"loss": 0.5}, lines=11)
+    progress = runs.State(epoch=1, batch=2, step=9, best={"loss": 0.5}, lines=11)
     drawn, restored = Randomness(5, CPU), Randomness(6, CPU)
-    runs.save_progress(tmp_path, progress, weights, optimizer, SCALER, drawn, {"seed": 1})
+    runs.save_state(tmp_path, progress, weights, optimizer, SCALER, drawn, {"seed": 1})
     other, fresh = trained(1, steps=1)
-    assert runs.load_progress(tmp_path, other, fresh, SCALER, restored, {"seed": 1}) == progress
+    assert runs.load_state(tmp_path, other, fresh, SCALER, restored, {"seed": 1}) == progress
     assert torch.equal(draw(restored), draw(drawn))
     for _ in range(2):
         for pair in ((weights, optimizer), (other, fresh)):
@@ -50,20 +50,20 @@ def test_a_checkpoint_puts_everything_back(tmp_path):
 
 
 def test_a_damaged_checkpoint_is_named(tmp_path):
-    runs.save_progress(tmp_path, runs.Progress(), *trained(0), SCALER, Randomness(0, CPU), {})
+    runs.save_state(tmp_path, runs.State(), *trained(0), SCALER, Randomness(0, CPU), {})
     path = tmp_path / "checkpoint" / "state.safetensors"
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(StoreError, match=r"state\.safetensors is damaged.*--overwrite"):
-        runs.load_progress(tmp_path, *trained(0), SCALER, Randomness(0, CPU), {})
+        runs.load_state(tmp_path, *trained(0), SCALER, Randomness(0, CPU), {})
 
 
 def test_a_finished_run_that_is_damaged_or_newer_is_refused(tmp_path):
     (tmp_path / "recycle.json").write_text("{")
     with pytest.raises(StoreError, match=r"recycle\.json is not readable"):
-        runs.about(str(tmp_path))
+        runs.read_info(tmp_path)
     (tmp_path / "recycle.json").write_text(json.dumps({"version": 99}))
     with pytest.raises(StoreError, match="has version 99"):
-        runs.about(str(tmp_path))
+        runs.read_info(tmp_path)
 
 
 def test_a_run_killed_before_its_first_checkpoint_can_be_taken_up_or_overwritten(tmp_path):

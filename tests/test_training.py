@@ -8,17 +8,18 @@ import pytest
 import torch
 import transformers
 
-from recycle_cli.batches.stored import shuffled
+from recycle_cli.batches import shuffled
 from recycle_cli.finetune import Job, finetune
 from recycle_cli.precompute import precompute
-from recycle_cli.settings import CorpusSettings, ModelSettings, PrecomputeSettings, TrainingSettings
-from recycle_cli.training.loop import learning_rate
+from recycle_cli.settings import ClassificationSettings, CorpusSettings, ModelSettings, PrecomputeSettings, TrainingSettings
+from recycle_cli.training.learning_rate import learning_rate
 from tests.conftest import save_tiny, tiny_config
 from tests.records import TOPICS, records, write_csv
 
 RECORDS = records(50)
 NAMES = sorted(TOPICS)
 SETTINGS = TrainingSettings(epochs=2, batch_size=8, learning_rate=1e-3)
+BALANCED = ClassificationSettings(class_weights="balanced")
 STILL = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 STILL_GPT2 = {"embd_pdrop": 0.0, "attn_pdrop": 0.0, "resid_pdrop": 0.0}
 
@@ -128,7 +129,7 @@ def test_accumulated_batches_are_one_larger_batch(data, model, tmp_path):
 def test_class_weights_are_those_of_the_frequencies(data, model, tmp_path, accumulation):
     labels = [one["label"] for one in RECORDS]
     weights = torch.tensor([len(labels) / (3 * labels.count(name)) for name in NAMES])
-    settings = replace(SETTINGS, learning_rate=1e-4, class_weights="balanced", accumulation=accumulation)
+    settings = replace(SETTINGS, learning_rate=1e-4, task=BALANCED, accumulation=accumulation)
     run(data, tmp_path / "run", model, settings, cut="0")
     expected = by_hand(model, settings, weights=weights, accumulation=accumulation)
     np.testing.assert_allclose(losses(tmp_path / "run"), expected, rtol=0, atol=1e-4)
@@ -151,6 +152,7 @@ def test_an_evaluation_moves_its_batches_to_the_device(data, model, tmp_path, mo
     def moved(batch, device):
         return {name: tensor.clone() for name, tensor in batch.items()}
 
+    monkeypatch.setattr("recycle_cli.training.evaluation.to_device", moved)
     monkeypatch.setattr("recycle_cli.training.loop.to_device", moved)
     precompute(data, str(tmp_path / "store"), model, PrecomputeSettings(("2",), "float32"))
     job = Job(data, str(tmp_path / "run"), str(tmp_path / "store"), data, tensorboard=False)

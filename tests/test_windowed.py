@@ -8,14 +8,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from recycle_cli.batches.inputs import epoch_of, once, stored_source
-from recycle_cli.batches.stored import Order, StoredRows, WindowedRows
+from recycle_cli.batches import InOrder, Shuffled, StoredRows, WindowedRows, stored_source
 from recycle_cli.errors import Interrupted
 from recycle_cli.finetune import Job, finetune
 from recycle_cli.precompute import precompute
 from recycle_cli.settings import CorpusSettings, ModelSettings, PrecomputeSettings, TrainingSettings
 from recycle_cli.store import Store
-from recycle_cli.training.trainer import Head
+from recycle_cli.training import Trainer
 from tests.records import records, write_csv
 
 SETTINGS = TrainingSettings(epochs=2, batch_size=8, learning_rate=5e-3)
@@ -55,16 +54,16 @@ def contents(source, batches):
 def test_windows_hand_out_every_member_once_with_its_own_rows(store, repeat):
     rows = rows_of(store, repeat)
     windowed = WindowedRows(rows, TIGHT)
-    epoch = windowed.epoch(Order(8, 3), 0)
+    epoch = windowed.epoch(Shuffled(8, 3), 0)
     assert len({len(batch) for batch in epoch.batches[:-1]}) >= 1
     assert len(epoch.batches) == -(-len(rows.lengths) // 8)
-    plain = contents(rows, once(rows, 16))
+    plain = contents(rows, rows.epoch(InOrder(16), 0).load(0))
     assert contents(windowed, epoch.load(0)) == plain
-    assert contents(windowed, once(windowed, 16)) == plain
+    assert contents(windowed, windowed.epoch(InOrder(16), 0).load(0)) == plain
 
 
 def test_an_epoch_read_from_a_later_batch_goes_on_where_it_was(store):
-    epoch = WindowedRows(rows_of(store), TIGHT).epoch(Order(8, 3), 1)
+    epoch = WindowedRows(rows_of(store), TIGHT).epoch(Shuffled(8, 3), 1)
     whole, rest = list(epoch.load(0)), list(epoch.load(5))
     assert [members.tolist() for members, _ in whole] == [batch.tolist() for batch in epoch.batches]
     assert len(rest) == len(whole) - 5
@@ -75,7 +74,7 @@ def test_an_epoch_read_from_a_later_batch_goes_on_where_it_was(store):
 
 def test_epochs_differ_and_windows_mix(store):
     windowed = WindowedRows(rows_of(store), TIGHT)
-    first, second = (np.concatenate(windowed.epoch(Order(8, 3), number).batches) for number in (0, 1))
+    first, second = (np.concatenate(windowed.epoch(Shuffled(8, 3), number).batches) for number in (0, 1))
     assert first.tolist() != second.tolist()
     assert sorted(first) == sorted(second)
 
@@ -83,8 +82,8 @@ def test_epochs_differ_and_windows_mix(store):
 def test_rows_in_memory_are_those_of_the_store(store):
     rows = rows_of(store, repeat=2)
     held = stored_source(rows, None, in_memory=True)
-    plain = epoch_of(rows, Order(8, 0), 0)
-    for (members, batch), (again, same) in zip(plain.load(0), epoch_of(held, Order(8, 0), 0).load(0), strict=True):
+    plain = rows.epoch(Shuffled(8, 0), 0)
+    for (members, batch), (again, same) in zip(plain.load(0), held.epoch(Shuffled(8, 0), 0).load(0), strict=True):
         assert members.tolist() == again.tolist()
         assert torch.equal(batch["rows"], same["rows"])
 
@@ -110,7 +109,7 @@ def test_a_windowed_training_learns_and_resumes_exactly(data, store, tmp_path, m
     report = fit(data, store, tmp_path / "whole")
     lines = [json.loads(line) for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
     assert sum(line["samples"] for line in lines if "samples" in line) == 2 * report.samples
-    save, saved = Head.save, []
+    save, saved = Trainer.save, []
 
     def stop_after_first(*arguments):
         save(*arguments)
@@ -118,7 +117,7 @@ def test_a_windowed_training_learns_and_resumes_exactly(data, store, tmp_path, m
         if len(saved) == 1:
             raise Interrupted
 
-    monkeypatch.setattr(Head, "save", stop_after_first)
+    monkeypatch.setattr(Trainer, "save", stop_after_first)
     with pytest.raises(Interrupted):
         fit(data, store, tmp_path / "parts")
     fit(data, store, tmp_path / "parts", resume=True)

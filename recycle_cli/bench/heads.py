@@ -9,9 +9,9 @@ from recycle_cli.batches.inputs import stored_source
 from recycle_cli.batches.stored import Indices, StoredRows
 from recycle_cli.bench.epoch import head_of, slice_for
 from recycle_cli.bench.layout import prefix
-from recycle_cli.bench.settings import HEADS
 from recycle_cli.bench.subject import SILENT, Subject, discard
 from recycle_cli.bench.timing import WARM_UP, Run, Runner
+from recycle_cli.settings.measuring import HEADS
 from recycle_cli.training.loop import train
 from recycle_cli.training.setup import Setup, frozen
 

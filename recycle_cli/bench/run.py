@@ -14,13 +14,12 @@ from recycle_cli.bench.compare import Worse, read_figures, worse
 from recycle_cli.bench.figures import Figure, figures_of
 from recycle_cli.bench.layout import layout
 from recycle_cli.bench.machine import machine, versions
-from recycle_cli.bench.settings import BenchSettings
 from recycle_cli.bench.subject import Subject, subject_of
 from recycle_cli.bench.timing import Runner, Unavailable, interleaved
 from recycle_cli.errors import UsageError
 from recycle_cli.models import LoadedImages, takes_images
 from recycle_cli.reports import Bar, bar
-from recycle_cli.settings import CorpusSettings, ModelSettings
+from recycle_cli.settings import BenchSettings, CorpusSettings, ModelSettings
 
 COMPRESSED = {"precompute", "heads"}
 """Verbs that can measure a compressed store. The others read it sample by sample at random, as training never does."""

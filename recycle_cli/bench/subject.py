@@ -13,7 +13,6 @@ import torch
 from recycle_cli.batches.inputs import Images, RawInputs, Source
 from recycle_cli.batches.stored import Indices
 from recycle_cli.bench.layout import predict_cuts
-from recycle_cli.bench.settings import IMAGES, RECORDS, BenchSettings
 from recycle_cli.bench.synthetic import write_corpus, write_images, write_model
 from recycle_cli.errors import UsageError
 from recycle_cli.intake import Intake
@@ -23,12 +22,13 @@ from recycle_cli.models import Network, SplitModel, TaskLayer, open_network, tak
 from recycle_cli.precompute import Tally, fill
 from recycle_cli.reports import Bar
 from recycle_cli.runtime.devices import batch_tokens_on, device_of
-from recycle_cli.settings import CorpusSettings, ModelSettings, PrecomputeSettings
+from recycle_cli.settings import BenchSettings, CorpusSettings, ModelSettings, PrecomputeSettings
+from recycle_cli.settings.measuring import BENCH_IMAGES, BENCH_TEXTS
 from recycle_cli.store import SegmentWriter, Store
 from recycle_cli.training.labelled import Labelled, read_labelled
 
 CLASSES = ("0", "1")
-SILENT = Bar(None, None)
+SILENT = Bar()
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ class Subject:
 def subject_of(corpus: CorpusSettings, model: ModelSettings, settings: BenchSettings, scratch: Path) -> Subject:
     """Make the subject of the user's corpus and model, with a synthetic one for each that is not given."""
     images = bool(model.name) and takes_images(model)
-    records = corpus.limit or (IMAGES if images else RECORDS)
+    records = corpus.limit or (BENCH_IMAGES if images else BENCH_TEXTS)
     if not model.name:
         model = replace(model, name=str(write_model(scratch / "model", settings.seed)))
     if not corpus.source:

@@ -1,4 +1,4 @@
-"""The `recycle` command itself; `commands` hangs the verbs on it."""
+"""The `recycle` command itself; `main` adds the verbs to it."""
 
 from typing import Annotated
 

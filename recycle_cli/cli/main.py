@@ -8,8 +8,15 @@ from typing import Any
 
 import typer
 
-from recycle_cli.cli import commands, measure, store
 from recycle_cli.cli.app import app
+from recycle_cli.cli.bench import bench
+from recycle_cli.cli.finetune import finetune
+from recycle_cli.cli.help import Command
+from recycle_cli.cli.layers import layers
+from recycle_cli.cli.plan import plan
+from recycle_cli.cli.precompute import precompute
+from recycle_cli.cli.predict import predict
+from recycle_cli.cli.store import store_app
 from recycle_cli.errors import Interrupted, RecycleError, UsageError
 from recycle_cli.reports import say
 from recycle_cli.runtime.signals import raise_on_signals
@@ -17,8 +24,9 @@ from recycle_cli.runtime.signals import raise_on_signals
 _PARSING: Any = typer.BadParameter.__mro__[2]
 """Click's ClickException, from wherever this version of Typer has it."""
 
-COMMANDS = (commands, measure, store)
-"""Importing them hangs their commands on the app."""
+for _command in (precompute, finetune, predict, bench, plan, layers):
+    app.command(cls=Command)(_command)
+app.add_typer(store_app, name="store")
 
 INTERRUPTED = "interrupted; what was finished is kept: the same command goes on (finetune with --resume)"
 

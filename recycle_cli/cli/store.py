@@ -6,26 +6,27 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from recycle_cli.cli import options as o
-from recycle_cli.cli.app import app
+from recycle_cli.cli.arguments import StoreFolder
+from recycle_cli.cli.help import Command
+from recycle_cli.cli.options import Asked, own, with_options
 from recycle_cli.errors import DamageError
 from recycle_cli.reports import bar, say, show_fields, show_rows
 
 store_app = typer.Typer(help="Look after a store: info, verify, gc, export.", no_args_is_help=True)
-app.add_typer(store_app, name="store")
 
 
-@store_app.command()
+@store_app.command(cls=Command)
+@with_options()
 def info(
-    store: o.StoreArgument,
-    segments: Annotated[bool, o.option("--segments", "List the segments too")] = False,
-    as_json: o.Json = False,
+    store: StoreFolder,
+    asked: Asked,
+    segments: Annotated[bool, own("segments", "List the segments, too.")] = False,
 ) -> None:
     """Recipe, sizes, segments, writers at work and leftovers of dead ones."""
     from recycle_cli.store import info as run
 
     found = run(store, segments=segments)
-    if as_json:
+    if asked["as_json"]:
         print(json.dumps(found))
         return
     recipe, provenance = found.pop("recipe"), found.pop("provenance")
@@ -40,12 +41,17 @@ def info(
             show_rows(name.replace("_", " ").capitalize(), rows)
 
 
-@store_app.command()
+@store_app.command(cls=Command)
+@with_options()
 def verify(
-    store: o.StoreArgument,
-    repair: Annotated[bool, o.option("--repair", "Set damaged segments aside, for precompute to refill")] = False,
-    workers: Annotated[int | None, o.option("--workers", "Threads; else one a core", min=1)] = None,
-    as_json: o.Json = False,
+    store: StoreFolder,
+    asked: Asked,
+    repair: Annotated[
+        bool, own("repair", "Set damaged segments aside, so that precompute fills them in again.")
+    ] = False,
+    workers: Annotated[
+        int | None, own("workers", "Read with this many threads; by default one for each core.", minimum=1)
+    ] = None,
 ) -> None:
     """Read every byte of STORE and name each damaged segment, file and byte range; exit 4 where damage stays."""
     from recycle_cli.store import verify as run
@@ -59,7 +65,7 @@ def verify(
             done = max(done, read)
 
         found = run(store, repair=repair, workers=workers, progress=advance)
-    _show_verified(found, as_json=as_json)
+    _show_verified(found, as_json=asked["as_json"])
     if found["damaged"] and not repair:
         say(f"recycle: {store} is damaged; `recycle store verify {store} --repair` sets the damaged segments aside")
         raise typer.Exit(DamageError.exit_code)
@@ -77,38 +83,42 @@ def _show_verified(found: Mapping[str, Any], *, as_json: bool) -> None:
         say("set aside; the next precompute fills in what they held")
 
 
-@store_app.command()
+@store_app.command(cls=Command)
+@with_options()
 def gc(
-    store: o.StoreArgument,
-    dry_run: Annotated[bool, o.option("--dry-run", "Only count what would go")] = False,
-    damaged: Annotated[bool, o.option("--damaged", "Remove what verify --repair set aside, too")] = False,
-    as_json: o.Json = False,
+    store: StoreFolder,
+    asked: Asked,
+    dry_run: Annotated[bool, own("dry-run", "Only count what would be removed.")] = False,
+    damaged: Annotated[bool, own("damaged", "Also remove what verify --repair set aside.")] = False,
 ) -> None:
     """Give space back: leftovers of dead writers, duplicates between writers, segments too small to be worth it."""
     from recycle_cli.store import gc as run
 
     found = run(store, damaged=damaged, dry_run=dry_run)
-    if as_json:
+    if asked["as_json"]:
         print(json.dumps(found))
     else:
         show_fields("Would collect" if dry_run else "Collected", found)
 
 
-@store_app.command()
+@store_app.command(cls=Command)
+@with_options()
 def export(
-    store: o.StoreArgument,
-    out: Annotated[str, typer.Argument(metavar="OUT", help="A .safetensors file, or a folder for NumPy files")],
-    cut: o.Cut = None,
-    key: Annotated[list[str] | None, o.option("--key", "Only this sample (32 hexadecimal digits); may repeat")] = None,
-    limit: Annotated[int | None, o.option("--limit", "At most so many samples", min=1)] = None,
-    format: Annotated[Literal["safetensors", "numpy"], o.option("--format", "What to write")] = "safetensors",
-    as_json: o.Json = False,
+    store: StoreFolder,
+    asked: Asked,
+    out: Annotated[str, typer.Argument(metavar="OUT", help="A .safetensors file, or a folder for NumPy files.")],
+    cut: Annotated[str | None, own("cut", "Write the rows of this cut; by default the store's only one.")] = None,
+    key: Annotated[
+        list[str] | None, own("key", "Write only the sample with this key of 32 hexadecimal digits. May be repeated.")
+    ] = None,
+    limit: Annotated[int | None, own("limit", "Write at most this many samples.", minimum=1)] = None,
+    format: Annotated[Literal["safetensors", "numpy"], own("format", "Format of the files.")] = "safetensors",
 ) -> None:
     """Write samples of STORE for people outside, as one safetensors file or a folder of NumPy files."""
     from recycle_cli.store import export as run
 
     found = run(store, out, cut=cut, keys=key, limit=limit, format=format)
-    if as_json:
+    if asked["as_json"]:
         print(json.dumps(found))
     else:
         show_fields("Exported", found)

@@ -9,6 +9,7 @@ from recycle_cli.models.modalities import (
     layers_of,
     modality_of,
     open_network,
+    open_preprocessor,
     refuse_foreign,
     takes_images,
 )
@@ -49,6 +50,7 @@ __all__ = [
     "load",
     "modality_of",
     "open_network",
+    "open_preprocessor",
     "refuse_foreign",
     "resolve_cut",
     "settle_embedding",

@@ -7,8 +7,9 @@ from recycle_cli.errors import UsageError
 from recycle_cli.models.hub import Source
 from recycle_cli.models.layers import Layer
 from recycle_cli.models.network import Network
+from recycle_cli.models.preprocessor import Preprocessor
 from recycle_cli.models.task_layer import OWN, TaskLayer
-from recycle_cli.models.text.opening import layers_of_text, open_text
+from recycle_cli.models.text.opening import layers_of_text, open_text, preprocessor_of_text
 from recycle_cli.models.vision.loading import found_again as images_found_again
 from recycle_cli.models.vision.loading import is_images, layers_of_images, open_images
 from recycle_cli.recipe import Recipe
@@ -29,6 +30,7 @@ class Modality:
                  if a sample is one row
     own_options  settings -> the options given that are of use to this modality alone, as the user typed them
     remedy       the advice to somebody who gave them for a model of another modality
+    preprocessor (source, settings) -> how samples become inputs, known without the weights; None opens the whole model
     found_again  (settings, provenance, recipe of a store) -> the settings by which the store's model is loaded
     """
 
@@ -39,6 +41,7 @@ class Modality:
     layers: Callable[[Source, ModelSettings, str], tuple[list[Layer], int | None]]
     own_options: Callable[[ModelSettings], list[str]] = lambda model: []
     remedy: str = "leave the option out"
+    preprocessor: Callable[[Source, ModelSettings], Preprocessor] | None = None
     found_again: Callable[[ModelSettings, Mapping[str, str], Recipe], ModelSettings] = lambda model, *_: model
 
 
@@ -60,6 +63,7 @@ MODALITIES: dict[str, Modality] = {
         open=lambda source, model, layer, seed: open_text(source, model.max_length, layer, seed),
         layers=lambda source, model, dtype: layers_of_text(source, model.max_length, dtype),
         own_options=lambda model: _text_options(model.max_length),
+        preprocessor=lambda source, model: preprocessor_of_text(source, model.max_length),
         found_again=lambda model, provenance, recipe: replace(model, max_length=model.max_length or recipe.max_length),
     ),
     IMAGE: Modality(
@@ -105,6 +109,14 @@ def open_network(model: ModelSettings, layer: TaskLayer = OWN, *, seed: int = 0)
     refuse_foreign(model, model.name, modality)
     source = Source(model.name, model.revision, model.trust_remote_code)
     return MODALITIES[modality].open(source, model, layer, seed)
+
+
+def open_preprocessor(model: ModelSettings) -> Preprocessor:
+    """How a model takes samples. Raises as `open_network`."""
+    modality = MODALITIES[modality_of(model)]
+    if modality.preprocessor is None:
+        return open_network(model).split(("0",), "float32").preprocessor
+    return modality.preprocessor(Source(model.name, model.revision, model.trust_remote_code), model)
 
 
 def layers_of(model: ModelSettings, dtype: str) -> tuple[list[Layer], int | None]:

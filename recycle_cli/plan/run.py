@@ -14,7 +14,6 @@ import numpy as np
 from recycle_cli.batches.inputs import readable
 from recycle_cli.batches.stored import Indices
 from recycle_cli.bench.machine import machine, versions
-from recycle_cli.bench.settings import BenchSettings
 from recycle_cli.bench.subject import Subject
 from recycle_cli.errors import UsageError
 from recycle_cli.intake import Intake
@@ -22,13 +21,13 @@ from recycle_cli.keys import Sample
 from recycle_cli.models import bytes_per_sample, takes_images, views_of
 from recycle_cli.plan.census import Census, Tokens, count, rows_of_images, tokens_of
 from recycle_cli.plan.cost import Epoch, epoch_of, padded, pays_back_in
-from recycle_cli.plan.settings import IMAGES, TEXTS, PlanSettings
 from recycle_cli.plan.trial import Trial, try_out
 from recycle_cli.plan.verdict import verdict
 from recycle_cli.recipe import DTYPES
 from recycle_cli.reports import bar
 from recycle_cli.runtime.memory import free_memory
-from recycle_cli.settings import CorpusSettings, ModelSettings
+from recycle_cli.settings import BenchSettings, CorpusSettings, ModelSettings, PlanSettings
+from recycle_cli.settings.measuring import PLAN_IMAGES, PLAN_TEXTS
 from recycle_cli.trunk.stream import by_token_budget
 
 SAMPLE_BYTES = 40
@@ -102,7 +101,7 @@ def plan(corpus: CorpusSettings, model: ModelSettings, settings: PlanSettings, s
     views = views_of(settings.views, images=images)
     samples = Intake(corpus, images=images)
     samples.tell_columns()
-    size = settings.sample or (IMAGES if images else TEXTS)
+    size = settings.sample or (PLAN_IMAGES if images else PLAN_TEXTS)
     with bar("plan: counting", samples.total) as progress:
         # Drawn images are kept whole, so draw no more than are tried.
         census = count(samples, progress.update, most=size if images else None)

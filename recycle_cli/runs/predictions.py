@@ -11,7 +11,6 @@ from recycle_cli.errors import StorageError, UsageError
 from recycle_cli.settings import LABEL_SEPARATOR
 
 
-
 class Identified(Protocol):
     """A record that is predicted."""
 

@@ -1,8 +1,11 @@
 """What belongs together travels together: the options of the commands as plain data, each default written once."""
 
 from recycle_cli.settings.corpus import LABEL_SEPARATOR, CorpusSettings
+from recycle_cli.settings.measuring import BenchSettings, LayersSettings, PlanSettings
 from recycle_cli.settings.model import MINILM, ImageSettings, ModelSettings, ViewSettings
+from recycle_cli.settings.option import decisive
 from recycle_cli.settings.tasks import (
+    TASKS,
     ClassificationSettings,
     EmbeddingSettings,
     Metric,
@@ -15,7 +18,9 @@ from recycle_cli.settings.verbs import Codec, Dtype, Job, PrecomputeSettings, Pr
 __all__ = [
     "LABEL_SEPARATOR",
     "MINILM",
+    "TASKS",
     "AdapterSettings",
+    "BenchSettings",
     "ClassificationSettings",
     "Codec",
     "CorpusSettings",
@@ -24,12 +29,15 @@ __all__ = [
     "HeadSettings",
     "ImageSettings",
     "Job",
+    "LayersSettings",
     "Metric",
     "ModelSettings",
+    "PlanSettings",
     "PrecomputeSettings",
     "PredictSettings",
     "SimilaritySettings",
     "TaskSettings",
     "TrainingSettings",
     "ViewSettings",
+    "decisive",
 ]

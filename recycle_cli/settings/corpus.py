@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from recycle_cli.settings.option import option
+
 LABEL_SEPARATOR = "|"
 """Stands between the names of several labels in one text column, both when read and when written; alone, it means that
 the record has none of the classes."""
@@ -16,12 +18,24 @@ class CorpusSettings:
     """
 
     source: tuple[str, ...]
-    text_column: str | None = None
-    text_pair_column: str | None = None
-    label_column: str | None = None
-    id_column: str | None = None
-    limit: int | None = None
-    on_error: Literal["fail", "skip"] = "fail"
-    failures: str | None = None
-    image_column: str | None = None
+    text_column: str | None = option(None, "Column of the text; needed only if it is not obvious.", "Data", usual=True)
+    text_pair_column: str | None = option(None, "Column of the second text of a pair.", "Data")
+    label_column: str | None = option(
+        None, "Column of the label; needed only if it is not obvious.", "Data", usual=True, per_head=True
+    )
+    id_column: str | None = option(
+        None, "Column of the record's id; by default the path of an image, or else the record's number from 0.", "Data"
+    )
+    limit: int | None = option(None, "Read only this many records, from the first on.", "Data", minimum=1)
+    on_error: Literal["fail", "skip"] = option(
+        "fail", "Stop at a record that cannot be used (fail), or leave it out and go on (skip).", "Data"
+    )
+    failures: str | None = option(
+        None, "List the records that --on-error skip leaves out in this file, as JSON lines.", "Data"
+    )
+    image_column: str | None = option(
+        None,
+        "Column of the image, as bytes or as a file's path; needed only if it is not obvious.",
+        "Data",
+    )
     label_columns: tuple[str, ...] = ()

@@ -1,7 +1,10 @@
 """The options of each kind of task: a task is built once, from its own."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
+
+from recycle_cli.settings.option import option
 
 Metric = Literal["macro_f1", "accuracy", "micro_f1", "mean_average_precision", "rrp", "loss"]
 
@@ -15,8 +18,15 @@ class TaskSettings:
 class ClassificationSettings(TaskSettings):
     """`multi_label`: a record may have any number of classes. `class_weights` balanced: rare classes count more."""
 
-    multi_label: bool = False
-    class_weights: Literal["none", "balanced"] = "none"
+    multi_label: bool = option(
+        False, "A record may have several labels: a list, or one text with | between them.", "Task", usual=True
+    )
+    class_weights: Literal["none", "balanced"] = option(
+        "none",
+        "Count every sample the same (none), or those of rare classes more (balanced).",
+        "Task",
+        per_head=True,
+    )
 
 
 @dataclass(frozen=True)
@@ -28,8 +38,21 @@ class EmbeddingSettings:
     dropout  the share of x that is dropped; `skip_dropout`: the share of x' dropped before W
     """
 
-    kind: Literal["skip", "linear"] = "skip"
-    size: int | None = None
+    kind: Literal["skip", "linear"] = option(
+        "skip",
+        "For similarity: the new last layer adds to its input (skip), or replaces it (linear).",
+        "Task",
+        name="embedding",
+        per_head=True,
+    )
+    size: int | None = option(
+        None,
+        "Width of the embedding of --embedding linear; by default the width of its input.",
+        "Task",
+        name="embedding-size",
+        minimum=1,
+        per_head=True,
+    )
     dropout: float = 0.3
     skip_dropout: float = 0.2
 
@@ -39,8 +62,32 @@ class SimilaritySettings(TaskSettings):
     """How an embedding is learnt from groups. `margin` belongs to the triplet loss, `temperature` to the contrastive;
     `group_samples`: samples of a group that come into a batch together; `embedding`: the new last layer."""
 
-    loss: Literal["triplet", "supervised-contrastive"] = "triplet"
-    margin: float = 0.5
-    temperature: float = 0.1
-    group_samples: int = 4
+    loss: Literal["triplet", "supervised-contrastive"] = option(
+        "triplet", "For similarity: the loss that pulls groups apart.", "Task", per_head=True
+    )
+    margin: float = option(
+        0.5,
+        "For the triplet loss: how much farther away than its own group another group must be.",
+        "Task",
+        minimum=0.0,
+        per_head=True,
+    )
+    temperature: float = option(
+        0.1,
+        "For the contrastive loss: the temperature; a low one gives the nearest samples more weight.",
+        "Task",
+        minimum=1e-4,
+        per_head=True,
+    )
+    group_samples: int = option(
+        4, "For similarity: put this many samples of a group into a batch together.", "Task", minimum=2
+    )
     embedding: EmbeddingSettings = EmbeddingSettings()
+
+
+TASKS: Mapping[str, type[TaskSettings]] = {
+    "text-classification": ClassificationSettings,
+    "image-classification": ClassificationSettings,
+    "similarity": SimilaritySettings,
+}
+"""The settings of each value of `--task`."""

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from recycle_cli.settings.model import ViewSettings
+from recycle_cli.settings.option import option
+from recycle_cli.settings.reading import names, size
 from recycle_cli.settings.tasks import Metric, TaskSettings
 
 
@@ -15,13 +17,50 @@ class AdapterSettings:
     merged checkpoint as well; bottlenecks cannot be merged.
     """
 
-    kind: Literal["none", "lora", "bottleneck"] = "none"
-    rank: int = 8
-    alpha: int = 16
-    dropout: float = 0.0
-    save: Literal["merged", "apart"] = "merged"
-    width: int = 24
-    layers: tuple[str, ...] = ()
+    kind: Literal["none", "lora", "bottleneck"] = option(
+        "none",
+        "Freeze the pretrained layers of the head and train low-rank updates (lora) or bottleneck layers (bottleneck).",
+        "Adapters",
+        name="adapter",
+        per_head=True,
+    )
+    rank: int = option(8, "Rank of the updates of lora.", "Adapters", name="adapter-rank", minimum=1, per_head=True)
+    alpha: int = option(
+        16,
+        "Scale of the updates of lora; it is divided by their rank.",
+        "Adapters",
+        name="adapter-alpha",
+        minimum=1,
+        per_head=True,
+    )
+    dropout: float = option(
+        0.0,
+        "Dropout before the adapters.",
+        "Adapters",
+        name="adapter-dropout",
+        minimum=0.0,
+        maximum=1.0,
+        per_head=True,
+    )
+    save: Literal["merged", "apart"] = option(
+        "merged",
+        "Merge lora into the RUN's weights (merged), or keep the adapter in RUN/adapter as well (apart); bottleneck "
+        "needs apart.",
+        "Adapters",
+        name="adapter-save",
+        per_head=True,
+    )
+    width: int = option(
+        24, "Width of the bottleneck layers.", "Adapters", name="adapter-width", minimum=1, per_head=True
+    )
+    layers: tuple[str, ...] = option(
+        (),
+        "Adapt only the layers whose names end in one of these, such as query,value; by default all.",
+        "Adapters",
+        name="adapter-layers",
+        parser=names,
+        per_head=True,
+    )
 
 
 @dataclass(frozen=True)
@@ -34,27 +73,108 @@ class TrainingSettings:
     task        the task's own options; None for its defaults
     """
 
-    epochs: int = 3
-    batch_size: int = 32
-    learning_rate: float = 5e-5
-    weight_decay: float = 0.01
-    warmup_share: float = 0.06
-    max_grad_norm: float = 1.0
-    accumulation: int = 1
-    metric: Metric | None = None
-    patience: int = 0
-    eval_steps: int = 0
-    save_steps: int = 0
-    seed: int = 0
-    order_seed: int | None = None
-    on_missing: Literal["fail", "compute", "skip"] = "fail"
-    parity_check: bool = True
-    memory: int | None = None
-    in_memory: bool = False
+    epochs: int = option(
+        3, "Number of passes over the training data.", "Training", minimum=1, usual=True, per_head=True
+    )
+    batch_size: int = option(32, "Number of samples in a batch.", "Training", minimum=1, usual=True)
+    learning_rate: float = option(
+        5e-5,
+        "Highest learning rate.",
+        "Training",
+        minimum=0.0,
+        usual=True,
+        per_head=True,
+    )
+    weight_decay: float = option(
+        0.01, "Weight decay of AdamW, for weight matrices only.", "Training", minimum=0.0, per_head=True
+    )
+    warmup_share: float = option(
+        0.06,
+        "Share of the steps in which the learning rate rises; in the others it falls to 0.",
+        "Training",
+        minimum=0.0,
+        maximum=1.0,
+        per_head=True,
+    )
+    max_grad_norm: float = option(
+        1.0, "Clip the norm of the gradient to this; 0 never clips.", "Training", minimum=0.0, per_head=True
+    )
+    accumulation: int = option(
+        1, "Accumulate the gradients of this many batches for an optimizer step.", "Training", minimum=1
+    )
+    metric: Metric | None = option(
+        None,
+        "Keep the checkpoint that is best by this metric; by default macro_f1, or rrp for similarity.",
+        "Training",
+        per_head=True,
+    )
+    patience: int = option(
+        0,
+        "Stop at the end of an epoch after this many evaluations without improvement; 0 never stops early.",
+        "Training",
+        minimum=0,
+        usual=True,
+        per_head=True,
+    )
+    eval_steps: int = option(
+        0,
+        "Evaluate after each epoch and every so many steps; 0 leaves the latter out.",
+        "Training",
+        minimum=0,
+        per_head=True,
+    )
+    save_steps: int = option(
+        0,
+        "Save a checkpoint after each epoch and every so many steps; 0 leaves the latter out.",
+        "Training",
+        minimum=0,
+        changes_result=False,
+    )
+    seed: int = option(
+        0,
+        "Seed of new layers, shuffling and dropout.",
+        "Training",
+        minimum=0,
+        maximum=2**32 - 1,
+        usual=True,
+        per_head=True,
+    )
+    order_seed: int | None = option(
+        None, "Seed of shuffling alone; by default --seed.", "Training", minimum=0, maximum=2**32 - 1
+    )
+    on_missing: Literal["fail", "compute", "skip"] = option(
+        "fail",
+        "If the store lacks a sample, stop (fail), compute and add it (compute), or leave it out (skip).",
+        "Store",
+    )
+    parity_check: bool = option(
+        True, "Check on a few samples that the stored rows are right.", "Store", changes_result=False
+    )
+    memory: int | None = option(
+        None,
+        "Read the store in shuffled windows of at most this size, such as 4GiB; by default only if it is compressed, "
+        "remote or larger than the free memory.",
+        "Store",
+        parser=size,
+        changes_result=False,
+    )
+    in_memory: bool = option(False, "Read all rows into memory before training starts.", "Store", changes_result=False)
     adapter: AdapterSettings = AdapterSettings()
     views: ViewSettings = ViewSettings()
-    mixup: float = 0.0
-    cutmix: float = 0.0
+    mixup: float = option(
+        0.0,
+        "Mix the stored rows of two images, in shares drawn from Beta(a, a) for this a; 0 never mixes.",
+        "Images",
+        minimum=0.0,
+        per_head=True,
+    )
+    cutmix: float = option(
+        0.0,
+        "Paste a box of another image's stored feature map, its share drawn from Beta(a, a) for this a; 0 never does.",
+        "Images",
+        minimum=0.0,
+        per_head=True,
+    )
     task: TaskSettings | None = None
 
     @property

@@ -5,6 +5,10 @@ from typing import Literal
 
 from recycle_cli.settings.corpus import CorpusSettings
 from recycle_cli.settings.model import ViewSettings
+from recycle_cli.settings.option import REQUIRED, option, same
+from recycle_cli.settings.reading import size
+from recycle_cli.settings.tasks import TASKS
+from recycle_cli.settings.training import TrainingSettings
 
 Dtype = Literal["float16", "bfloat16", "float32", "int8"]
 
@@ -19,13 +23,43 @@ class PrecomputeSettings:
     batch_tokens  padded tokens a batch; None for what suits the device
     """
 
-    cuts: tuple[str, ...] = ("50%",)
-    dtype: Dtype = "float16"
-    batch_tokens: int | None = None
+    cuts: tuple[str, ...] = option(
+        ("50%",),
+        "Store what these layers put out: a number of blocks (3), a module (layer3), or a share of the blocks (50%). "
+        "May be repeated.",
+        "Model and cut",
+        name="cut",
+        usual=True,
+    )
+    dtype: Dtype = option(
+        "float16", "Number format of the stored rows; int8 keeps a scale for each row.", "Store", usual=True
+    )
+    batch_tokens: int | None = option(
+        None,
+        "Put at most this many tokens into a batch, padding included; by default 4096 on a CPU, 32768 elsewhere.",
+        "Model and cut",
+        minimum=1,
+    )
     window: int = 16384
-    segment_bytes: int = 256 * 2**20
-    codec: Codec = "none"
-    max_disk: int | None = None
+    segment_bytes: int = option(
+        256 * 2**20,
+        "Seal a segment of the store at about this many bytes; a crash loses at most one segment.",
+        "Store",
+        minimum=1,
+    )
+    codec: Codec = option(
+        "none",
+        "Compress the rows; none is read fastest, and auto compresses only if that pays.",
+        "Store",
+        usual=True,
+    )
+    max_disk: int | None = option(
+        None,
+        "Stop before the store becomes larger than this, such as 20GiB, and keep what is done.",
+        "Store",
+        parser=size,
+        usual=True,
+    )
     views: ViewSettings = ViewSettings()
 
 
@@ -39,15 +73,21 @@ class Job:
     """
 
     data: CorpusSettings
-    output: str
+    output: str = option(REQUIRED, "Folder of the RUN that is made.", "Output", usual=True)
     store: str | None = None
     evaluation: CorpusSettings | None = None
-    task: str = "text-classification"
-    cut: str | None = None
+    task: str = option("text-classification", "What the head learns.", "Task", choices=tuple(TASKS), usual=True)
+    cut: str | None = option(
+        None,
+        "Train the layers after this: a number of blocks (3), a module (layer3), a share of the blocks (50%), or 0 for "
+        "the whole model; by default the store's cut.",
+        "Model and cut",
+        usual=True,
+    )
     model_named: bool = False
-    overwrite: bool = False
-    resume: bool = False
-    tensorboard: bool = True
+    overwrite: bool = option(False, "Replace the RUN in the folder --output.", "Output")
+    resume: bool = option(False, "Go on with the unfinished RUN in the folder --output.", "Output", usual=True)
+    tensorboard: bool = option(True, "Log to TensorBoard if it is installed.", "Output")
 
 
 @dataclass(frozen=True)
@@ -60,8 +100,15 @@ class PredictSettings:
     parity_check  prove on a few of the first hits that the stored rows are right
     """
 
-    batch_tokens: int | None = None
+    batch_tokens: int | None = same(PrecomputeSettings, "batch_tokens")
     window: int = 4096
-    write_back: bool = False
-    threshold: float = 0.5
-    parity_check: bool = True
+    write_back: bool = option(False, "Add what the store lacked to it.", "Store", usual=True)
+    threshold: float = option(
+        0.5,
+        "If a record may have several labels, predict those with at least this score.",
+        "Task",
+        minimum=0.0,
+        maximum=1.0,
+        usual=True,
+    )
+    parity_check: bool = same(TrainingSettings, "parity_check")

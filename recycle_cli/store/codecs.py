@@ -5,14 +5,16 @@ import struct
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from recycle_cli.errors import DamageError
 from recycle_cli.store.dtypes import Array
 
-CODECS = ("none", "lz4", "zstd")
+CodecName = Literal["none", "lz4", "zstd"]
+
+CODECS: tuple[CodecName, ...] = ("none", "lz4", "zstd")
 
 WORTH_SAVING = 0.20
 """`auto` compresses if that saves at least this share of the bytes. Plain bytes can be mapped, which reads several
@@ -47,6 +49,12 @@ def compressor(codec: str, itemsize: int) -> dict[str, Any] | None:
         "blocksize": 0,
     }
     return {"name": "blosc", "configuration": configuration}
+
+
+def codec_of(document: Mapping[str, Any] | None) -> CodecName:
+    """Return a codec's name from its Zarr document; the inverse of `compressor`."""
+    name = "none" if document is None else document["configuration"]["cname"]
+    return CODECS[CODECS.index(name)]
 
 
 def is_allowed(document: Any, itemsize: int) -> bool:

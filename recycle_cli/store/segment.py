@@ -11,6 +11,7 @@ import numpy.typing as npt
 from recycle_cli.errors import DamageError, StoreError
 from recycle_cli.keys import KEY_BYTES
 from recycle_cli.store.chunked import ChunkedRows
+from recycle_cli.store.codecs import CodecName, codec_of
 from recycle_cli.store.dtypes import Array, numpy_dtype
 from recycle_cli.store.layout import (
     DOCUMENT,
@@ -106,10 +107,9 @@ class Segment:
         return cuts_of(self.specs)
 
     @property
-    def codec(self) -> str:
-        """The codec of the values: `none`, `lz4` or `zstd`."""
-        compressor = self.specs[values_name(self.cuts[0])].compressor
-        return "none" if compressor is None else str(compressor["configuration"]["cname"])
+    def codec(self) -> CodecName:
+        """The codec of the values."""
+        return codec_of(self.specs[values_name(self.cuts[0])].compressor)
 
     @cached_property
     def keys(self) -> npt.NDArray[np.uint8]:

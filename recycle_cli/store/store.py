@@ -14,6 +14,7 @@ from recycle_cli.errors import DamageError, StorageError, StoreError, UsageError
 from recycle_cli.keys import KEY_BYTES, Bytes16
 from recycle_cli.recipe import Recipe
 from recycle_cli.runtime.memory import free_memory
+from recycle_cli.store.codecs import CodecName
 from recycle_cli.store.dtypes import Array, numpy_dtype
 from recycle_cli.store.files import storage_errors
 from recycle_cli.store.index import (
@@ -81,7 +82,7 @@ class Store:
         return sum(summary.bytes for summary in self._summaries)
 
     @property
-    def codec(self) -> str:
+    def codec(self) -> CodecName:
         """The codec of the newest segment; `none` if the store is empty."""
         newest = max(self.segments, key=lambda segment: segment.id, default=None)
         return "none" if newest is None else newest.codec

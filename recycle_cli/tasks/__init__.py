@@ -2,7 +2,7 @@
 
 from recycle_cli.tasks.classification import Classification
 from recycle_cli.tasks.contract import LOSS, Columns, Task, chosen_metric, is_better
-from recycle_cli.tasks.kinds import TASKS, TaskKind, task_of
+from recycle_cli.tasks.kinds import KINDS, TaskKind, task_of, task_of_run
 from recycle_cli.tasks.label_encoding import Encoded, Encoder, LabelEncoder, UnknownLabel
 from recycle_cli.tasks.labelled_scores import LabelledScores
 from recycle_cli.tasks.multi_label import MultiLabel
@@ -13,7 +13,7 @@ from recycle_cli.tasks.targets import IGNORED, Targets
 __all__ = [
     "IGNORED",
     "LOSS",
-    "TASKS",
+    "KINDS",
     "Classification",
     "Columns",
     "DenseScores",
@@ -31,4 +31,5 @@ __all__ = [
     "chosen_metric",
     "is_better",
     "task_of",
+    "task_of_run",
 ]

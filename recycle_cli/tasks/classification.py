@@ -24,7 +24,7 @@ class Classification(Task):
     """One class a sample, by a softmax over all; targets (n,) are indices into the names."""
 
     settings: ClassificationSettings = ClassificationSettings()  # noqa: RUF009 - frozen
-    form: Form = TEXT  # noqa: RUF009 - it holds nothing
+    form: Form = TEXT
 
     metrics = ("macro_f1", "accuracy", LOSS)
     mixes = True

@@ -33,6 +33,7 @@ class Task:
     metrics     names of the figures; the first chooses the best weights unless the user names another
     closed      whether the classes are those of the training data, also when evaluating on other data
     mixes       whether a mixture of two samples can be scored by the loss against each of them
+    draws_by_label  whether the labels decide which samples share a batch, so that heads cannot have several columns
     comparable  labelled samples beyond which there are no figures, since each is compared with all; None for any number
     """
 
@@ -42,6 +43,7 @@ class Task:
     closed: bool = True
     mixes: bool = False
     comparable: int | None = None
+    draws_by_label: bool = False
 
     def layer(self, names: Sequence[str]) -> TaskLayer:
         """The layer that the model is to end with."""

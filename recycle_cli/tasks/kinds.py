@@ -1,12 +1,13 @@
 """The table of tasks: what `--task` names, and how a task is built from its options or from a RUN."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from recycle_cli.corpus import FORMS, Form
 from recycle_cli.errors import StoreError, UsageError
 from recycle_cli.settings import ClassificationSettings, SimilaritySettings, TaskSettings
+from recycle_cli.settings.option import changed_options
 from recycle_cli.tasks.classification import Classification
 from recycle_cli.tasks.contract import Task
 from recycle_cli.tasks.multi_label import MultiLabel
@@ -37,7 +38,7 @@ def _classes_of(about: Mapping[str, Any]) -> ClassificationSettings:
     return ClassificationSettings(multi_label=bool(about.get("multi_label")))
 
 
-TASKS: dict[str, TaskKind] = {
+KINDS: dict[str, TaskKind] = {
     "text-classification": TaskKind(("text",), ClassificationSettings, _classification, _classes_of),
     "image-classification": TaskKind(("image",), ClassificationSettings, _classification, _classes_of),
     "similarity": TaskKind(("text", "image"), SimilaritySettings, Similarity),
@@ -51,36 +52,24 @@ def task_of(name: str, modality: str, settings: TaskSettings | None = None, take
     Raises UsageError for a name that is not in the table, for inputs of another kind, and for the options of another
     task.
     """
-    if name not in TASKS:
-        raise UsageError(f"--task {name} is not known; take one of {', '.join(TASKS)}")
-    kind = TASKS[name]
+    if name not in KINDS:
+        raise UsageError(f"--task {name} is not known; take one of {', '.join(KINDS)}")
+    kind = KINDS[name]
     if modality not in kind.modalities:
-        fitting = [other for other, one in TASKS.items() if modality in one.modalities]
+        fitting = [other for other, one in KINDS.items() if modality in one.modalities]
         remedy = f"use --task {fitting[0]}" if fitting else "there is no task for them"
         raise UsageError(f"--task {name}: {taker} takes {modality}s; {remedy}")
     if settings is not None and not isinstance(settings, kind.settings):
-        fitting = [other for other, one in TASKS.items() if isinstance(settings, one.settings)]
+        fitting = [other for other, one in KINDS.items() if isinstance(settings, one.settings)]
         raise UsageError(
-            f"{', '.join(changed(settings))}: only --task {', '.join(fitting)} takes it; leave it out of --task {name}"
+            f"{', '.join(changed_options(settings))}: only --task {' or '.join(fitting)} takes it; leave it out of --task {name}"
         )
     return kind.build(settings or kind.settings(), FORMS[modality])
 
 
-def changed(settings: Any, prefix: str = "-") -> list[str]:
-    """The options of settings that have not their defaults, as they are written on the command line."""
-    found: list[str] = []
-    for field in fields(settings):
-        now, option = getattr(settings, field.name), f"{prefix}-{field.name.replace('_', '-')}"
-        if is_dataclass(now):
-            found += changed(now, option)
-        elif now != field.default:
-            found.append(option.removesuffix("-kind"))
-    return found
-
-
 def task_of_run(name: str, modality: str, about: Mapping[str, Any]) -> Task:
     """The task of a RUN. Raises StoreError for one that this version does not know."""
-    if name not in TASKS:
-        known = ", ".join(TASKS)
+    if name not in KINDS:
+        known = ", ".join(KINDS)
         raise StoreError(f"the run's task {name!r} is not known here (known are {known}); update recycle")
-    return task_of(name, modality, TASKS[name].reopened(about))
+    return task_of(name, modality, KINDS[name].reopened(about))

@@ -28,7 +28,7 @@ class MultiLabel(Task):
 
     threshold: float = 0.5
     settings: ClassificationSettings = ClassificationSettings(multi_label=True)  # noqa: RUF009 - frozen
-    form: Form = TEXT  # noqa: RUF009 - it holds nothing
+    form: Form = TEXT
 
     read_label = staticmethod(several_labels)
     metrics = ("macro_f1", "micro_f1", "mean_average_precision", LOSS)

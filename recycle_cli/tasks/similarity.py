@@ -40,10 +40,11 @@ class Similarity(Task):
     """A vector a sample, by cosine; targets (n,) are numbers of groups, which mean nothing beyond the data at hand."""
 
     settings: SimilaritySettings = SimilaritySettings()  # noqa: RUF009 - frozen
-    form: Form = TEXT  # noqa: RUF009 - it holds nothing
+    form: Form = TEXT
 
     metrics = ("rrp",)
     closed = False
+    draws_by_label = True
 
     @property
     def comparable(self) -> int:  # type: ignore[override]

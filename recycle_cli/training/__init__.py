@@ -8,7 +8,7 @@ from recycle_cli.training.identity import identity_of
 from recycle_cli.training.labelled_data import LabelledData, read_labelled, read_one
 from recycle_cli.training.loop import train
 from recycle_cli.training.new_trainer import new_trainer
-from recycle_cli.training.setup import Setup, set_up, source_of
+from recycle_cli.training.setup import Setup, preprocessor_for, set_up, source_of
 from recycle_cli.training.trainer import Trainer
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "leave_run",
     "modality_asked",
     "new_trainer",
+    "preprocessor_for",
     "read_data",
     "read_labelled",
     "read_one",

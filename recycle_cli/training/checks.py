@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from recycle_cli.batches import RowSource, WindowedRows
+from recycle_cli.batches import RowSource
 from recycle_cli.errors import DataError, UsageError
 from recycle_cli.models import modality_of, refuse_foreign
 from recycle_cli.settings import Job, ModelSettings, TrainingSettings
@@ -25,6 +25,11 @@ def task_asked(job: Job, taker: str, modality: str, settings: TrainingSettings) 
     chosen_metric(task, settings.metric)
     if not task.mixes and (settings.mixup or settings.cutmix):
         raise UsageError(f"--mixup and --cutmix mix the labels of two images, which --task {job.task} has not")
+    if task.draws_by_label and len(job.data.label_columns) > 1:
+        raise UsageError(
+            f"--task {job.task} draws the batches of all heads by the groups of one column, not of "
+            f"{', '.join(job.data.label_columns)}; train the others on their own"
+        )
     task.check_options(settings)
     return task
 

@@ -1,22 +1,20 @@
 """What makes two trainings the same: all that must not change between an interruption and its resume."""
 
-from dataclasses import asdict
+from dataclasses import replace
 from typing import Any
 
-from recycle_cli.settings import Job, TrainingSettings
+from recycle_cli.settings import Job, TrainingSettings, decisive
 from recycle_cli.tasks import Task, chosen_metric
 from recycle_cli.training.labelled_data import LabelledData
 from recycle_cli.training.setup import Setup
-
-FREE = ("save_steps", "parity_check", "memory", "in_memory", "task")
 
 
 def identity_of(
     job: Job, setup: Setup, settings: TrainingSettings, task: Task, data: tuple[LabelledData, LabelledData | None], order: str
 ) -> dict[str, Any]:
     """By the names of version 1 of `recycle.json`. `order`: the digest of the first epoch's batches."""
-    own = {name: value for name, value in asdict(settings).items() if name not in FREE}
-    recipe = setup.split.recipe
+    own, recipe = decisive(replace(settings, task=None)), setup.split.recipe
+    own.pop("task")  # says itself, by the names that it has had since version 1
     return {
         **own,
         **task.identity(),

@@ -8,7 +8,16 @@ import torch
 from recycle_cli.batches import RowSource, StoredRows, inputs_source, stored_source
 from recycle_cli.corpus import Views
 from recycle_cli.errors import MismatchError, UsageError
-from recycle_cli.models import AnyLoaded, Network, SplitModel, TaskLayer, found_again, open_network
+from recycle_cli.models import (
+    AnyLoaded,
+    Network,
+    Preprocessor,
+    SplitModel,
+    TaskLayer,
+    found_again,
+    open_network,
+    open_preprocessor,
+)
 from recycle_cli.runtime.devices import device_of
 from recycle_cli.settings import Job, ModelSettings, TrainingSettings
 from recycle_cli.store import Store
@@ -45,6 +54,13 @@ def set_up(job: Job, store: Store | None, model: ModelSettings, layers: Iterable
         setup.split.freeze(setup.cut)
         done.append(setup)
     return done
+
+
+def preprocessor_for(job: Job, store: Store | None, model: ModelSettings) -> Preprocessor:
+    """How the model that is going to be set up takes samples."""
+    if store is not None:
+        model = found_again(model, store.provenance, store.recipe, named=job.model_named)
+    return open_preprocessor(model)
 
 
 def _set_up(job: Job, store: Store | None, model: ModelSettings, layer: TaskLayer, seed: int) -> Setup:

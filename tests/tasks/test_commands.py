@@ -73,7 +73,7 @@ def test_several_labels(recycle, place):
     [
         (("--margin", 0.2), "--margin: only --task similarity takes it; leave it out of --task text-classification"),
         (("--task", "similarity", "--temperature", 1), "--temperature 1.0: --loss triplet has none; leave it out"),
-        (("--task", "similarity", "--multi-label"), "--task similarity learns from groups"),
+        (("--task", "similarity", "--multi-label"), "leave it out of --task similarity"),
         (("--task", "similarity", "--metric", "accuracy"), "take one of rrp"),
         (("--metric", "rrp"), "take one of macro_f1, accuracy, loss"),
         (("--task", "similarity", "--embedding-size", 4), "a skip connection keeps the width, which is 32 here"),

@@ -13,14 +13,15 @@ import torchvision
 import transformers
 from safetensors.torch import load_file
 
-from recycle_cli.corpus import Columns, open_corpus
+from recycle_cli.corpus import Columns, several_labels
 from recycle_cli.errors import DataError, Interrupted, UsageError
 from recycle_cli.finetune import Job, finetune, finetune_heads
 from recycle_cli.keys import Sample
 from recycle_cli.precompute import precompute
 from recycle_cli.predict import predict
-from recycle_cli.runs.predictions import open_output
+from recycle_cli.runs import open_output
 from recycle_cli.settings import (
+    ClassificationSettings,
     CorpusSettings,
     HeadSettings,
     ImageSettings,
@@ -29,12 +30,14 @@ from recycle_cli.settings import (
     PredictSettings,
     TrainingSettings,
 )
-from recycle_cli.training.trainer import Head
+from recycle_cli.training import Trainer
+from tests.corpora import open_corpus
 from tests.records import write_csv
 from tests.tasks.corpora import image_rows, several, shapes, write_jsonl
 
 TRAIN, TEST = several(120), several(40, seed=1)
-SETTINGS = TrainingSettings(epochs=2, batch_size=8, learning_rate=2e-3)
+SEVERAL = ClassificationSettings(multi_label=True)
+SETTINGS = TrainingSettings(epochs=2, batch_size=8, learning_rate=2e-3, task=SEVERAL)
 IMAGES = ModelSettings("resnet18", device="cpu", images=ImageSettings("none", (32,), (32,)))
 
 
@@ -44,7 +47,7 @@ def folder(tmp_path_factory):
 
 
 def corpus(path, rows):
-    return CorpusSettings((write_jsonl(path, rows),), multi_label=True)
+    return CorpusSettings((write_jsonl(path, rows),))
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +95,6 @@ def losses(output):
 
 
 def score(data, run, output, store=None, **options):
-    data = replace(data, multi_label=False)  # the RUN knows
     return predict(data, run, store, str(output), ModelSettings(device="cpu"), PredictSettings(**options))
 
 
@@ -100,7 +102,7 @@ def score(data, run, output, store=None, **options):
 
 
 def labels(source):
-    return [sample.label for sample in open_corpus(str(source), multi_label=True, labelled=True)]
+    return [one.label for one in open_corpus(str(source), read_label=several_labels, labelled=True)]
 
 
 def test_labels_are_lists_or_names_with_a_separator_between(tmp_path):
@@ -130,14 +132,14 @@ def test_what_is_predicted_in_csv_can_be_learnt_again(tmp_path):
         samples = [Sample(str(number), {"text": "x"}) for number in range(2)]
         write(samples, [{"labels": ["x", "y"]}, {"labels": []}])
     columns = Columns(text="id", label="labels")
-    found = open_corpus(str(tmp_path / "out.csv"), columns, multi_label=True, labelled=True)
+    found = open_corpus(str(tmp_path / "out.csv"), columns, read_label=several_labels, labelled=True)
     assert [sample.label for sample in found] == [("x", "y"), ()]
 
 
 def test_a_head_passes_over_a_record_whose_label_is_white_space(tmp_path):
     rows = [{"text": "a", "first": "x|y", "second": " "}, {"text": "b", "first": "\t", "second": "|"}]
     columns = Columns(targets=("first", "second"))
-    found = open_corpus(str(write_csv(tmp_path / "a.csv", rows)), columns, multi_label=True, labelled=True)
+    found = open_corpus(str(write_csv(tmp_path / "a.csv", rows)), columns, read_label=several_labels, labelled=True)
     assert [sample.labels for sample in found] == [{"first": ("x", "y")}, {"second": ()}]
 
 
@@ -160,9 +162,10 @@ def test_a_head_passes_over_a_record_whose_label_is_white_space(tmp_path):
 )
 def test_labels_that_cannot_be_used(tmp_path, label, multi_label, message):
     rows = [{"text": "a", "label": label}, {"text": "b", "label": ["x"]}]
-    data = CorpusSettings((write_jsonl(tmp_path / "a.jsonl", rows),), multi_label=multi_label)
+    data = CorpusSettings((write_jsonl(tmp_path / "a.jsonl", rows),))
+    settings = replace(SETTINGS, task=ClassificationSettings(multi_label=multi_label))
     with pytest.raises(DataError, match=message):
-        finetune(Job(data, str(tmp_path / "run"), cut="2"), ModelSettings(), SETTINGS)
+        finetune(Job(data, str(tmp_path / "run"), cut="2"), ModelSettings(), settings)
 
 
 def test_a_class_unseen_in_training_is_named(fit, tmp_path):
@@ -176,7 +179,7 @@ def test_a_class_unseen_in_training_is_named(fit, tmp_path):
 
 @pytest.mark.parametrize("weights", ["none", "balanced"])
 def test_losses_from_the_store_are_those_with_the_frozen_trunk_in_place(fit, tmp_path, weights):
-    settings = replace(SETTINGS, class_weights=weights)
+    settings = replace(SETTINGS, task=replace(SEVERAL, class_weights=weights))
     fit(tmp_path / "stored", settings)
     fit(tmp_path / "inplace", settings, store=None)
     stored, inplace = losses(tmp_path / "stored"), losses(tmp_path / "inplace")
@@ -196,7 +199,7 @@ def test_it_beats_chance(run):
 
 def test_a_resumed_run_is_the_undisturbed_one(fit, tmp_path, monkeypatch):
     fit(tmp_path / "whole")
-    save, done = Head.save, []
+    save, done = Trainer.save, []
 
     def stopping(head):
         save(head)
@@ -204,7 +207,7 @@ def test_a_resumed_run_is_the_undisturbed_one(fit, tmp_path, monkeypatch):
         if len(done) == 1:
             raise Interrupted
 
-    monkeypatch.setattr(Head, "save", stopping)
+    monkeypatch.setattr(Trainer, "save", stopping)
     with pytest.raises(Interrupted):
         fit(tmp_path / "parts")
     fit(tmp_path / "parts", resume=True)
@@ -270,7 +273,7 @@ def test_the_threshold_is_of_several_labels(run, test, tmp_path, fit):
     assert low.metrics["micro_f1"] != report.metrics["micro_f1"]
     rows = [{"text": row["text"], "label": "some" if row["labels"] else "none"} for row in TRAIN]
     single = CorpusSettings((write_jsonl(tmp_path / "single.jsonl", rows),))
-    fit(tmp_path / "single", data=single, evaluation=None)
+    fit(tmp_path / "single", replace(SETTINGS, task=None), data=single, evaluation=None)
     with pytest.raises(UsageError, match=r"--threshold 0\.3: .* does not decide on several labels"):
         score(single, str(tmp_path / "single"), tmp_path / "o.csv", threshold=0.3)
     lists = score(test, str(tmp_path / "single"), tmp_path / "o.csv")

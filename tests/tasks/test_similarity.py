@@ -12,6 +12,7 @@ from recycle_cli.finetune import Job, finetune, finetune_heads
 from recycle_cli.precompute import precompute
 from recycle_cli.settings import (
     AdapterSettings,
+    ClassificationSettings,
     CorpusSettings,
     EmbeddingSettings,
     HeadSettings,
@@ -20,14 +21,14 @@ from recycle_cli.settings import (
     SimilaritySettings,
     TrainingSettings,
 )
-from recycle_cli.training.trainer import Head
+from recycle_cli.training import Trainer
 from tests.records import records, write_csv
 from tests.tasks.results import losses, rrps, score, vectors
 
 LINEAR = EmbeddingSettings("linear", 8)
 TRIPLET = SimilaritySettings(group_samples=3)
 CONTRASTIVE = SimilaritySettings("supervised-contrastive", group_samples=2, embedding=LINEAR)
-SETTINGS = TrainingSettings(epochs=2, batch_size=12, learning_rate=2e-3, similarity=TRIPLET)
+SETTINGS = TrainingSettings(epochs=2, batch_size=12, learning_rate=2e-3, task=TRIPLET)
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +78,7 @@ def renamed(rows):
 
 @pytest.mark.parametrize("similarity", [TRIPLET, CONTRASTIVE], ids=["triplet-skip", "contrastive-linear"])
 def test_losses_from_the_store_are_those_with_the_frozen_trunk_in_place(fit, tmp_path, similarity):
-    settings = replace(SETTINGS, similarity=similarity)
+    settings = replace(SETTINGS, task=similarity)
     fit(tmp_path / "stored", settings)
     fit(tmp_path / "inplace", settings, store=None)
     stored, inplace = losses(tmp_path / "stored"), losses(tmp_path / "inplace")
@@ -110,7 +111,7 @@ def test_patience_counts_evaluations_without_a_better_r_precision(fit, tmp_path)
 @pytest.mark.parametrize("similarity", [TRIPLET, CONTRASTIVE], ids=["skip", "linear"])
 def test_a_run_gives_the_vectors_it_was_judged_by(fit, test, store, tmp_path, cut, similarity):
     where = {"cut": cut, "store": None} if cut == "0" else {}
-    report = fit(tmp_path / "run", replace(SETTINGS, similarity=similarity), **where)
+    report = fit(tmp_path / "run", replace(SETTINGS, task=similarity), **where)
     whole = score(test, tmp_path / "run", tmp_path / "whole.parquet")
     assert whole.metrics == pytest.approx(report.metrics, abs=1e-6)
     assert vectors(tmp_path / "whole.parquet").shape == (30, similarity.embedding.size or 32)
@@ -145,7 +146,7 @@ def test_an_adapter_kept_apart_makes_of_the_encoder_the_runs_own(fit, tmp_path, 
 
 def stop_after(monkeypatch, saves):
     """Interrupt a training after it has kept so many checkpoints."""
-    save, done = Head.save, []
+    save, done = Trainer.save, []
 
     def stopping(head):
         save(head)
@@ -153,7 +154,7 @@ def stop_after(monkeypatch, saves):
         if len(done) == saves:
             raise Interrupted
 
-    monkeypatch.setattr(Head, "save", stopping)
+    monkeypatch.setattr(Trainer, "save", stopping)
 
 
 @pytest.mark.parametrize("saves", [1, 3])
@@ -163,7 +164,7 @@ def test_a_resumed_run_is_the_undisturbed_one(fit, tmp_path, monkeypatch, saves)
     stop_after(monkeypatch, saves)
     with pytest.raises(Interrupted):
         fit(tmp_path / "parts", settings)
-    other = replace(settings, similarity=replace(TRIPLET, margin=0.4))
+    other = replace(settings, task=replace(TRIPLET, margin=0.4))
     with pytest.raises(UsageError, match=r"similarity was .*0\.5.*0\.4"):
         fit(tmp_path / "parts", other, resume=True)
     fit(tmp_path / "parts", settings, resume=True)
@@ -192,7 +193,7 @@ def test_several_heads_are_what_each_would_be_alone(fit, train, test, store, tmp
     shared = replace(SETTINGS, order_seed=4)
     asked = [
         HeadSettings("skip", shared),
-        HeadSettings("linear", replace(shared, seed=2, similarity=replace(CONTRASTIVE, group_samples=3))),
+        HeadSettings("linear", replace(shared, seed=2, task=replace(CONTRASTIVE, group_samples=3))),
     ]
     job = Job(train, str(tmp_path / "runs"), store, test, task="similarity", tensorboard=False)
     finetune_heads(job, ModelSettings(), asked)
@@ -209,23 +210,23 @@ def test_several_heads_are_what_each_would_be_alone(fit, train, test, store, tmp
     ("settings", "changes", "message"),
     [
         ({"mixup": 0.2}, {}, "--mixup and --cutmix mix the labels"),
-        ({"class_weights": "balanced"}, {}, "--class-weights balanced"),
+        ({"task": ClassificationSettings(class_weights="balanced")}, {}, "--class-weights: only --task text-class"),
         ({"metric": "accuracy"}, {}, "--metric accuracy is not known here; take one of rrp"),
-        ({"similarity": SimilaritySettings(temperature=0.2)}, {}, "--temperature 0.2: --loss triplet has none"),
+        ({"task": SimilaritySettings(temperature=0.2)}, {}, "--temperature 0.2: --loss triplet has none"),
         (
-            {"similarity": SimilaritySettings("supervised-contrastive", margin=0.2)},
+            {"task": SimilaritySettings("supervised-contrastive", margin=0.2)},
             {},
             "--margin 0.2: --loss supervised-contrastive has none",
         ),
         ({"batch_size": 7}, {}, "--batch-size 7 leaves no room for two groups of up to 4 samples; give at least 8"),
         (
-            {"similarity": replace(TRIPLET, embedding=EmbeddingSettings(size=8))},
+            {"task": replace(TRIPLET, embedding=EmbeddingSettings(size=8))},
             {},
             "--embedding-size 8.*--embedding linear",
         ),
         ({}, {"task": "text-classification"}, "--group-samples: only --task similarity takes it"),
         (
-            {"similarity": SimilaritySettings("supervised-contrastive", embedding=LINEAR)},
+            {"task": SimilaritySettings("supervised-contrastive", embedding=LINEAR)},
             {"task": "text-classification"},
             "--loss, --embedding, --embedding-size: only --task similarity",
         ),
@@ -245,10 +246,10 @@ def test_what_is_no_group_is_refused(fit, train, tmp_path, monkeypatch):
         finetune(Job(data, str(tmp_path / "run"), task="similarity", cut="2"), ModelSettings(), SETTINGS)
     with pytest.raises(DataError, match="--eval: no two of the 60 samples have the same label"):
         fit(tmp_path / "run", evaluation=data)
-    multi_label = replace(data, multi_label=True)
-    with pytest.raises(UsageError, match="--multi-label: --task similarity learns from groups"):
-        finetune(Job(multi_label, str(tmp_path / "run"), task="similarity", cut="2"), ModelSettings(), SETTINGS)
-    monkeypatch.setattr("recycle_cli.training.checks.MOST_TO_COMPARE", 20)
+    several = replace(SETTINGS, task=ClassificationSettings(multi_label=True))
+    with pytest.raises(UsageError, match="--multi-label: only --task text-classification or image-classification takes"):
+        finetune(Job(data, str(tmp_path / "run"), task="similarity", cut="2"), ModelSettings(), several)
+    monkeypatch.setattr("recycle_cli.tasks.similarity.MOST_TO_COMPARE", 20)
     with pytest.raises(DataError, match=r"--eval holds 30 samples.*at most 20"):
         fit(tmp_path / "run")
 

@@ -22,7 +22,7 @@ from recycle_cli.settings import (
 from tests.tasks.corpora import shapes
 from tests.tasks.results import losses, score, vectors
 
-SETTINGS = TrainingSettings(epochs=2, batch_size=12, learning_rate=1e-3, similarity=SimilaritySettings(group_samples=3))
+SETTINGS = TrainingSettings(epochs=2, batch_size=12, learning_rate=1e-3, task=SimilaritySettings(group_samples=3))
 IMAGES = ModelSettings("resnet18", device="cpu", images=ImageSettings("none", (32,), (32,), head_batchnorm="eval"))
 IMAGES_STORED = replace(IMAGES, images=replace(IMAGES.images, head_batchnorm="train"))
 """How a store is filled says nothing of the head."""

@@ -4,14 +4,27 @@ import numpy as np
 import pytest
 import torch
 
+from recycle_cli.corpus import IMAGE, Example
 from recycle_cli.errors import DataError, UsageError
-from recycle_cli.settings import SimilaritySettings
-from recycle_cli.tasks import Classification, MultiLabel, Similarity, Task, chosen_metric, is_better, task_of
+from recycle_cli.keys import Sample
+from recycle_cli.models.outputs import Outputs
+from recycle_cli.settings import ClassificationSettings, SimilaritySettings
+from recycle_cli.tasks import (
+    Classification,
+    MultiLabel,
+    Similarity,
+    Targets,
+    Task,
+    chosen_metric,
+    is_better,
+    task_of,
+)
 
 NAMES = ["a", "b", "c"]
 SINGLE = ["b", "a", "c", "b", "a", "a"]
 SEVERAL = [("a", "b"), (), ("c",), ("b",), ("a", "c"), ("b", "c")]
 OUTPUTS = torch.randn(6, 3, generator=torch.Generator().manual_seed(0))
+BALANCED = ClassificationSettings(class_weights="balanced")
 
 TASKS = [
     pytest.param(Classification(), SINGLE, id="classification"),
@@ -37,17 +50,24 @@ def average_precision(scores, wanted):
 def test_the_contract_is_answered_from_labels_to_predictions(task, labels):
     names = task.names_of(name for label in labels for name in task.classes_in(label))
     assert names == NAMES
-    targets = task.targets(labels, names)
-    assert len(targets) == len(task.sample_weights(targets, None)) == 6
+    examples = [Example(str(at), (Sample(str(at), {"text": "x"}),), label) for at, label in enumerate(labels)]
+    encoder = task.encoder(None, lambda: None)
+    for example in examples:
+        encoder.add(example, example.label)
+    encoded = encoder.finish()
+    targets = encoded.targets.values
+    assert targets.tolist() == task.targets(labels, names).tolist()
+    assert (len(encoded.targets), encoded.names, encoded.known) == (6, NAMES, None)
     outputs = OUTPUTS.clone().requires_grad_()
-    loss = task.loss(outputs, torch.from_numpy(targets), None)
+    loss, weight = task.loss(Outputs(outputs), encoded.targets.tensor(), None)
     loss.backward()
-    assert loss.shape == ()
+    assert loss.shape == weight.shape == ()
+    assert weight == 6
     assert outputs.grad.abs().sum() > 0
     figures = task.figures(OUTPUTS, torch.from_numpy(targets))
     assert set(figures) == set(task.metrics)
     assert chosen_metric(task, None) == task.metrics[0]
-    predictions = task.predictions(OUTPUTS, names)
+    predictions = task.answers(Outputs(OUTPUTS), examples, names)
     assert len(predictions) == 6
     kinds = {"text": str, "number": float, "texts": list, "numbers": list}
     for prediction in predictions:
@@ -57,11 +77,13 @@ def test_the_contract_is_answered_from_labels_to_predictions(task, labels):
 
 
 def test_the_names_choose_the_task():
-    assert isinstance(task_of("text-classification"), Classification)
-    assert isinstance(task_of("image-classification"), Classification)
-    assert task_of("image-classification", multi_label=True, threshold=0.3) == MultiLabel(0.3)
+    assert isinstance(task_of("text-classification", "text"), Classification)
+    assert isinstance(task_of("image-classification", "image"), Classification)
+    several = ClassificationSettings(multi_label=True)
+    found = task_of("image-classification", "image", several).at_threshold(0.3)
+    assert found == MultiLabel(0.3, several, IMAGE)
     contrastive = SimilaritySettings("supervised-contrastive")
-    assert task_of("similarity", similarity=contrastive) == Similarity(contrastive)
+    assert task_of("similarity", "text", contrastive) == Similarity(contrastive)
 
 
 @pytest.mark.parametrize(
@@ -107,9 +129,11 @@ def test_accuracy_f1_and_class_weights_are_their_definitions():
     figures = task.figures(OUTPUTS, torch.from_numpy(targets))
     assert figures["accuracy"] == pytest.approx((found == targets).mean())
     assert figures["macro_f1"] == pytest.approx(np.mean([f1(found == one, targets == one) for one in range(3)]))
-    weights = task.class_weights(targets, 3)
+    assert task.weights(Targets(targets), NAMES) is None
+    weights = Classification(BALANCED).weights(Targets(targets), NAMES)
     assert weights.tolist() == pytest.approx([6 / 9, 6 / 6, 6 / 3])
-    assert task.sample_weights(targets, weights).tolist() == pytest.approx(weights[targets].tolist())
+    _, weight = task.loss(Outputs(OUTPUTS), torch.from_numpy(targets), weights)
+    assert float(weight) == pytest.approx(float(weights[targets].sum()))
 
 
 # Multi-label
@@ -139,15 +163,16 @@ def test_a_class_that_no_sample_has_leaves_the_mean_of_the_others():
 
 
 def test_balanced_weights_make_positives_count_as_much_as_negatives():
-    task = MultiLabel()
+    task = MultiLabel(settings=BALANCED)
     targets = task.targets(SEVERAL, NAMES)
-    assert task.class_weights(targets, 3).tolist() == pytest.approx([2, 1, 1])
-    assert task.sample_weights(targets, task.class_weights(targets, 3)).tolist() == [1] * 6
+    weights = task.weights(Targets(targets), NAMES)
+    assert weights.tolist() == pytest.approx([2, 1, 1])
+    assert task.loss(Outputs(OUTPUTS), torch.from_numpy(targets), weights)[1] == 6
 
 
 def test_the_threshold_decides_what_is_predicted():
     logits = torch.tensor([[2.0, 0.0, -2.0], [-3.0, -3.0, -3.0]])
-    high, low = (MultiLabel(threshold).predictions(logits, NAMES) for threshold in (0.6, 0.1))
+    high, low = (MultiLabel(threshold).answers(Outputs(logits), [], NAMES) for threshold in (0.6, 0.1))
     assert [one["labels"] for one in high] == [["a"], []]
     assert [one["labels"] for one in low] == [["a", "b", "c"], []]
     assert high[0]["score_c"] == pytest.approx(1 / (1 + np.exp(2)))
@@ -157,20 +182,24 @@ def test_the_threshold_decides_what_is_predicted():
 
 
 def test_embeddings_have_length_one():
-    for one in Similarity().predictions(OUTPUTS, NAMES):
+    for one in Similarity().answers(Outputs(OUTPUTS), [], NAMES):
         assert np.linalg.norm(one["embedding"]) == pytest.approx(1)
 
 
 def test_class_weights_have_no_meaning_for_groups():
     with pytest.raises(UsageError, match="--class-weights"):
-        Similarity().class_weights(np.zeros(3), 1)
+        task_of("similarity", "text", BALANCED)
 
 
 @pytest.mark.parametrize("loss", ["triplet", "supervised-contrastive"])
 def test_a_sample_that_finds_nothing_to_compare_counts_for_nothing_in_a_step(loss):
     task = Similarity(SimilaritySettings(loss))
-    first, second = np.array([0, 0, 1, 1, 2]), np.array([0, 1, 1, 2, 3])
-    assert task.sample_weights(first, None).tolist() == [1, 1, 1, 1, 0]
-    assert task.sample_weights(second, None).tolist() == [0, 1, 1, 0, 0]
-    assert task.sample_weights(np.zeros(3, int), None).tolist() == [float(loss != "triplet")] * 3
-    assert task.sample_weights(np.zeros(0, int), None).tolist() == []
+
+    def weight(groups):
+        vectors = OUTPUTS[torch.arange(len(groups)) % 6]
+        return float(task.loss(Outputs(vectors), torch.tensor(groups, dtype=torch.int64), None)[1])
+
+    assert weight([0, 0, 1, 1, 2]) == 4
+    assert weight([0, 1, 1, 2, 3]) == 2
+    assert weight([0, 0, 0]) == 3 * (loss != "triplet")
+    assert weight([]) == 0

@@ -86,6 +86,23 @@ def load_encoder(source: Source) -> Loaded:
     return Loaded(source.name, model.eval(), tokenizer, frozenset(report["missing_keys"]))
 
 
+def load_without_weights(source: Source) -> Loaded:
+    """A model without a task layer whose weights hold no numbers, and its tokenizer: for what the config decides."""
+    place, options = place_of(source.name, source.revision), source.options
+    if not Path(place).is_dir() and not hub_answers():
+        options["local_files_only"] = True
+    with quiet():
+        try:
+            config = transformers.AutoConfig.from_pretrained(place, **options)
+            with torch.device("meta"):
+                model = transformers.AutoModel.from_config(config, trust_remote_code=source.trust_remote_code)
+            tokenizer = transformers.AutoTokenizer.from_pretrained(place, **options)
+        except UNREADABLE as error:
+            raise _unusable(source.name, place, error) from error
+    _check_vocabulary(source.name, tokenizer)
+    return Loaded(source.name, model, tokenizer)
+
+
 def checkpoint(source: Source, auto: Any, seed: int, **more: Any) -> tuple[Any, dict[str, Any], Any]:
     """The model that an Auto class makes of a checkpoint, its report on the loading, and the tokenizer.
 

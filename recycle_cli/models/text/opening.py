@@ -6,10 +6,11 @@ from recycle_cli.models.layers import Layer
 from recycle_cli.models.network import Network
 from recycle_cli.models.task_layer import OWN, TaskLayer
 from recycle_cli.models.text.embedder import load_embedder
+from recycle_cli.models.text.engine import forward_names
 from recycle_cli.models.text.layers import layers
-from recycle_cli.models.text.load import load_with
+from recycle_cli.models.text.load import load_with, load_without_weights
 from recycle_cli.models.text.split import split
-from recycle_cli.models.text.tokens import default_max_length
+from recycle_cli.models.text.tokens import TextInputs, default_max_length, text_inputs
 
 
 def open_text(source: Source, max_length: int | None, layer: TaskLayer = OWN, seed: int = 0) -> Network:
@@ -21,6 +22,12 @@ def open_text(source: Source, max_length: int | None, layer: TaskLayer = OWN, se
         split=lambda cuts, dtype: split(loaded, cuts, max_length=longest, dtype=dtype),
         resolve=lambda cut, halves: resolve_cut(cut, halves.blocks),
     )
+
+
+def preprocessor_of_text(source: Source, max_length: int | None) -> TextInputs:
+    """How a text model takes texts, known without its weights. Raises ModelError, UsageError."""
+    bare = load_without_weights(source)
+    return text_inputs(bare, sorted(forward_names(bare.model)), max_length or default_max_length(bare))
 
 
 def layers_of_text(source: Source, max_length: int | None, dtype: str) -> tuple[list[Layer], int]:

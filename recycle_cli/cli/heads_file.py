@@ -9,88 +9,26 @@ from typing import Any
 
 import typer
 
+from recycle_cli.cli.training import training_settings
 from recycle_cli.errors import UsageError
-from recycle_cli.settings import (
-    AdapterSettings,
-    EmbeddingSettings,
-    HeadSettings,
-    SimilaritySettings,
-    TrainingSettings,
-    ViewSettings,
-)
+from recycle_cli.settings import TASKS, CorpusSettings, HeadSettings, TrainingSettings
+from recycle_cli.settings.option import option_of, options_of
 
-OWN = (
-    "label-column",
-    "epochs",
-    "learning-rate",
-    "weight-decay",
-    "warmup-share",
-    "max-grad-norm",
-    "class-weights",
-    "metric",
-    "patience",
-    "eval-steps",
-    "seed",
-    "adapter",
-    "adapter-rank",
-    "adapter-alpha",
-    "adapter-width",
-    "adapter-layers",
-    "adapter-dropout",
-    "adapter-save",
-    "mixup",
-    "cutmix",
-    "loss",
-    "margin",
-    "temperature",
-    "embedding",
-    "embedding-size",
-)
-"""What each head may have its own way; at the top of the file it is what all have that do not say otherwise."""
+_KINDS: tuple[type, ...] = (TrainingSettings, *TASKS.values())
 
-SHARED = (
-    "batch-size",
-    "accumulation",
-    "order-seed",
-    "save-steps",
-    "on-missing",
-    "parity-check",
-    "memory",
-    "in-memory",
-    "views",
-    "augment",
-    "group-samples",
+_TRAINING = {name: one for kind in _KINDS for name, one in options_of(kind).items()}
+
+OF_A_HEAD = tuple(
+    name
+    for name, one in {**options_of(CorpusSettings), **_TRAINING}.items()
+    if (about := option_of(one)) is not None and about.per_head
 )
-"""What decides which batches there are and when all stop: at the top of the file, or on the command line."""
+"""The options that each head may choose; at the top of the file they are for all heads that do not."""
+
+AT_THE_TOP = tuple(dict.fromkeys((*OF_A_HEAD, *_TRAINING)))
+"""The options that the top of the file may have: those of a head, and those that are the same for all heads."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-
-
-def training_settings(options: Mapping[str, Any]) -> TrainingSettings:
-    """The options of `recycle finetune` that say how to train, as one."""
-    adapter = AdapterSettings(
-        options["adapter"],
-        options["adapter_rank"],
-        options["adapter_alpha"],
-        options["adapter_dropout"],
-        options["adapter_save"],
-        options["adapter_width"],
-        tuple(name.strip() for name in (options["adapter_layers"] or "").split(",") if name.strip()),
-    )
-    similarity = SimilaritySettings(
-        options["loss"],
-        options["margin"],
-        options["temperature"],
-        options["group_samples"],
-        EmbeddingSettings(options["embedding"], options["embedding_size"]),
-    )
-    parts: dict[str, Any] = {
-        "adapter": adapter,
-        "similarity": similarity,
-        "views": ViewSettings(options["views"], options["augment"]),
-    }
-    own = {name: options[name] for name in TrainingSettings.__dataclass_fields__ if name not in parts}
-    return TrainingSettings(**own, **parts)
 
 
 def head_settings(path: str, context: typer.Context) -> list[HeadSettings]:
@@ -102,7 +40,7 @@ def head_settings(path: str, context: typer.Context) -> list[HeadSettings]:
     tables = content.pop("head", None)
     if not isinstance(tables, list) or not tables or not all(isinstance(table, dict) for table in tables):
         raise UsageError(f"{path}: no [[head]] in it; give each head a table [[head]] with a name")
-    shared = {**context.params, **_values(content, path, (*OWN, *SHARED), context)}
+    shared = {**context.params, **_values(content, path, AT_THE_TOP, context)}
     shared["order_seed"] = shared["seed"] if shared["order_seed"] is None else shared["order_seed"]
     heads = [_head(table, f"{path}, head {number}", shared, context) for number, table in enumerate(tables, 1)]
     seen: set[str] = set()
@@ -121,7 +59,7 @@ def _head(table: dict[str, Any], where: str, shared: Mapping[str, Any], context:
         raise UsageError(
             f"{where}: name = {name!r}; expected letters, digits, '.', '_' and '-': its RUN is OUTPUT/NAME"
         )
-    options = {**shared, **_values(table, f"{where} ({name})", OWN, context)}
+    options = {**shared, **_values(table, f"{where} ({name})", OF_A_HEAD, context)}
     return HeadSettings(name, training_settings(options), options["label_column"])
 
 
@@ -152,7 +90,7 @@ def _values(table: Mapping[str, Any], where: str, known: tuple[str, ...], contex
 
 
 def _refused(key: str, known: tuple[str, ...]) -> str:
-    if key in SHARED:
+    if key in AT_THE_TOP:
         return f"{key} is the same for all heads, which train on the same batches; set it at the top of the file"
     near = get_close_matches(key.replace("_", "-"), known, n=1)
     return f"{key!r} is no option of a head" + (f"; did you mean {near[0]}" if near else f": {', '.join(known)}")

@@ -1,0 +1,21 @@
+"""Arguments that several commands take; where failures are listed."""
+
+from typing import Annotated
+
+import typer
+
+Corpus = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="CORPUS...",
+        help="Records: CSV, TSV, JSON lines, Parquet, Arrow or text files (globs too), folders of images, the folder "
+        "of a saved dataset, or hub:NAME[:config][:split].",
+    ),
+]
+StoreFolder = Annotated[str, typer.Argument(metavar="STORE", help="Folder or URL of the store.")]
+
+
+def failures_beside(store: str) -> str:
+    """Where failures are listed unless told otherwise: beside a local store, here for a bucket's."""
+    name = store.rstrip("/")
+    return f"{name.rpartition('/')[2] if '://' in name else name}.failures.jsonl"

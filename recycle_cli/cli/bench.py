@@ -1,0 +1,95 @@
+"""`recycle bench`."""
+
+import json
+from dataclasses import asdict, replace
+from typing import Annotated, Literal
+
+import typer
+
+from recycle_cli.cli.options import Asked, filled, own, with_options
+from recycle_cli.errors import BarError
+from recycle_cli.reports import say
+from recycle_cli.settings import MINILM, BenchSettings, CorpusSettings, ModelSettings
+from recycle_cli.settings.measuring import BENCH_IMAGES, BENCH_TEXTS, VERBS
+
+
+@with_options(
+    CorpusSettings,
+    ModelSettings,
+    BenchSettings,
+    leave_out=("label-column", "id-column", "on-error", "failures", "head-batchnorm"),
+)
+def bench(
+    asked: Asked,
+    verb: Annotated[
+        Literal["precompute", "read", "finetune", "predict", "heads", "all"],
+        typer.Argument(metavar="[VERB]", help="What to measure; all leaves out heads."),
+    ] = "all",
+    corpus: Annotated[
+        list[str] | None,
+        own("corpus", "Measure on this corpus; by default on made-up texts or images. May be repeated.", "Data"),
+    ] = None,
+    model: Annotated[
+        str | None,
+        own("model", "Pretrained model; by default MiniLM with a --corpus, or else a made-up one.", "Model and cut"),
+    ] = None,
+    limit: Annotated[
+        int | None,
+        own(
+            "limit",
+            f"Read only this many records, from the first on; by default {BENCH_TEXTS} texts or {BENCH_IMAGES} images.",
+            "Data",
+            minimum=1,
+        ),
+    ] = None,
+    scratch: Annotated[
+        str | None,
+        own("scratch", "Folder on the disk to measure; by default the system's temporary folder.", "Measuring"),
+    ] = None,
+    compare: Annotated[
+        str | None,
+        own("compare", "List what became worse than in this earlier output of bench --json.", "Measuring"),
+    ] = None,
+    require: Annotated[
+        list[str] | None,
+        own(
+            "require",
+            "Exit with 6 unless this holds, such as 'finetune.speedup_vs_full>=1.8'. May be repeated.",
+            "Measuring",
+        ),
+    ] = None,
+    plot: Annotated[str | None, own("plot", "Draw throughput and cost into this .png or .svg file.", "Output")] = None,
+) -> None:
+    """Measure recycle beside its limits and beside what would be used instead, on this machine."""
+    from recycle_cli.bench import plot as drawing
+    from recycle_cli.bench.bars import check_bars, parse_bar
+    from recycle_cli.bench.run import bench as run
+    from recycle_cli.bench.showing import show_bench
+
+    settings = filled(BenchSettings, asked, verbs=VERBS if verb == "all" else (verb,))
+    if plot is not None:
+        drawing.check_plot(plot, settings.verbs)
+    report = run(
+        filled(CorpusSettings, asked, source=tuple(corpus or ())),
+        filled(ModelSettings, asked, name=model or (MINILM if corpus else "")),
+        settings,
+        scratch=scratch,
+        require=require or (),
+        compare=compare,
+    )
+    if plot is not None:
+        drawing.plot(report, plot)
+    missed = None
+    try:
+        check_bars(report.figures, [parse_bar(text, report.figures) for text in require or ()])
+    except BarError as error:
+        missed = error
+        report = replace(report, error={"kind": "BarError", "message": str(error), "exit_code": error.exit_code})
+    if not asked["as_json"]:
+        show_bench(report)
+    else:
+        print(json.dumps(asdict(report), allow_nan=False), flush=True)
+    if missed is not None:
+        # One JSON object at most: what the error boundary would print is part of the report already.
+        say(f"recycle: {missed}")
+        raise typer.Exit(missed.exit_code)

@@ -1,0 +1,55 @@
+"""`recycle finetune`."""
+
+from dataclasses import replace
+from typing import Annotated
+
+import typer
+
+from recycle_cli.cli.options import Asked, filled, own, with_options
+from recycle_cli.cli.training import training_settings
+from recycle_cli.reports import show
+from recycle_cli.settings import MINILM, TASKS, CorpusSettings, Job, ModelSettings, TrainingSettings
+
+
+@with_options(CorpusSettings, Job, ModelSettings, TrainingSettings, *TASKS.values(), leave_out=("failures",))
+def finetune(
+    context: typer.Context,
+    data: Annotated[
+        str,
+        typer.Argument(metavar="DATA", help="Labelled records: one file, glob, folder or hub name."),
+    ],
+    asked: Asked,
+    store: Annotated[
+        str | None,
+        typer.Argument(metavar="[STORE]", help="Train from this store; without it, from the inputs."),
+    ] = None,
+    evaluation: Annotated[
+        str | None, own("eval", "Evaluate on these labelled records after each epoch.", "Data")
+    ] = None,
+    model: Annotated[
+        str | None,
+        own("model", "Pretrained model; by default the store's, or MiniLM without STORE.", "Model and cut"),
+    ] = None,
+    heads: Annotated[
+        str | None,
+        own(
+            "heads",
+            "Train the heads of this TOML file on the same batches; their RUNs are OUTPUT/NAME.",
+            "Training",
+            usual=False,
+        ),
+    ] = None,
+) -> None:
+    """Train the layers after the cut from STORE; without STORE, from the inputs with --cut (0: the whole model)."""
+    from recycle_cli.cli.heads_file import head_settings
+    from recycle_cli.finetune import finetune as run
+    from recycle_cli.finetune import finetune_heads as run_heads
+
+    records = filled(CorpusSettings, asked, source=(data,))
+    judged = None if evaluation is None else replace(records, source=(evaluation,), limit=None)
+    job = filled(Job, asked, data=records, store=store, evaluation=judged, model_named=model is not None)
+    network = filled(ModelSettings, asked, name=model or MINILM)
+    if heads is None:
+        show(run(job, network, training_settings(asked)), as_json=asked["as_json"])
+    else:
+        show(run_heads(job, network, head_settings(heads, context)), as_json=asked["as_json"])

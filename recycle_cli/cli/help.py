@@ -1,0 +1,107 @@
+"""Help screens: `--help` shows the options that most runs need, `--help-all` every one."""
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import typer
+from typer.core import TyperCommand, TyperOption
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+FEW = 12
+"""A command of so few parameters shows all of them."""
+
+WIDEST = 110
+"""Columns of a screen at most: longer lines are hard to read."""
+
+ENVIRONMENT = "Every option can also be set by an environment variable, such as --max-length by RECYCLE_MAX_LENGTH."
+
+
+class Command(TyperCommand):
+    """A command whose `--help` leaves hidden options out, and whose `--help-all` shows them as well."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        few = len(self.params) <= FEW
+        self._usual = [one for one in self.params if few or not getattr(one, "hidden", False)]
+        self._more = len(self.params) - len(self._usual)
+        self._help_all = TyperOption(
+            param_decls=["--help-all"],
+            is_flag=True,
+            is_eager=True,
+            expose_value=False,
+            callback=self._show_all,
+            help=f"Show {self._more} more options and exit.",
+            rich_help_panel="Output",
+        )
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """The parameters and `--help`; `--help-all` if there is more to show."""
+        return [*super().get_params(ctx), *([self._help_all] if self._more else [])]
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Print the screen of `--help`; its last words say how to see the rest."""
+        more = f"These are the usual options; {ctx.command_path} --help-all shows {self._more} more. "
+        _show(self, ctx, [*self._usual, self._help_all] if self._more else self._usual, more if self._more else "")
+
+    def _show_all(self, ctx: Any, _: Any, asked: bool) -> None:
+        if asked and not ctx.resilient_parsing:
+            _show(self, ctx, self.params, "")
+            raise typer.Exit
+
+
+def _show(command: Command, ctx: Any, parameters: Sequence[Any], more: str) -> None:
+    """Print usage, purpose and the parameters by panel, in two columns that all panels share."""
+    from rich.console import Console
+    from rich.padding import Padding
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    console.width = min(console.width, WIDEST)
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(max_width=max(12, console.width * 2 // 5), overflow="fold")
+    table.add_column(ratio=1, overflow="fold")
+    title = None
+    for one in parameters:
+        panel = "Arguments" if one.param_type_name == "argument" else getattr(one, "rich_help_panel", None) or "Output"
+        if panel != title:
+            title = panel
+            table.add_row(Text(panel, style="bold"), "")
+        table.add_row(Padding(_name(one), (0, 0, 0, 2)), _help(one))
+    usage = " ".join(command.collect_usage_pieces(ctx))
+    console.print(Text.assemble("Usage: ", (ctx.command_path, "bold"), f" {usage}"), "", sep="\n")
+    console.print(Text(" ".join((command.help or "").split())), "", sep="\n")
+    console.print(table, Text(""), Text(more + ENVIRONMENT), sep="\n")
+
+
+def _name(one: Any) -> "Text":
+    """`--epochs INT`; the name of an argument."""
+    from rich.text import Text
+
+    if one.param_type_name == "argument":
+        return Text((one.metavar or one.name.upper()).strip("[]"), style="cyan")
+    names = ", ".join(sorted((*one.opts, *one.secondary_opts), key=len))
+    kind = one.type.name.split()[0]
+    word = "" if one.is_flag or kind == "choice" else {"str": "TEXT", "integer": "INT"}.get(kind, kind.upper())
+    return Text.assemble((names, "cyan"), " " * bool(word), (word, "yellow"))
+
+
+def _help(one: Any) -> "Text":
+    """What a parameter does, its choices and its default."""
+    from rich.text import Text
+
+    notes = "; ".join(_notes(one))
+    return Text.assemble(one.help or "", " " * bool(notes), (f"[{notes}]" if notes else "", "dim"))
+
+
+def _notes(one: Any) -> Iterator[str]:
+    if choices := getattr(one.type, "choices", None):
+        yield ", ".join(map(str, choices))
+    if one.required and one.param_type_name == "option":
+        yield "required"
+    elif isinstance(one.default, list | tuple):
+        yield f"default: {' '.join(map(str, one.default))}"
+    elif one.default is not None and one.default is not False:
+        yield f"default: {one.default}" if one.default is not True else "default: on"

@@ -1,0 +1,36 @@
+"""`recycle layers`."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+
+from recycle_cli.cli.options import Asked, filled, with_options
+from recycle_cli.reports import show_rows
+from recycle_cli.settings import ImageSettings, LayersSettings, ModelSettings
+from recycle_cli.settings.option import options_of
+
+
+@with_options(ModelSettings, LayersSettings, leave_out=("device", "precision", *options_of(ImageSettings)))
+def layers(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="Pretrained model: a folder, or a name on the hub or in torchvision.")
+    ],
+    asked: Asked,
+) -> None:
+    """The cuts of MODEL, each with its share of the work and of the parameters, and what it stores of a sample."""
+    from recycle_cli.models import layers_of
+
+    asked_for = filled(LayersSettings, asked)
+    side = () if asked_for.image_size is None else (asked_for.image_size,)
+    network = filled(ModelSettings, asked, images=ImageSettings(resize=side, crop=side))
+    found, length = layers_of(network, asked_for.dtype)
+    rows: list[Mapping[str, Any]] = [asdict(layer) for layer in found]
+    if asked["as_json"]:
+        about = {"model": model, "max_length": length, "dtype": asked_for.dtype, "layers": rows}
+        print(json.dumps(about), flush=True)
+    else:
+        sample = "an image" if length is None else f"a sample of {length} tokens"
+        show_rows(f"{model}: {sample} in {asked_for.dtype}", rows)

@@ -1,0 +1,35 @@
+"""`recycle plan`."""
+
+import json
+from dataclasses import asdict
+from typing import Annotated
+
+from recycle_cli.cli.arguments import Corpus
+from recycle_cli.cli.options import Asked, filled, own, with_options
+from recycle_cli.settings import CorpusSettings, ModelSettings, PlanSettings
+
+
+@with_options(
+    CorpusSettings,
+    ModelSettings,
+    PlanSettings,
+    leave_out=("label-column", "id-column", "failures", "head-batchnorm"),
+)
+def plan(
+    corpus: Corpus,
+    asked: Asked,
+    scratch: Annotated[
+        str | None,
+        own("scratch", "Folder on the disk to measure; by default the system's temporary folder.", "Measuring"),
+    ] = None,
+) -> None:
+    """Forecast bytes, time and the epoch that pays back at each cut from a sample of CORPUS; keep nothing."""
+    from recycle_cli.plan.run import plan as run
+    from recycle_cli.plan.showing import show_plan
+
+    records = filled(CorpusSettings, asked, source=tuple(corpus))
+    found = run(records, filled(ModelSettings, asked), filled(PlanSettings, asked), scratch)
+    if asked["as_json"]:
+        print(json.dumps(asdict(found), allow_nan=False), flush=True)
+    else:
+        show_plan(found)

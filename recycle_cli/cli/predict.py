@@ -1,0 +1,42 @@
+"""`recycle predict`."""
+
+from typing import Annotated
+
+import typer
+
+from recycle_cli.cli.arguments import Corpus
+from recycle_cli.cli.options import Asked, filled, own, with_options
+from recycle_cli.reports import show
+from recycle_cli.settings import CorpusSettings, ImageSettings, ModelSettings, PredictSettings
+from recycle_cli.settings.option import options_of
+
+
+@with_options(
+    CorpusSettings,
+    ModelSettings,
+    PredictSettings,
+    leave_out=("model", "revision", "max-length", *options_of(ImageSettings)),
+)
+def predict(
+    data: Corpus,
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Folder of a finished RUN, as finetune --output left it.")],
+    asked: Asked,
+    store: Annotated[
+        str | None, own("store", "Take the rows that this store holds instead of computing them.", "Store")
+    ] = None,
+    output: Annotated[
+        str | None,
+        own(
+            "output",
+            "Write the predictions to this .csv, .jsonl or .parquet file; by default to RUN/predictions.csv, or "
+            ".parquet for embeddings.",
+            "Output",
+        ),
+    ] = None,
+) -> None:
+    """Predict with RUN; rows that the store holds are not computed again, and the predictions are the same."""
+    from recycle_cli.predict import predict as score
+
+    records = filled(CorpusSettings, asked, source=tuple(data))
+    network = filled(ModelSettings, asked, name=run, images=ImageSettings())
+    show(score(records, run, store, output, network, filled(PredictSettings, asked)), as_json=asked["as_json"])

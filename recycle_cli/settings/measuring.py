@@ -1,0 +1,87 @@
+"""What a bench measures and what a plan tries out, and how often."""
+
+from dataclasses import dataclass
+
+from recycle_cli.settings.model import ViewSettings
+from recycle_cli.settings.option import option, same
+from recycle_cli.settings.training import TrainingSettings
+from recycle_cli.settings.verbs import Codec, Dtype, PrecomputeSettings
+
+VERBS = ("precompute", "read", "finetune", "predict")
+"""What a bench of `all` measures; `heads` trains sixteen heads a repetition, so it is measured only if it is named."""
+
+HEADS = 8
+"""Heads that a bench trains from one read, and one after another."""
+
+BENCH_TEXTS, BENCH_IMAGES = 2048, 512
+"""Texts or images that a bench reads by default: minutes of work, not hours."""
+
+PLAN_TEXTS, PLAN_IMAGES = 512, 128
+"""Texts or images that a plan tries the cuts on by default."""
+
+
+@dataclass(frozen=True)
+class BenchSettings:
+    """`batches`: batches of a training epoch in one repetition. The first of `cuts` is set against every baseline."""
+
+    verbs: tuple[str, ...] = VERBS
+    cuts: tuple[str, ...] = same(
+        PrecomputeSettings,
+        "cuts",
+        help="Cut the model after this: a number of blocks (3), a module (layer3), or a share of the blocks (50%). May "
+        "be repeated; only the first cut is compared with every baseline.",
+    )
+    dtype: Dtype = same(PrecomputeSettings, "dtype")
+    batch_size: int = same(TrainingSettings, "batch_size")
+    batch_tokens: int | None = same(PrecomputeSettings, "batch_tokens")
+    batches: int = option(6, "Train on this many batches in a repetition.", "Measuring", minimum=1)
+    repetitions: int = option(
+        5, "Repeat every measurement this often, after one run to warm up.", "Measuring", minimum=1, usual=True
+    )
+    seed: int = option(0, "Seed of made-up data, new weights and orders.", "Measuring", minimum=0)
+    codec: Codec = same(PrecomputeSettings, "codec")
+
+
+@dataclass(frozen=True)
+class LayersSettings:
+    """For which images and which store the layers of a model are listed."""
+
+    image_size: int | None = option(
+        None, "Side of the images, for an image model; by default as its weights expect.", "Images", minimum=1
+    )
+    dtype: Dtype = same(PrecomputeSettings, "dtype")
+
+
+@dataclass(frozen=True)
+class PlanSettings:
+    """`sample`: records that are run for timing, `batches`: training batches of them in each of the `repetitions`, of
+    which there are more where steps are short."""
+
+    cuts: tuple[str, ...] = option(
+        ("25%", "50%", "75%", "100%"),
+        "Try a cut after this: a number of blocks (3), a module (layer3), or a share of the blocks (50%). May be "
+        "repeated.",
+        "Model and cut",
+        name="cut",
+        usual=True,
+    )
+    dtype: Dtype = same(PrecomputeSettings, "dtype")
+    epochs: int = same(TrainingSettings, "epochs", help="Number of passes over the data to plan for.")
+    batch_size: int = same(TrainingSettings, "batch_size")
+    batch_tokens: int | None = same(PrecomputeSettings, "batch_tokens")
+    sample: int | None = option(
+        None,
+        f"Try the cuts on this many records; by default {PLAN_TEXTS} texts or {PLAN_IMAGES} images.",
+        "Measuring",
+        minimum=1,
+        usual=True,
+    )
+    batches: int = option(
+        4,
+        "Train on at least this many batches in a repetition; more are taken if steps are short.",
+        "Measuring",
+        minimum=1,
+    )
+    repetitions: int = same(BenchSettings, "repetitions", default=2)
+    seed: int = 0
+    views: ViewSettings = ViewSettings()

@@ -1,0 +1,61 @@
+"""Help screens: the usual options on one screen, every option behind --help-all, good at any width."""
+
+import re
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from recycle_cli.cli.main import app
+from tests.commands_page import leaves
+
+COMMANDS = leaves(typer.main.get_command(app).commands)
+LARGE = ["precompute", "finetune", "predict", "bench", "plan"]
+
+
+def screen(command, option, width=80):
+    done = CliRunner().invoke(app, [*command.split(), option], env={"COLUMNS": str(width), "TERMINAL_WIDTH": None})
+    assert done.exit_code == 0, done.output
+    return [line.rstrip() for line in done.output.splitlines()]
+
+
+def options(lines):
+    return {name for line in lines for name in re.findall(r"^  (?:-h, )?(--[a-z-]+)", line)}
+
+
+@pytest.mark.parametrize("command", ["precompute", "finetune", "predict", "plan"])
+def test_the_usual_options_fit_on_one_screen(command):
+    assert len(screen(command, "--help")) <= 45
+
+
+def test_finetune_shows_what_nine_of_ten_runs_need():
+    shown = options(screen("finetune", "--help"))
+    assert shown >= {"--output", "--eval", "--task", "--cut", "--epochs", "--learning-rate", "--resume", "--help-all"}
+    assert not shown & {"--adapter-rank", "--margin", "--mixup", "--segment-bytes"}
+
+
+@pytest.mark.parametrize("command", LARGE)
+def test_the_screen_says_how_to_see_the_rest(command):
+    assert f"{command} --help-all shows" in " ".join(screen(command, "--help"))
+
+
+@pytest.mark.parametrize("command", list(COMMANDS))
+def test_every_option_is_on_the_screen_of_all(command):
+    hidden = any(getattr(one, "hidden", False) for one in COMMANDS[command].params)
+    shown = options(screen(command, "--help-all" if command in LARGE else "--help", 200))
+    assert hidden or command not in LARGE
+    assert shown == {one.opts[0] for one in COMMANDS[command].params if one.param_type_name == "option"}
+
+
+def test_every_panel_is_on_the_screen_of_all():
+    titles = [line for line in screen("finetune", "--help-all") if re.fullmatch(r"[A-Z][a-z ]+", line)]
+    panels = ["Arguments", "Data", "Model and cut", "Training", "Task", "Adapters", "Images", "Store", "Output"]
+    assert titles == panels
+
+
+@pytest.mark.parametrize("width", [50, 80, 200])
+@pytest.mark.parametrize("command", list(COMMANDS))
+def test_no_line_is_wider_than_the_terminal_and_no_word_is_cut(command, width):
+    lines = screen(command, "--help-all" if command in LARGE else "--help", width)
+    assert max(map(len, lines)) <= width
+    assert not [line for line in lines if "…" in line]
