@@ -57,15 +57,15 @@ class Watch:
 def parts() -> dict[str, tuple[Any, str]]:
     """What is watched, each an attribute of a module or class; importing them imports all that the command does."""
     from recycle_cli import precompute as work
-    from recycle_cli.models import text
+    from recycle_cli.models.text import split
     from recycle_cli.models.text.engine import Engine
 
     return {
         "model": (Engine, "trunk"),
         "loading": (work, "open_network"),
-        "self-check": (text, "checked"),
-        "which weights are whose": (text, "ownership"),
-        "digests": (text, "_recipe"),
+        "self-check": (split, "checked"),
+        "which weights are whose": (split, "ownership"),
+        "digests": (split, "_recipe"),
         "filling, the model included": (work, "fill"),
     }
 

@@ -1,12 +1,12 @@
-"""Every failure a user can cause, drawn as one tree; the command line turns each into one line and an exit code.
+"""All failures that a user can cause, as one tree. The command line turns each into one line and an exit code.
 
 RecycleError                1
   UsageError                2   an option or a combination of options that cannot work
-  DataError                 3   the corpus or the labels are not what the task needs
+  DataError                 3   the corpus or the labels do not suit the task
     ModelError              3   a model that cannot be found, loaded or cut
-  StoreError                4   a store or a RUN that is damaged, foreign or made otherwise
-    MismatchError           4   the fingerprint is not the one asked for; names the field that differs
-    DamageError             4   bytes that are not what was sealed
+  StoreError                4   a store or a RUN that is damaged, foreign or made with other settings
+    MismatchError           4   the recipe is not the one asked for; the message names the field that differs
+    DamageError             4   bytes that differ from what was sealed
     GoneError               4   a segment that was removed since the store was opened
   MissingError              5   samples whose activations are not in the store
   BarError                  6   a bar set by the user was not met
@@ -37,7 +37,7 @@ class ModelError(DataError):
 
 
 class StoreError(RecycleError):
-    """A store or a RUN that is not one, or is not usable."""
+    """A path that holds no store or RUN, or one that cannot be used."""
 
     exit_code = 4
 
@@ -47,11 +47,11 @@ class MismatchError(StoreError):
 
 
 class DamageError(StoreError):
-    """Stored bytes that are not the sealed ones."""
+    """Stored bytes that differ from what was sealed."""
 
 
 class GoneError(StoreError):
-    """A segment that `gc` or `verify --repair` removed since the store was opened; a refresh sees what is there now."""
+    """A segment that `gc` or `verify --repair` removed since the store was opened; `Store.refresh` recovers."""
 
 
 class StorageError(StoreError):
@@ -71,6 +71,6 @@ class BarError(RecycleError):
 
 
 class Interrupted(BaseException):
-    """Ctrl-C or SIGTERM. Not an Exception, so that nothing between the signal and the command line swallows it."""
+    """Ctrl-C or SIGTERM. It is no Exception, so that no handler between the signal and the command line swallows it."""
 
     exit_code = 130

@@ -1,4 +1,4 @@
-"""Samples and their content keys: xxh3_128 of framed fields to find a row, SHA-256/128 beside it to trust the find."""
+"""Samples and their content keys: xxh3_128 of the framed fields finds a sample, and SHA-256/128 confirms it."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -11,19 +11,20 @@ import xxhash
 KEY_BYTES = 16
 
 Bytes16 = npt.NDArray[np.uint8]
-"""An array of shape (n, 16): one key or one digest a row."""
+"""An array of shape (n, 16) uint8, with one key or digest a row."""
+
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What is hashed, stored and given to the model. `fields` is the raw content that the key covers; `id` is not."""
+    """The input that is hashed, stored and given to the model. The key covers the raw `fields`, but not the `id`."""
 
     id: str
     fields: Mapping[str, str | bytes]
 
 
 def frame(fields: Mapping[str, str | bytes]) -> bytes:
-    """Serialise fields so that two different records never give the same bytes: (name, length, content), by name.
+    """Serialise fields, sorted by name, so that two different records never give the same bytes.
 
     Each field is: the UTF-8 name's length and the content's length (uint64, little-endian each), a type byte
     (`t` text, `b` bytes), the name, the content.
@@ -44,7 +45,7 @@ def frame(fields: Mapping[str, str | bytes]) -> bytes:
 
 
 def keys_of(samples: Sequence[Sample]) -> tuple[Bytes16, Bytes16]:
-    """Keys and digests of the samples: two arrays of shape (n, 16) uint8, big-endian as the hashes print."""
+    """Keys and digests of the samples: two arrays (n, 16) uint8, in the byte order in which the hashes print."""
     framed = [frame(sample.fields) for sample in samples]
     keys = b"".join(xxhash.xxh3_128_digest(content) for content in framed)
     digests = b"".join(hashlib.sha256(content).digest()[:KEY_BYTES] for content in framed)

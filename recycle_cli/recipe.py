@@ -1,4 +1,4 @@
-"""What decides a trunk's output, as plain data, and its digest: the fingerprint of a store."""
+"""The recipe of a store: everything that decides the trunk's output, as plain data. Its digest is the fingerprint."""
 
 import json
 from collections.abc import Mapping
@@ -14,10 +14,10 @@ DTYPES = ("float16", "bfloat16", "float32", "int8")
 
 @dataclass(frozen=True)
 class Recipe:
-    """All that decides the rows of a store. Paths, batch sizes and worker counts have no part in it.
+    """Everything that decides the rows of a store. Paths, batch sizes and worker counts are not part of it.
 
-    `cuts` maps each cut's name to the digest of the weights of the trunk that ends there (names, dtypes, shapes,
-    bytes), so that a renamed folder changes nothing and one changed weight changes all.
+    `cuts` maps each cut's name to a digest of the trunk's weights up to there (names, dtypes, shapes, bytes). So
+    renaming the model's folder changes nothing, and changing a single weight changes the recipe.
     """
 
     modality: str
@@ -35,32 +35,33 @@ class Recipe:
         return canonical_digest({"version": RECIPE_VERSION, **asdict(self)})
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON-ready dictionary; `from_json` is its inverse."""
+        """Convert to a dictionary ready for JSON; `from_json` is the inverse."""
         return json.loads(canonical_json(asdict(self)))
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Recipe":
-        """Rebuild a recipe. Raises KeyError or TypeError where a field is missing or unknown."""
+        """Rebuild a recipe. Raises KeyError or TypeError if a field is missing or unknown."""
         return cls(**data)
 
     @property
     def precision(self) -> str:
-        """In which precision the trunk computes; the head may take another."""
+        """The precision in which the trunk computes. The head may compute in another."""
         return str(self.extra.get("precision", "float32"))
 
     def computed_in(self, precision: str) -> "Recipe":
-        """The same recipe with the trunk computing in this precision; float32 goes without saying."""
+        """Return the recipe with the trunk computing in this precision; float32 is the default and is left out."""
         rest = {name: value for name, value in self.extra.items() if name != "precision"}
         return replace(self, extra=rest if precision == "float32" else {**rest, "precision": precision})
 
     def at(self, cut: str) -> "Recipe":
-        """The recipe of one of the cuts alone."""
+        """Return the recipe of only this cut."""
         return replace(self, cuts={cut: self.cuts[cut]})
 
     def difference(self, asked: "Recipe") -> str | None:
-        """The first field in which `asked` differs from this recipe, a store's; None where they are equal.
+        """Name the first field in which `asked` differs from this recipe of a store; None if they are equal.
 
-        As `field: A in the store, B asked for`; cuts by their names where those differ, else by their digests.
+        The form is `field: A in the store, B asked for`. If the names of the cuts differ, they are shown, else the
+        digests.
         """
         mine, asked_for = _flat(self.to_json()), _flat(asked.to_json())
         if self.cuts.keys() != asked.cuts.keys():
@@ -72,7 +73,7 @@ class Recipe:
 
 
 def canonical_json(data: Mapping[str, Any]) -> str:
-    """JSON with sorted keys and no spaces, so that equal data give equal bytes."""
+    """Serialise to JSON with sorted keys and no spaces, so that equal data give equal bytes."""
     return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 

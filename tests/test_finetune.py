@@ -16,7 +16,7 @@ from recycle_cli.errors import DataError, Interrupted, MismatchError, MissingErr
 from recycle_cli.finetune import Job, finetune
 from recycle_cli.precompute import precompute
 from recycle_cli.predict import predict
-from recycle_cli.runtime import random_generators as randomness
+from recycle_cli.runtime import quick_masks as masks
 from recycle_cli.settings import (
     ClassificationSettings,
     CorpusSettings,
@@ -110,13 +110,13 @@ def test_without_evaluation_the_last_weights_and_the_training_loss_stand(fit, tm
 
 
 def test_dropout_draws_its_masks_quickly_while_it_trains_and_not_after(fit, tmp_path, monkeypatch):
-    drawn, plain = [], randomness._bernoulli
+    drawn, plain = [], masks._bernoulli
 
     def counted(mask, *rest, **options):
         drawn.append(mask.shape)
         return plain(mask, *rest, **options)
 
-    monkeypatch.setattr(randomness, "_bernoulli", counted)
+    monkeypatch.setattr(masks, "_bernoulli", counted)
     fit(tmp_path / "run", replace(SETTINGS, epochs=1))
     assert {len(shape) for shape in drawn} >= {3, 4}  # of hidden states and of attention
     count = len(drawn)

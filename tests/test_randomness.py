@@ -6,7 +6,7 @@ import warnings
 import pytest
 import torch
 
-from recycle_cli.runtime.random_generators import quick_masks
+from recycle_cli.runtime.quick_masks import quick_masks
 
 
 def mask(p, *shape, seed=0, dtype=torch.float32):

@@ -1,1 +1,1 @@
-"""What recycle costs on this machine, beside what it cannot beat and what people use instead."""
+"""`recycle bench`: measure recycle on this machine, beside limits it cannot beat and baselines people use instead."""

@@ -1,4 +1,4 @@
-"""Bars that a user sets, such as `finetune.speedup_vs_full>=1.8`: read before anything is measured, judged after."""
+"""Bars that a user sets, such as `finetune.speedup_vs_full>=1.8`: parsed before measuring, checked after."""
 
 import operator
 import re
@@ -21,7 +21,7 @@ _BAR = re.compile(r"\s*([A-Za-z0-9_.%]+)\s*(>=|<=|>|<)\s*(\d+(?:\.\d*)?(?:[eE][+
 
 @dataclass(frozen=True)
 class BarSetting:
-    """A figure's name, how it must compare, and with what; `text` is the expression as it was given."""
+    """A figure's name, a relation and a value; `text` is the expression as the user wrote it."""
 
     text: str
     figure: str
@@ -30,7 +30,7 @@ class BarSetting:
 
 
 def parse_bar(text: str, known: Collection[str]) -> BarSetting:
-    """A bar from its expression. Raises UsageError where it is none, or names a figure that is not measured."""
+    """Parse a bar. Raises UsageError if it is malformed or names a figure that is not measured."""
     found = _BAR.fullmatch(text)
     if found is None:
         raise UsageError(
@@ -46,7 +46,7 @@ def parse_bar(text: str, known: Collection[str]) -> BarSetting:
 
 
 def check_bars(figures: Mapping[str, Figure], bars: Sequence[BarSetting]) -> None:
-    """Raise BarError, naming figure, bar and value, where a median misses its bar or could not be measured."""
+    """Raise BarError, naming figure, bar and value, if a median misses its bar or could not be measured."""
     missed = [_missed(bar, figures[bar.figure]) for bar in bars]
     if messages := [message for message in missed if message is not None]:
         raise BarError("; ".join(messages))

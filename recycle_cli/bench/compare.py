@@ -1,4 +1,4 @@
-"""A bench against an older one: what became worse by more than both spread."""
+"""Compare a bench with an older one and find the figures that became worse by more than their spread."""
 
 import json
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from recycle_cli.errors import DataError
 
 @dataclass(frozen=True)
 class Worse:
-    """A figure whose two spreads do not meet, on the wrong side. `change_share`: -0.1 for 10% less of it."""
+    """A figure that became worse, with no overlap of the old and new spread. `change_share` is -0.1 for 10% less."""
 
     name: str
     old: float
@@ -21,7 +21,7 @@ class Worse:
 
 
 def read_figures(path: str) -> dict[str, Figure]:
-    """The figures of what `recycle bench --json` printed. Raises DataError where the file is something else."""
+    """Read the figures that `recycle bench --json` printed. Raises DataError if the file is something else."""
     try:
         text = Path(path).read_text(encoding="utf-8")
         figures: Mapping[str, Mapping[str, Any]] = json.loads(text)["figures"]
@@ -34,7 +34,7 @@ def read_figures(path: str) -> dict[str, Figure]:
 
 
 def worse(old: Mapping[str, Figure], new: Mapping[str, Figure]) -> list[Worse]:
-    """Figures of both whose new spread lies wholly on the worse side of the old, the greatest change first."""
+    """Figures in both benches whose new spread lies wholly on the worse side of the old one, greatest change first."""
     found = [
         Worse(name, then.median, now.median, now.median / then.median - 1)
         for name, now in new.items()

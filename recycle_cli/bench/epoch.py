@@ -1,4 +1,4 @@
-"""A few batches of a training epoch, timed by the training loop that `recycle finetune` runs."""
+"""Time a few batches of a training epoch with the training loop of `recycle finetune`."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,20 +20,20 @@ from recycle_cli.training.pupils import make_head
 from recycle_cli.training.trainer import Head
 
 FEW = 2
-"""Batches of the warm-up."""
+"""Number of batches in the warm-up."""
 
 Weights = Mapping[str, torch.nn.Parameter]
 
 
 def training(subject: Subject) -> TrainingSettings:
-    """One epoch, all else as by default."""
+    """Settings of a training of one epoch, with the other defaults."""
     return TrainingSettings(epochs=1, batch_size=subject.settings.batch_size, seed=subject.settings.seed)
 
 
 def slice_of(lengths: Indices, settings: TrainingSettings, batches: int, place: float) -> Indices:
-    """Members of some whole batches of the first epoch, evenly spread over the batches' lengths.
+    """Choose whole batches of the first epoch, evenly spread over the batches' lengths, and return their members.
 
-    `place` from 0 to 1 shifts the choice, so that another repetition takes other batches of the same spread.
+    `place` from 0 to 1 shifts the choice, so that each repetition takes other batches with the same spread.
     """
     whole = [
         members
@@ -42,7 +42,7 @@ def slice_of(lengths: Indices, settings: TrainingSettings, batches: int, place: 
     ]
     whole.sort(key=lambda members: int(lengths[members].max()))
     count = min(batches, len(whole))
-    # Every other one is shifted the other way, so that the slices weigh alike.
+    # Shift every other batch the opposite way, so that all slices have about the same number of tokens.
     strata = np.arange(count)
     shift = np.where(strata % 2, 1 - place, place)
     chosen = ((strata + shift) * len(whole) / count).astype(np.int64).clip(max=len(whole) - 1)
@@ -50,9 +50,9 @@ def slice_of(lengths: Indices, settings: TrainingSettings, batches: int, place: 
 
 
 def slice_for(subject: Subject, repetition: int, batches: int | None = None) -> Indices:
-    """The samples of a repetition: the same for every variant that asks for as many `batches`.
+    """Choose the samples of a repetition: the same for all variants that ask for the same number of `batches`.
 
-    None: as many as the settings say, for all alike, as a bench does; a plan asks for more where steps are short.
+    If `batches` is None, as in a bench, the settings say how many. A plan asks for more if steps are short.
     """
     settings = subject.settings
     if repetition == WARM_UP:
@@ -70,9 +70,9 @@ def epoch_seconds(
     log: Log = ignore,
     weights: Weights | None = None,
 ) -> float:
-    """Seconds of one epoch over these samples from the source, with a new optimizer, as a training counts them.
+    """Train one epoch on these samples with a new optimizer; return its seconds as the training loop counts them.
 
-    `weights`: those that train, where they are not all of the head's.
+    `weights` are the weights to train, if not all of the head's.
     """
     folder = subject.folder()
     head = head_of(subject, halves, cut, folder, subject.data.take(members), log, weights)
@@ -90,7 +90,7 @@ def head_of(
     log: Log = ignore,
     weights: Weights | None = None,
 ) -> Head:
-    """A head of the subject's model, as `recycle finetune` makes it."""
+    """Make a head of the subject's model as `recycle finetune` does."""
     return make_head(
         halves,
         cut,

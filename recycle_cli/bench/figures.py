@@ -1,4 +1,4 @@
-"""Figures: the median of interleaved repetitions and how far they spread."""
+"""Figures: the median and the spread of interleaved repetitions."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from recycle_cli.bench.timing import Run, Unavailable
 
 @dataclass(frozen=True)
 class Figure:
-    """Median, least and greatest of some repetitions. All None where it could not be measured; `note` says why."""
+    """Median, least and greatest of the repetitions. All are None if it could not be measured; `note` says why."""
 
     median: float | None
     low: float | None
@@ -21,23 +21,23 @@ class Figure:
 
 
 def figure(values: Sequence[float], unit: str) -> Figure:
-    """The figure of one value a repetition."""
+    """Make a figure of the repetitions' values."""
     return Figure(float(median(values)), float(min(values)), float(max(values)), len(values), unit)
 
 
 def unknown(unit: str, note: str) -> Figure:
-    """A figure that could not be measured."""
+    """Make a figure that could not be measured."""
     return Figure(None, None, None, 0, unit, note)
 
 
 def higher_is_better(name: str) -> bool:
-    """Rates and speed-ups; times, memory and bytes are better when lower."""
+    """Whether a figure is a rate or a speed-up. Times, memory and bytes are better when lower."""
     last = name.rpartition(".")[2]
     return last.startswith("speedup_vs_") or last.endswith("_per_second")
 
 
 def unit_of(name: str) -> str:
-    """The unit of a figure, by the last part of its name."""
+    """The unit of a figure, from the last part of its name."""
     last = name.rpartition(".")[2]
     if last.startswith(("speedup_vs_", "time_vs_")):
         return "x"
@@ -46,7 +46,7 @@ def unit_of(name: str) -> str:
 
 
 def figures_of(layout: Layout, runs: Mapping[str, Sequence[Run] | Unavailable], samples: int) -> dict[str, Figure]:
-    """Every figure of a layout from its runs; `samples` of the corpus make an epoch."""
+    """Compute all figures of a layout from its runs. An epoch has `samples` samples."""
     found: dict[str, Figure] = {}
     for variant in layout.variants:
         for measure in MEASURES[layout.verb]:
@@ -82,7 +82,7 @@ def _value(measure: str, run: Run, samples: int) -> float | None:
 
 
 def _compared(comparison: Comparison, runs: Mapping[str, Sequence[Run] | Unavailable]) -> Figure:
-    """The ratio within each repetition, in which both did the same work one after the other."""
+    """Compute the ratio within each repetition, where both variants did the same work shortly after one another."""
     names = [comparison.ours, comparison.other, *([comparison.beside] if comparison.beside else [])]
     found: list[list[float]] = []
     for name in names:

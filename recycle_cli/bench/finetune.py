@@ -1,4 +1,4 @@
-"""Training from the store, LoRA included, beside the bare head, full fine-tuning, freezing, and the Trainer's ways."""
+"""Bench training from the store, LoRA included, beside the bare head, full fine-tuning, freezing, and the Trainer."""
 
 from functools import partial
 from importlib.util import find_spec
@@ -14,13 +14,13 @@ from recycle_cli.errors import UsageError
 from recycle_cli.models import SplitModel
 from recycle_cli.models.adapters import attach
 from recycle_cli.runtime.devices import to_device
-from recycle_cli.runtime.random_generators import quick_masks
+from recycle_cli.runtime.quick_masks import quick_masks
 from recycle_cli.settings import AdapterSettings
 from recycle_cli.tasks import Classification
 
 
 def runners(subject: Subject) -> dict[str, Runner | Unavailable]:
-    """At each cut: from the store, the bare head, freezing alone; then full fine-tuning, the Trainer, and LoRA."""
+    """Runners at each cut (from the store, the bare head, frozen without a store), then full, the Trainer and LoRA."""
     found: dict[str, Runner | Unavailable] = {}
     cuts = subject.settings.cuts
     for cut in cuts:
@@ -35,7 +35,7 @@ def runners(subject: Subject) -> dict[str, Runner | Unavailable]:
 
 
 def _lora(subject: Subject) -> Runner | Unavailable:
-    """From the store at the first cut, LoRA on the head as `recycle finetune --adapter lora` puts it there."""
+    """Runner of training from the store at the first cut with LoRA on the head, as with `--adapter lora`."""
     if subject.images:
         return Unavailable("only text models take adapters")
     if find_spec("peft") is None:
@@ -52,7 +52,7 @@ def _lora(subject: Subject) -> Runner | Unavailable:
 
 
 def _trainers(subject: Subject) -> dict[str, Runner | Unavailable]:
-    # Importing transformers' Trainer without accelerate fails only when it is used: ask first.
+    # Check here: without accelerate, transformers' Trainer can be imported, and fails only when it is used.
     if find_spec("accelerate") is None:
         reason = "needs accelerate: pip install 'recycle-cli[bench]'"
         return {f"finetune.{name}": Unavailable(reason) for name in TRAINERS}
@@ -78,7 +78,7 @@ def _from_inputs(subject: Subject, halves: SplitModel, cut: str, repetition: int
 
 
 def _bare_head(subject: Subject, halves: SplitModel, cut: str, repetition: int) -> Run:
-    """Forward, backward and step on the same batches, widened and on the device before the clock starts."""
+    """Time forward, backward and step on the same batches, widened and moved to the device before the clock starts."""
     members, settings = slice_for(subject, repetition), training(subject)
     source = StoredRows.of(subject.store, cut, subject.positions[members])
     targets = torch.from_numpy(subject.data.targets[members])

@@ -1,4 +1,4 @@
-"""Several heads trained from one read of the store, beside as many runs of one head each, one after another."""
+"""Bench several heads trained from one read of the store, beside one run for each head in turn."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -17,7 +17,7 @@ from recycle_cli.training.setup import Setup, frozen
 
 
 def runners(subject: Subject) -> dict[str, Runner]:
-    """At each cut the same heads together and apart."""
+    """Runners that train the same heads together and apart, at each cut."""
     found: dict[str, Runner] = {}
     cuts = subject.settings.cuts
     for cut in cuts:
@@ -28,7 +28,7 @@ def runners(subject: Subject) -> dict[str, Runner]:
 
 
 def _setups(subject: Subject, cut: str) -> list[Setup]:
-    """A model for each head, trunk frozen, which is in memory once."""
+    """Make a model for each head. All share one frozen trunk in memory."""
     return frozen(_setup(subject, cut) for _ in range(HEADS))
 
 
@@ -39,21 +39,21 @@ def _setup(subject: Subject, cut: str) -> Setup:
 
 
 def _runs(subject: Subject, runs: Sequence[Sequence[Setup]], repetition: int) -> Run:
-    """One run after another, each of some heads on the same batches; a sample counts once for each head."""
+    """Time the runs one after another on the same batches. A sample counts once for each head."""
     members = _members(subject, runs[0][0].cut, repetition)
     seconds = sum(_epoch_seconds(subject, setups, members) for setups in runs)
     return Run(seconds, sum(map(len, runs)) * len(members))
 
 
 def _members(subject: Subject, cut: str, repetition: int) -> Indices:
-    """A few batches; of a store that is read in windows all samples, since a window decodes whole chunks of them."""
+    """Members of a few batches; all samples if the store is read in windows, since a window decodes whole chunks."""
     if subject.store.prefers_windows(cut) and repetition != WARM_UP:
         return np.arange(len(subject.data))
     return slice_for(subject, repetition)
 
 
 def _epoch_seconds(subject: Subject, setups: Sequence[Setup], members: Indices) -> float:
-    """Seconds of one epoch of heads that read each batch once, as a training counts them."""
+    """Train heads for one epoch in which each batch is read once; return its seconds as training counts them."""
     data, folders = subject.data.take(members), [subject.folder() for _ in setups]
     heads = [
         head_of(subject, setup.split, setup.cut, folder, data) for setup, folder in zip(setups, folders, strict=True)

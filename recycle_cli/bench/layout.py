@@ -1,11 +1,11 @@
-"""The names of all figures, known before anything is measured: variants, their measures, and what is set against what.
+"""The names of all figures, known before anything is measured: variants, their measures, and comparisons.
 
     VERB[.GROUP].VARIANT.MEASURE      finetune.store.samples_per_second, read.batch32.memmap.bytes_per_second
-    VERB[.GROUP].time_vs_LIMIT        our time as a multiple of what cannot be beaten; 1.0 is perfect
-    VERB[.GROUP].speedup_vs_BASELINE  how many times as fast we are as what would be used instead
+    VERB[.GROUP].time_vs_LIMIT        our time as a multiple of that of a limit that cannot be beaten; 1.0 is perfect
+    VERB[.GROUP].speedup_vs_BASELINE  how many times as fast we are as a baseline that people use instead
 
-A group is a batch size of `read`, another cut than the first, such as `at_100%`, or `lora`: training from the store
-with the default LoRA on the head.
+A group is a batch size of `read`, a cut other than the first, such as `at_100%`, or `lora`, which is training from the
+store with the default LoRA on the head.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 READ_SIZES = {"single": 1, "batch32": 32, "batch256": 256}
 
 ALL_BLOCKS = "100%"
-"""The cut at which `predict` is always measured too: nothing but the task layer is left."""
+"""The cut that `predict` always measures too: only the task layer is left in the head."""
 
 _COMMON = ("seconds", "samples_per_second", "peak_memory_bytes")
 
@@ -27,17 +27,17 @@ MEASURES = {
 }
 
 TRAINERS = ("trainer_full", "trainer_frozen", "map_trainer")
-"""Baselines that go through the Trainer of transformers."""
+"""Baselines that use the Trainer of transformers."""
 
 LORA = "finetune.lora.store"
-"""The first cut's store again, LoRA on its head."""
+"""Training from the store at the first cut, with LoRA on the head."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """`ours` against `other`: a speed-up over a baseline, or the time as a multiple of a limit's.
+    """A comparison of `ours` with `other`: a speed-up over a baseline, or our time as a multiple of a limit's.
 
-    `beside`: what could go on at the same time as the other, so that the limit is the slower of the two.
+    `beside` is work that can overlap with `other`, so that the limit is the slower of the two.
     """
 
     kind: str
@@ -47,43 +47,43 @@ class Comparison:
 
     @property
     def name(self) -> str:
-        """The group of ours, the kind, and the other's last word: `finetune.speedup_vs_full`."""
+        """The group of `ours`, the kind, and the last part of `other`, as in `finetune.speedup_vs_full`."""
         other = self.other.rpartition(".")[2] if self.beside is None else "slower"
         return f"{group_of(self.ours)}.{self.kind}_vs_{other}"
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The variants of one verb in the order in which they take turns, and their comparisons."""
+    """The variants and comparisons of one verb."""
 
     verb: str
     variants: tuple[str, ...]
     comparisons: tuple[Comparison, ...]
 
     def names(self) -> Iterator[str]:
-        """Every figure that a run of this verb can give."""
+        """Yield the names of all figures of this verb."""
         for variant in self.variants:
             yield from (f"{variant}.{measure}" for measure in MEASURES[self.verb])
         yield from (comparison.name for comparison in self.comparisons)
 
 
 def group_of(name: str) -> str:
-    """All of a name but its last part."""
+    """A name without its last part."""
     return name.rpartition(".")[0]
 
 
 def prefix(verb: str, cut: str, cuts: Sequence[str]) -> str:
-    """The group of figures at a cut: the verb alone for the first cut, so that names do not depend on it."""
+    """The group of the figures at a cut: only the verb for the first cut, so that names do not depend on it."""
     return verb if cut == cuts[0] else f"{verb}.at_{cut}"
 
 
 def predict_cuts(cuts: Sequence[str]) -> tuple[str, ...]:
-    """The cuts at which prediction is measured."""
+    """The cuts at which `predict` is measured."""
     return tuple(dict.fromkeys((*cuts, ALL_BLOCKS)))
 
 
 def layout(verb: str, cuts: Sequence[str], *, images: bool = False) -> Layout:
-    """What a verb measures at these cuts, as they were asked for, on texts or on images."""
+    """The layout of a verb at these cuts, named as the user named them, on texts or images."""
     if verb == "precompute":
         return _precompute(cuts, images=images)
     return {"read": _read, "finetune": _finetune, "predict": _predict, "heads": _heads}[verb](cuts)

@@ -1,4 +1,4 @@
-"""On what the figures were measured."""
+"""Describe the machine and the library versions that figures were measured with."""
 
 import os
 import platform
@@ -14,7 +14,7 @@ _OPTIONAL = ("accelerate", "datasets")
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    """Processor, cores, threads, memory and device, as far as the system tells."""
+    """Processor, cores, threads, memory and device, as far as the system reports them."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "system": platform.platform(),
@@ -27,7 +27,7 @@ def machine(device: torch.device) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Versions of what decides the figures."""
+    """Versions of the packages that figures depend on."""
     found = card.versions()
     for package in _OPTIONAL:
         try:

@@ -1,4 +1,4 @@
-"""How much memory a piece of work took at most, above what was there before."""
+"""Measure the peak memory of a piece of work, above what was allocated before."""
 
 import ctypes
 import os
@@ -10,16 +10,16 @@ from typing import Self
 import torch
 
 INTERVAL = 0.02
-"""Seconds between two looks: short against a batch, long against the look itself (20 microseconds)."""
+"""Seconds between two samples: short beside a batch, long beside taking a sample (20 microseconds)."""
 
 _STATM = Path("/proc/self/statm")
 
 
 class PeakMemory:
-    """Watches while it is entered; then `bytes` is the most that was taken at once, None where no one tells.
+    """A context manager that sets `bytes` to the peak memory of its block, or None if the system does not report it.
 
-    On CUDA it is the device's memory; elsewhere the process's own resident pages, without the mapped files that the
-    system may drop at any time.
+    On CUDA this is the device's memory. Elsewhere it is the process's own resident pages, without mapped files, whose
+    pages the system may drop at any time.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -56,13 +56,13 @@ class PeakMemory:
 
 
 def own_memory() -> int:
-    """Resident bytes of this process that belong to no file (Linux)."""
+    """Resident bytes of this process that are not mapped from a file (Linux)."""
     _, resident, shared, *_ = _STATM.read_text(encoding="ascii").split()
     return (int(resident) - int(shared)) * os.sysconf("SC_PAGE_SIZE")
 
 
 def _return_free_memory() -> None:
-    """Let glibc give back what earlier work freed, so that it does not hide what the next takes."""
+    """Make glibc return freed memory to the system; else earlier work would hide what the next takes."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)

@@ -1,4 +1,4 @@
-"""The picture of a bench: samples a second at each cut, and what so many epochs cost in all."""
+"""Plot a bench: samples a second at each cut, and the total time after each epoch."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,7 +33,7 @@ _LABELS = {
 
 
 def check_plot(path: str, verbs: tuple[str, ...]) -> None:
-    """Raise UsageError, before anything is measured, where the picture could not be made."""
+    """Raise UsageError, before anything is measured, if the plot could not be drawn."""
     from importlib.util import find_spec
 
     if Path(path).suffix not in ENDINGS:
@@ -45,7 +45,7 @@ def check_plot(path: str, verbs: tuple[str, ...]) -> None:
 
 
 def plot(bench: Bench, path: str) -> None:
-    """Draw a bench that measured `finetune`. Raises StorageError where the file cannot be written."""
+    """Plot a bench that measured `finetune`. Raises StorageError if the file cannot be written."""
     from matplotlib.figure import Figure as Picture
 
     picture = Picture(figsize=(12, 5), layout="constrained")
@@ -61,7 +61,7 @@ def plot(bench: Bench, path: str) -> None:
 
 
 def _throughput(axes: Any, figures: Mapping[str, Figure], cuts: list[str]) -> None:
-    """Bars with their spread: training samples a second at each cut, with and without the store."""
+    """Draw training samples a second at each cut, with and without the store, as bars with their spread."""
     names = ("full", "frozen", "store", "bare_head")
     width = 0.8 / len(names)
     for place, name in enumerate(names):
@@ -85,7 +85,7 @@ def _throughput(axes: Any, figures: Mapping[str, Figure], cuts: list[str]) -> No
 
 
 def _cost(axes: Any, figures: Mapping[str, Figure]) -> None:
-    """Seconds spent after each epoch at the first cut; the store's line begins with what filling it took."""
+    """Draw the seconds spent after each epoch at the first cut. The store's line starts at the time to fill it."""
     for name in ("trainer_full", "full", "trainer_frozen", "map_trainer", "frozen", "store"):
         epoch = figures[f"finetune.{name}.epoch_seconds"].median
         if epoch is None:
@@ -102,7 +102,7 @@ def _cost(axes: Any, figures: Mapping[str, Figure]) -> None:
 
 
 def _filling(figures: Mapping[str, Figure]) -> float:
-    """Seconds that precompute took; nothing where the bench did not measure it."""
+    """Seconds that precompute took, or 0 if the bench did not measure it."""
     found = figures.get("precompute.recycle.seconds")
     return found.median if found is not None and found.median is not None else 0.0
 

@@ -1,4 +1,4 @@
-"""Filling a store, from opening the corpus to the sealed store, beside the bare trunk and the loop people write."""
+"""Bench filling a store, from opening the corpus to the sealed store, beside the bare trunk and a plain loop."""
 
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -17,13 +17,13 @@ from recycle_cli.store import Store
 from recycle_cli.trunk.stream import WINDOW_IMAGES
 
 FEW = 64
-"""Records of the warm-up."""
+"""Number of records in the warm-up."""
 
 PLAIN_BATCH = 32
 
 
 def runners(subject: Subject) -> dict[str, Runner]:
-    """Ours and the bare trunk at each cut, the plain loop at the first; of images decoding alone, too."""
+    """Runners of ours and the bare trunk at each cut, the plain loop at the first, and for images decoding alone."""
     found: dict[str, Runner] = {}
     if subject.images:
         found["precompute.decode"] = partial(_decode, subject, subject.all_cuts)
@@ -50,7 +50,7 @@ def _limit(repetition: int) -> int | None:
 
 
 def _decode(subject: Subject, halves: SplitModel, repetition: int) -> Run:
-    """Files read, decoded and resized by as many threads as ours takes, and made into batches; nothing else."""
+    """Time reading, decoding and resizing files, with as many threads as ours, and collating them to batches."""
     clock, samples = Clock(subject.device), 0
     with clock.running():
         for chunk in _chunks(subject.intake(_limit(repetition)), WINDOW_IMAGES):
@@ -60,7 +60,7 @@ def _decode(subject: Subject, halves: SplitModel, repetition: int) -> Run:
 
 
 def _batches(subject: Subject, halves: SplitModel) -> list[Inputs]:
-    """The very batches that filling an empty store makes."""
+    """Make the same batches that filling an empty store makes."""
     folder = subject.folder()
     store = Store.create_or_open(str(folder / "empty.zarr"), halves.recipe, {})
     batches = [
@@ -81,8 +81,8 @@ def _bare_trunk(subject: Subject, halves: SplitModel, batches: Sequence[Inputs],
 
 
 def _plain_loop(subject: Subject, halves: SplitModel, repetition: int) -> Run:
-    """Records as they come, 32 at a time, tokenised or decoded in the loop, one `np.save` a batch; only the trunk is
-    computed."""
+    """Time the loop that people write: 32 records at a time in corpus order, tokenised or decoded in the loop, passed
+    through the trunk alone, and one `np.save` a batch."""
     folder, clock = subject.folder(), Clock(subject.device)
     samples = 0
     with clock.running():

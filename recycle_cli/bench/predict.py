@@ -1,4 +1,4 @@
-"""Scoring from the store, all hits, beside the bare head and the full model over the same records."""
+"""Bench prediction with all samples in the store, beside the bare head and the full model on the same records."""
 
 from dataclasses import replace
 from functools import partial
@@ -16,20 +16,20 @@ from recycle_cli.settings import ImageSettings, PredictSettings
 from recycle_cli.trunk.stream import by_token_budget
 
 SHARE = 2
-"""One in so many of the records is scored: the full model takes twice as long over a record as the trunk."""
+"""One record in so many is scored, since the full model takes twice as long for a record as the trunk."""
 
 FEW = 64
 
 
 def runners(subject: Subject) -> dict[str, Runner]:
-    """The full model once; hits and the bare head at each cut, all blocks included."""
+    """Runners of the full model once, and of the store and the bare head at each cut, 100% included."""
     found: dict[str, Runner] = {}
     cuts = subject.settings.cuts
     for cut in predict_cuts(cuts):
         name, group = subject.resolve(cut), prefix("predict", cut, cuts)
         run = _run_at(subject, name)
         network = replace(subject.model, name=run, revision=None, max_length=None, images=ImageSettings())
-        # The check is once a run, not once a sample; and rows of random weights may be too small for float16.
+        # Leave out the parity check, which is done once a run: rows of random weights may be too small for float16.
         scoring = PredictSettings(batch_tokens=subject.batch_tokens, parity_check=False)
         if cut == cuts[0]:
             found["predict.full"] = partial(_scored, subject, Predictor(run, None, network, scoring))
@@ -40,7 +40,7 @@ def runners(subject: Subject) -> dict[str, Runner]:
 
 
 def _run_at(subject: Subject, cut: str) -> str:
-    """A RUN that was never trained: its answers are worth nothing, its speed is a RUN's."""
+    """Save a RUN that was never trained. Its predictions are worthless, but its speed is that of any RUN."""
     folder = subject.folder()
     about = {
         "task": "image-classification" if subject.images else "text-classification",
@@ -66,7 +66,7 @@ Ready = list[tuple[torch.Tensor, torch.Tensor]]
 
 
 def _ready(subject: Subject, predictor: Predictor) -> Ready:
-    """The rows of all records to score, widened and on the device."""
+    """Batches of rows and lengths of all records to score, widened and on the device."""
     assert predictor.store is not None
     positions = subject.positions[: len(subject.data) // SHARE]
     stored = StoredRows.of(predictor.store, predictor.cut, positions)

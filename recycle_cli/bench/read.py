@@ -1,4 +1,4 @@
-"""Reading samples in random order from the store, beside a plain memory map of the same rows."""
+"""Bench reading samples in random order from the store, beside a plain memory map of the same rows."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ from recycle_cli.bench.timing import Clock, Run, Runner
 
 @dataclass(frozen=True)
 class Flat:
-    """The rows of all samples in one file, one sample after another; sample i owns rows offsets[i]:offsets[i + 1]."""
+    """The rows of all samples in one file, one after another. Sample i has rows offsets[i] to offsets[i + 1]."""
 
     values: npt.NDArray[np.generic]
     offsets: Indices
 
     def load(self, members: Indices) -> Batch:
-        """What StoredRows.load gives: `rows` (B, L, *shape) padded with zeros, and `lengths` (B,)."""
+        """Load a batch as StoredRows.load does: `rows` (B, L, *shape) padded with zeros, and `lengths` (B,)."""
         lengths = self.offsets[members + 1] - self.offsets[members]
         rows = np.zeros((len(members), int(lengths.max()), *self.values.shape[1:]), self.values.dtype)
         for slot, start, length in zip(rows, self.offsets[members].tolist(), lengths.tolist(), strict=True):
@@ -31,7 +31,7 @@ class Flat:
 
 
 def runners(subject: Subject) -> dict[str, Runner]:
-    """Ours and a memory map, each by one sample, 32 and 256 at a time; the page cache holds both."""
+    """Runners of ours and a memory map at 1, 32 and 256 samples a batch. The page cache holds both."""
     cut = subject.resolve(subject.settings.cuts[0])
     stored = StoredRows.of(subject.store, cut, subject.positions)
     flat = _flat(subject, stored)
@@ -51,7 +51,7 @@ def _flat(subject: Subject, stored: StoredRows) -> Flat:
 
 
 def _read(subject: Subject, source: StoredRows | Flat, stored: StoredRows, size: int, repetition: int) -> Run:
-    """Every sample once, in an order that both see."""
+    """Time reading every sample once, in a random order that is the same for both readers."""
     clock = Clock(subject.device)
     batches = list(_random(len(stored.lengths), size, subject.settings.seed + repetition + 1))
     with clock.running():

@@ -1,4 +1,4 @@
-"""`recycle bench`: measure what was asked for, verb by verb, on one subject."""
+"""`recycle bench`: measure the chosen verbs one after another on one subject."""
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,7 +22,7 @@ from recycle_cli.reports import Bar, bar
 from recycle_cli.settings import BenchSettings, CorpusSettings, ModelSettings
 
 COMPRESSED = {"precompute", "heads"}
-"""Verbs that measure a compressed store: the others pick samples from all over it, which no training does there."""
+"""Verbs that can measure a compressed store. The others read it sample by sample at random, as training never does."""
 
 RUNNERS: Mapping[str, Callable[[Subject], Mapping[str, Runner | Unavailable]]] = {
     "precompute": precompute.runners,
@@ -35,7 +35,7 @@ RUNNERS: Mapping[str, Callable[[Subject], Mapping[str, Runner | Unavailable]]] =
 
 @dataclass(frozen=True)
 class Bench:
-    """What was measured, on what. `worse` lists what became worse than in the older bench, where one was given."""
+    """The figures and what they were measured on. `worse` lists figures that became worse since an older bench."""
 
     figures: dict[str, Figure]
     machine: dict[str, Any]
@@ -54,9 +54,9 @@ def bench(
     require: Sequence[str] = (),
     compare: str | None = None,
 ) -> Bench:
-    """Measure; raise UsageError before that where a bar or a cut makes no sense. Bars are judged by `check_bars`.
+    """Measure all figures. Raises UsageError first if a bar or a cut makes no sense; `check_bars` checks the bars.
 
-    A corpus without a source and a model without a name are made up. Stores are written in `scratch`.
+    If the corpus has no source or the model no name, a synthetic one is made. Stores are written in `scratch`.
     """
     _check(settings)
     images = bool(model.name) and takes_images(model)
@@ -123,7 +123,7 @@ def _settings(subject: Subject, corpus: CorpusSettings) -> dict[str, Any]:
 
 @contextmanager
 def _quiet_tokenizers() -> Iterator[None]:
-    """Tokenizers warn when a process that used them forks; data loaders of the baselines may."""
+    """Keep tokenizers from warning when a process that used them forks, as data loaders of the baselines may do."""
     before = os.environ.get("TOKENIZERS_PARALLELISM")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     try:

@@ -1,4 +1,4 @@
-"""A bench as people read it: a table a verb, then what was set against what."""
+"""Show a bench to people: for each verb a table of variants and one of comparisons."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -13,7 +13,7 @@ _NOTES = {"time": "1 is perfect", "speedup": "higher is better"}
 
 
 def show_bench(bench: Bench) -> None:
-    """Tables on stderr."""
+    """Print the tables to stderr."""
     for verb in bench.settings["verbs"]:
         one = layout(verb, bench.settings["cuts"], images=bench.settings["image_size"] is not None)
         show_rows(f"{verb}: {_subject(bench.settings)}", list(_variants(one, bench.figures)))

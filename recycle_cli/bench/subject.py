@@ -1,4 +1,4 @@
-"""What is measured: a corpus, a model, and a store of the one made with the other."""
+"""The subject of a bench: a corpus, a model, and a store of the corpus made with the model."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -33,7 +33,7 @@ SILENT = Bar()
 
 @dataclass(frozen=True)
 class Written:
-    """What a filling did."""
+    """The writer and the counts of a precompute."""
 
     writer: SegmentWriter
     tally: Tally
@@ -41,7 +41,7 @@ class Written:
 
 @dataclass
 class Subject:
-    """A corpus read into memory and a model, with room on a disk for what the measurements write."""
+    """A corpus read into memory, a model, and a scratch folder for the files that measurements write."""
 
     corpus: CorpusSettings
     model: ModelSettings
@@ -54,7 +54,7 @@ class Subject:
 
     @property
     def batch_tokens(self) -> int:
-        """Padded tokens a batch, as `recycle precompute` would take on this device."""
+        """Padded tokens a batch, by default as for `recycle precompute` on this device."""
         return batch_tokens_on(self.device, self.settings.batch_tokens)
 
     @cached_property
@@ -63,7 +63,7 @@ class Subject:
 
     @cached_property
     def data(self) -> Labelled:
-        """The records with labels of our own, which cost what real ones cost: so a corpus need not have any."""
+        """The records with invented labels, which cost as much as real ones, so that a corpus needs none."""
         records = [
             Sample(sample.id, sample.fields, CLASSES[number % len(CLASSES)])
             for number, sample in enumerate(self.intake())
@@ -77,36 +77,36 @@ class Subject:
 
     @cached_property
     def images(self) -> bool:
-        """Whether the records are images, and not texts."""
+        """Whether the records are images and not texts."""
         return takes_images(self.model)
 
     def intake(self, limit: int | None = None, views: Views = ()) -> Intake:
-        """The records, read anew, each followed by its `views`; `limit`: only the first so many."""
+        """Read the records again, each followed by its `views`. `limit` takes only the first so many."""
         return Intake(replace(self.corpus, limit=limit or self.corpus.limit), images=self.images, views=views)
 
     def load(self) -> Network:
-        """The model afresh, with a new task layer: freezing one copy leaves the others alone."""
+        """Load a new copy of the model with a new task layer, so that freezing one copy does not affect the others."""
         return open_network(self.model, TaskLayer("single_label_classification", CLASSES), seed=self.settings.seed)
 
     def split(self, cuts: Sequence[str], network: Network | None = None) -> SplitModel:
-        """The model cut at `cuts`, on its device; of `network` where a copy is at hand."""
+        """Split `network`, or a new copy of the model, at `cuts` and move it to the device."""
         halves = (network or self.load()).split(cuts, self.settings.dtype)
         halves.model.to(self.device)
         return halves
 
     @cached_property
     def network(self) -> Network:
-        """The copy that `all_cuts` cuts."""
+        """The copy of the model that `all_cuts` splits."""
         return self.load()
 
     @cached_property
     def all_cuts(self) -> SplitModel:
-        """The model cut wherever anything is measured."""
+        """The model split at all cuts at which anything is measured."""
         predicted = predict_cuts(self.settings.cuts) if "predict" in self.settings.verbs else ()
         return self.split(tuple(dict.fromkeys((*self.settings.cuts, *predicted))), self.network)
 
     def resolve(self, cut: str) -> str:
-        """A cut's canonical name."""
+        """Return a cut's canonical name."""
         return self.network.resolve(cut, self.all_cuts)
 
     @cached_property
@@ -116,29 +116,29 @@ class Subject:
 
     @cached_property
     def lengths(self) -> Indices:
-        """Rows of each record (n,): its tokens, or one for an image."""
+        """The number of rows of each record (n,): its tokens, or 1 for an image."""
         return np.ones(len(self.data), dtype=np.int64) if self.images else self.raw.lengths
 
     def inputs(self, halves: SplitModel, members: Indices, views: Views = ()) -> Source:
-        """Records for training without a store: texts tokenised beforehand, images decoded (and augmented) as they
-        come."""
+        """A source of records for training without a store: tokenised beforehand, or images decoded (and augmented) on
+        the fly."""
         if self.images:
             return Images.of(halves, [self.data.samples[place] for place in members.tolist()], views)
         return RawInputs(halves, [self.raw.prepared[place] for place in members.tolist()], self.lengths[members])
 
     @cached_property
     def store(self) -> Store:
-        """All records at all cuts."""
+        """A store of all records at all cuts."""
         store, _ = self.filled(self.scratch / "all.zarr", self.intake(), self.all_cuts)
         return store
 
     @cached_property
     def positions(self) -> Indices:
-        """Places of the records in the store."""
+        """Positions of the records in the store."""
         return self.store.lookup(self.data.keys, self.data.digests)
 
     def filled(self, folder: Path, samples: Intake, halves: SplitModel) -> tuple[Store, Written]:
-        """A new store, filled as `recycle precompute` fills it, and what its writer and its tally counted."""
+        """Fill a new store as `recycle precompute` does; return it with its writer and counts."""
         store = Store.create_or_open(
             str(folder), halves.recipe.computed_in(self.model.precision), {"model": self.model.name}
         )
@@ -147,12 +147,12 @@ class Subject:
         return store, Written(writer, tally)
 
     def folder(self) -> Path:
-        """A new empty folder."""
+        """Make a new empty folder."""
         return Path(mkdtemp(dir=self.scratch))
 
 
 def subject_of(corpus: CorpusSettings, model: ModelSettings, settings: BenchSettings, scratch: Path) -> Subject:
-    """The user's corpus and model; a corpus without a source and a model without a name are made up."""
+    """Make the subject of the user's corpus and model, with a synthetic one for each that is not given."""
     images = bool(model.name) and takes_images(model)
     records = corpus.limit or (BENCH_IMAGES if images else BENCH_TEXTS)
     if not model.name:
@@ -168,5 +168,5 @@ def subject_of(corpus: CorpusSettings, model: ModelSettings, settings: BenchSett
 
 
 def discard(folder: Path) -> None:
-    """Remove what a measurement wrote."""
+    """Remove a folder that a measurement wrote."""
     rmtree(folder, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Corpora and a model made up on the spot: random weights, invented words, drawn images, no network."""
+"""Make synthetic corpora and a model with random weights, without a network: invented words and random images."""
 
 import json
 import random
@@ -15,17 +15,17 @@ from recycle_cli.models.hub import quiet
 WORDS = [first + second + third for first in ("ba", "ke", "lo", "mu") for second in "aeiou" for third in "lmnrst"]
 BLOCKS, WIDTH, HEADS, PLACES = 6, 128, 4, 256
 MEDIAN_WORDS, SPREAD = 40, 0.6
-"""Numbers of words are log-normal, as those of sentences in scientific text roughly are."""
+"""Median and spread of the number of words, which is log-normal, roughly as for sentences of scientific texts."""
 
 SIDES = (500, 375)
-"""Pixels of an image, one in four upright, as most of ImageNet's have; a JPEG takes about 100 kB, much as theirs do."""
+"""Width and height of an image, as in most of ImageNet; one in four is upright. A JPEG takes about 100 kB, as there."""
 DETAIL = ((60, 90), (6, 50), (2, 48))
-"""Pixels that a patch of random colour is wide, and how far its colours go from grey, from coarse to fine."""
+"""(width in pixels, largest distance from grey) of patches of random colour, from coarse to fine."""
 QUALITY = 90
 
 
 def write_corpus(path: Path, records: int, seed: int) -> Path:
-    """JSON lines of invented texts with two labels."""
+    """Write JSON lines of invented texts with two labels."""
     draw = random.Random(seed)
     with path.open("w", encoding="utf-8") as file:
         for number in range(records):
@@ -36,7 +36,7 @@ def write_corpus(path: Path, records: int, seed: int) -> Path:
 
 
 def write_images(folder: Path, records: int, seed: int) -> Path:
-    """JPEG files of random patches, coarse and fine."""
+    """Write JPEG files of random patches, coarse and fine."""
     draw = np.random.default_rng(seed)
     folder.mkdir()
     for number in range(records):
@@ -52,7 +52,7 @@ def write_images(folder: Path, records: int, seed: int) -> Path:
 
 
 def write_model(folder: Path, seed: int) -> Path:
-    """A BERT of 6 blocks, 128 wide, of random weights, with a tokenizer that knows the invented words."""
+    """Write a BERT with random weights, 6 blocks and width 128, and a tokenizer of the invented words."""
     config = transformers.BertConfig(
         vocab_size=len(WORDS) + 4,
         hidden_size=WIDTH,

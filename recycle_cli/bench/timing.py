@@ -1,4 +1,4 @@
-"""Repetitions that take turns, so that what slows the machine down slows all variants down alike."""
+"""Time repetitions of variants that take turns, so that other load on the machine slows all of them alike."""
 
 import gc
 import time
@@ -12,12 +12,12 @@ import torch
 from recycle_cli.bench.memory import PeakMemory
 
 WARM_UP = -1
-"""The repetition before the first: a little of the same work, not counted."""
+"""The number of the warm-up before the first repetition: a little of the same work, which does not count."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """One repetition of one variant: seconds, and the samples, steps and bytes that they took."""
+    """One repetition of one variant: its seconds, and the samples, steps and bytes done in them."""
 
     seconds: float
     samples: int
@@ -27,31 +27,31 @@ class Run:
 
     @property
     def seconds_a_sample(self) -> float:
-        """What two variants are compared by."""
+        """Seconds a sample, by which two variants are compared."""
         return self.seconds / self.samples
 
 
 @dataclass(frozen=True)
 class Unavailable:
-    """A variant that cannot run here, and why."""
+    """A variant that cannot run here, with the reason."""
 
     reason: str
 
 
 Runner = Callable[[int], Run]
-"""Takes the number of the repetition (or WARM_UP), does its share of the work and times it."""
+"""A function that takes the number of the repetition (or WARM_UP), does the work of it and times that."""
 
 
 @dataclass
 class Clock:
-    """Seconds of a block of work on a device, which may lag behind the program."""
+    """Measures the seconds of work on a device, which may lag behind the program."""
 
     device: torch.device
     seconds: float = field(default=0.0, init=False)
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Add the block's time, from an idle device to an idle device."""
+        """Add the time of the block, waiting for the device before and after it."""
         synchronize(self.device)
         started = time.perf_counter()
         yield
@@ -60,7 +60,7 @@ class Clock:
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until the device has done what it was given."""
+    """Wait until the device has finished the work queued so far."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":
@@ -70,10 +70,10 @@ def synchronize(device: torch.device) -> None:
 def interleaved(
     runners: Mapping[str, Runner | Unavailable], repetitions: int, device: torch.device, note: Callable[[str], None]
 ) -> dict[str, list[Run] | Unavailable]:
-    """Warm every variant up once, then let them take turns. `note` hears the name of each before it runs.
+    """Warm up every variant, then run all repetitions in turns. `note` is called with a variant's name before it runs.
 
-    Each repetition has an order of its own, drawn at random and the same at every run (randomized blocks): what a
-    variant leaves behind in memory and caches would else serve always the same one.
+    Each repetition has a random order of its own, the same in every bench (randomized blocks). With a fixed order, what
+    a variant leaves in memory and caches would always help the same one.
     """
     runs: dict[str, list[Run] | Unavailable] = {
         name: runner if isinstance(runner, Unavailable) else [] for name, runner in runners.items()

@@ -1,4 +1,4 @@
-"""What people use instead: the Trainer of transformers, whole, with frozen layers, and on rows kept by `datasets`."""
+"""Baselines with transformers' Trainer: the whole model, with frozen layers, and on rows that `datasets` keeps."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,7 +24,7 @@ from recycle_cli.tasks import Classification
 
 
 def runners(subject: Subject, cut: str) -> Mapping[str, Runner]:
-    """The three ways at one cut: padding to the longest of a batch, random order, everything else by default."""
+    """Runners of the three baselines at one cut: batches padded to their longest, random order, other defaults."""
     full, frozen = (_whole(subject, where) for where in ("0", cut))
     halves = subject.split((cut,))
     halves.freeze(cut)
@@ -37,7 +37,7 @@ def runners(subject: Subject, cut: str) -> Mapping[str, Runner]:
 
 
 def _whole(subject: Subject, cut: str) -> tuple[torch.nn.Module, datasets.Dataset, Any]:
-    """A whole model with what lies before the cut frozen, the records, and what makes batches of them."""
+    """The whole model with everything before the cut frozen, the records, and the collate function."""
     network = subject.load()
     halves = subject.split((cut,), network)
     for _, parameter in halves.trunk_parameters(cut):
@@ -49,7 +49,7 @@ def _whole(subject: Subject, cut: str) -> tuple[torch.nn.Module, datasets.Datase
 
 
 def _texts(subject: Subject) -> datasets.Dataset:
-    """All records, tokenised beforehand."""
+    """A dataset of all records, tokenised beforehand."""
     columns: dict[str, list[Any]] = {
         name: [inputs[name].tolist() for inputs in subject.raw.prepared] for name in subject.raw.prepared[0]
     }
@@ -58,13 +58,13 @@ def _texts(subject: Subject) -> datasets.Dataset:
 
 
 def _places_of_images(subject: Subject) -> datasets.Dataset:
-    """Where each image is among the records; it is decoded when its batch is made."""
+    """A dataset of the images' numbers; each image is decoded when its batch is made."""
     count = len(subject.data)
     return datasets.Dataset.from_dict({"sample": list(range(count)), "labels": subject.data.targets.tolist()})
 
 
 class WholeOnPixels(torch.nn.Module):
-    """A whole image model as the Trainer wants one: from pixels and labels to a loss."""
+    """A whole image model as the Trainer needs it, from pixels and labels to a loss."""
 
     def __init__(self, halves: SplitModel) -> None:
         super().__init__()
@@ -72,27 +72,27 @@ class WholeOnPixels(torch.nn.Module):
         self._full = halves.full
 
     def forward(self, pixel_values: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Loss and logits of a batch."""
+        """Compute loss and logits of a batch."""
         logits = self._full({"pixel_values": pixel_values})
         return {"loss": Classification().loss(logits, labels, None), "logits": logits}
 
 
 def decoded(subject: Subject, halves: SplitModel, records: Sequence[Mapping[str, int]]) -> dict[str, torch.Tensor]:
-    """A batch of images, decoded by threads while the Trainer waits, as its loader does without workers."""
+    """Decode a batch of images with threads while the Trainer waits, as its loader does without workers."""
     samples = [subject.data.samples[record["sample"]] for record in records]
     return {**halves.collate(halves.prepare(samples)), "labels": torch.tensor([record["labels"] for record in records])}
 
 
 @dataclass(frozen=True)
 class Kept:
-    """Rows of the trunk kept by `datasets.map`, as its documentation keeps the features of a model."""
+    """Rows of the trunk kept by `datasets.map`, in the way its documentation keeps the features of a model."""
 
     subject: Subject
     halves: SplitModel
     cut: str
 
     def rows(self) -> datasets.Dataset:
-        """The rows of those records that a repetition trains on, in float32, without padding."""
+        """A dataset of the rows of all records that some repetition trains on, in float32, without padding."""
         subject = self.subject
         wanted = np.unique(np.concatenate([slice_for(subject, at) for at in range(-1, subject.settings.repetitions)]))
         source = datasets.Dataset.from_dict({"place": wanted.tolist()})
@@ -133,7 +133,7 @@ class Kept:
 
 
 class HeadOnRows(torch.nn.Module):
-    """The head as the Trainer wants a model: from rows and labels to a loss."""
+    """The head as the Trainer needs a model, from rows and labels to a loss."""
 
     def __init__(self, halves: SplitModel, cut: str) -> None:
         super().__init__()
@@ -141,13 +141,13 @@ class HeadOnRows(torch.nn.Module):
         self._head = halves.head_from(cut)
 
     def forward(self, rows: torch.Tensor, lengths: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Loss and logits of a padded batch."""
+        """Compute loss and logits of a padded batch."""
         logits = self._head(rows, lengths)
         return {"loss": Classification().loss(logits, labels, None), "logits": logits}
 
 
 def pad_rows(records: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-    """A batch padded to its longest sample."""
+    """Collate records into a batch padded to the longest."""
     rows = [record["rows"] for record in records]
     return {
         "rows": pad_sequence(rows, batch_first=True),
@@ -157,7 +157,7 @@ def pad_rows(records: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.T
 
 
 class _Stopwatch(transformers.TrainerCallback):
-    """Seconds of the training loop alone, without the Trainer's own preparations."""
+    """Measures the seconds of the training loop, without the Trainer's preparations."""
 
     def __init__(self, device: torch.device) -> None:
         self.seconds = 0.0
@@ -183,7 +183,7 @@ def _train(subject: Subject, model: torch.nn.Module, data: datasets.Dataset, col
             data_collator=collate,
             callbacks=[watch],
         )
-        # It would print its last log line on stdout, which carries results alone.
+        # The callback would print to stdout, which is for results alone.
         trainer.remove_callback(transformers.trainer_callback.PrinterCallback)
         trainer.train()
     discard(folder)
@@ -191,7 +191,7 @@ def _train(subject: Subject, model: torch.nn.Module, data: datasets.Dataset, col
 
 
 def _places(data: datasets.Dataset, members: Indices) -> Indices:
-    """Where the samples are in a dataset that may hold only some of them."""
+    """Places of the samples in a dataset that may hold only some of them."""
     if "place" not in data.column_names:
         return members
     return np.searchsorted(data.with_format("numpy")["place"][:], members)
@@ -213,7 +213,7 @@ def _arguments(subject: Subject, folder: str) -> transformers.TrainingArguments:
         save_strategy="no",
         logging_strategy="no",
         disable_tqdm=True,
-        # What decodes an image needs to know which; the texts' columns are all of the model's.
+        # Decoding needs the column that tells which image to decode. All columns of texts are the model's own.
         remove_unused_columns=not subject.images,
     )
 

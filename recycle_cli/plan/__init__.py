@@ -1,1 +1,1 @@
-"""A dry run on a sample of a corpus: what each cut would cost, and whether it would pay."""
+"""`recycle plan`: a dry run on a sample of a corpus that forecasts what each cut costs and whether it pays."""

@@ -1,8 +1,9 @@
-"""A corpus counted in one pass in bounded memory: records, different contents, tokens, and a fair sample of them.
+"""Count a corpus in one pass and bounded memory: records, unique contents, tokens, and a uniform sample of contents.
 
-Keys are as good as random numbers, so that the contents with the least keys are a uniform sample without repetition,
-however often the corpus repeats them (bottom-k sampling; Cohen and Kaplan 2007), and halving the range of the keys that
-are kept whenever there are too many counts the different ones (adaptive sampling; Flajolet 1990).
+Keys are hashes, as good as random numbers. So the contents with the smallest keys are a uniform sample without
+repetition, however often the corpus repeats them (bottom-k sampling; Cohen and Kaplan 2007). The number of unique
+contents is estimated by halving the range of keys that are kept whenever there are too many of them (adaptive
+sampling; Flajolet 1990).
 """
 
 import heapq
@@ -20,18 +21,18 @@ Numbers = npt.NDArray[np.float64]
 
 READ_WINDOW = 8192
 KEPT = 2**18
-"""Contents whose size is kept: their number is exact up to here, and known to 0.2% beyond."""
+"""Contents whose size is kept. The number of unique contents is exact up to here, and known to 0.2% beyond."""
 
 DRAWN = 4096
-"""Contents that are tokenised."""
+"""Default number of contents that are tokenised."""
 
 _KEY_BITS = 128
 
 
 @dataclass
 class Census:
-    """Counts of a corpus. `sizes`: characters of the kept contents, one in 2**`halvings` of all the different ones;
-    `most`: how many of them are drawn, whole."""
+    """Counts of a corpus. `sizes` has the characters of the kept contents, one in 2**`halvings` of the unique ones, by
+    key. At most `most` contents are drawn, which are kept whole."""
 
     records: int = 0
     halvings: int = 0
@@ -41,12 +42,12 @@ class Census:
 
     @property
     def unique(self) -> int:
-        """Different contents, an estimate where `halvings` is not 0."""
+        """The number of unique contents, which is an estimate if `halvings` is not 0."""
         return len(self.sizes) << self.halvings
 
     @property
     def samples(self) -> list[Sample]:
-        """The drawn contents, in the order of their keys, which is random."""
+        """The drawn contents in the order of their keys, which is a random order."""
         return [sample for _, sample in sorted(self.drawn, key=lambda pair: -pair[0])]
 
     def add(self, key: int, sample: Sample) -> None:
@@ -66,19 +67,22 @@ class Census:
 
 @dataclass(frozen=True)
 class Tokens:
-    """Tokens of all different contents, and the standard error of that as a share of it; 0 where all were counted."""
+    """Tokens of all unique contents, with the standard error as a share of the total; 0 if all were counted."""
 
     total: float
     error_share: float
 
 
 def characters(sample: Sample) -> int:
-    """Length of a sample's content."""
+    """Length of a sample's content, in characters (or bytes)."""
     return sum(len(content) for content in sample.fields.values())
 
 
 def count(samples: Iterable[Sample], told: Callable[[int], None], most: int | None = None) -> Census:
-    """Read a corpus once; `told` hears of the records as they come. `most`: contents drawn, else DRAWN."""
+    """Read a corpus once and count it; `told` is called with the number of records of each window.
+
+    `most` is the number of contents to draw, by default DRAWN.
+    """
     census = Census(most=most or DRAWN)
     for window in windows(samples, READ_WINDOW):
         for key, sample in zip(window.keys, window.samples, strict=True):
@@ -88,10 +92,10 @@ def count(samples: Iterable[Sample], told: Callable[[int], None], most: int | No
 
 
 def tokens_of(census: Census, lengths: npt.NDArray[np.int64], longest: int) -> Tokens:
-    """Tokens of the whole corpus from those of the drawn samples (n,), by their characters.
+    """Estimate the tokens of the corpus from those of the drawn samples (n,), by characters.
 
-    A line from characters to tokens, cut off at the longest text, says what each content should have; the drawn ones
-    say how far that is off on average (difference estimator; Cochran 1977, section 7.9).
+    A line from characters to tokens, cut off at the longest text, predicts the tokens of each content. The drawn
+    contents tell how far that is off on average (difference estimator; Cochran 1977, section 7.9).
     """
     if len(lengths) == census.unique:
         return Tokens(float(lengths.sum()), 0.0)
@@ -106,12 +110,12 @@ def tokens_of(census: Census, lengths: npt.NDArray[np.int64], longest: int) -> T
 
 
 def rows_of_images(census: Census) -> Tokens:
-    """One row an image; where the different ones were too many to keep, their number is an estimate."""
+    """Count one row for each unique image. If there were too many to keep, their number is an estimate."""
     return Tokens(float(census.unique), 1 / math.sqrt(len(census.sizes)) if census.halvings else 0.0)
 
 
 def _line(sizes: Sequence[int], lengths: npt.NDArray[np.int64], longest: int) -> Callable[[Numbers], Numbers]:
-    """Tokens by characters, fitted to the texts that were not cut off."""
+    """Fit tokens by characters to the texts that were not truncated."""
     whole = lengths < longest
     if np.unique(np.asarray(sizes)[whole]).size < 2:
         return lambda characters: np.full(len(characters), float(lengths.mean()))

@@ -1,4 +1,4 @@
-"""How fast the disk gives rows that are not in memory yet."""
+"""Measure how fast rows are read that are not in memory yet."""
 
 import os
 import time
@@ -11,7 +11,7 @@ from recycle_cli.store import Store
 
 
 def cold_bytes_per_second(store: Store, cut: str, positions: Indices, batch_size: int) -> float | None:
-    """Bytes a second of gathering all samples in random order; None where the system cannot forget cached pages."""
+    """Bytes a second of gathering all samples in random order; None if the system cannot drop cached pages."""
     if not hasattr(os, "posix_fadvise"):
         return None
     rows = StoredRows.of(Store.open(store.path), cut, positions)
@@ -26,7 +26,7 @@ def cold_bytes_per_second(store: Store, cut: str, positions: Indices, batch_size
 
 
 def forget(folder: Path) -> None:
-    """Drop the files below from the page cache; what is not written yet stays."""
+    """Drop the files below a folder from the page cache. Pages not yet written to disk stay."""
     for path in folder.rglob("*"):
         if path.is_file():
             with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""What the sample cost, and what the corpus would: time by padded tokens."""
+"""Forecast the time of the corpus from that of the sample, by padded tokens."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,18 +10,18 @@ from recycle_cli.batches.stored import Indices, shuffled
 
 @dataclass(frozen=True)
 class Line:
-    """Seconds of a batch: so many whatever it holds, and so many a padded token."""
+    """A linear model of a batch's seconds: a constant, and seconds for each padded token."""
 
     seconds_a_batch: float
     seconds_a_token: float
 
     def seconds(self, batches: float, tokens: float) -> float:
-        """Seconds of so many batches with so many padded tokens in all."""
+        """Seconds of `batches` batches with `tokens` padded tokens in all."""
         return self.seconds_a_batch * batches + self.seconds_a_token * tokens
 
 
 def fit(tokens: Sequence[float], seconds: Sequence[float]) -> Line:
-    """Least squares through the batches (n,); neither part below zero, as noise alone would have it."""
+    """Fit a line to batches (n,) by least squares. Neither part is below zero, which only noise could cause."""
     mean_tokens, mean_seconds = float(np.mean(tokens)), float(np.mean(seconds))
     if np.ptp(tokens) == 0:
         return Line(0.0, mean_seconds / mean_tokens)
@@ -45,12 +45,12 @@ def padded(lengths: Indices, batches: Sequence[Indices]) -> list[int]:
 
 
 def epoch_of(lengths: Indices, records: int, tokens_share: float, batch_size: int, seed: int) -> Epoch:
-    """An epoch over `records` records whose lengths are like these; `tokens_share` corrects their mean."""
+    """Estimate an epoch over `records` records with lengths like these; `tokens_share` corrects their mean."""
     tokens = sum(padded(lengths, shuffled(lengths, batch_size, seed, 0)))
     return Epoch(records / batch_size, tokens * records / len(lengths) * tokens_share)
 
 
 def pays_back_in(fill: float, epoch: float, other: float) -> int | None:
-    """The first epoch after which filling and training from the store took less than the other way; None for never."""
+    """The first epoch after which filling and training from the store took less time than the other way, or None."""
     saved = other - epoch
     return int(fill // saved) + 1 if saved > 0 else None

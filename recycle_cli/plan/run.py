@@ -1,4 +1,4 @@
-"""`recycle plan`: count the corpus, try the cuts on a sample of it, say what the whole would take."""
+"""`recycle plan`: count the corpus, try the cuts on a sample of it, and forecast the whole."""
 
 import json
 import shutil
@@ -31,12 +31,12 @@ from recycle_cli.settings.measuring import PLAN_IMAGES, PLAN_TEXTS
 from recycle_cli.trunk.stream import by_token_budget
 
 SAMPLE_BYTES = 40
-"""What a store keeps of a sample beside its rows: key, digest and offset."""
+"""Bytes that a store keeps of a sample beside its rows: key, digest and offset."""
 
 
 @dataclass(frozen=True)
 class Plain:
-    """What a cut would take without its views."""
+    """The forecast of a cut without views."""
 
     bytes: dict[str, int]
     fill_seconds: float
@@ -46,8 +46,8 @@ class Plain:
 
 @dataclass(frozen=True)
 class CutPlan:
-    """One cut, views included. Times in seconds, rates in bytes a second; None is unknown, or never for the epochs of
-    paying back. `without_views`: None where none are asked for."""
+    """The forecast of one cut, views included. Times are in seconds, rates in bytes a second; None is unknown, or never
+    for payback epochs. `without_views` is None if no views are asked for."""
 
     cut: str
     blocks: str
@@ -66,9 +66,9 @@ class CutPlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """A corpus, what training on it would take without a store, and the cuts. Shares of error are at 95% confidence.
+    """Counts of a corpus, the time to train on it without a store, and the cuts. Error shares are at 95% confidence.
 
-    Of images, which are a row each, `tokens` and `max_length` are None, and the error is that of `unique_samples`.
+    For images, which are one row each, `tokens` and `max_length` are None, and the error is that of `unique_samples`.
     """
 
     records: int
@@ -90,9 +90,9 @@ class Plan:
 
 
 def plan(corpus: CorpusSettings, model: ModelSettings, settings: PlanSettings, scratch: str | None = None) -> Plan:
-    """Forecast a store at each cut from a sample of the corpus; the sample is run on the disk that holds `scratch`.
+    """Forecast a store at each cut from a sample of the corpus, whose stores are written in `scratch`.
 
-    Labels are not needed. Raises UsageError for a corpus too small to try, or a cut that freezes nothing.
+    Labels are not needed. Raises UsageError if the corpus is too small to try or a cut freezes nothing.
     """
     started = time.perf_counter()
     if any(cut in ("0", "0%") for cut in settings.cuts):
@@ -103,7 +103,7 @@ def plan(corpus: CorpusSettings, model: ModelSettings, settings: PlanSettings, s
     samples.tell_columns()
     size = settings.sample or (PLAN_IMAGES if images else PLAN_TEXTS)
     with bar("plan: counting", samples.total) as progress:
-        # Images are drawn whole, so no more of them than are tried.
+        # Drawn images are kept whole, so draw no more than are tried.
         census = count(samples, progress.update, most=size if images else None)
     if census.unique < 2 * settings.batch_size:
         raise UsageError(
@@ -148,7 +148,7 @@ def plan(corpus: CorpusSettings, model: ModelSettings, settings: PlanSettings, s
 
 @dataclass(frozen=True)
 class Forecast:
-    """All that a cut's figures follow from. `lengths`: tokens of the drawn samples (n,)."""
+    """Everything that the figures of a cut are computed from. `lengths` are the tokens of the drawn samples (n,)."""
 
     settings: PlanSettings
     subject: Subject
@@ -159,15 +159,15 @@ class Forecast:
     free: int
 
     def at(self, cut: str, blocks: str) -> CutPlan:
-        """The figures of one cut."""
+        """Compute the figures of one cut."""
         plain = {dtype: self.bytes(blocks, dtype) for dtype in DTYPES}
         rows = 1 + self.settings.views.views
         sizes = {dtype: rows * size for dtype, size in plain.items()}
         fill, epoch = rows * self.fill_seconds(blocks), self.epoch_seconds(f"store {blocks}")
-        # An epoch reads one view of each sample.
+        # An epoch reads only one view of each sample.
         needed = plain[self.settings.dtype] * self.repeated / epoch
         rate = self.trial.cold_rates[blocks]
-        # Rows that do not stay in memory come from the disk in every epoch.
+        # If the store does not fit in memory, every epoch reads it from the disk.
         memory = free_memory()
         if rate is not None and memory is not None and sizes[self.settings.dtype] > memory:
             epoch = max(epoch, epoch * needed / rate)
@@ -195,12 +195,12 @@ class Forecast:
 
     @property
     def repeated(self) -> float:
-        """How often an epoch reads a stored sample on average: more than once where the corpus repeats contents."""
+        """How often an epoch reads a stored sample on average: more than once if the corpus repeats contents."""
         return self.census.records / self.census.unique
 
     @property
     def correction(self) -> float:
-        """Tokens a sample over the whole corpus, as a multiple of those of the drawn samples."""
+        """Mean tokens of a sample of the corpus, as a multiple of that of the drawn samples."""
         return self.tokens.total / self.census.unique / float(self.lengths.mean())
 
     def bytes(self, blocks: str, dtype: str) -> int:
@@ -209,13 +209,13 @@ class Forecast:
         return round(row * self.tokens.total + SAMPLE_BYTES * self.census.unique)
 
     def fill_seconds(self, blocks: str) -> float:
-        """By padded tokens, which the window's sorting leaves few of; without views."""
+        """Seconds to fill a store without views, by padded tokens; sorting within windows leaves little padding."""
         batches = list(by_token_budget(self.lengths, self.subject.batch_tokens))
         tokens = sum(padded(self.lengths, batches)) * self.census.unique / len(self.lengths) * self.correction
         return self.trial.fill_seconds_a_token[blocks] * tokens
 
     def epoch_seconds(self, way: str) -> float:
-        """Of one way to train: `full`, `store CUT` or `frozen CUT`."""
+        """Seconds of an epoch of one way to train: `full`, `store CUT` or `frozen CUT`."""
         settings = self.settings
         epoch: Epoch = epoch_of(self.lengths, self.census.records, self.correction, settings.batch_size, settings.seed)
         return self.trial.steps[way].seconds(epoch.batches, epoch.tokens)
@@ -241,25 +241,25 @@ def _longest(subject: Subject) -> int:
 
 
 def _images(samples: Sequence[Sample], folder: Path) -> CorpusSettings:
-    """A corpus of the samples, in the order of their keys."""
+    """Write the samples as a corpus, in the order of their keys."""
     root = folder / "images"
     root.mkdir()
     for number, sample in enumerate(samples):
         content = sample.fields["image"]
         assert isinstance(content, bytes)
-        # What a file holds is found out when it is decoded, whatever its ending.
+        # The decoder finds out the format, so the ending does not matter.
         (root / f"{number:06d}.png").write_bytes(content)
     return CorpusSettings((str(root),))
 
 
 def _texts(samples: Sequence[Sample], lengths: Indices, size: int, folder: Path) -> CorpusSettings:
-    """A corpus of some of the samples whose lengths are spread as those of all are."""
+    """Write some of the samples as a corpus, chosen so that their lengths are spread like those of all."""
     order = np.argsort(lengths, kind="stable")
     count = min(size, len(order))
     chosen = order[((np.arange(count) + 0.5) * len(order) / count).astype(np.int64)]
     path = folder / "sample.jsonl"
     with path.open("w", encoding="utf-8") as file:
-        # In the order of their keys, which is no order of lengths.
+        # Keep the order of the keys, which does not depend on lengths.
         file.writelines(json.dumps(dict(samples[place].fields)) + "\n" for place in np.sort(chosen).tolist())
     pair = "text_pair" if "text_pair" in samples[0].fields else None
     return CorpusSettings((str(path),), text_column="text", text_pair_column=pair)

@@ -1,4 +1,4 @@
-"""A plan as people read it."""
+"""Show a plan to people."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -8,7 +8,7 @@ from recycle_cli.reports import human, say, show_rows, size
 
 
 def show_plan(plan: Plan) -> None:
-    """A table of the cuts on stderr, and what it rests on."""
+    """Print a table of the cuts to stderr, and the figures it is based on."""
     title = f"{plan.records:,} records, {plan.unique_samples:,} different"
     title += f", {plan.tokens:,} tokens" if plan.tokens is not None else ""
     title += f", --views {plan.views}" if plan.views else ""

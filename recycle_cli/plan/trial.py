@@ -1,4 +1,4 @@
-"""The sample run through what the commands run: filling, reading cold, and a few training batches in turns."""
+"""Run the sample through the code of the commands: fill, read cold, and train a few batches, in turns."""
 
 import math
 import time
@@ -19,8 +19,8 @@ from recycle_cli.store import Store
 from recycle_cli.trunk.stream import by_token_budget
 
 LEAST_SECONDS = 1.0
-"""A way whose steps are short is tried for so long in each repetition, where the sample has the batches: eight steps of
-a task layer alone take no longer than one hiccup of the machine."""
+"""Seconds that a way to train is tried in each repetition if its steps are short and the sample has enough batches.
+Eight steps of only a task layer take no longer than one hiccup of the machine."""
 
 Steps = list[tuple[int, float]]
 """Padded tokens and seconds of each training step."""
@@ -28,7 +28,7 @@ Steps = list[tuple[int, float]]
 
 @dataclass(frozen=True)
 class Trial:
-    """What was measured, by cut (as blocks) or by way to train: `full`, `store 3`, `frozen 3`."""
+    """The measurements, by cut (in blocks) or by way to train: `full`, `store 3`, `frozen 3`."""
 
     blocks: list[str]
     row_shapes: Mapping[str, tuple[int, ...]]
@@ -39,7 +39,7 @@ class Trial:
 
 @dataclass
 class Contestant:
-    """A copy of the model cut at one place, and the store that its trunk filled; the whole model has none."""
+    """A copy of the model split at one cut, with the store that its trunk filled; the whole model has no store."""
 
     halves: SplitModel
     cut: str
@@ -55,9 +55,10 @@ class Contestant:
 
 
 def try_out(subject: Subject, note: Callable[[str], None], views: Views = ()) -> Trial:
-    """Each cut filled and trained from, with and without its store, and the whole model, in turns.
+    """Fill a store at each cut and train with and without it, and train the whole model, all in turns.
 
-    `views`: the augmented views of an image, which are stored beside it, and drawn in the loop without a store.
+    `views` make the augmented views of an image: with a store they are stored beside it, without one they are drawn in
+    the loop.
     """
     full = Contestant(subject.split(("0",)), "0")
     cuts = [_contestant(subject, cut) for cut in subject.settings.cuts]
@@ -95,7 +96,7 @@ def _contestant(subject: Subject, cut: str) -> Contestant:
 
 
 def _fill(subject: Subject, one: Contestant, views: Views, repetition: int) -> None:
-    """Fill a store; the first time keep it, and read it before anything else has brought it into memory."""
+    """Fill a store. In the warm-up keep it, and read it cold before anything else brings it into memory."""
     folder, clock = subject.folder(), Clock(subject.device)
     with clock.running():
         store, _ = subject.filled(folder / "acts.zarr", subject.intake(views=views), one.halves)
@@ -111,8 +112,10 @@ def _fill(subject: Subject, one: Contestant, views: Views, repetition: int) -> N
 def _train(
     subject: Subject, one: Contestant, stored: bool, views: Views, repetition: int, batches: int | None
 ) -> Steps:
-    """The steps of a part of an epoch but for the first, where there are others: it starts threads and makes the
-    optimizer's moments, which an epoch does once and not once in four steps."""
+    """Train part of an epoch and return its steps, without the first if there are others.
+
+    The first step starts threads and makes the optimizer's moments, once an epoch and not once in four steps.
+    """
     members, settings = slice_for(subject, repetition, batches), training(subject)
     source: Source = subject.inputs(one.halves, members, views)
     if stored:

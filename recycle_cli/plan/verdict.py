@@ -1,12 +1,12 @@
-"""Whether a store would pay, in words."""
+"""Say in words whether a store would pay."""
 
 from recycle_cli.reports import size
 
 
 def verdict(pays: int | None, epochs: int, needed: int, free: int) -> tuple[bool, str]:
-    """Whether to cache, and why. `pays`: the epoch in which it pays back against freezing without a store, or never.
+    """Decide whether to cache, and say why. `pays` is the epoch in which a store pays back, or None for never.
 
-    Freezing without a store is what to beat, for it trains the very same head.
+    The comparison is with freezing without a store, since that trains the same head.
     """
     if needed > free:
         return False, f"do not cache: needs {size(needed)}, {size(free)} are free"

@@ -1,1 +1,1 @@
-"""The process and the machine: devices, memory, signals, random numbers, threads that overlap."""
+"""The process and the machine: devices, memory, signals, random generators, dropout masks, background threads."""

@@ -1,4 +1,4 @@
-"""Where the model computes and in which precision."""
+"""Devices and precisions: where the model computes, and moving tensors there and back."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -13,14 +13,14 @@ T = TypeVar("T")
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 CPU_BATCH_TOKENS = 4096
-"""Measured best on two cores (docs/performance.md): larger batches fall out of the caches."""
+"""The fastest size measured on two cores (docs/performance.md); larger batches do not fit the caches."""
 
 ACCELERATOR_BATCH_TOKENS = 32768
-"""Not measured: enough rows that a large accelerator is busy with a model of the size of BERT."""
+"""An estimate, not measured: enough rows to keep a large accelerator busy with a model of BERT's size."""
 
 
 def device_of(name: str) -> torch.device:
-    """The device by name; `auto` takes CUDA, then Apple's MPS, then the CPU. Raises UsageError where there is none."""
+    """Open a device by name; `auto` tries CUDA, Apple's MPS, then the CPU. Raises UsageError if it cannot be used."""
     if name == "auto":
         return torch.device(
             "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
@@ -42,7 +42,7 @@ def device_holding(model: torch.nn.Module) -> torch.device:
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
-    """Mixed precision around a forward pass; float32 switches it off, within another one too."""
+    """Mixed precision for a forward pass. float32 turns it off, also inside another autocast."""
     if precision not in PRECISIONS:
         raise UsageError(f"--precision {precision} is not known; take one of {', '.join(PRECISIONS)}")
     if precision == "float32":
@@ -51,7 +51,7 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[obj
 
 
 def batch_tokens_on(device: torch.device, asked: int | None) -> int:
-    """Padded tokens a batch: as asked for, or what suits the device."""
+    """Padded tokens a batch: `asked`, or if that is None the default for the device."""
     if asked is not None:
         return asked
     return CPU_BATCH_TOKENS if device.type == "cpu" else ACCELERATOR_BATCH_TOKENS
@@ -60,44 +60,44 @@ def batch_tokens_on(device: torch.device, asked: int | None) -> int:
 def pinned(
     batches: Iterable[tuple[T, dict[str, torch.Tensor]]], device: torch.device
 ) -> Iterator[tuple[T, dict[str, torch.Tensor]]]:
-    """The same batches in memory that a CUDA device copies from while it computes; on other devices as they are."""
+    """Move batches to pinned memory for a CUDA device, which then copies them while it computes; else leave them."""
     for members, batch in batches:
         yield members, pinned_for(batch, device)
 
 
 def pinned_for(tensors: dict[str, torch.Tensor], device: torch.device) -> dict[str, torch.Tensor]:
-    """The same tensors in pinned memory, where the device is CUDA's."""
+    """Move tensors to pinned memory if the device is a CUDA device, else return them as they are."""
     if device.type != "cuda":
         return tensors
     return {name: tensor.pin_memory() for name, tensor in tensors.items()}
 
 
 class Fetching:
-    """Results brought back from a CUDA device on a stream of their own, so that the next batch computes meanwhile.
+    """Copies results back from a CUDA device on a separate stream, while the next batch computes.
 
-    On other devices there is nothing to wait for.
+    On other devices it does nothing.
     """
 
     def __init__(self, device: torch.device) -> None:
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
 
     def ready(self) -> torch.cuda.Event | None:
-        """A mark behind what the device has been given so far; taken in the thread that gave it."""
+        """Record an event after the work queued so far. Call it in the thread that queued the work."""
         return None if self._stream is None else torch.cuda.current_stream(self._stream.device).record_event()
 
     @contextmanager
     def after(self, mark: torch.cuda.Event | None) -> Iterator[None]:
-        """Work in this block waits for the mark alone, not for what the device was given since."""
+        """Let the block wait only for the mark, not for work that was queued after it."""
         if self._stream is None or mark is None:
             yield
             return
         with torch.cuda.stream(self._stream):
             self._stream.wait_event(mark)
             yield
-        # What was read must not be freed for the next batch before it has been read.
+        # Wait, so that the memory being copied is not reused for the next batch before the copy is done.
         self._stream.synchronize()
 
 
 def to_device(tensors: dict[str, torch.Tensor], device: torch.device) -> dict[str, torch.Tensor]:
-    """The same tensors on the device, copied without waiting where their memory is pinned."""
+    """Copy tensors to the device, without waiting for the copy if their memory is pinned."""
     return {name: tensor.to(device, non_blocking=True) for name, tensor in tensors.items()}

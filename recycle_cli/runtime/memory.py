@@ -1,4 +1,4 @@
-"""How much memory is left."""
+"""Ask the system how much memory is free."""
 
 import os
 from pathlib import Path
@@ -7,9 +7,9 @@ MEMINFO = Path("/proc/meminfo")
 
 
 def free_memory() -> int:
-    """Bytes that can be taken now without swapping, what the page cache would give back included.
+    """Bytes that can be allocated now without swapping, including what the page cache would give back.
 
-    Where the system does not tell (outside Linux), all of the machine's memory.
+    Outside Linux, where this is not known, all of the machine's memory.
     """
     if MEMINFO.exists():
         for line in MEMINFO.read_text(encoding="ascii").splitlines():

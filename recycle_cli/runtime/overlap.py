@@ -1,4 +1,4 @@
-"""Two small helpers that let reading and writing overlap with the model: one thread each, in order, bounded."""
+"""Overlap reading and writing with the model: two helpers, each with one thread and a bounded queue, in order."""
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 def prefetch(items: Iterable[T], depth: int = 2) -> Iterator[T]:
-    """The same items in the same order, made up to `depth` ahead by a thread. An exception there is raised here."""
+    """Yield the items in order, while a thread makes up to `depth` of them ahead; its exceptions are raised here."""
     end: Any = object()
     iterator = iter(items)
     pool = ThreadPoolExecutor(1, thread_name_prefix="recycle-prefetch")
@@ -27,9 +27,9 @@ def prefetch(items: Iterable[T], depth: int = 2) -> Iterator[T]:
 
 @contextmanager
 def background(work: Callable[[T], None], depth: int = 2) -> Iterator[Callable[[T], None]]:
-    """A function that hands items to `work` in a thread, in order, and blocks while `depth` of them wait.
+    """Yield a function that queues items for `work`, done in order by a thread. It blocks while `depth` items wait.
 
-    An exception in `work` is raised by a later hand-over or on leaving; items behind it are dropped, not worked on.
+    An exception in `work` is raised by a later call or when the block is left; the items after it are dropped.
     """
     waiting: deque[Future[None]] = deque()
     failed = False

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: at once by default, or at the next safe point where a half-done step would be worse."""
+"""Handle Ctrl-C and SIGTERM: at once by default, or at the next safe point while steps must not be left half done."""
 
 import signal
 import threading
@@ -14,18 +14,18 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 @dataclass
 class Deferred:
-    """Whether a signal came; the loop asks at each safe point."""
+    """Whether a signal has arrived. The loop asks at each safe point."""
 
     asked: bool = False
 
     def stop_here(self) -> None:
-        """Raise Interrupted if a signal came since."""
+        """Raise Interrupted if a signal has arrived."""
         if self.asked:
             raise Interrupted
 
 
 def raise_on_signals() -> None:
-    """From now on Ctrl-C and SIGTERM raise Interrupted in the main thread."""
+    """Make Ctrl-C and SIGTERM raise Interrupted in the main thread from now on."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise Interrupted
@@ -36,7 +36,7 @@ def raise_on_signals() -> None:
 
 @contextmanager
 def deferred_signals() -> Iterator[Deferred]:
-    """Within, the first signal is only noted; a second one raises Interrupted at once."""
+    """Only note the first signal inside the block; a second one raises Interrupted at once."""
     deferred = Deferred()
     if threading.current_thread() is not threading.main_thread():
         yield deferred

@@ -1,4 +1,4 @@
-"""The activation store: a Zarr v3 group of sealed, immutable segments, mapped into memory and found by content key."""
+"""The activation store: a Zarr v3 group of sealed segments; samples are found by content key, and rows are mapped."""
 
 from recycle_cli.store.check import verify
 from recycle_cli.store.collect import gc

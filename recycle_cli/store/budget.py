@@ -1,4 +1,4 @@
-"""A limit on the bytes of a store, kept by asking before writing."""
+"""Limit the bytes of a store, by checking before each write whether the rows still fit."""
 
 import os
 from collections.abc import Callable
@@ -7,17 +7,17 @@ from pathlib import Path
 from recycle_cli.errors import BarError
 
 _MARGIN = 64 << 10
-"""Room for a segment's metadata, beside one part in 64 of the rows for shard indexes and checksums."""
+"""Bytes kept free for a segment's metadata. Shard indexes and checksums take 1/64 of the rows on top of it."""
 
 _SAMPLE = 16 + 16 + 8
-"""A sample's key, digest and offset: more than its row, where it has one small row."""
+"""Bytes of a sample's key, digest and offset; they can outweigh the rows of a short sample."""
 
 _INDEX = 8 + 8
-"""A sample's entry in the index, which the next opening may write."""
+"""Bytes of a sample's entry in the index, which the next opening of the store may write."""
 
 
 class DiskBudget:
-    """At most `limit` bytes in a store, those of other writers included as of the last `measure`."""
+    """At most `limit` bytes in a store. Bytes of other writers count as of the last `measure`."""
 
     def __init__(self, count: Callable[[], int], where: str, limit: int) -> None:
         self._count, self._where = count, where
@@ -26,18 +26,19 @@ class DiskBudget:
         self.measure()
 
     def measure(self) -> None:
-        """Count what is there now."""
+        """Count the bytes that the store takes now."""
         self.used = self._count()
 
     def holds(self, rows: int, samples: int, sealed: int) -> bool:
-        """Whether bytes of rows of so many samples, with all that belongs to them, stay within the limit.
+        """Whether `rows` bytes of `samples` samples fit within the limit, with their keys, index and metadata.
 
-        `sealed` are the samples that are counted in `used` already, but for their part of the index.
+        `sealed` is the number of samples that `used` already counts, but for their entries in the index.
         """
         coming = rows + rows // 64 + samples * _SAMPLE + (samples + sealed) * _INDEX
         return self.used + coming + _MARGIN <= self.limit
 
     def passed(self) -> BarError:
+        """The error to raise when rows no longer fit."""
         return BarError(
             f"{self._where}: --max-disk {self.limit} would be passed, {self.used} bytes are used: everything before is "
             f"sealed and usable; raise the limit, or use a smaller --dtype or --codec auto"
@@ -45,7 +46,7 @@ class DiskBudget:
 
 
 def bytes_below(folder: Path) -> int:
-    """Bytes of all files below a folder, links not followed; what goes while we look is not counted."""
+    """Sum the sizes of all files below a folder. Links are not followed; files that vanish meanwhile count nothing."""
     if folder.is_symlink():
         return 0
     total = 0

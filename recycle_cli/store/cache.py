@@ -1,4 +1,4 @@
-"""Remote blocks kept on the local disk: a hard cap that holds across processes and restarts, least used go first."""
+"""Cache remote blocks on the local disk, under a hard cap that processes share; the least recently used go first."""
 
 import fcntl
 import os
@@ -17,14 +17,14 @@ BLOCK = 1 << 20
 """Bytes fetched and kept at once: four inner chunks of a row array."""
 
 KEEP_SHARE = 0.9
-"""What is evicted makes this much of the cap, so that not every new block has to look for a victim."""
+"""Eviction goes on until the blocks fill only this share of the cap, so that not every new block has to evict one."""
 
 _CHECK = 8
 _PART = ".part"
 
 
 class BlockCache:
-    """At most `cap` bytes below `folder`, whatever other processes use it at the same time."""
+    """At most `cap` bytes of blocks in `folder`, which several processes may share."""
 
     def __init__(self, folder: Path, cap: int) -> None:
         if cap < BLOCK + _CHECK:
@@ -36,11 +36,11 @@ class BlockCache:
                 total.write(self._evict(0))
 
     def over(self, remote: Bytes, name: str) -> "CachedBytes":
-        """The same bytes, by way of the cache. `name` must change with the content; sealed objects never change."""
+        """Read remote bytes through the cache. `name` must be unique to the content; sealed objects never change."""
         return CachedBytes(self, remote, xxhash.xxh3_128_hexdigest(f"{name}|{len(remote)}".encode()))
 
     def get(self, name: str) -> bytes | None:
-        """A block, or None where it is not there or not what was kept."""
+        """Return a block, or None if it is not in the cache or fails its checksum."""
         path = self.folder / name
         try:
             data = path.read_bytes()
@@ -50,13 +50,13 @@ class BlockCache:
         return data[:-_CHECK] if xxhash.xxh3_64_digest(data[:-_CHECK]) == data[-_CHECK:] else None
 
     def put(self, name: str, block: bytes) -> None:
-        """Keep a block, making room first. A disk that is full keeps nothing, and that is all."""
+        """Keep a block, evicting others first if need be. On a full disk nothing is kept, and no error is raised."""
         with suppress(OSError), self._locked() as total:
             size = len(block) + _CHECK
             used = total.read()
             if used + size > self.cap:
                 used = self._evict(size)
-            # Counted before it is there: after a crash the count is too high, never too low.
+            # Count the block before writing it: after a crash the count is then too high, never too low.
             total.write(used + size)
             scratch = self.folder / f"{unique_id()}{_PART}"
             try:
@@ -66,10 +66,14 @@ class BlockCache:
                 scratch.unlink(missing_ok=True)
 
     def bytes_used(self) -> int:
+        """Bytes of all cached files."""
         return sum(size for _, size, _ in self._blocks())
 
     def _evict(self, coming: int) -> int:
-        """Under the lock: remove what a crash left, and the least used until `coming` fits: bytes that stay."""
+        """Remove what a crash left and the least recently used blocks until `coming` bytes fit; call it under the lock.
+
+        Returns the bytes that remain.
+        """
         blocks = sorted(self._blocks())
         used = sum(size for _, size, _ in blocks)
         target = self.cap if used + coming <= self.cap else int(self.cap * KEEP_SHARE)
@@ -98,7 +102,7 @@ class BlockCache:
 
 
 class _Total:
-    """Bytes in the cache, kept in the lock file for all processes."""
+    """The number of bytes in the cache, stored in the lock file so that all processes see it."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
@@ -111,7 +115,7 @@ class _Total:
 
 
 class CachedBytes:
-    """Bytes of a remote object, a block at a time."""
+    """Bytes of a remote object, read through the cache one block at a time."""
 
     def __init__(self, cache: BlockCache, remote: Bytes, name: str) -> None:
         self._cache, self._remote, self._name = cache, remote, name
@@ -134,7 +138,7 @@ class CachedBytes:
 
 
 def cache_from_environment() -> BlockCache | None:
-    """The cache in the folder RECYCLE_CACHE, of RECYCLE_CACHE_BYTES (10 GiB unless told); none where it is unset."""
+    """Open the cache in the folder RECYCLE_CACHE, with a cap of RECYCLE_CACHE_BYTES (default 10 GiB); None if unset."""
     folder = os.environ.get("RECYCLE_CACHE")
     if not folder:
         return None

@@ -1,4 +1,4 @@
-"""Verify a store: read every byte of it, name what is damaged down to the byte range, set it aside on request."""
+"""Verify a store: read every byte, report damage down to the byte range, and set damaged parts aside on request."""
 
 import os
 import time
@@ -25,14 +25,14 @@ from recycle_cli.store.rowarray import shard_index
 from recycle_cli.store.segment import Rows, Segment, scales_name, values_name
 
 Progress = Callable[[int, int], None]
-"""Called with bytes read so far and bytes in all."""
+"""Called with the bytes read so far and the total."""
 
 _DIGITS = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """One thing that is not as it was sealed: bytes start to stop of `file`, both None where it is not a range."""
+    """A deviation from what was sealed, in bytes `start` to `stop` of `file`; both are None if no range is known."""
 
     segment: str
     file: str
@@ -44,12 +44,12 @@ class Damage:
 def verify(
     path: str, *, repair: bool = False, workers: int | None = None, progress: Progress | None = None
 ) -> dict[str, Any]:
-    """Check every file of the sealed segments against what was recorded at sealing.
+    """Check every file of the sealed segments against its recorded size and checksums.
 
-    Gives {store, segments, bytes, damaged: [{segment, file, problem, start, stop}], set_aside: [...], seconds}.
-    With `repair`, damaged segments move to `damaged/`: the next precompute fills in just what they held. A damaged
-    root moves there too, and comes back from the recipe of the next precompute.
-    Raises StoreError where `path` is no store, StorageError where another maintenance is at work.
+    Returns {store, segments, bytes, damaged: [{segment, file, problem, start, stop}], set_aside: [...], seconds}.
+    With `repair`, damaged segments move to `damaged/`, and the next precompute fills in only what they held. A damaged
+    root moves there too, and the next precompute makes it anew from its recipe.
+    Raises StoreError if `path` is no store, StorageError if another maintenance is running.
     """
     began = time.perf_counter()
     place = open_place(path)
@@ -66,7 +66,7 @@ def verify(
         found += _index_damage(Path(place.where("")), [segment for segment in segments if segment.id not in damaged])
     bad = sorted({damage.segment for damage in found})
     if repair and bad:
-        # A root that was missing may be there by now, made by a precompute: leave that.
+        # If the root was missing, a precompute may have made one by now: leave that alone.
         names = [name for name in bad if name != DOCUMENT or had_root]
         place.set_aside([name if name in _parts(found) else f"{SEGMENTS}/{name}" for name in names])
     return {
@@ -80,9 +80,9 @@ def verify(
 
 
 def check_segment(segment: Segment, meter: "_Meter | None" = None) -> list[Damage]:
-    """All that is wrong with one segment: metadata, missing, foreign and resized files, blocks, offsets."""
+    """Find all damage of a segment: in metadata, checksums, offsets and numbers; missing, foreign and resized files."""
     damages = _problems(segment, meter or _Meter(None, 0))
-    # What gc removed while we looked is no damage: it sealed the replacement first.
+    # A segment that gc removed meanwhile is not damaged: gc sealed its replacement first.
     return damages if damages and segment.id in segment.place.segment_names() else []
 
 
@@ -107,15 +107,17 @@ def _problems(segment: Segment, meter: "_Meter") -> list[Damage]:
 
 
 def _to_read(place: Place, files: Mapping[str, int]) -> int:
-    """Bytes of a segment's files, those of rows twice where `_numbers` reads them as well."""
+    """Bytes that checking a segment reads: files of rows count twice if `_numbers` reads them too."""
     sizes = {name: size for name, size in files.items() if size != LINK}
     again = [size for name, size in sizes.items() if name.startswith("cuts/") and not name.endswith(DOCUMENT)]
     return sum(sizes.values()) + (sum(again) if place.is_local else 0)
 
 
 class _Meter:
-    """Bytes read by all threads, and in `checked` those of the files, each once. Two threads that add at once may show
-    one step less for a moment."""
+    """Bytes read by all threads; `checked` counts each file once.
+
+    If two threads add at the same instant, the progress may lag by one step for a moment.
+    """
 
     def __init__(self, progress: Progress | None, total: int) -> None:
         self._progress, self._total = progress, total
@@ -133,7 +135,7 @@ def _damage(segment: Segment, file: str, problem: str, start: int | None = None,
 
 
 def _listing(segment: Segment, files: dict[str, dict[str, Any]], there: Mapping[str, int]) -> Iterator[Damage]:
-    """Files that are missing, are not of the segment, or have another size."""
+    """Report files that are missing, do not belong to the segment, or have another size."""
     for name in sorted(there.keys() - files.keys() - {DOCUMENT}):
         yield _damage(segment, name, "not a file of this segment")
     for name, record in files.items():
@@ -149,7 +151,7 @@ def _listing(segment: Segment, files: dict[str, dict[str, Any]], there: Mapping[
 def _blocks(
     segment: Segment, files: dict[str, dict[str, Any]], there: Mapping[str, int], meter: _Meter
 ) -> Iterator[Damage]:
-    """Ranges of neighbouring blocks whose checksum is another, and a whole whose checksum is another."""
+    """Report runs of blocks whose checksum differs, and files whose checksum differs though all their blocks fit."""
     for name, record in files.items():
         size = record["bytes"]
         if there.get(name) != size:
@@ -172,7 +174,7 @@ def _blocks(
 
 
 def _metadata(segment: Segment) -> list[Damage]:
-    """Metadata files that say something else than the group document does."""
+    """Report metadata files that differ from their copy in the group document."""
     metadata = segment.document["consolidated_metadata"]["metadata"]
     return [
         _damage(segment, f"{name}/{DOCUMENT}", "differs from the consolidated metadata")
@@ -182,10 +184,10 @@ def _metadata(segment: Segment) -> list[Damage]:
 
 
 def _numbers(segment: Segment, meter: _Meter) -> Iterator[Damage]:
-    """What no writer of ours stores, whatever its checksums say: NaN, infinity, chunks that do not decode or that do
-    not lie where other readers look for them.
+    """Report content that our writer never stores, even if its checksums fit: NaN, infinity, chunks that do not decode,
+    and chunks that do not lie where other readers look for them.
 
-    Not in a bucket, where it would fetch everything a second time.
+    Only for local stores: in a bucket this would fetch everything a second time.
     """
     for cut in segment.cuts:
         yield from _rows(segment, values_name(cut), segment.dtype, partial(segment.values, cut), meter)
@@ -194,7 +196,7 @@ def _numbers(segment: Segment, meter: _Meter) -> Iterator[Damage]:
 
 
 def _rows(segment: Segment, name: str, dtype: str, rows_of: Callable[[], Rows], meter: _Meter) -> Iterator[Damage]:
-    """What is wrong with the numbers of one array, as far as it can be decoded."""
+    """Report what is wrong with the numbers of one array, up to the first chunk that does not decode."""
     spec = segment.specs[name]
     file, rows = f"{name}/{spec.chunk_key}", spec.shape[0]
     size = segment.record["files"][file]["bytes"] if rows else 0
@@ -213,8 +215,8 @@ def _rows(segment: Segment, name: str, dtype: str, rows_of: Callable[[], Rows], 
 
 
 def _in_order(segment: Segment, file: str, spec: ArraySpec) -> bool:
-    """Whether the index of an uncompressed shard, which a map does without, is the one that our writer gives it."""
-    assert spec.file_bytes is not None, "an uncompressed shard has its size from its shape"
+    """Whether an uncompressed shard has the index that our writer gives it, which mapped reads would not notice."""
+    assert spec.file_bytes is not None, "the size of an uncompressed shard follows from its shape"
     assert spec.chunk_rows is not None, "row arrays are shards"
     end = spec.file_bytes
     found = segment.place.ranged(segment.name(file), end)[end - spec.index_bytes : end]
@@ -222,7 +224,7 @@ def _in_order(segment: Segment, file: str, spec: ArraySpec) -> bool:
 
 
 def _runs(numbers: list[int]) -> Iterator[tuple[int, int]]:
-    """(first, last) of each run of consecutive numbers."""
+    """Yield (first, last) of each run of consecutive numbers."""
     there = set(numbers)
     for start in (number for number in numbers if number - 1 not in there):
         stop = start
@@ -232,12 +234,12 @@ def _runs(numbers: list[int]) -> Iterator[tuple[int, int]]:
 
 
 def _parts(damages: list[Damage]) -> set[str]:
-    """Names that are not of segments, but of the root or of an index."""
+    """Names of damaged parts that are not segments: the root's documents and indexes."""
     return {damage.segment for damage in damages if damage.segment == DOCUMENT or "/" in damage.segment}
 
 
 def _root_damage(place: Place) -> list[Damage]:
-    """What is wrong with the root. Raises StoreError where it is another program's, or of a newer format."""
+    """Find damage of the root. Raises StoreError if another program or a newer version of the format made it."""
     damages = []
     try:
         if place.is_store():
@@ -264,7 +266,7 @@ def _root_damage(place: Place) -> list[Damage]:
 
 
 def _segments(place: Place) -> list[Segment]:
-    """Every segment, by the root's recipe; none where the root is damaged."""
+    """All segments, with the root's recipe; none if the root is damaged."""
     try:
         recipe, _ = read_root(place)
     except StoreError:
@@ -273,16 +275,16 @@ def _segments(place: Place) -> list[Segment]:
 
 
 def _index_damage(root: Path, segments: list[Segment]) -> Iterator[Damage]:
-    """Indexes that are not what building them again would give."""
+    """Report indexes that do not fit the segments."""
     known = {segment.id: segment for segment in segments}
     for folder in sorted(path for path in (root / INDEX).iterdir() if path.is_dir() and is_name(path.name)):
         problem = _index_problem(folder, known)
-        if problem is not None and folder.exists():  # a newer one may have taken its place meanwhile
+        if problem is not None and folder.exists():  # a newer index may have replaced it meanwhile
             yield Damage(f"{INDEX}/{folder.name}", f"{INDEX}/{folder.name}", problem)
 
 
 def _index_problem(folder: Path, known: Mapping[str, Segment]) -> str | None:
-    """What is wrong with an index; nothing where a segment of it is gone, which any reader sees too."""
+    """The problem of an index, or None. One that names a removed segment is no problem: every reader ignores it."""
     if folder.is_symlink():
         return "a link, where the store has a folder"
     try:
@@ -299,6 +301,7 @@ def _index_problem(folder: Path, known: Mapping[str, Segment]) -> str | None:
 
 
 def _agrees(level: Level, segments: Segments) -> bool:
+    """Whether the entries are sorted, unique, within the segments, and fit the keys there."""
     if not len(level):
         return not len(segments)
     if level.positions.min() < 0 or level.positions.max() >= len(segments):

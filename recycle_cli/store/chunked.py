@@ -1,4 +1,4 @@
-"""Row arrays that cannot be mapped: inner chunks found by the shard's index and decoded when rows are asked for."""
+"""Read row arrays that cannot be mapped: find inner chunks by the shard's index and decode them on demand."""
 
 from typing import Any, Protocol
 
@@ -12,7 +12,7 @@ from recycle_cli.store.layout import ArraySpec
 
 
 class Bytes(Protocol):
-    """A file's bytes: a mapped array, or a remote object that fetches what is sliced."""
+    """Bytes of a file: a mapped array, or a remote object that fetches each slice."""
 
     def __len__(self) -> int: ...
 
@@ -20,7 +20,7 @@ class Bytes(Protocol):
 
 
 class ChunkedRows:
-    """Rows (n, *shape) of one shard; `rows[start:stop]` decodes the chunks it touches and keeps the last one."""
+    """Rows (n, *shape) of one shard. `rows[start:stop]` decodes the chunks it touches and caches the last one."""
 
     def __init__(self, data: Bytes, spec: ArraySpec, where: str) -> None:
         assert spec.chunk_rows is not None, "only shards have inner chunks"
@@ -51,9 +51,9 @@ class ChunkedRows:
         return out
 
     def read_into(self, first: int, last: int, out: Array) -> None:
-        """Decode chunks `first` to `last` (exclusive) into `out`, which has room for all of their rows.
+        """Decode chunks `first` to `last` (exclusive) into `out`, which has room for all their rows.
 
-        Each is decoded once, and remote ones are fetched as one range.
+        Each chunk is decoded once; remote chunks are fetched as one range.
         """
         begin = int(self._entries[first:last, 0].min())
         end = int((self._entries[first:last, 0] + self._entries[first:last, 1]).max())
@@ -69,7 +69,7 @@ class ChunkedRows:
             chunk = np.empty((self.chunk_rows, *self.shape[1:]), self.dtype)
             offset, size = self._entries[number].tolist()
             self._decode(self._data[offset : offset + size], chunk)
-            self._last = (number, chunk)  # one assignment: threads see the old pair or the new one
+            self._last = (number, chunk)  # one assignment, so that other threads see either the old pair or the new one
         return chunk
 
     def _decode(self, frame: Any, out: Array) -> None:
@@ -81,7 +81,7 @@ class ChunkedRows:
 
 
 def _shard_entries(data: Bytes, spec: ArraySpec, where: str) -> Array:
-    """(offset, size) of each inner chunk, int64. Raises DamageError where they leave the file or the sum differs."""
+    """Read (offset, size) of each inner chunk, int64. Raises DamageError if checksum, places or sizes do not fit."""
     body = len(data) - spec.index_bytes
     if body < 0:
         raise DamageError(f"{where}: {len(data)} bytes are too few for its index; run `recycle store verify --repair`")

@@ -1,4 +1,4 @@
-"""Compression of inner chunks: Zarr's own `blosc` codec, an allow-list of it, decoded with every header checked."""
+"""Compress inner chunks with Zarr's `blosc` codec. Only listed settings are decoded, and every header is checked."""
 
 import importlib
 import struct
@@ -17,11 +17,11 @@ CodecName = Literal["none", "lz4", "zstd"]
 CODECS: tuple[CodecName, ...] = ("none", "lz4", "zstd")
 
 WORTH_SAVING = 0.20
-"""`auto` compresses where at least this share of the bytes goes: below it, mapping plain bytes reads several times
-faster, and a fifth of a disk is cheaper than that."""
+"""`auto` compresses if that saves at least this share of the bytes. Plain bytes can be mapped, which reads several
+times faster, and that is worth more than a fifth of the disk space."""
 
 WORTH_ZSTD = 0.10
-"""`auto` takes zstd where it saves this share more than lz4, which decodes faster."""
+"""`auto` prefers zstd if it saves at least this share more than lz4, which decodes faster."""
 
 _LEVELS = {"lz4": 5, "zstd": 3}
 _SHUFFLES = ("noshuffle", "shuffle", "bitshuffle")
@@ -31,14 +31,14 @@ _TRIAL_BYTES = 8 << 20
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A codec and the measured reason for it."""
+    """A codec and the reason for choosing it, such as the measured savings."""
 
     codec: str
     reason: str
 
 
 def compressor(codec: str, itemsize: int) -> dict[str, Any] | None:
-    """The Zarr codec document for a codec name; None for `none`."""
+    """Return the Zarr codec document for a codec's name, or None for `none`."""
     if codec == "none":
         return None
     configuration = {
@@ -52,13 +52,13 @@ def compressor(codec: str, itemsize: int) -> dict[str, Any] | None:
 
 
 def codec_of(document: Mapping[str, Any] | None) -> CodecName:
-    """The name of a codec from its Zarr document, the inverse of `compressor`."""
+    """Return a codec's name from its Zarr document; the inverse of `compressor`."""
     name = "none" if document is None else document["configuration"]["cname"]
     return CODECS[CODECS.index(name)]
 
 
 def is_allowed(document: Any, itemsize: int) -> bool:
-    """Whether a codec document is one this program decodes: blosc, with lz4 or zstd inside."""
+    """Whether this program decodes a codec document: it must be blosc with lz4 or zstd inside."""
     try:
         configuration = dict(document["configuration"])
         fits = (
@@ -76,7 +76,7 @@ def is_allowed(document: Any, itemsize: int) -> bool:
 
 
 def compress(chunk: Array, document: Mapping[str, Any]) -> bytes:
-    """One inner chunk as a Blosc frame."""
+    """Compress one inner chunk to a Blosc frame."""
     options = document["configuration"]
     shuffle = _SHUFFLES.index(options["shuffle"])
     return bytes(
@@ -87,9 +87,9 @@ def compress(chunk: Array, document: Mapping[str, Any]) -> bytes:
 
 
 def decompress(frame: Any, out: Array, where: str) -> None:
-    """Decode a Blosc frame into the contiguous array `out`, which it must fill.
+    """Decode a Blosc frame into the contiguous array `out`, which it must fill exactly.
 
-    The header is checked first: the decoder trusts its sizes. Raises DamageError where it does not fit.
+    The header is checked first, since the decoder trusts the sizes in it. Raises DamageError if they do not fit.
     """
     view = memoryview(frame).cast("B")
     if len(view) < _HEADER.size:
@@ -97,7 +97,7 @@ def decompress(frame: Any, out: Array, where: str) -> None:
     version, _, _, _, size, block, total = _HEADER.unpack_from(view)
     if size != out.nbytes or total != len(view) or version > 2 or block > max(size, 1):
         raise DamageError(
-            f"{where}: a chunk of {total} bytes that unfolds to {size}, {len(view)} and {out.nbytes} were sealed; "
+            f"{where}: a chunk of {total} bytes that decodes to {size}, {len(view)} and {out.nbytes} were sealed; "
             f"run `recycle store verify --repair`"
         )
     try:
@@ -107,14 +107,14 @@ def decompress(frame: Any, out: Array, where: str) -> None:
 
 
 def choose(rows: Array) -> Choice:
-    """Measure lz4 and zstd on stored rows and choose none, lz4 or zstd."""
+    """Compress a sample of the rows with lz4 and zstd, and choose none, lz4 or zstd by what they save."""
     trial = rows.reshape(-1)[: _TRIAL_BYTES // rows.itemsize]
     if not trial.size:
         return Choice("none", "no rows to measure")
     saved, speed = {}, {}
     for codec in ("lz4", "zstd"):
         document = compressor(codec, trial.itemsize)
-        assert document is not None, "both compress"
+        assert document is not None, "lz4 and zstd have a codec document"
         frame = compress(trial, document)
         speed[codec] = trial.nbytes / min(_decoding(frame, np.empty_like(trial)) for _ in range(3))
         saved[codec] = 1 - len(frame) / trial.nbytes
@@ -127,12 +127,12 @@ def choose(rows: Array) -> Choice:
 
 
 def _decoding(frame: bytes, out: Array) -> float:
-    """Seconds to decode a frame."""
+    """Decode a frame and return the seconds it took."""
     began = time.perf_counter()
     decompress(frame, out, "trial")
     return time.perf_counter() - began
 
 
 def _blosc() -> Any:
-    # Not at the top: opening an uncompressed store must not wait for it.
+    # Imported here, so that opening an uncompressed store does not wait for it.
     return importlib.import_module("numcodecs.blosc")

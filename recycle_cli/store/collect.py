@@ -1,4 +1,4 @@
-"""Give space back: leftovers of dead writers, duplicates between writers, segments too small to be worth a folder."""
+"""Free space: remove leftovers of dead writers and samples stored twice, and merge small segments."""
 
 import shutil
 import time
@@ -21,7 +21,7 @@ from recycle_cli.store.store import Store
 from recycle_cli.store.writer import SEGMENT_BYTES, SegmentWriter
 
 SMALL = 8
-"""A segment below one eighth of the size aimed for is merged with other small ones."""
+"""A segment smaller than the target size divided by this is merged with other small ones."""
 
 _BATCH_BYTES = 16 << 20
 
@@ -31,10 +31,11 @@ def gc(
 ) -> dict[str, Any]:
     """Remove leftovers of dead writers and duplicated samples, and merge small segments.
 
-    Gives {store, leftovers, leftover_bytes, duplicates, rewritten, removed, set_aside, freed_bytes, seconds}. With
-    `damaged`, what `verify --repair` set aside goes too. `dry_run` only counts. Safe beside writers; a reader that
-    opened the store before keeps what it has mapped, and is told to open it again for the rest.
-    Raises DamageError where a segment that would be rewritten is damaged, StorageError where another gc is at work.
+    Returns {store, leftovers, leftover_bytes, duplicates, rewritten, removed, set_aside, freed_bytes, seconds}. With
+    `damaged`, parts that `verify --repair` set aside are removed too. `dry_run` only counts. Writers may run at the
+    same time. A reader that opened the store before keeps what it has mapped; for the rest it gets a GoneError that
+    says to run its command again.
+    Raises DamageError if a segment that would be rewritten is damaged, StorageError if another gc is running.
     """
     began = time.perf_counter()
     store = Store.open(path)
@@ -45,7 +46,7 @@ def gc(
         )
     root = Path(store.place.where(""))
     with storage_errors(path), maintenance(root / SCRATCH):
-        store.refresh()  # whoever held the lock before us may have collected
+        store.refresh()  # another gc may have run before we got the lock
         plan = _plan(store, segment_bytes)
         left = [writer for writer in writers(root / SCRATCH) if not writer.alive]
         aside = _folders(root / DAMAGED) if damaged else []
@@ -70,7 +71,7 @@ def gc(
 
 @dataclass(frozen=True)
 class _Plan:
-    """The segments that are to go, and the local samples that stay of every segment there is."""
+    """The segments to remove (`stale`), and for every segment the numbers of the samples to keep (`kept`)."""
 
     stale: list[Segment]
     kept: dict[str, Positions]
@@ -81,17 +82,17 @@ class _Plan:
 
     @property
     def rewritten(self) -> list[Segment]:
-        """Those of which something stays."""
+        """Stale segments with samples to keep, which are copied to new segments."""
         return [segment for segment in self.stale if len(self.kept[segment.id])]
 
     @property
     def emptied(self) -> list[Segment]:
-        """Those of which nothing stays."""
+        """Stale segments without samples to keep."""
         return [segment for segment in self.stale if not len(self.kept[segment.id])]
 
     @property
     def surplus_bytes(self) -> int:
-        """Bytes of the samples that go, at their segments' mean size of a sample."""
+        """Estimated bytes of the samples to remove, by the mean size of a sample in their segments."""
         return sum(
             segment.summary.bytes
             * (segment.summary.samples - len(self.kept[segment.id]))
@@ -101,9 +102,10 @@ class _Plan:
 
 
 def _plan(store: Store, segment_bytes: int) -> _Plan:
-    """What is to be replaced: segments that hold duplicates, and small ones where there are several.
+    """Plan to replace all segments that hold duplicates, and the small ones if there are several.
 
-    Of equal keys the oldest segment's sample stays, whatever the index says: two collectors would agree.
+    Of samples with equal keys the one in the oldest segment stays, whatever the index says, so that two runs of gc
+    would agree.
     """
     ordered = store.by_age()
     positions = np.sort(build(ordered).positions)
@@ -119,10 +121,10 @@ def _plan(store: Store, segment_bytes: int) -> _Plan:
 
 
 def _replace(store: Store, root: Path, plan: _Plan, segment_bytes: int) -> int:
-    """Seal what stays of the stale segments, then remove them: bytes given back."""
+    """Copy the samples to keep into new segments, then remove the stale ones. Returns the bytes freed."""
     before = store.bytes
     _check(store if plan.duplicates else None, plan.stale)
-    # On a full disk there is room to rewrite once those are gone of which nothing stays.
+    # Remove the emptied segments first: on a full disk that makes room to rewrite the others.
     _remove(root, [root / SEGMENTS / segment.id for segment in plan.emptied])
     _rewrite(store, plan.rewritten, plan.kept, segment_bytes)
     _remove(root, [root / SEGMENTS / segment.id for segment in plan.rewritten])
@@ -131,7 +133,10 @@ def _replace(store: Store, root: Path, plan: _Plan, segment_bytes: int) -> int:
 
 
 def _check(store: Store | None, stale: list[Segment]) -> None:
-    """Read all that is relied on: with duplicates any segment may hold the copy that stays, else just the rewritten."""
+    """Raise DamageError if a segment of `store`, or of `stale` if `store` is None, is damaged.
+
+    If there are duplicates, any segment of the store may hold the copy that stays.
+    """
     for segment in stale if store is None else store.segments:
         problems = check_segment(segment)
         if problems:
@@ -142,7 +147,7 @@ def _check(store: Store | None, stale: list[Segment]) -> None:
 
 
 def _rewrite(store: Store, stale: list[Segment], kept: dict[str, Positions], segment_bytes: int) -> None:
-    """Seal what is to stay of the stale segments in new ones."""
+    """Copy the samples to keep into new segments, each with the codec it has now."""
     for codec in sorted({segment.codec for segment in stale}):
         with store.writer(segment_bytes=segment_bytes, codec=codec) as writer:
             for segment in stale:
@@ -169,7 +174,7 @@ def _rows(store: Store, segment: Segment, cut: str, local: Positions) -> Encoded
 
 
 def _remove(root: Path, folders: list[Path]) -> None:
-    """Remove folders that readers look into: out of sight in one step each, then file by file."""
+    """Remove folders that readers may be using: move each out of sight in one step, then delete its files."""
     if not folders:
         return
     claim = Claim(root / SCRATCH)
@@ -177,7 +182,7 @@ def _remove(root: Path, folders: list[Path]) -> None:
         for folder in folders:
             taken = folder.rename(claim.folder / folder.name)
             sync(folder.parent)
-            if taken.is_symlink():  # set aside because it was one; where it leads to is not ours
+            if taken.is_symlink():  # it was set aside for being a link; its target is not ours to delete
                 taken.unlink()
             else:
                 shutil.rmtree(taken)

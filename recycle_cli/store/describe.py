@@ -1,4 +1,4 @@
-"""What is in a store, as plain data."""
+"""Describe a store as plain data."""
 
 from collections import Counter
 from dataclasses import asdict
@@ -9,9 +9,9 @@ from recycle_cli.store.store import Store
 
 
 def info(path: str, *, segments: bool = False) -> dict[str, Any]:
-    """Recipe, counts, sizes, writers at work and leftovers of dead ones; with `segments`, each of them too.
+    """Return the recipe, counts, sizes, running writers and leftovers of dead ones; with `segments`, each segment too.
 
-    `samples` are unique ones; `duplicates` is how many more are stored, which `gc` gives back. Sizes in bytes.
+    `samples` counts unique samples; `duplicates` counts the further copies, which `gc` removes. Sizes are in bytes.
     """
     store = Store.open(path)
     at_work = store.place.unfinished()

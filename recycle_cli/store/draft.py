@@ -1,4 +1,4 @@
-"""A segment in flight: its arrays grow in a scratch folder until they are sealed or discarded."""
+"""A segment being written: its arrays grow in a scratch folder until it is sealed or discarded."""
 
 import math
 import shutil
@@ -29,7 +29,7 @@ from recycle_cli.store.segment import DIGESTS, KEYS, OFFSETS, scales_name, value
 
 
 class Draft:
-    """The samples of one segment to be, in `folder`. Errors of the operating system come through."""
+    """A segment being written in `folder`. Errors of the operating system are raised as they are."""
 
     def __init__(self, folder: Path, dtype: str, codec: str, rows: Mapping[str, Encoded]) -> None:
         self.folder = folder
@@ -52,10 +52,11 @@ class Draft:
 
     @property
     def bytes(self) -> int:
+        """Bytes of the rows so far."""
         return sum(array.bytes for array in self._rows.values())
 
     def append(self, keys: Bytes16, digests: Bytes16, lengths: Array, rows: Mapping[str, Encoded]) -> None:
-        """Add whole samples; where that fails, the draft is as it was."""
+        """Add whole samples. If that fails, the draft stays as it was."""
         arrays = _arrays_of(rows)
         _check(keys, digests, lengths, arrays.values())
         marks = {name: array.mark() for name, array in self._rows.items()}
@@ -72,7 +73,7 @@ class Draft:
         self.samples += len(keys)
 
     def finish(self, fingerprint: str) -> None:
-        """Write what is left, the group document last, and have all of it on the disk."""
+        """Complete all files, write the group document last, and sync everything to the disk."""
         offsets = np.concatenate([[0], np.cumsum(np.concatenate(self._lengths))]).astype("<i8")
         specs: dict[str, ArraySpec] = {}
         files: dict[str, dict[str, Any]] = {}
@@ -98,14 +99,14 @@ class Draft:
         sync_tree(self.folder)
 
     def discard(self) -> None:
-        """Give the space back."""
+        """Remove the draft's files."""
         for array in self._rows.values():
             array.abandon()
         shutil.rmtree(self.folder)
 
     @contextmanager
     def discarded_on_failure(self) -> Iterator[None]:
-        """What cannot be sealed gives its space back, on a full disk above all."""
+        """Discard the draft if the block fails; on a full disk its space is needed."""
         try:
             yield
         except BaseException:
@@ -133,7 +134,7 @@ def _arrays_of(rows: Mapping[str, Encoded]) -> dict[str, Array]:
 
 
 def _row_specs(rows: Mapping[str, Encoded], dtype: str, codec: str) -> dict[str, ArraySpec]:
-    """Specs of no rows yet. A cut's scales share the chunk boundaries of its values: what is fetched together fits."""
+    """Specs of the empty row arrays. Scales have the chunk boundaries of their values, since both are read together."""
     specs: dict[str, ArraySpec] = {}
     for cut, encoded in rows.items():
         assert encoded.values.dtype == numpy_dtype(dtype), f"{encoded.values.dtype} rows in a store of {dtype}"
@@ -157,6 +158,6 @@ def _check(keys: Bytes16, digests: Bytes16, lengths: Array, arrays: Iterable[Arr
 
 
 def _groups(names: Iterable[str]) -> list[str]:
-    """Folders above the arrays, deepest last."""
+    """Folders above the arrays, parents before children."""
     parents = {parent for name in names for parent in Path(name).parents if parent != Path()}
     return sorted(parent.as_posix() for parent in parents)

@@ -1,4 +1,4 @@
-"""float32 rows to the stored number formats and back, with a guard: what a format cannot hold is an error."""
+"""Convert float32 rows to the stored number formats and back; a value that a format cannot hold is an error."""
 
 import math
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from recycle_cli.errors import DataError
 Array = npt.NDArray[Any]
 
 STORED = {"float16": "<f2", "bfloat16": "<u2", "float32": "<f4", "int8": "|i1"}
-"""How each recipe dtype lies in the store; bfloat16 as its bits, since NumPy and core Zarr have no such type."""
+"""The NumPy type that stores each recipe dtype. bfloat16 is stored as its bits: NumPy and core Zarr lack the type."""
 
 _EXPONENT = {"float16": 0x7C00, "bfloat16": 0x7F80}
 _LARGEST = {"float16": 65504.0, "bfloat16": 3.3895e38}
@@ -21,7 +21,7 @@ _INT8_STEPS = 127
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """Rows as they are stored: values (n, *shape), and for int8 one float32 scale a row."""
+    """Rows in stored form: values (n, *shape), and for int8 a float32 scale for each row."""
 
     values: Array
     scales: Array | None = None
@@ -38,10 +38,10 @@ def numpy_dtype(dtype: str) -> np.dtype[Any]:
 
 
 def encode(rows: Array, dtype: str) -> Encoded:
-    """Turn rows (n, *shape) into their stored form; rows already stored that way are only checked.
+    """Convert rows (n, *shape) to their stored form; rows that have it already are only checked.
 
     float16 and bfloat16 round to nearest even; int8 is symmetric per row (scale = largest magnitude / 127).
-    Raises DataError where a value is NaN or infinite, or is not one `dtype` can hold.
+    Raises DataError if a value is NaN, infinite or out of the range of `dtype`.
     """
     if dtype == "int8":
         return _to_int8(rows)
@@ -52,7 +52,7 @@ def encode(rows: Array, dtype: str) -> Encoded:
 
 
 def decode(values: Array, scales: Array | None, dtype: str) -> npt.NDArray[np.float32]:
-    """Stored rows (n, *shape) as float32; `scales` (n,) for int8 only."""
+    """Convert stored rows (n, *shape) to float32; `scales` (n,) are for int8 only."""
     if dtype == "bfloat16":
         return (values.astype("<u4") << 16).view("<f4")
     decoded = values.astype("<f4")
@@ -79,7 +79,7 @@ def is_finite(values: Array, dtype: str) -> bool:
         return True
     if dtype == "float32":
         return bool(np.isfinite(values).all())
-    # On the bits: an all-ones exponent is NaN or infinity, and integers compare several times faster than halves.
+    # Look at the bits: an all-ones exponent is NaN or infinity, and integers compare several times faster than halves.
     return int((np.ascontiguousarray(values).view("<u2") & 0x7FFF).max()) < _EXPONENT[dtype]
 
 
@@ -90,13 +90,14 @@ def _to_int8(rows: Array) -> Encoded:
     if not np.isfinite(largest).all():
         raise _cannot_hold(rows, exact, "int8")
     scales = (largest / np.float32(_INT8_STEPS)).astype("<f4")
-    # A row of zeros, or of denormals too small to scale, is stored as zeros.
+    # Rows of zeros, or of denormals too small to scale, are stored as zeros.
     steps = np.divide(flat, scales[:, None], out=np.zeros_like(flat), where=scales[:, None] > 0)
     values = np.clip(np.rint(steps), -_INT8_STEPS, _INT8_STEPS).astype("|i1")
     return Encoded(values.reshape(exact.shape), scales)
 
 
 def _cannot_hold(rows: Array, values: Array, dtype: str) -> DataError:
+    """The error that names the first value which is not finite, before or after the conversion."""
     exact = rows if rows.dtype.kind == "f" else decode(values, None, dtype)
     bad = ~np.isfinite(values if values.dtype.kind == "f" else decode(values, None, dtype))
     where = tuple(int(axis[0]) for axis in np.nonzero(bad))

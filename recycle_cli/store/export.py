@@ -1,4 +1,4 @@
-"""Write chosen samples for people outside: one safetensors file, or a folder of NumPy files."""
+"""Export chosen samples to one safetensors file or a folder of NumPy files, for other programs to read."""
 
 import json
 import shutil
@@ -33,9 +33,10 @@ def export(
 ) -> dict[str, Any]:
     """Write keys (n, 16) uint8, offsets (n + 1,) int64, values (rows, *shape) and for int8 scales (rows,) to `out`.
 
-    `keys` are 32 hexadecimal digits each; without them, all samples in the order of the store, at most `limit`.
-    A `.safetensors` file, or a folder of `.npy` files (bfloat16 as its bits in uint16). Memory does not grow with it.
-    Raises MissingError for a key that is not there, UsageError for an `out` that exists.
+    `keys` have 32 hexadecimal digits each; without them, all samples are written in the order of the store. `limit`
+    takes the first so many. `out` is a `.safetensors` file or a folder of `.npy` files (bfloat16 as its bits in
+    uint16). The memory needed does not grow with the export.
+    Raises MissingError if a key is not in the store, UsageError if `out` exists.
     """
     store = Store.open(path)
     cut = _chosen_cut(store, cut)
@@ -73,10 +74,10 @@ Shapes = dict[str, tuple[tuple[int, ...], np.dtype[Any], str]]
 
 
 def _safetensors(path: Path, shapes: Shapes, metadata: dict[str, str]) -> dict[str, Array]:
-    """Maps of the arrays inside a new safetensors file: 8 bytes of header length, JSON header, data."""
+    """Create a safetensors file (8 bytes of header length, JSON header, data) and map its arrays for writing."""
     header: dict[str, Any] = {"__metadata__": metadata}
     end = 0
-    # Widest first, so that every array starts at a multiple of its item size.
+    # Widest item first, so that every array starts at a multiple of its item size.
     for name, (shape, dtype, code) in sorted(shapes.items(), key=lambda item: -item[1][1].itemsize):
         start, end = end, end + int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
         header[name] = {"dtype": code, "shape": list(shape), "data_offsets": [start, end]}
@@ -93,7 +94,7 @@ def _safetensors(path: Path, shapes: Shapes, metadata: dict[str, str]) -> dict[s
 
 
 def _numpy(path: Path, shapes: Shapes, metadata: dict[str, str]) -> dict[str, Array]:
-    """Maps of new `.npy` files in a folder, and `export.json` beside them."""
+    """Create a folder of `.npy` files with an `export.json`, and map the files for writing."""
     path.mkdir()
     (path / "export.json").write_text(json.dumps(metadata, indent=2) + "\n")
     return {
@@ -103,6 +104,7 @@ def _numpy(path: Path, shapes: Shapes, metadata: dict[str, str]) -> dict[str, Ar
 
 
 def _fill(store: Store, cut: str, positions: Positions, offsets: Array, out: dict[str, Array]) -> None:
+    """Copy the samples into the mapped arrays, about `_BATCH_ROWS` rows at a time."""
     out["keys"][:] = store.keys(positions)
     out["offsets"][:] = offsets
     first = 0
@@ -119,7 +121,7 @@ def _fill(store: Store, cut: str, positions: Positions, offsets: Array, out: dic
 
 @contextmanager
 def _in_one_step(out: Path) -> Iterator[Path]:
-    """A scratch name beside `out` that takes its place at the end, or goes."""
+    """Yield a scratch path beside `out`, renamed to `out` at the end or removed if the block fails."""
     scratch = out.with_name(f".{out.name}-{unique_id()}")
     try:
         yield scratch

@@ -1,4 +1,4 @@
-"""Files that are on the disk when we say so: synced writes, block checksums, mapped reads."""
+"""Read and write files: synced writes with block checksums, mapped reads, and errors that name the remedy."""
 
 import errno
 import os
@@ -18,12 +18,12 @@ from recycle_cli.errors import DamageError, StorageError
 from recycle_cli.store.layout import DOCUMENT_LIMIT
 
 FLUSH_BYTES = 16 << 20
-"""A growing file is flushed in the background each time it has grown by this much."""
+"""A growing file is flushed in the background each time it has grown by this many bytes."""
 
 _SYNCS = 8
 
 BLOCK_BYTES = 4 << 20
-"""A damaged file is narrowed down to blocks of this many bytes."""
+"""Bytes that share a checksum; damage is narrowed down to such blocks."""
 
 Mark = tuple[int, int, xxhash.xxh3_128, xxhash.xxh3_64]
 
@@ -34,7 +34,7 @@ _TOO_MANY = (errno.EMFILE, errno.ENFILE)
 
 @contextmanager
 def storage_errors(path: object) -> Iterator[None]:
-    """Turn operating system errors into one StorageError line that names the path and the remedy."""
+    """Turn an OSError into a StorageError whose one line names the path and the remedy."""
     try:
         yield
     except OSError as error:
@@ -43,7 +43,7 @@ def storage_errors(path: object) -> Iterator[None]:
 
 
 class HashedFile:
-    """A new file written from front to back, with xxh3_128 of the whole and xxh3_64 of each block of 4 MiB."""
+    """A new file, written from front to back, with xxh3_128 of the whole and xxh3_64 of each block of 4 MiB."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -65,18 +65,18 @@ class HashedFile:
             self._start_flush()
 
     def mark(self) -> Mark:
-        """Where the file ends now, to rewind to."""
+        """Remember the current end of the file, to rewind to."""
         return self.bytes, len(self._blocks), self._whole.copy(), self._block.copy()
 
     def rewind(self, mark: Mark) -> None:
-        """Cut off all that was written since the mark, whole or in part."""
+        """Truncate the file to where it ended at the mark."""
         self.bytes, blocks, self._whole, self._block = mark
         del self._blocks[blocks:]
         os.ftruncate(self._file.fileno(), self.bytes)
         os.lseek(self._file.fileno(), self.bytes, os.SEEK_SET)
 
     def close(self) -> dict[str, Any]:
-        """Close and return {bytes, xxh3_128, blocks}; it is on the disk once it has been synced."""
+        """Close the file and return {bytes, xxh3_128, blocks}. It is on the disk only after a sync."""
         self.abandon()
         if self._flush is not None:
             self._flush.result()
@@ -85,13 +85,13 @@ class HashedFile:
         return {"bytes": self.bytes, "xxh3_128": self._whole.hexdigest(), "blocks": "".join(self._blocks)}
 
     def abandon(self) -> None:
-        """Close, and no more."""
+        """Close the file without completing its checksums."""
         if self._flusher is not None:
             self._flusher.shutdown()
         self._file.close()
 
     def _start_flush(self) -> None:
-        """Have the disk write what is there while more comes, so that little is left to wait for at sealing."""
+        """Start writing the data so far to the disk, so that little is left to wait for at sealing."""
         if self._flush is not None:
             self._flush.result()
         self._flusher = self._flusher or ThreadPoolExecutor(1)
@@ -112,7 +112,7 @@ class HashedFile:
 
 
 def write_file(path: Path, data: Any) -> dict[str, Any]:
-    """Write a whole new file; its record as of HashedFile.close."""
+    """Write a whole new file and return its record, as HashedFile.close does."""
     file = HashedFile(path)
     try:
         if memoryview(data).nbytes:
@@ -124,7 +124,7 @@ def write_file(path: Path, data: Any) -> dict[str, Any]:
 
 
 def sync(*paths: Path) -> None:
-    """Flush files and folders to the disk, several at once: the file system then commits them together."""
+    """Flush files and folders to the disk, several at a time, so that the file system commits them together."""
     if len(paths) == 1:
         _sync(paths[0])
         return
@@ -133,7 +133,7 @@ def sync(*paths: Path) -> None:
 
 
 def sync_tree(folder: Path) -> None:
-    """Flush a folder and all below it."""
+    """Flush a folder and everything below it to the disk."""
     sync(folder, *folder.rglob("*"))
 
 
@@ -146,7 +146,7 @@ def _sync(path: Path) -> None:
 
 
 def read_document(path: Path) -> bytes:
-    """Bytes of a small metadata file, never through a symlink. Raises DamageError where absent or oversized."""
+    """Read a small metadata file, never through a symlink. Raises DamageError if it is missing or too large."""
     with _opened(path) as descriptor:
         size = os.fstat(descriptor).st_size
         if size > DOCUMENT_LIMIT:
@@ -155,9 +155,9 @@ def read_document(path: Path) -> bytes:
 
 
 class FileBytes:
-    """A file of `size` bytes that is read by the slice: nothing is mapped or held open, so memory stays what it was.
+    """A file of `size` bytes that is opened and read anew for each slice, so that it takes no memory in between.
 
-    Each reading happens inside `guard()`.
+    Each read happens inside `guard()`.
     """
 
     def __init__(self, path: Path, size: int, guard: Callable[[], AbstractContextManager[None]] = nullcontext) -> None:
@@ -177,11 +177,11 @@ class FileBytes:
 
 
 def map_file(path: Path, size: int) -> npt.NDArray[np.uint8]:
-    """Map a file of exactly `size` bytes, read-only. Raises DamageError where it is missing or of another size."""
+    """Map a file of exactly `size` bytes, read-only. Raises DamageError if it is missing or has another size."""
     try:
         return _map(path, size)
     except OSError as error:
-        # Python keeps a descriptor for each map, and a store of 100 GB has more files than many shells allow at first.
+        # Python keeps a descriptor open for each map, and a store of 100 GB has more files than many shells allow.
         if error.errno not in _TOO_MANY or not _allow_more_files():
             raise
         return _map(path, size)
@@ -197,7 +197,7 @@ def _map(path: Path, size: int) -> npt.NDArray[np.uint8]:
 
 
 def _allow_more_files() -> bool:
-    """Raise the soft limit on open files to the hard one: whether there was anything to raise."""
+    """Raise the soft limit on open files to the hard one. Returns False if it was there already."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == hard:
         return False
@@ -207,9 +207,9 @@ def _allow_more_files() -> bool:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[int]:
-    """A descriptor to read from, never through a symlink. Raises DamageError where there is no such regular file."""
+    """Open a regular file for reading, never through a symlink. Raises DamageError if there is no such file."""
     try:
-        # Without O_NONBLOCK the opening of a pipe would wait for a writer for ever.
+        # Without O_NONBLOCK, opening a pipe would wait for ever for somebody to write to it.
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:
         raise DamageError(f"{path}: missing; run `recycle store verify --repair`") from None

@@ -1,4 +1,4 @@
-"""Content key to position: sorted high halves of the keys beside positions, searched in batches, never in Python."""
+"""Map content keys to positions: the keys' sorted high halves beside their positions, searched in batches by NumPy."""
 
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
@@ -16,7 +16,7 @@ Halves = npt.NDArray[np.uint64]
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """Sorted high halves of unique keys, and the position of each: 16 bytes a key, in memory or mapped."""
+    """Sorted high halves of unique keys with their positions: 16 bytes a key, in memory or mapped."""
 
     high: Halves
     positions: Positions
@@ -27,18 +27,18 @@ class Level:
 
 _NEAR = 32
 _AT_ONCE = 16_384
-"""Queries searched at once: what they need in between stays in the processor's cache."""
+"""Queries searched at once, few enough for the intermediate arrays to stay in the processor's cache."""
 
 EMPTY = Level(np.empty(0, np.uint64), np.empty(0, np.int64))
 
 
 def high_half(keys: Bytes16) -> Halves:
-    """The first 8 bytes of each key as an integer, so that integers sort as the keys do."""
+    """The first 8 bytes of each key as a big-endian integer, so that the integers sort as the keys do."""
     return np.ascontiguousarray(keys[:, :8]).view(">u8")[:, 0].astype(np.uint64)
 
 
 class Segments:
-    """Segments in a fixed order: position p is sample p - start of the segment whose range holds it."""
+    """Segments in a fixed order. Positions number their samples through: segment k owns starts[k] to starts[k + 1]."""
 
     def __init__(self, segments: Sequence[Segment], samples: Sequence[int]) -> None:
         self.list = list(segments)
@@ -49,11 +49,11 @@ class Segments:
         return int(self.starts[-1])
 
     def owner(self, positions: Positions) -> Positions:
-        """Which segment holds each position."""
+        """The number of the segment that holds each position."""
         return np.searchsorted(self.starts, positions, side="right") - 1
 
     def by_segment(self, positions: Positions) -> list[tuple[Segment, Positions, Positions]]:
-        """(segment, indices into `positions`, local samples) for each segment touched."""
+        """Group positions by segment: (segment, indices into `positions`, sample numbers within the segment)."""
         owners = self.owner(positions)
         order = np.argsort(owners, kind="stable")
         touched, first = np.unique(owners[order], return_index=True)
@@ -64,11 +64,11 @@ class Segments:
         ]
 
     def hold(self, positions: Positions) -> npt.NDArray[np.bool_]:
-        """Which positions are there at all: those of an index on disk may be anything."""
+        """Which positions exist. An index on disk may hold anything, so its positions are checked."""
         return (positions >= 0) & (positions < len(self))
 
     def spans(self, positions: Iterable[int]) -> list[tuple[int, int, int]]:
-        """(number of the segment, first row, end) of each sample."""
+        """(segment number, first row, end row) of each sample."""
         starts, segments = self.starts_list, self.list
         found = []
         for position in positions:
@@ -78,7 +78,7 @@ class Segments:
         return found
 
     def take(self, name: str, positions: Positions) -> Bytes16:
-        """Rows of the segments' `keys` or `digests` at the positions: (n, 16) uint8."""
+        """Gather the `keys` or `digests` (by `name`) at the positions: (n, 16) uint8."""
         rows = np.empty((len(positions), 16), np.uint8)
         for segment, part, local in self.by_segment(positions):
             rows[part] = np.take(getattr(segment, name), local, axis=0)  # ten times as fast as indexing rows
@@ -86,7 +86,7 @@ class Segments:
 
 
 def build(segments: Segments, start: int = 0) -> Level:
-    """Index the samples of the segments from number `start` on; of equal keys the first stays."""
+    """Index the samples of the segments from number `start` on. Of equal keys the first is kept."""
     high = np.concatenate([high_half(segment.keys) for segment in segments.list[start:]] or [EMPTY.high])
     order = np.argsort(high, kind="stable")
     level = Level(high[order], order + segments.starts[start])
@@ -94,15 +94,15 @@ def build(segments: Segments, start: int = 0) -> Level:
 
 
 def merge(base: Level, delta: Level, segments: Segments) -> Level:
-    """One level of both; base wins where both hold a key."""
+    """Merge two levels into one. If both hold a key, base wins."""
     high = np.concatenate([base.high, delta.high])
-    # Two sorted runs: the stable sort is a merge then, and keeps base's entries before equal ones of delta.
+    # On two sorted runs a stable sort is a merge, which keeps base's entries before equal ones of delta.
     order = np.argsort(high, kind="stable")
     return _unique(Level(high[order], np.concatenate([base.positions, delta.positions])[order]), segments)
 
 
 def without(level: Level, base: Level, segments: Segments) -> Level:
-    """The entries of `level` whose keys `base` does not hold."""
+    """Drop the entries of `level` whose keys `base` holds."""
     if not len(base) or not len(level):
         return level
     nearest = np.minimum(np.searchsorted(base.high, level.high), len(base) - 1)
@@ -114,7 +114,7 @@ def without(level: Level, base: Level, segments: Segments) -> Level:
 
 
 def find(level: Level, keys: Bytes16) -> tuple[Positions, Positions]:
-    """(queries, entries): for each key whose high half is in the level, the first entry that has it.
+    """Find keys by their high halves. Returns (queries, entries): the keys found, and the first entry of each.
 
     Queries are searched in sorted order, so that neighbours share cache lines and pages of a mapped level.
     """
@@ -130,10 +130,11 @@ def find(level: Level, keys: Bytes16) -> tuple[Positions, Positions]:
 
 
 def search(high: Halves, wanted: Halves) -> Positions:
-    """As np.searchsorted(high, wanted), three times faster where `high` is spread evenly, as hashes are.
+    """Do as np.searchsorted(high, wanted), three times faster if `high` is spread evenly, as hashes are.
 
-    A hash says where it lies in the order: two steps of interpolation come within _NEAR entries of nearly all, and
-    the rest of the way is a binary search of that neighbourhood. What is not there is searched in full.
+    The value of a hash tells roughly where it lies in the order. Two steps of interpolation come within _NEAR entries
+    of nearly all queries, and a binary search of that neighbourhood does the rest. Queries that lie outside it are
+    searched in full.
     """
     count = len(high)
     if count <= 4 * _NEAR:
@@ -158,19 +159,19 @@ def search(high: Halves, wanted: Halves) -> Positions:
 
 
 def next_entries(level: Level, keys: Bytes16, entries: Positions) -> Positions:
-    """The entry after each, where that has the key's high half as well; else -1."""
+    """The entry after each given one if it has the key's high half too, else -1."""
     following = np.minimum(entries + 1, len(level) - 1)
     return np.where((following > entries) & (level.high[following] == high_half(keys)), following, -1)
 
 
 def equal_rows(first: Bytes16, second: Bytes16) -> npt.NDArray[np.bool_]:
-    """Which rows of two (n, 16) arrays are equal, as two integer comparisons each."""
+    """Which rows of two (n, 16) arrays are equal, by two integer comparisons a row."""
     left, right = (np.ascontiguousarray(rows).view(np.uint64) for rows in (first, second))
     return (left[:, 0] == right[:, 0]) & (left[:, 1] == right[:, 1])
 
 
 def _unique(level: Level, segments: Segments) -> Level:
-    """Drop later entries of equal keys. Different keys that share 64 bits (never seen, 1 in 2^64) both stay."""
+    """Keep the first entry of each key. Different keys that share 64 bits (never seen, 1 in 2^64) both stay."""
     equal = np.flatnonzero(level.high[1:] == level.high[:-1])
     if not len(equal):
         return level
@@ -181,7 +182,7 @@ def _unique(level: Level, segments: Segments) -> Level:
 
 
 def _same_keys(first: Positions, second: Positions, segments: Segments) -> npt.NDArray[np.bool_]:
-    """Whether the keys at two lists of positions are equal in full; what is not there equals nothing."""
+    """Whether the full keys at two lists of positions are equal. A position that does not exist equals nothing."""
     same = segments.hold(first) & segments.hold(second)
     same[same] = equal_rows(segments.take("keys", first[same]), segments.take("keys", second[same]))
     return same

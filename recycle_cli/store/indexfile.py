@@ -1,4 +1,4 @@
-"""The merged index on disk: derived data, written atomically, used only where it fits the segments there are."""
+"""The merged index on disk. It is derived data, written atomically, and used only if all its segments exist."""
 
 import shutil
 from collections.abc import Sequence
@@ -26,13 +26,13 @@ from recycle_cli.store.liveness import Claim, unique_id
 from recycle_cli.store.segment import Summary
 
 PERSIST_SAMPLES = 200_000
-"""Below this many samples outside the index on disk, sorting them anew is quicker than keeping them."""
+"""With fewer samples than this outside the index on disk, sorting them at each opening is quicker than saving them."""
 
 _HIGH, _POSITIONS = "high", "positions"
 
 
 def load(path: Path, present: Sequence[str]) -> tuple[list[Summary], Level] | None:
-    """The newest index below `path` all of whose segments are `present`; None where there is none that is sound."""
+    """Load the newest sound index below `path` whose segments are all `present`, or return None."""
     folder = path / INDEX
     names = [entry.name for entry in folder.iterdir() if not entry.is_symlink()] if folder.is_dir() else []
     there = set(present)
@@ -40,14 +40,14 @@ def load(path: Path, present: Sequence[str]) -> tuple[list[Summary], Level] | No
         try:
             summaries, level = load_one(folder / name)
         except (StoreError, OSError, ValueError):
-            continue  # damaged, or just now replaced: it can always be built again
+            continue  # damaged or just being replaced; an index can always be built again
         if there.issuperset(summary.id for summary in summaries):
             return summaries, level
     return None
 
 
 def save(path: Path, summaries: Sequence[Summary], level: Level) -> None:
-    """Put a new index in place of all older ones. Errors of the operating system come through."""
+    """Write a new index and remove all older ones. Errors of the operating system are raised as they are."""
     claim = Claim(path / SCRATCH)
     try:
         draft = claim.folder / unique_id()
@@ -62,7 +62,7 @@ def save(path: Path, summaries: Sequence[Summary], level: Level) -> None:
 
 
 def load_one(folder: Path) -> tuple[list[Summary], Level]:
-    """The index in `folder`, mapped. Raises StoreError or ValueError where it is not sound."""
+    """Map the index in `folder`. Raises StoreError or ValueError if it is not sound."""
     record = unsealed(loads(read_document(folder / DOCUMENT), str(folder)), str(folder))
     try:
         summaries = [_summary(*row) for row in record["segments"]]
@@ -80,6 +80,7 @@ def load_one(folder: Path) -> tuple[list[Summary], Level]:
 
 
 def _summary(name: Any, *counts: Any) -> Summary:
+    """A segment's summary as the index's document lists it, checked."""
     sound = isinstance(name, str) and is_name(name)
     if not sound or not all(type(count) is int and 0 <= count < 1 << 62 for count in counts):
         raise ValueError(f"{[name, *counts]!r:.100} in an index")

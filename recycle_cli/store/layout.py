@@ -1,4 +1,4 @@
-"""Names and Zarr v3 documents of a store: pure functions from shapes to JSON and back, checked on the way in."""
+"""Names and Zarr v3 documents of a store: pure functions from shapes to JSON and back, with checks when reading."""
 
 import json
 import math
@@ -22,13 +22,13 @@ INDEX = "index"
 DAMAGED = "damaged"
 
 DOCUMENT_LIMIT = 16 << 20
-"""Largest metadata document that is read, in bytes; one of 10,000 block checksums takes 0.2 MB."""
+"""Largest metadata document that is read, in bytes. A document with 10,000 block checksums takes 0.2 MB."""
 
 CHUNK_BYTES = 128 << 10
-"""Aim for one inner chunk of a row array: what plain Zarr readers fetch, and compressed stores decode, at once."""
+"""Target size of an inner chunk, which plain Zarr readers fetch, and compressed stores decode, as a whole."""
 
 CHUNK_LIMIT = 1 << 30
-"""Largest inner chunk that is decoded, in bytes: less than Blosc's own limit of 2 GiB."""
+"""Largest inner chunk that is decoded, in bytes. Blosc's own limit is 2 GiB."""
 
 _INDEX_ENTRY = 16
 _CRC = 4
@@ -45,10 +45,10 @@ _KEY_ENCODING = {"name": "default", "configuration": {"separator": "."}}
 
 @dataclass(frozen=True, slots=True)
 class ArraySpec:
-    """One array of a segment. `chunk_rows` is None for an array that lies in one plain chunk.
+    """The shape and layout of one array of a segment. `chunk_rows` is None for an array stored as one plain chunk.
 
-    A row array is one shard of inner chunks of `chunk_rows` rows, in order, so that an uncompressed one is plain
-    bytes from the start of its file and can be mapped; the shard's index (and the padding of the last chunk) follow.
+    A row array is one shard with inner chunks of `chunk_rows` rows, in order. An uncompressed one is therefore plain
+    bytes from the start of its file and can be mapped; the padding of the last chunk and the shard's index follow.
     """
 
     shape: tuple[int, ...]
@@ -75,7 +75,7 @@ class ArraySpec:
 
     @property
     def file_bytes(self) -> int | None:
-        """Size of the array's one file; None where compression decides it; 0 where an empty array has no file."""
+        """Size of the array's one file, or None if compression decides it. The file of an empty array is empty."""
         if self.compressor is not None:
             return None
         if not self.shape[0]:
@@ -89,22 +89,22 @@ class ArraySpec:
 
 
 def is_name(name: str) -> bool:
-    """Whether `name` can be a cut's or a segment's folder: no separators, nothing hidden, nothing that climbs."""
+    """Whether `name` may be the folder of a cut or segment: no separators, nothing hidden, no way out of the store."""
     return bool(_NAME.fullmatch(name)) and not name.startswith("__")
 
 
 def rows_per_chunk(row_bytes: int) -> int:
-    """The power of two of rows nearest below CHUNK_BYTES, at least one."""
+    """The largest power of two of rows that fit CHUNK_BYTES, at least one."""
     return 1 << max(0, (CHUNK_BYTES // max(row_bytes, 1)).bit_length() - 1)
 
 
 def group_document(attributes: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The zarr.json of a group."""
+    """Make the zarr.json of a group."""
     return {"zarr_format": 3, "node_type": "group", "attributes": dict(attributes or {})}
 
 
 def array_document(spec: ArraySpec) -> dict[str, Any]:
-    """The zarr.json of an array. An empty array has chunks of one row and no file."""
+    """Make the zarr.json of an array. An empty array has chunks of one row, none of which is stored."""
     if spec.chunk_rows is None:
         chunk = (max(spec.shape[0], 1), *spec.shape[1:])
         codecs: list[Mapping[str, Any]] = [_LITTLE]
@@ -127,15 +127,15 @@ def array_document(spec: ArraySpec) -> dict[str, Any]:
 
 
 def segment_document(documents: Mapping[str, Mapping[str, Any]], record: Mapping[str, Any]) -> dict[str, Any]:
-    """The sealed zarr.json of a segment: its record, and in one place the metadata of all groups and arrays below."""
+    """Make the sealed zarr.json of a segment, with its record and the metadata of all groups and arrays below."""
     consolidated = {"kind": "inline", "must_understand": False, "metadata": documents}
     return sealed({**group_document({"recycle": record}), "consolidated_metadata": consolidated})
 
 
 def parse_array(document: Mapping[str, Any]) -> ArraySpec:
-    """The spec of an array document, which must be one that `array_document` could have written.
+    """Parse an array document, which must be one that `array_document` could have written.
 
-    Raises DamageError otherwise: a codec off the allow-list, an absurd shape and a foreign layout end here alike.
+    Raises DamageError otherwise, for a codec that is not allowed, an absurd shape or a foreign layout alike.
     """
     try:
         spec = _read_array(document)
@@ -148,12 +148,12 @@ def parse_array(document: Mapping[str, Any]) -> ArraySpec:
 
 
 def dumps(document: Mapping[str, Any]) -> bytes:
-    """Canonical JSON bytes."""
+    """Serialise to canonical JSON."""
     return canonical_json(document).encode()
 
 
 def loads(data: bytes, source: str) -> dict[str, Any]:
-    """A JSON object from bytes. Raises DamageError that names `source` for anything else."""
+    """Parse a JSON object. Raises a DamageError that names `source` if the bytes are anything else."""
     if len(data) > DOCUMENT_LIMIT:
         raise DamageError(f"{source}: {len(data)} bytes of metadata, more than the {DOCUMENT_LIMIT} that are read")
     try:
@@ -166,14 +166,14 @@ def loads(data: bytes, source: str) -> dict[str, Any]:
 
 
 def sealed(document: dict[str, Any]) -> dict[str, Any]:
-    """The group document with `attributes.recycle.seal`: xxh3_128 of its canonical JSON without the seal."""
+    """Add `attributes.recycle.seal` to a group document: xxh3_128 of its canonical JSON without the seal."""
     seal = canonical_digest(document)
     recycle = {**document["attributes"]["recycle"], "seal": seal}
     return {**document, "attributes": {**document["attributes"], "recycle": recycle}}
 
 
 def unsealed(document: dict[str, Any], source: str) -> dict[str, Any]:
-    """`attributes.recycle` of a sealed group document. Raises DamageError where the seal does not fit."""
+    """Return `attributes.recycle` of a sealed group document. Raises DamageError if the seal does not fit."""
     attributes = document.get("attributes")
     recycle = attributes.get("recycle") if isinstance(attributes, dict) else None
     if not isinstance(attributes, dict) or not isinstance(recycle, dict) or "seal" not in recycle:

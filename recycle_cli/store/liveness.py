@@ -1,4 +1,4 @@
-"""Who is still writing: a lock that the kernel drops when its owner dies, whatever became of the process id."""
+"""Tell live writers from dead ones by a lock that the kernel drops when its owner dies; process ids can be reused."""
 
 import errno
 import fcntl
@@ -23,20 +23,20 @@ LOCK_SUFFIX = ".lock"
 GONE_SUFFIX = "-gone"
 MAINTENANCE = "maintenance"
 FOREIGN_IDLE_SECONDS = 86_400.0
-"""A writer of another host counts as alive until nothing of it has changed for this long: its lock may not reach us."""
+"""A writer of another host counts as alive until its files have not changed for this long: we may not see its lock."""
 
 _UNSUPPORTED = (errno.ENOTSUP, errno.ENOLCK, errno.ENOSYS, errno.EINVAL)
 
 
 def unique_id() -> str:
-    """A name that sorts by time and is never given twice."""
+    """Make a unique name that sorts by time."""
     return f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}-{secrets.token_hex(6)}"
 
 
 class Claim:
-    """A writer's hold on its scratch folder `<name>/`, for as long as it holds the lock on `<name>.lock`.
+    """A writer's claim to its scratch folder `<name>/`, which lasts while it holds the lock on `<name>.lock`.
 
-    A stopped process keeps its lock, a dead one does not, and a process id that is used again changes nothing.
+    A stopped process keeps its lock and a dead one loses it, even if another process now has its id.
     """
 
     def __init__(self, scratch: Path) -> None:
@@ -45,7 +45,7 @@ class Claim:
             self.folder = scratch / self.name
             self._lock = scratch / f"{self.name}{LOCK_SUFFIX}"
             self._descriptor = os.open(self._lock, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o644)
-            # Between creating and locking, a collector may have taken the lock and the file away.
+            # Between creating and locking the file, a gc may have locked and removed it.
             if _lock(self._descriptor) is not False and _still_there(self._lock, self._descriptor):
                 break
             os.close(self._descriptor)
@@ -53,7 +53,7 @@ class Claim:
         self.folder.mkdir()
 
     def release(self) -> None:
-        """Give the folder and the lock back; what is left in the folder is not wanted any more."""
+        """Remove the folder, with anything left in it, and release the lock."""
         shutil.rmtree(self.folder, ignore_errors=True)
         self._lock.unlink(missing_ok=True)
         os.close(self._descriptor)
@@ -61,7 +61,7 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Writer:
-    """A scratch folder and who made it. `alive` errs on the side of yes."""
+    """A scratch folder and its writer. `alive` is True if in doubt."""
 
     name: str
     alive: bool
@@ -70,7 +70,7 @@ class Writer:
 
 
 def writers(scratch: Path) -> list[Writer]:
-    """Everybody who has a scratch folder or a lock, alive or dead."""
+    """List all writers that have a scratch folder or a lock, alive or dead."""
     found = []
     for name in sorted({_bare(entry.name) for entry in scratch.iterdir() if entry.name not in (DOCUMENT, MAINTENANCE)}):
         with dead(scratch, name) as is_dead:
@@ -79,13 +79,13 @@ def writers(scratch: Path) -> list[Writer]:
 
 
 def remove_dead(scratch: Path, name: str) -> bool:
-    """Remove what the writer left, unless it may be alive: whether it was removed."""
+    """Remove what a writer left, unless it may be alive. Returns whether it was removed."""
     with dead(scratch, name) as is_dead:
         if not is_dead:
             return False
         folder = scratch / name
         if folder.is_dir() and not folder.is_symlink():
-            # One step takes the folder away, so that a writer judged wrongly fails to seal, and never seals a part.
+            # Rename the folder in one step: a writer wrongly taken for dead then fails to seal, and never seals a part.
             gone = scratch / f"{name}{GONE_SUFFIX}"
             if not name.endswith(GONE_SUFFIX):
                 folder.rename(gone)
@@ -98,12 +98,12 @@ def remove_dead(scratch: Path, name: str) -> bool:
 
 @contextmanager
 def dead(scratch: Path, name: str) -> Iterator[bool]:
-    """Whether the writer is surely dead; its lock is held inside the block, so that this stays true."""
+    """Yield whether the writer is surely dead. Its lock is held inside the block, so that this stays true."""
     lock = scratch / f"{name}{LOCK_SUFFIX}"
     try:
         descriptor = os.open(lock, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     except FileNotFoundError:
-        yield True  # the lock is made before the folder and goes after it
+        yield True  # the lock file is made before the folder and removed after it
         return
     except OSError:
         yield False
@@ -121,9 +121,9 @@ def dead(scratch: Path, name: str) -> Iterator[bool]:
 
 @contextmanager
 def maintenance(scratch: Path) -> Iterator[None]:
-    """Hold the store's one lock for those who remove segments; writers and readers need none.
+    """Hold the store's one lock for removing segments. Writers and readers do not need it.
 
-    Raises StorageError where another holds it, or the file system has no locks.
+    Raises StorageError if another process holds it or the file system has no locks.
     """
     descriptor = os.open(scratch / MAINTENANCE, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
     try:
@@ -138,13 +138,13 @@ def maintenance(scratch: Path) -> Iterator[None]:
 
 
 def idle_seconds(lock: Path) -> float:
-    """Seconds since anything of the writer changed: its lock file or a file below its scratch folder."""
+    """Seconds since the writer last changed its lock file or a file below its scratch folder."""
     folder = lock.with_name(lock.name.removesuffix(LOCK_SUFFIX))
     return time.time() - max((stat.st_mtime for stat in _stats(lock, *folder.rglob("*"))), default=0.0)
 
 
 def _lock(descriptor: int) -> bool | None:
-    """Whether the lock is ours now; None where the file system has none."""
+    """Try to lock the file. Returns whether we hold the lock now, or None if the file system has no locks."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -164,13 +164,13 @@ def _still_there(path: Path, descriptor: int) -> bool:
 
 
 def _host() -> str:
-    """The running kernel, within which locks are seen; a restart ends every writer and changes it."""
+    """Identify the running kernel, within which locks are seen. A restart changes it and ends every writer."""
     boot = Path("/proc/sys/kernel/random/boot_id")
     return boot.read_text().strip() if boot.exists() else socket.gethostname()
 
 
 def _owner(scratch: Path, name: str) -> tuple[str | None, int | None]:
-    """Host and process id of a writer; nothing where the lock was cut short at birth."""
+    """Read a writer's host and process id; both are None if the lock file is incomplete."""
     try:
         owner = json.loads(read_document(scratch / f"{name}{LOCK_SUFFIX}"))
         return str(owner["host"]), int(owner["pid"])
@@ -183,7 +183,7 @@ def _bare(name: str) -> str:
 
 
 def _stats(*paths: Path) -> Iterator[os.stat_result]:
-    """Of those that have not gone since they were listed."""
+    """Yield the status of those paths that still exist."""
     for path in paths:
         with suppress(FileNotFoundError):
             yield path.lstat()

@@ -1,4 +1,4 @@
-"""Copying samples into a padded batch: from a map nothing is left but to move bytes, in as few calls as can be."""
+"""Copy samples into a padded batch. Mapped rows need no decoding, so the work is moving bytes in few calls."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
@@ -12,25 +12,25 @@ from recycle_cli.store.dtypes import Array
 Rows = Array | ChunkedRows
 
 Span = tuple[int, int, int]
-"""One sample: the number of the row array that holds it, its first row there, and its end."""
+"""One sample: the number of its row array, its first row there, and its end row (exclusive)."""
 
 _FEW = 4
-"""Below this many samples, slices of arrays are ready sooner than views of bytes."""
+"""With fewer samples than this, slicing arrays is faster than making views of their bytes."""
 
 
 def padded(
     spans: Sequence[Span], sources: Mapping[int, Rows], row_shape: tuple[int, ...], dtype: np.dtype[Any]
 ) -> Array:
-    """The samples as one batch (n, L, *row_shape), zeros behind each; L is the longest's number of rows, at least 1.
+    """Gather samples into a batch (n, L, *row_shape), padded with zeros to the longest sample's L rows, at least 1.
 
-    The sources' rows are of `dtype`. Raises DamageError where a source has rows of another shape.
+    The sources' rows have the dtype `dtype`. Raises DamageError if a source has rows of another shape.
     """
     for rows in sources.values():
         assert rows.dtype == dtype, f"{rows.dtype} rows in a batch of {dtype}"
         _check_shape(rows, row_shape)
     longest = max((stop - start for _, start, stop in spans), default=0)
-    # Memory new from the system, as large batches are, is zeros page by page as it is touched: what lies behind short
-    # samples costs nothing there, where zeros that we wrote would cost as much as rows.
+    # The system zeroes new memory, which a large batch takes, page by page when it is touched. Padding behind short
+    # samples therefore costs nothing; writing zeros there ourselves would cost as much as writing rows.
     out = np.zeros((len(spans), max(1, longest), *row_shape), dtype)
     if len(spans) < _FEW or not all(isinstance(rows, np.ndarray) for rows in sources.values()):
         for slot, (number, start, stop) in zip(out, spans, strict=True):
@@ -44,12 +44,12 @@ def _check_shape(rows: Rows, expected: tuple[int, ...]) -> None:
     if rows.shape[1:] != expected:
         raise DamageError(
             f"a segment holds rows of shape {rows.shape[1:]} where {expected} is expected; "
-            "it was not made with this store's recipe: remove it, or take another store"
+            "it was not made with this store's recipe: remove it, or use another store"
         )
 
 
 def _by_bytes(out: Array, spans: Sequence[Span], sources: Mapping[int, Array]) -> None:
-    """The same, in half the time for short samples: a slice of a memoryview costs a third of an array's."""
+    """Copy short samples in half the time, as bytes: slicing a memoryview costs a third of slicing an array."""
     target = out.reshape(-1).view(np.uint8).data
     views = {number: rows.reshape(-1).view(np.uint8).data for number, rows in sources.items()}
     slot, width = out.strides[:2]

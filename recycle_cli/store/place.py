@@ -1,4 +1,4 @@
-"""Where a store lies: a local folder here, a bucket in `remote.py`; the same few operations for both."""
+"""The operations that a store needs of the place where it lies, and local folders; `remote.py` has buckets."""
 
 import os
 import time
@@ -26,11 +26,11 @@ from recycle_cli.store.layout import DAMAGED, DOCUMENT, INDEX, SCRATCH, SEGMENTS
 from recycle_cli.store.liveness import Claim, Writer, maintenance, unique_id, writers
 
 LINK = -1
-"""The size that `listing` gives a link, which no sealed file has."""
+"""The size that `listing` reports for a link. No sealed file has it."""
 
 
 class Drafts(Protocol):
-    """A writer's private folder, and the step that makes a segment built there visible."""
+    """A writer's private folder. `publish` makes a segment that was built there visible."""
 
     folder: Path
 
@@ -40,7 +40,7 @@ class Drafts(Protocol):
 
 
 class Place(Protocol):
-    """The operations a store needs. Names are relative, with `/`; operating system errors are StorageErrors."""
+    """The operations a store needs. Names are relative, with `/`; an OSError becomes a StorageError."""
 
     is_local: bool
 
@@ -76,7 +76,7 @@ class Place(Protocol):
 
 
 class LocalPlace:
-    """A folder. Files are mapped, segments become visible by a rename, links are never followed below it."""
+    """A local folder. Files are mapped, a rename publishes a segment, and links below the folder are never followed."""
 
     is_local = True
 
@@ -84,7 +84,7 @@ class LocalPlace:
         with storage_errors(path):
             self.root = Path(path).resolve()
             links = [group for group in (SEGMENTS, SCRATCH, INDEX, DAMAGED) if (self.root / group).is_symlink()]
-        if links:  # what is collected below it would be somebody else's
+        if links:  # gc would remove somebody else's files through it
             raise DamageError(f"{self.root / links[0]}: a link where the store has a folder; refused")
 
     def where(self, name: str) -> str:
@@ -94,7 +94,7 @@ class LocalPlace:
         return (self.root / DOCUMENT).exists()
 
     def has_begun(self) -> bool:
-        """Whether a store was made here, though its root may be gone."""
+        """Whether there are segments here, even if the root is gone."""
         return (self.root / SEGMENTS).is_dir() and bool(self.segment_names())
 
     def document(self, name: str) -> bytes:
@@ -113,12 +113,12 @@ class LocalPlace:
             return FileBytes(path, size, partial(self._gone, name))
 
     def segment_names(self) -> list[str]:
-        """Sealed segments in the order of their making, told by their folders alone."""
+        """Names of the sealed segments from oldest to newest; only folder names are read."""
         with storage_errors(self.root), os.scandir(self.root / SEGMENTS) as entries:
             return sorted(entry.name for entry in entries if is_name(entry.name) and entry.name != DOCUMENT)
 
     def listing(self, segment: str) -> Mapping[str, int]:
-        """Size of everything below a segment that is no folder, by its name from there."""
+        """Sizes of all files and links below a segment, by their path within it."""
         folder = self.root / SEGMENTS / segment
         found: dict[str, int] = {}
         with storage_errors(folder):
@@ -131,7 +131,7 @@ class LocalPlace:
         return found
 
     def begin(self) -> None:
-        """Make the folders of an empty store. Raises StoreError where something else is there."""
+        """Make the folders of an empty store. Raises StoreError if the folder holds something else."""
         with storage_errors(self.root):
             if self.root.exists() and (not self.root.is_dir() or not self._only_beginnings()):
                 raise StoreError(f"{self.root}: not a store, and not empty; choose a new folder")
@@ -140,7 +140,7 @@ class LocalPlace:
             sync(self.root.parent)
 
     def create(self, name: str, data: bytes) -> None:
-        """Write a file in one step where there is none; of several that try at once, one wins."""
+        """Create a file in one step, unless it exists. If several processes try at once, one of them wins."""
         path = self._inside(name)
         scratch = path.with_name(f".{DOCUMENT}-{unique_id()}")
         with storage_errors(path):
@@ -150,7 +150,7 @@ class LocalPlace:
                 os.link(scratch, path)
             except FileExistsError:
                 pass
-            except OSError:  # no hard links here: of several at the same instant the last one wins
+            except OSError:  # no hard links here: if several try at the same instant, the last one wins
                 if not path.exists():
                     scratch.replace(path)
             scratch.unlink(missing_ok=True)
@@ -164,7 +164,7 @@ class LocalPlace:
         return bytes_below(self.root)
 
     def set_aside(self, names: list[str]) -> None:
-        """Move parts of the store out of sight, one atomic step each."""
+        """Move parts of the store to `damaged/`, each in one atomic step."""
         aside = self.root / DAMAGED
         with storage_errors(aside), maintenance(self.root / SCRATCH):
             for name in names:
@@ -177,12 +177,12 @@ class LocalPlace:
             sync(aside)
 
     def unfinished(self) -> list[Writer]:
-        """Who writes now, and what dead writers left."""
+        """Running writers, and leftovers of dead ones."""
         with storage_errors(self.root):
             return writers(self.root / SCRATCH)
 
     def aside(self) -> list[str]:
-        """What `verify --repair` set aside."""
+        """Names of the parts that `verify --repair` set aside."""
         folder = self.root / DAMAGED
         with storage_errors(folder):
             entries = sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
@@ -190,7 +190,7 @@ class LocalPlace:
 
     @contextmanager
     def _gone(self, name: str) -> Iterator[None]:
-        """Tell a segment that was removed since the store was opened from one that lacks a file."""
+        """Raise GoneError instead of DamageError if the whole segment was removed since the store was opened."""
         try:
             yield
         except DamageError:
@@ -204,29 +204,30 @@ class LocalPlace:
             raise
 
     def _inside(self, name: str) -> Path:
+        """The path of `name`. Raises DamageError if a link leads out of the store."""
         path = self.root / name
         if os.path.realpath(path) != str(path):
             raise DamageError(f"{path}: leads out of the store through a link; refused")
         return path
 
     def _only_beginnings(self) -> bool:
-        """Whether a folder holds a store's own parts alone, or nothing.
+        """Whether the folder is empty or holds only parts of a store.
 
-        A root lacks where a creation was cut short or a damaged root set aside, and is there where another writer made
-        it since this one looked.
+        The root is missing if making the store was interrupted or a damaged root was set aside. It exists if another
+        writer has made it since this one looked.
         """
         known = (SEGMENTS, SCRATCH, INDEX, DAMAGED, DOCUMENT)
         return all(entry.name in known or entry.name.startswith(f".{DOCUMENT}-") for entry in self.root.iterdir())
 
 
 class LocalDrafts(Claim):
-    """A scratch folder on the store's own file system, so that a rename publishes."""
+    """A scratch folder on the store's own file system, so that a segment is published by a rename."""
 
     def __init__(self, root: Path) -> None:
         super().__init__(root / SCRATCH)
         self._segments = root / SEGMENTS
 
     def publish(self, draft: Path) -> None:
-        """Make a synced draft visible, and that durable. Errors of the operating system come through."""
+        """Make a synced draft visible and durable. Errors of the operating system are raised as they are."""
         draft.rename(self._segments / draft.name)
         sync(self._segments, draft.parent)

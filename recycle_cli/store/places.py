@@ -1,4 +1,4 @@
-"""From the path or URL a user gives to the place where the store lies."""
+"""Turn the path or URL that a user gives into the place where the store lies."""
 
 import importlib
 import re
@@ -9,12 +9,12 @@ _URL = re.compile(r"[a-z][a-z0-9]*://")
 
 
 def open_place(path: str) -> Place:
-    """A local folder, or for s3://, gs://, az://, http(s):// and memory:// an object store.
+    """Open an object store for a URL of s3://, gs://, az://, http(s):// or memory://, else a local folder.
 
-    Raises UsageError for another scheme, or where the library for object stores is not installed.
+    Raises UsageError for another scheme, or if the library for object stores is not installed.
     """
     if not _URL.match(path):
         return LocalPlace(path)
-    # Not at the top: a local store must not wait for a library it does not use.
+    # Imported here, so that a local store does not wait for a library it does not use.
     place: Place = importlib.import_module("recycle_cli.store.remote").RemotePlace(path)
     return place

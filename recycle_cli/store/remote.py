@@ -1,7 +1,7 @@
-"""Stores in a bucket, on a web server or in memory, by way of obstore; credentials come from the environment alone.
+"""Stores in a bucket, on a web server or in memory, through obstore. Credentials come from the environment only.
 
-A segment's own zarr.json is uploaded last and makes it visible. What an upload left that was cut short has none, and
-is no segment.
+A segment's own zarr.json is uploaded last and makes the segment visible. An interrupted upload leaves files without
+one, which are not a segment.
 """
 
 import os
@@ -37,14 +37,14 @@ try:
     import obstore
     from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError
     from obstore.store import MemoryStore, from_url
-except ImportError as error:  # an optional library: the remedy belongs into the message
+except ImportError as error:  # an optional library, so the message says how to install it
     raise UsageError("object stores need obstore: `pip install recycle-cli[remote]`") from error
 
 SCHEMES = ("s3", "gs", "az", "http", "https", "memory")
 
 RETRY: dict[str, Any] = {"max_retries": 6, "retry_timeout": timedelta(seconds=60)}
-"""What obstore does about a server that stumbles; each wait is longer than the last. The time is what a server costs
-that takes requests, but answers none."""
+"""How obstore retries a failed request; each wait is longer than the last. `retry_timeout` is how long a server that
+accepts requests but answers none can hold us up."""
 
 _ENDPOINTS = (
     "AWS_ENDPOINT_URL",
@@ -56,17 +56,17 @@ _ENDPOINTS = (
 )
 
 _NO_BUCKET = ("NoSuchBucket", "ContainerNotFound")
-"""What S3, and with it Google's storage, and Azure answer where the bucket of a URL is not there."""
+"""The error codes of S3 (and Google's storage) and of Azure for a bucket that does not exist."""
 
 _ASKED_FOR_CREDENTIALS = ("/latest/api/token", "/latest/meta-data", "/computeMetadata/", "/metadata/identity")
-"""What a client asks of the cloud's machine that it may run on, where the environment has no credentials."""
+"""Addresses that a client asks for credentials, on a cloud's machine, if the environment has none."""
 
 _MEMORY: dict[str, MemoryStore] = {}
 _LINKED = re.compile(rb'href="([^"?#]+)/"')
 
 
 class RemotePlace:
-    """An object store below a URL. Names are those of a local store; nothing is mapped, nothing is renamed."""
+    """An object store below a URL, with the same names as a local store. Nothing is mapped or renamed."""
 
     is_local = False
 
@@ -77,7 +77,7 @@ class RemotePlace:
             raise UsageError(f"{url}: not a URL ({error}); expected such as s3://bucket/acts.zarr") from None
         if parts.scheme not in SCHEMES:
             raise UsageError(f"{url}: one of {', '.join(f'{scheme}://' for scheme in SCHEMES)} was expected")
-        if "@" in parts.netloc:  # it would be repeated in messages and reports
+        if "@" in parts.netloc:  # messages and reports would repeat the credentials
             raise UsageError(
                 f"{parts.scheme}://…@{parts.hostname}: a URL with credentials; they come from the environment alone"
             )
@@ -99,7 +99,7 @@ class RemotePlace:
     def is_store(self) -> bool:
         try:
             with _remote_errors(self.url):
-                obstore.get(self._store, DOCUMENT)  # the answer to `head` does not tell that the bucket lacks
+                obstore.get(self._store, DOCUMENT)  # the answer to `head` does not tell that the bucket is missing
         except DamageError:
             return False
         return True
@@ -121,7 +121,7 @@ class RemotePlace:
         return np.frombuffer(self.ranged(name, size)[0:size], np.uint8)
 
     def ranged(self, name: str, size: int) -> Bytes:
-        """Bytes fetched by the slice. Raises DamageError where the object has another size."""
+        """Bytes that are fetched slice by slice. Raises DamageError if the object has another size."""
         with _remote_errors(self.where(name)):
             found = obstore.head(self._store, name)["size"]
         if found != size:
@@ -130,7 +130,7 @@ class RemotePlace:
         return remote if self._cache is None else self._cache.over(remote, self.where(name))
 
     def segment_names(self) -> list[str]:
-        """Sealed segments in the order of their making: those folders that hold a document."""
+        """Names of the sealed segments, the folders that hold a document, from oldest to newest."""
         if self._plain:
             with _remote_errors(self.where(SEGMENTS)):
                 page = bytes(obstore.get(self._store, f"{SEGMENTS}/").bytes())
@@ -149,10 +149,10 @@ class RemotePlace:
             }
 
     def begin(self) -> None:
-        """Nothing to prepare: a bucket has no folders."""
+        """Do nothing: a bucket has no folders to make."""
 
     def create(self, name: str, data: bytes) -> None:
-        """Write an object where there is none; of several that try at once, one wins."""
+        """Create an object unless it exists. If several processes try at once, one of them wins."""
         self._writable()
         with _remote_errors(self.where(name)):
             try:
@@ -169,7 +169,7 @@ class RemotePlace:
             return sum(meta["size"] for batch in obstore.list(self._store) for meta in batch)
 
     def set_aside(self, names: list[str]) -> None:
-        """Take the documents of segments away, which hides them whole; copies stay below `damaged/`."""
+        """Move the documents of segments to `damaged/`, which hides each segment as a whole."""
         self._writable()
         for name in names:
             document = name if name.endswith(DOCUMENT) else f"{name}/{DOCUMENT}"
@@ -181,7 +181,7 @@ class RemotePlace:
                 self.create(name, dumps(group_document()))
 
     def unfinished(self) -> list[Writer]:
-        """Uploads without a document: under way, or, after a day without a change, cut short."""
+        """Uploads without a document: they are running, or were interrupted if nothing has changed for a day."""
         objects: dict[str, list[Any]] = {}
         for meta in self._below(SEGMENTS):
             _, name, *rest = meta["path"].split("/")
@@ -200,12 +200,12 @@ class RemotePlace:
         ]
 
     def aside(self) -> list[str]:
-        """What `verify --repair` set aside."""
+        """Names of the parts that `verify --repair` set aside."""
         names = [meta["path"].removeprefix(f"{DAMAGED}/") for meta in self._below(DAMAGED)]
         return sorted(name for name in names if name != DOCUMENT)
 
     def _below(self, folder: str) -> list[Any]:
-        """Path, size and time of all objects below a folder; a web server does not tell."""
+        """Path, size and time of all objects below a folder; none on a web server, which does not list them."""
         if self._plain:
             return []
         with _remote_errors(self.where(folder)):
@@ -213,11 +213,11 @@ class RemotePlace:
 
     def _writable(self) -> None:
         if self._plain:
-            raise StorageError(f"{self.url}: a web server can be read only; write to a folder or a bucket")
+            raise StorageError(f"{self.url}: a web server can only be read; write to a folder or a bucket")
 
 
 class RemoteBytes:
-    """An object of known size, fetched by the slice."""
+    """A remote object of known size, fetched slice by slice."""
 
     def __init__(self, store: Any, where: str, name: str, size: int) -> None:
         self._store, self._where, self._name, self._size = store, where, name, size
@@ -236,14 +236,14 @@ class RemoteBytes:
 
 
 class RemoteDrafts:
-    """A temporary folder here, whose segments are uploaded with their document last."""
+    """A local temporary folder. Its segments are uploaded with their document last."""
 
     def __init__(self, store: Any, url: str) -> None:
         self._store, self._url = store, url
         self.folder = Path(tempfile.mkdtemp(prefix="recycle-"))
 
     def publish(self, draft: Path) -> None:
-        """Upload a draft and remove it here."""
+        """Upload a draft and remove the local copy."""
         files = [path for path in draft.rglob("*") if path.is_file() and path != draft / DOCUMENT]
         with _remote_errors(self._url):
             for path in (*files, draft / DOCUMENT):
@@ -255,8 +255,8 @@ class RemoteDrafts:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-class _remote_errors:  # noqa: N801 - used as a function
-    """Turn obstore's errors into one line: what is missing is damage, all else is storage."""
+class _remote_errors:  # noqa: N801 - used like a function
+    """Turn obstore's errors into one line: a missing object is a DamageError, everything else a StorageError."""
 
     def __init__(self, where: str) -> None:
         self._where = where
@@ -284,6 +284,6 @@ class _remote_errors:  # noqa: N801 - used as a function
 
 
 def _allows_http(url: str) -> bool:
-    """Plain HTTP only where the URL itself, or the endpoint in the environment, says so."""
+    """Allow plain HTTP only if the URL, or an endpoint in the environment, starts with http://."""
     endpoints = [url, *(os.environ.get(name, "") for name in _ENDPOINTS)]
     return any(endpoint.startswith("http://") for endpoint in endpoints)

@@ -1,4 +1,4 @@
-"""The root of a store: made once in one atomic step, and read with every mismatch named."""
+"""The root of a store, which holds its recipe: made once in one atomic step, never changed, checked when read."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -25,7 +25,7 @@ GROUPS = (SEGMENTS, SCRATCH, INDEX, DAMAGED)
 
 
 def create_root(place: Place, recipe: Recipe, provenance: Mapping[str, str]) -> None:
-    """Make an empty store unless there is one: the root's document last, so that a store that has one is whole."""
+    """Make an empty store unless there is one. The root's document comes last, so that it proves a store complete."""
     if place.is_store():
         return
     check_recipe(recipe, place.where(""))
@@ -42,7 +42,7 @@ def create_root(place: Place, recipe: Recipe, provenance: Mapping[str, str]) -> 
 
 
 def read_root(place: Place, asked: Recipe | None = None) -> tuple[Recipe, dict[str, str]]:
-    """Recipe and provenance of the store. Raises StoreError where it is none, MismatchError where `asked` differs."""
+    """Read the store's recipe and provenance. Raises StoreError if it is no store, MismatchError if `asked` differs."""
     where = place.where("")
     if not place.is_store():
         raise StoreError(f"{where}: not a store (no {DOCUMENT}); name one made by `recycle precompute`")
@@ -78,7 +78,7 @@ def check_version(document: Mapping[str, Any], where: str) -> None:
 
 
 def check_recipe(recipe: Recipe, where: str) -> None:
-    """Raise StoreError where the recipe's dtype or cuts cannot be stored."""
+    """Raise StoreError if the recipe's dtype or cuts cannot be stored."""
     if recipe.dtype not in DTYPES:
         raise StoreError(f"{where}: dtype {recipe.dtype!r}, one of {', '.join(DTYPES)} was expected")
     bad = [cut for cut in recipe.cuts if not is_name(cut)]

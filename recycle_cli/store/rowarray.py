@@ -1,4 +1,4 @@
-"""One row array being written: whole inner chunks in order, plain or compressed, the shard's index last."""
+"""Write a row array as one shard: inner chunks in order, plain or compressed, then the shard's index."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +15,7 @@ from recycle_cli.store.layout import ArraySpec
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a row array ended at some time, to rewind to."""
+    """An earlier end of a row array, to rewind to."""
 
     rows: int
     file: Mark
@@ -24,10 +24,10 @@ class Place:
 
 
 class RowArray:
-    """Rows (n, *shape) on their way into one file in `folder`. Errors of the operating system come through.
+    """Writes rows (n, *shape) to one file in `folder`. Errors of the operating system are raised as they are.
 
-    With `even`, an uncompressed array is cut into chunks of equal size at the end, so that next to nothing is padding;
-    without, its chunks are those of its spec, as those of a compressed array are.
+    With `even`, `finish` divides the rows of an uncompressed array evenly into chunks, so that almost nothing is
+    padding. Otherwise chunks have the size in the spec, as those of a compressed array always do.
     """
 
     def __init__(self, folder: Path, spec: ArraySpec, *, even: bool) -> None:
@@ -56,16 +56,17 @@ class RowArray:
         self.rows += len(rows)
 
     def mark(self) -> Place:
+        """Remember the current end, to rewind to."""
         return Place(self.rows, self._file.mark(), len(self._sizes), self._pending)
 
     def rewind(self, place: Place) -> None:
-        """Forget what was written since the mark."""
+        """Undo what was written since the mark."""
         self.rows, self._pending = place.rows, place.pending
         del self._sizes[place.chunks :]
         self._file.rewind(place.file)
 
     def finish(self) -> tuple[ArraySpec, dict[str, Any]]:
-        """Complete the shard: the array's spec and its file's record."""
+        """Complete the shard. Returns the array's spec and its file's record."""
         if self.rows:
             chunks = -(-self.rows // self._chunk_rows)
             self._chunk_rows = -(-self.rows // chunks) if self._even or chunks == 1 else self._chunk_rows
@@ -89,11 +90,11 @@ class RowArray:
             frame = compress(waiting[start : start + self._chunk_rows], self._spec.compressor)
             self._file.write(frame)
             self._sizes.append(len(frame))
-        self._pending = waiting[whole:].copy()  # a new array each time, so that a mark can keep the old one
+        self._pending = waiting[whole:].copy()  # a copy, so that the array which a mark holds does not change
 
 
 def shard_index(sizes: list[int]) -> bytes:
-    """(offset, size) of each inner chunk as uint64, then their CRC-32C: Zarr's `sharding_indexed`, index at the end."""
+    """Zarr's shard index of chunks that lie in order: (offset, size) of each as uint64, then the CRC-32C of that."""
     ends = np.cumsum(np.asarray(sizes, "<u8"))
     entries = np.stack([ends - np.asarray(sizes, "<u8"), np.asarray(sizes, "<u8")], axis=1).astype("<u8").tobytes()
     return entries + google_crc32c.value(entries).to_bytes(4, "little")

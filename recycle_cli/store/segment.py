@@ -1,4 +1,4 @@
-"""One sealed segment: its metadata, checked, and its arrays, mapped when first touched."""
+"""Read a sealed segment: its metadata is checked, and its arrays are mapped when first used."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ KEYS, DIGESTS, OFFSETS = "keys", "digests", "offsets"
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What the index keeps of a segment, so that opening a store need not open every segment."""
+    """Counts of a segment that the index keeps, so that opening a store need not open every segment."""
 
     id: str
     samples: int
@@ -48,7 +48,7 @@ def scales_name(cut: str) -> str:
 
 
 class Segment:
-    """A sealed segment of the store at `place`. Nothing is read before it is asked for."""
+    """A sealed segment of the store at `place`. Everything is read on first use."""
 
     def __init__(self, place: Place, id: str, fingerprint: str, dtype: str) -> None:
         self.place = place
@@ -60,20 +60,20 @@ class Segment:
 
     @cached_property
     def document(self) -> dict[str, Any]:
-        """The group document with consolidated metadata, its seal checked."""
+        """The group document with consolidated metadata. `record` checks its seal."""
         return loads(self.place.document(self.name(DOCUMENT)), self.where(DOCUMENT))
 
     def name(self, file: str) -> str:
-        """The file's name from the root of the store."""
+        """The name of a file relative to the root of the store."""
         return f"{SEGMENTS}/{self.id}/{file}"
 
     def where(self, file: str = "") -> str:
-        """The file's, or the segment's, place in words for a message."""
+        """The full path or URL of a file, or of the segment, for messages."""
         return self.place.where(self.name(file)).rstrip("/")
 
     @cached_property
     def record(self) -> Mapping[str, Any]:
-        """attributes.recycle: {version, fingerprint, samples, rows, bytes, files}."""
+        """`attributes.recycle` with the seal checked: {version, fingerprint, samples, rows, bytes, files}."""
         record = unsealed(self.document, self.where(DOCUMENT))
         if record.get("version") != FORMAT_VERSION or record.get("fingerprint") != self.fingerprint:
             raise StoreError(
@@ -84,7 +84,7 @@ class Segment:
 
     @cached_property
     def specs(self) -> dict[str, ArraySpec]:
-        """Every array by its name. Raises DamageError where names, shapes or dtypes do not fit one another."""
+        """The specs of all arrays by name. Raises DamageError if names, shapes or dtypes do not fit together."""
         try:
             metadata = self.document["consolidated_metadata"]["metadata"]
             arrays = {name: meta for name, meta in metadata.items() if meta["node_type"] == "array"}
@@ -108,7 +108,7 @@ class Segment:
 
     @property
     def codec(self) -> CodecName:
-        """Name of the compressor of the values."""
+        """The codec of the values."""
         return codec_of(self.specs[values_name(self.cuts[0])].compressor)
 
     @cached_property
@@ -123,7 +123,7 @@ class Segment:
 
     @cached_property
     def offsets(self) -> npt.NDArray[np.int64]:
-        """(samples + 1,) int64, mapped. Raises DamageError where they decrease or overrun the rows."""
+        """(samples + 1,) int64, mapped. Raises DamageError if they decrease or do not end at the number of rows."""
         offsets = self._whole(OFFSETS)
         ends = int(offsets[0]), int(offsets[-1])
         if ends != (0, self.summary.rows) or bool((offsets[1:] < offsets[:-1]).any()):
@@ -132,23 +132,23 @@ class Segment:
 
     @cached_property
     def bounds(self) -> memoryview:
-        """The offsets as Python integers on access: single look-ups are several times faster than NumPy's."""
+        """The offsets as a memoryview, in which looking up a single one is several times faster than in NumPy."""
         return self.offsets.data.cast("B").cast("q")
 
     def values(self, cut: str) -> Rows:
-        """(rows, *shape) in the stored dtype: mapped, so that slices are views, or decoded by the chunk."""
+        """(rows, *shape) in the stored dtype, mapped so that slices are views, or decoded chunk by chunk."""
         if cut not in self._values:
             self._values[cut] = self._row_array(values_name(cut))
         return self._values[cut]
 
     def scales(self, cut: str) -> Rows:
-        """(rows,) float32, int8 stores only."""
+        """(rows,) float32; only int8 stores have scales."""
         if cut not in self._scales:
             self._scales[cut] = self._row_array(scales_name(cut))
         return self._scales[cut]
 
     def chunked_values(self, cut: str) -> ChunkedRows:
-        """The values read by whole chunks and never mapped, whatever the codec."""
+        """The values, read by whole chunks and never mapped, whatever the codec."""
         return self._chunked(values_name(cut))
 
     def _row_array(self, name: str) -> Rows:
@@ -180,7 +180,7 @@ class Segment:
 
 
 def cuts_of(names: Iterable[str]) -> list[str]:
-    """The cuts that have values among array names."""
+    """The cuts whose values are among the array names."""
     parts = [name.split("/") for name in names]
     return [part[1] for part in parts if len(part) == 3 and (part[0], part[2]) == ("cuts", "values")]
 

@@ -1,4 +1,4 @@
-"""Open a store, find samples by content, read their rows at the speed of a memory map."""
+"""Open a store, find samples by content, and read their rows at the speed of a memory map."""
 
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
@@ -39,7 +39,7 @@ from recycle_cli.store.writer import SEGMENT_BYTES, SEGMENT_SECONDS, SegmentWrit
 
 
 class Store:
-    """The sealed segments of one recipe below a local folder, as they were at opening or at the last refresh."""
+    """The sealed segments of one recipe at one place, as they were when the store was opened or last refreshed."""
 
     def __init__(self, path: str, place: Place, recipe: Recipe, provenance: Mapping[str, str]) -> None:
         self.path = path
@@ -56,56 +56,56 @@ class Store:
 
     @classmethod
     def create_or_open(cls, path: str, recipe: Recipe, provenance: Mapping[str, str]) -> Self:
-        """The store at `path`, made if there is none. Raises MismatchError naming the field that differs."""
+        """Open the store at `path`, or make it. Raises MismatchError, which names the field that differs."""
         place = open_place(path)
         create_root(place, recipe, provenance)
         return cls(path, place, *read_root(place, recipe))
 
     @classmethod
     def open(cls, path: str, recipe: Recipe | None = None) -> Self:
-        """The store at `path`. Raises StoreError where there is none, MismatchError where its recipe is another."""
+        """Open the store at `path`. Raises StoreError if there is none, MismatchError if its recipe differs."""
         place = open_place(path)
         return cls(path, place, *read_root(place, recipe))
 
     def __len__(self) -> int:
-        """Unique samples."""
+        """The number of unique samples."""
         return len(self._base) + len(self._delta)
 
     @property
     def rows(self) -> int:
-        """Stored rows of one cut, duplicates between writers included."""
+        """The number of stored rows of one cut, including samples that several writers stored."""
         return sum(summary.rows for summary in self._summaries)
 
     @property
     def bytes(self) -> int:
-        """Bytes of all sealed segments, duplicates between writers included."""
+        """Bytes of all sealed segments, including samples that several writers stored."""
         return sum(summary.bytes for summary in self._summaries)
 
     @property
     def codec(self) -> CodecName:
-        """How the newest segment is compressed; `none` for an empty store."""
+        """The codec of the newest segment; `none` if the store is empty."""
         newest = max(self.segments, key=lambda segment: segment.id, default=None)
         return "none" if newest is None else newest.codec
 
     @property
     def segments(self) -> list[Segment]:
-        """The sealed segments, in the order of their positions."""
+        """The sealed segments in the order of their positions."""
         return self._segments.list
 
     def by_age(self) -> Segments:
-        """The same segments in the order of their sealing, whatever the index made of it."""
+        """The segments from oldest to newest, whatever order the index gives them."""
         ordered = sorted(self.segments, key=lambda segment: segment.id)
         return Segments(ordered, [segment.summary.samples for segment in ordered])
 
     def refresh(self) -> None:
-        """See the segments sealed, and miss the ones removed, since the store was opened. Positions change."""
+        """Take notice of segments sealed or removed since the store was opened. Positions change."""
         with storage_errors(self.path):
             names = self.place.segment_names()
             while True:
                 try:
                     return self._index(names)
                 except StoreError:
-                    # A segment may go while we look (`gc` seals what replaces it first): then look again.
+                    # `gc` may remove a segment meanwhile (it seals its replacement first): then list again.
                     names, before = self.place.segment_names(), names
                     if set(names).issuperset(before):
                         raise
@@ -124,19 +124,19 @@ class Store:
         self._base, self._delta = self._keep(base, without(delta, base, self._segments))
 
     def lookup(self, keys: Bytes16, digests: Bytes16) -> Positions:
-        """Position of each sample, -1 where the store does not have it: (n,) int64 for keys and digests (n, 16).
+        """Find samples by keys and digests (n, 16). Returns positions (n,) int64, -1 if the store lacks the sample.
 
-        Raises DamageError where a key is there with another digest: damage, or a collision made on purpose.
+        Raises DamageError if a key is stored with another digest: damage, or a collision made on purpose.
         """
         assert keys.shape == digests.shape == (len(keys), KEY_BYTES), f"keys {keys.shape}, digests {digests.shape}"
         return self._search(keys, digests)
 
     def find(self, keys: Bytes16) -> Positions:
-        """As `lookup`, by the keys alone: for keys that came from this store."""
+        """Find samples by their keys alone, for keys that came from this store; otherwise like `lookup`."""
         return self._search(keys, None)
 
     def positions(self) -> Positions:
-        """Positions of all unique samples, in the order of the store. Raises DamageError where the index is wrong."""
+        """Positions of all unique samples in the order of the store. Raises DamageError if the index is wrong."""
         positions = np.sort(np.concatenate([self._base.positions, self._delta.positions]))
         outside = len(positions) and not self._segments.hold(positions[[0, -1]]).all()
         if outside or (positions[1:] == positions[:-1]).any():
@@ -144,31 +144,31 @@ class Store:
         return positions
 
     def keys(self, positions: Positions) -> Bytes16:
-        """Keys of the samples: (n, 16) uint8."""
+        """Keys of the samples at the positions: (n, 16) uint8."""
         return self._segments.take("keys", positions)
 
     def lengths(self, positions: Positions) -> Positions:
-        """Rows of each sample: (n,) int64."""
+        """The number of rows of each sample: (n,) int64."""
         lengths = np.empty(len(positions), np.int64)
         for segment, part, local in self._segments.by_segment(np.asarray(positions, np.int64)):
             lengths[part] = segment.offsets[local + 1] - segment.offsets[local]
         return lengths
 
     def row_shape(self, cut: str) -> tuple[int, ...]:
-        """Shape of one row of `cut`. Raises StoreError where the store is empty."""
+        """Shape of one row of `cut`. Raises StorageError if the store is empty."""
         self._known_cut(cut)
         if not self._segments.list:
             raise StorageError(f"{self.path}: no sealed samples yet; run `recycle precompute` first")
         return self._segments.list[0].values(cut).shape[1:]
 
     def read(self, cut: str, position: int) -> Array:
-        """Rows (length, *shape) of one sample in the stored dtype: a read-only view of the map where possible."""
+        """Rows (length, *shape) of one sample in the stored dtype, as a read-only view of the map if there is one."""
         self._known_cut(cut)
         segment, start, stop = self._place(int(position))
         return segment.values(cut)[start:stop]
 
     def gather(self, cut: str, positions: Positions) -> tuple[Array, npt.NDArray[np.float32] | None]:
-        """The samples as a batch padded with zeros to the longest: (n, L, *shape), and for int8 scales (n, L)."""
+        """Gather samples into a batch padded with zeros to the longest: (n, L, *shape), and for int8 scales (n, L)."""
         self._known_cut(cut)
         spans = self._segments.spans(positions.tolist())
         segments, touched = self._segments.list, {number for number, _, _ in spans}
@@ -180,7 +180,7 @@ class Store:
         return values, padded(spans, scales, (), np.dtype("<f4"))
 
     def gather_rows(self, cut: str, positions: Positions) -> tuple[Array, npt.NDArray[np.float32] | None]:
-        """Rows of the samples one after another: values (sum of lengths, *shape), and for int8 scales (sum,)."""
+        """Gather the rows of samples one after another: values (sum of lengths, *shape), and for int8 scales (sum,)."""
         places = [self._place(position) for position in np.asarray(positions).tolist()]
         total = sum(stop - start for _, start, stop in places)
         values = np.empty((total, *self.row_shape(cut)), self.stored_dtype)
@@ -195,29 +195,29 @@ class Store:
         return values, scales
 
     def is_mapped(self, cut: str) -> bool:
-        """Whether every row is read straight from a memory map."""
+        """Whether all rows of the cut are read from a memory map."""
         return self.place.is_local and all(
             segment.specs[values_name(cut)].compressor is None for segment in self.segments
         )
 
     def prefers_windows(self, cut: str) -> bool:
-        """Whether `windows` is the way to read in a shuffled order: nothing to map, or more than stays in memory."""
+        """Whether shuffled reading should use `windows`: rows are not mapped, or the store exceeds the free memory."""
         return not self.is_mapped(cut) or self.bytes > free_memory()
 
     def windows(
         self, cut: str, positions: Positions, *, memory: int | None, seed: int | Sequence[int], batch_size: int = 1
     ) -> Iterator[Window]:
-        """All of the samples once, in shuffled windows that are read whole and fit `memory` bytes, the next in advance.
+        """Read all samples once, in shuffled windows that fit `memory` bytes; the next window is read in advance.
 
-        Each window gathers its own positions as the store does; all but the last hold whole batches. Without `memory`
-        there is one window of everything. The same seed gives the same order.
+        A window gathers its own positions as the store does. All windows but the last hold whole batches. Without
+        `memory` one window holds everything. The same seed gives the same order.
         """
         return read_windows(self.plan_windows(cut, positions, memory=memory, seed=seed, batch_size=batch_size), cut)
 
     def plan_windows(
         self, cut: str, positions: Positions, *, memory: int | None, seed: int | Sequence[int], batch_size: int = 1
     ) -> list[WindowPlan]:
-        """The windows that `windows` reads with the same arguments, each with its `positions`; nothing is read."""
+        """Plan the windows that `windows` reads with the same arguments, each with its `positions`; nothing is read."""
         self._known_cut(cut)
         return plan_windows(self._segments, cut, np.asarray(positions, np.int64), memory, seed, batch_size)
 
@@ -229,7 +229,7 @@ class Store:
         codec: str = "none",
         max_disk: int | None = None,
     ) -> SegmentWriter:
-        """A writer of new segments, which `refresh` shows here once sealed.
+        """Make a writer of new segments. This store sees a sealed segment after the next `refresh`.
 
         `codec` is none, lz4, zstd or auto (measured on the first rows); `max_disk` limits the bytes of the store.
         """
@@ -261,7 +261,7 @@ class Store:
         entries: Positions,
         found: Positions,
     ) -> None:
-        """Fill `found` with the candidates that hold, by the digests (or keys) read from the segments themselves."""
+        """Write to `found` the candidates whose digests (or keys), as read from the segments, are the wanted ones."""
         name, wanted = ("keys", keys) if digests is None else ("digests", digests)
         while len(queries):
             positions = level.positions[entries]
@@ -283,19 +283,20 @@ class Store:
         return self._known.setdefault(name, Segment(self.place, name, self.fingerprint, self.recipe.dtype))
 
     def _keep(self, base: Level, delta: Level) -> tuple[Level, Level]:
-        """Both levels merged and persisted where sorting the delta at each opening would cost more than that."""
+        """Merge both levels and save them if sorting the delta at each opening would cost more than that."""
         if not self.place.is_local or len(delta) < max(indexfile.PERSIST_SAMPLES, len(base) // 8):
             return base, delta
         merged = merge(base, delta, self._segments)
         path = Path(self.place.where(""))
-        with suppress(OSError):  # a store that is read-only or full can still be read
+        with suppress(OSError):  # a store on a read-only or full disk can still be read
             indexfile.save(path, self._summaries, merged)
             stored = indexfile.load(path, [summary.id for summary in self._summaries])
             if stored is not None and stored[0] == self._summaries:
-                return stored[1], EMPTY  # mapped, so that it need not stay in memory
+                return stored[1], EMPTY  # the saved index is mapped, so it need not stay in memory
         return merged, EMPTY
 
     def _place(self, position: int) -> tuple[Segment, int, int]:
+        """The segment of a position, its first row there, and its end row."""
         owner = bisect_right(self._segments.starts_list, position) - 1
         segment, local = self._segments.list[owner], position - self._segments.starts_list[owner]
         return segment, segment.bounds[local], segment.bounds[local + 1]

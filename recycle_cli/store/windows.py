@@ -1,4 +1,4 @@
-"""Shuffled reading by whole chunks: a window of randomly chosen runs in memory, shuffled again, the next on its way."""
+"""Read a store in shuffled order by whole chunks: hold randomly chosen runs in a window in memory and shuffle that."""
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,23 +15,23 @@ from recycle_cli.store.padded import padded
 from recycle_cli.store.segment import Segment, values_name
 
 WINDOW_SHARE = 0.4
-"""Of the memory budget, for each of two windows: the one being used and the one being read; the rest is for the
-chunks being decoded, what a window leaves to the next, the index pages touched and the caller's batches."""
+"""Share of the memory budget for each of two windows, the one in use and the one being read. The rest is for chunks
+being decoded, samples that a window leaves to the next, pages of the index, and the caller's batches."""
 
 RUNS = 8
-"""A window mixes at least this many runs of neighbouring samples, each a segment or a part of one."""
+"""A window mixes at least this many runs of neighbouring samples; a run is a segment or a part of one."""
 
 _STEP_BYTES = 4 << 20
 _STEP_SHARE = 32
-"""What is decoded at once is at most this part of a window, so that it does not count beside one."""
+"""A step decodes at most one part in so many of a window, so that its memory is small beside the window's."""
 
 _READERS = 2
 
 
 class Window:
-    """Some samples of a store in memory: `gather` and `gather_rows` as the store's own, for these `positions`.
+    """Some samples of a store, held in memory. `gather` and `gather_rows` work as the store's own for its `positions`.
 
-    `positions` are in the shuffled order in which to use them. A window is valid until the next is asked for.
+    `positions` are in shuffled order, to be used as they come. A window is valid until the next is requested.
     """
 
     def __init__(self, held: "_Held", positions: Positions) -> None:
@@ -43,28 +43,28 @@ class Window:
 
     @property
     def lengths(self) -> Positions:
-        """Rows of each of `positions`."""
+        """The number of rows of each of `positions`."""
         return np.diff(self._held.spans(self.positions))[:, 0]
 
     def gather(self, positions: Positions) -> tuple[Array, npt.NDArray[np.float32] | None]:
-        """Samples of this window as a batch padded with zeros; shapes as in Store.gather."""
+        """Gather samples of this window into a batch padded with zeros, with the shapes of Store.gather."""
         held = self._held
         spans = [(0, start, stop) for start, stop in held.spans(positions).tolist()]
         values = padded(spans, {0: held.values}, held.values.shape[1:], held.values.dtype)
         return values, None if held.scales is None else padded(spans, {0: held.scales}, (), held.scales.dtype)
 
     def gather_rows(self, positions: Positions) -> tuple[Array, npt.NDArray[np.float32] | None]:
-        """Rows of samples of this window one after another: values (sum, *shape), and for int8 scales (sum,)."""
+        """Gather rows of samples of this window one after another: values (sum, *shape), and for int8 scales (sum,)."""
         held = self._held.only(positions)
         return held.values, held.scales
 
     def _release(self) -> None:
-        """Give the memory back, though the caller may still hold the window."""
+        """Free the memory even if the caller still holds the window."""
         self._held = _Held(self.positions[:0], np.zeros(1, np.int64), self._held.values[:0].copy(), None)
 
 
 class _Held:
-    """Samples in memory in the order in which they were read: sample i has rows bounds[i] to bounds[i + 1]."""
+    """Samples in memory, in the order in which they were read: sample i has rows bounds[i] to bounds[i + 1]."""
 
     def __init__(
         self, positions: Positions, bounds: Positions, values: Array, scales: npt.NDArray[np.float32] | None
@@ -74,14 +74,14 @@ class _Held:
         self._sorted = positions[self._order]
 
     def spans(self, positions: Positions) -> npt.NDArray[np.int64]:
-        """First row and end of each sample: (n, 2)."""
+        """First row and end row of each sample: (n, 2)."""
         found = np.searchsorted(self._sorted, positions)
         assert (self._sorted[np.minimum(found, len(self._sorted) - 1)] == positions).all(), "not of this window"
         slots = self._order[found]
         return np.stack([self.bounds[slots], self.bounds[slots + 1]], axis=1)
 
     def only(self, positions: Positions) -> "_Held":
-        """A copy of some of the samples."""
+        """Copy some of the samples."""
         spans = self.spans(positions)
         bounds = np.concatenate([[0], np.cumsum(spans[:, 1] - spans[:, 0])])
         pieces = spans.tolist()
@@ -94,7 +94,7 @@ class _Held:
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """Neighbouring samples of one segment, in the order in which they lie there."""
+    """Neighbouring samples of one segment, in their order there, with their first rows and end rows."""
 
     segment: Segment
     positions: Positions
@@ -112,7 +112,7 @@ class _Run:
 
 @dataclass(frozen=True, slots=True)
 class WindowPlan:
-    """What a window reads, the samples it hands out in their shuffled order, and those it leaves to the next one."""
+    """A window before it is read: its runs, the positions it yields in shuffled order, and those left to the next."""
 
     runs: list[_Run]
     positions: Positions
@@ -122,8 +122,10 @@ class WindowPlan:
 def plan_windows(
     segments: Segments, cut: str, positions: Positions, memory: int | None, seed: int | Sequence[int], batch_size: int
 ) -> list[WindowPlan]:
-    """The windows of one epoch over `positions`, nothing read yet. Every chunk is decoded once, at the ends of a part
-    twice; a segment that fits is read whole, so its chunks are decoded once exactly.
+    """Plan the windows of one epoch over `positions` without reading anything.
+
+    A segment that fits is read whole, so that each chunk is decoded once. Of a segment that is read in parts, a chunk
+    at the boundary of two parts is decoded twice.
     """
     rng = np.random.default_rng(seed)
     budget = None if memory is None else int(memory * WINDOW_SHARE)
@@ -140,7 +142,7 @@ def plan_windows(
 
 
 def read_windows(plans: Sequence[WindowPlan], cut: str) -> Iterator[Window]:
-    """The planned windows in turn, the next one read while one is used."""
+    """Read the planned windows in turn, each while the one before it is in use."""
     if not plans:
         return
     with ThreadPoolExecutor(1) as ahead, ThreadPoolExecutor(_READERS) as readers:
@@ -156,7 +158,7 @@ def read_windows(plans: Sequence[WindowPlan], cut: str) -> Iterator[Window]:
 
 
 def _load(runs: list["_Run"], cut: str, left: _Held | None, readers: ThreadPoolExecutor) -> _Held:
-    """Read runs into memory, behind what the window before left over."""
+    """Read runs into memory, behind the samples that the window before left."""
     before = left.positions if left is not None else runs[0].positions[:0]
     lengths = [np.diff(left.bounds)] if left is not None else []
     positions = np.concatenate([before, *(run.positions for run in runs)])
@@ -182,8 +184,7 @@ def _load(runs: list["_Run"], cut: str, left: _Held | None, readers: ThreadPoolE
 
 
 def _read(run: "_Run", cut: str, step: int, values: Array, scales: Array | None) -> None:
-    """Decode the chunks that hold samples of the run, each once, about `step` bytes of them at a time, and copy out
-    the samples' rows."""
+    """Copy out the rows of the run's samples: decode each chunk that holds some once, about `step` bytes at a time."""
     rows = run.segment.chunked_values(cut)
     filled = 0
     at = 0
@@ -195,7 +196,7 @@ def _read(run: "_Run", cut: str, step: int, values: Array, scales: Array | None)
         end = at
         while end < len(starts) and (end == at or (stops[end] - 1) // rows.chunk_rows < first + per_step):
             if end > at and starts[end] // rows.chunk_rows > -(-max(stops[end - 1], 1) // rows.chunk_rows):
-                break  # chunks between that hold nothing of ours are not read
+                break  # do not read the chunks between, which hold none of our samples
             end += 1
         last = max(first, (max(stops[end - 1], 1) - 1) // rows.chunk_rows) + 1
         block = _decoded(rows, first, last, carried)
@@ -210,7 +211,7 @@ def _read(run: "_Run", cut: str, step: int, values: Array, scales: Array | None)
 
 
 def _decoded(rows: ChunkedRows, first: int, last: int, carried: tuple[int, Array]) -> Array:
-    """Chunks `first` to `last` (exclusive), the first of them from the step before where it was decoded there."""
+    """Decode chunks `first` to `last` (exclusive). The first is copied if the step before has decoded it."""
     block = np.empty(((last - first) * rows.chunk_rows, *rows.shape[1:]), rows.dtype)
     skip = 0
     if carried[0] == first:
@@ -224,7 +225,7 @@ def _decoded(rows: ChunkedRows, first: int, last: int, carried: tuple[int, Array
 def _planned(
     segments: Segments, cut: str, positions: Positions, budget: int | None, rng: np.random.Generator
 ) -> Iterator[list[_Run]]:
-    """Which runs share a window: drawn at random until the budget is full."""
+    """Yield the runs that share a window, drawn at random until the budget is full."""
     limit = None if budget is None else max(1, budget // RUNS)
     runs = [run for segment in _runs(segments, positions) for run in _parts(segment, cut, limit)]
     chosen: list[_Run] = []
@@ -241,6 +242,7 @@ def _planned(
 
 
 def _runs(segments: Segments, positions: Positions) -> Iterator[_Run]:
+    """One run for each segment that holds some of the positions."""
     for segment, part, local in segments.by_segment(positions):
         order = np.argsort(local, kind="stable")
         local = local[order]
@@ -248,7 +250,7 @@ def _runs(segments: Segments, positions: Positions) -> Iterator[_Run]:
 
 
 def _parts(run: _Run, cut: str, limit: int | None) -> Iterator[_Run]:
-    """The run cut into parts of at most `limit` bytes, a sample at least."""
+    """Cut the run into parts of at most `limit` bytes, with at least one sample each."""
     if limit is None:
         yield run
         return

@@ -1,4 +1,4 @@
-"""Write segments: rows go to disk as they come, and all of a segment becomes visible in one rename."""
+"""Write segments: rows go to disk as they come, and one rename makes a whole segment visible."""
 
 from collections.abc import Mapping, Sequence
 from types import TracebackType
@@ -18,14 +18,14 @@ from recycle_cli.store.place import Drafts, Place
 
 SEGMENT_BYTES = 256 << 20
 SEGMENT_SECONDS = 300.0
-"""A segment is sealed at this age too, so that a crash of a slow run loses minutes, not hours."""
+"""A segment is also sealed at this age, so that a crash of a slow run loses minutes and not hours."""
 
 
 class SegmentWriter:
     """Appends whole samples and seals them into segments of about `segment_bytes`. Use it as a context manager.
 
-    Leaving the context seals what was appended, whatever the reason for leaving: appended samples are whole.
-    Raises StorageError where the disk is full or read-only.
+    Leaving the context seals what was appended even after an exception, since appended samples are complete.
+    Raises StorageError if the disk is full or read-only.
     """
 
     def __init__(
@@ -73,13 +73,13 @@ class SegmentWriter:
 
     @property
     def codec(self) -> Choice | None:
-        """The codec and why; None while `auto` has seen no rows."""
+        """The codec and the reason for it; None as long as `auto` has seen no rows."""
         return self._codec
 
     def append(self, keys: Bytes16, digests: Bytes16, lengths: Array, rows: Mapping[str, Encoded]) -> None:
-        """Add samples: keys and digests (n, 16), lengths (n,), and per cut the samples' rows one after another.
+        """Add samples: keys and digests (n, 16), lengths (n,), and for each cut the samples' rows one after another.
 
-        Raises BarError, after sealing what was there before, where `max_disk` would be passed.
+        Raises BarError if the store would grow beyond `max_disk`; everything appended before is sealed first.
         """
         assert self._claim is not None, "append to a SegmentWriter inside its `with` block"
         assert sorted(rows) == self._cuts, f"cuts {sorted(rows)}, the store has {self._cuts}"
@@ -99,7 +99,7 @@ class SegmentWriter:
             self.seal()
 
     def _stay_within(self, budget: DiskBudget, samples: int, rows: Mapping[str, Encoded]) -> None:
-        """Seal, and raise BarError, before rows are written that might not fit."""
+        """Seal and raise BarError if the coming rows might not fit."""
         drafted = self._draft.samples if self._draft is not None else 0
         coming = sum(encoded.nbytes for encoded in rows.values())
         if self._draft is not None:

@@ -10,7 +10,7 @@ from recycle_cli.batches import RowSource, SharedBatch
 from recycle_cli.reports import Bar
 from recycle_cli.runtime.devices import pinned, to_device
 from recycle_cli.runtime.overlap import prefetch
-from recycle_cli.runtime.random_generators import quick_masks
+from recycle_cli.runtime.quick_masks import quick_masks
 from recycle_cli.runtime.signals import deferred_signals
 from recycle_cli.training.evaluation import judge
 from recycle_cli.training.learning_rate import learning_rate

@@ -15,7 +15,7 @@ def corpus():
 
 @pytest.fixture(autouse=True)
 def quick_disk(monkeypatch):
-    """Hundreds of small segments are sealed here; that each is synced has a test of its own."""
+    """Skip syncs, since hundreds of small segments are sealed here. test_sealing.py proves that each is synced."""
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
@@ -27,7 +27,7 @@ def s3_endpoint():
 
 
 def named(request):
-    """The test's name, fit for a URL."""
+    """The test's name, in a form that fits a URL."""
     return re.sub(r"\W+", "-", request.node.name)
 
 

@@ -1,4 +1,4 @@
-"""Synthetic samples whose rows follow from their number, so that any store of them can be checked."""
+"""Synthetic samples whose rows are computed from their numbers, so that any store of them can be checked."""
 
 import numpy as np
 
@@ -14,7 +14,7 @@ def recipe(dtype="float16", cuts=("2",), **changes):
 
 
 class Corpus:
-    """Samples 0, 1, 2, ... whose rows follow from their number, so that any store of them can be checked."""
+    """Samples 0, 1, 2, ... whose rows are computed from their numbers."""
 
     shape = (8,)
 
@@ -51,7 +51,7 @@ class Corpus:
         return store
 
     def check(self, store, numbers):
-        """Every sample is there, with the rows that follow from its number."""
+        """Assert that the store holds every one of these samples with its rows."""
         positions = store.lookup(*self.keys(numbers))
         assert (positions >= 0).all()
         for cut in self.cuts:

@@ -2,24 +2,24 @@
 
     python -m tests.store.crash --kills 200 [--seed N] [--folder DIR] [--full]
 
-A round starts two `recycle precompute` of overlapping corpora into one store and, by chance, `recycle store gc` and
-`recycle store verify --repair` of a segment damaged on purpose beside them, each a process of its own, and kills each
-with SIGKILL at an instant drawn uniformly over the time that it takes. Every few rounds a precompute or a gc is stopped
-(SIGSTOP) instead, at such an instant, while others write, collect and read, and goes on (SIGCONT) to its end.
+A round starts two `recycle precompute` of overlapping corpora into one store. At random, `recycle store gc` and
+`recycle store verify --repair` of a segment damaged on purpose run beside them. Each command is a process of its own
+and is killed with SIGKILL at an instant drawn uniformly over the time that it takes. Every few rounds a precompute or a
+gc is instead stopped (SIGSTOP) at such an instant, while others write, collect and read, and then continued (SIGCONT).
 
-After each round: the store opens, `recycle store verify` finds nothing, every sample that was ever seen sealed is there
-with the right rows, none twice, and no dead process counts as a writer. Once a store holds both corpora, both commands
-run to their end, computing nothing anew, `gc` gives back the duplicates, and the store must equal, byte for byte, the
-one that nobody disturbed; then a new one begins.
+After each round the store must open, `recycle store verify` must find nothing, every sample that was ever seen sealed
+must be there once with the right rows, and no dead process may count as a writer. Once a store holds both corpora, both
+commands run to their end without computing anything anew, and `gc` removes the duplicates. The store must then equal,
+byte for byte, that of an undisturbed run, and the next round starts a new store.
 
-With `--full` the disk of `--folder` is filled before each round but for a little, and freed after its checks: point it
-at a small one. Where user namespaces are allowed nobody has to be root for that:
+With `--full` the disk of `--folder` is almost filled before each round and freed after its checks, so `--folder` should
+be on a small disk. If user namespaces are allowed, this needs no root:
 
     unshare -rm sh -c 'mount -t tmpfs -o size=6m none /mnt && exec "$@"' sh \
         python -m tests.store.crash --kills 50 --folder /mnt --full
 
-The commands are forked from a server that has done their imports, and run the `main()` of the program. Prints one JSON
-object: rounds, kills and stops by command, runs that ended by themselves, and those that met a full disk.
+The commands are forked from a server that has done the imports, and run the program's `main()`. Prints one JSON object
+with the rounds, the kills and stops by command, the runs that ended by themselves, and those that met a full disk.
 """
 
 import argparse
@@ -43,7 +43,7 @@ from tests.contents import contents
 from tests.records import records, write_csv
 
 OPTIONS = ("--cut", 2, "--max-length", 24, "--batch-tokens", 1, "--segment-bytes", 20_000)
-"""Each sample in a batch of its own: its rows are the same bits then, whatever is computed beside it."""
+"""Options that put each sample in a batch of its own, so that its rows do not depend on the others in the batch."""
 
 MAINTENANCE = {"gc": ("store", "gc", "--damaged"), "repair": ("store", "verify", "--repair")}
 BESIDE = ([], ["gc"], ["repair"], ["gc", "repair"])
@@ -51,7 +51,7 @@ BESIDE = ([], ["gc"], ["repair"], ["gc", "repair"])
 FIRST_SECONDS = 1.0
 STOP_EVERY = 5
 SPARE = 300_000
-"""Bytes left on a disk that is full, at most: less than half of what a round writes."""
+"""Most bytes left free on a full disk: less than half of what a round writes."""
 
 FULL = "disk is full"
 WAIT = "wait for it"
@@ -59,7 +59,7 @@ REPAIR = "recycle store verify"
 
 
 class Work:
-    """A model, two overlapping corpora `a` and `b`, and what their stores hold where nobody disturbs."""
+    """A model, two overlapping corpora `a` and `b`, and the contents of their stores after undisturbed runs."""
 
     def __init__(self, recycle: Commands, folder: Path) -> None:
         self.recycle = recycle
@@ -74,27 +74,27 @@ class Work:
         self.whole = self.expected["a"] | self.expected["b"]
 
     def command(self, name: str, store: Path) -> tuple[object, ...]:
-        """Arguments of a writer (`a`, `b`) or of a maintenance."""
+        """Arguments of a writer (`a`, `b`) or of a maintenance command."""
         if name in MAINTENANCE:
             return (*MAINTENANCE[name], store)
         return ("precompute", self.corpora[name], store, "--model", self.model, *OPTIONS)
 
 
 class Trial:
-    """Stores that are hurt round after round, and what must be in them."""
+    """Disturbs stores round after round, and knows what they must hold."""
 
     def __init__(self, work: Work, folder: Path, *, seed: int, full: bool = False) -> None:
         self.recycle, self.expected, self.whole = work.recycle, work.expected, work.whole
         self.work, self.folder, self.full = work, folder, full
         self.random = random.Random(seed)
-        # How long each command takes, from what was seen: so that kills are spread over all of it on any machine.
+        # Seconds that each command has taken so far, so that kills spread over its whole run on any machine.
         self.seconds = dict.fromkeys(["a", "b", *MAINTENANCE], FIRST_SECONDS)
         self.counts: Counter[str] = Counter()
         self.held: set[bytes] = set()
         self.begin()
 
     def begin(self) -> None:
-        """Go on with a new store."""
+        """Start a new store."""
         self.counts["stores"] += 1
         self.store = self.folder / f"{self.counts['stores']}.zarr"
         self.held = set()
@@ -103,7 +103,7 @@ class Trial:
         return self.work.command(name, self.store)
 
     def run(self, kills: int) -> dict[str, int]:
-        """Rounds until so many processes have been killed: what happened, as plain data."""
+        """Run rounds until so many processes have been killed. Returns the counts as plain data."""
         while self.counts["killed"] < kills:
             self.counts["rounds"] += 1
             stop = self.counts["rounds"] % STOP_EVERY == 0
@@ -117,7 +117,7 @@ class Trial:
         return dict(sorted(self.counts.items()))
 
     def kill_round(self) -> bool:
-        """Two writers and perhaps maintenance, each killed at its own instant: whether a segment was damaged."""
+        """Start two writers and perhaps maintenance; kill each at random. Returns whether a segment was damaged."""
         beside = self.random.choice(BESIDE) if (self.store / "zarr.json").exists() else []
         damaged = "repair" in beside and self.damage()
         started = time.monotonic()
@@ -131,7 +131,7 @@ class Trial:
         return damaged
 
     def stop_round(self) -> bool:
-        """A writer or a collector stopped in its middle, while others write, collect and read, goes on to its end."""
+        """Stop a writer or a gc halfway, let others write, collect and read, and then continue it to its end."""
         name = self.random.choice(["a", "gc"])
         if name == "gc" and not (self.store / "zarr.json").exists():
             return False
@@ -148,7 +148,7 @@ class Trial:
         return False
 
     def ended(self, name: str, done: Done, *, damaged: bool) -> None:
-        """Count how a command ended; it may be refused for what was done to the store, and for nothing else."""
+        """Count how a command ended. It may fail only because of what was done to the store."""
         assert "Traceback" not in done.err, done.err
         killed = done.code == -signal.SIGKILL
         excuses = [WAIT] * (name in MAINTENANCE) + [FULL] * self.full + [REPAIR] * damaged
@@ -159,7 +159,7 @@ class Trial:
         self.seconds[name] *= 1.1 if killed else 0.8
 
     def check(self, *, damaged: bool) -> None:
-        """All that must hold after a round."""
+        """Check everything that must hold after a round."""
         if not (self.store / "zarr.json").exists():
             assert not self.held, "the root of a store with samples is gone"
             return
@@ -172,7 +172,7 @@ class Trial:
         self.held = self.read()
 
     def read(self) -> set[bytes]:
-        """The keys there, each once, with the right rows; what was ever seen sealed is among them."""
+        """Assert that keys are unique and rows are right, and that everything ever seen sealed is there."""
         if not (self.store / "zarr.json").exists():
             return set()
         store = Store.open(str(self.store))
@@ -186,7 +186,7 @@ class Trial:
         return set(keys)
 
     def finish(self) -> None:
-        """Both commands go on where they were, and what comes out is the store that nobody disturbed."""
+        """Run both commands to their end, and assert that the store equals that of an undisturbed run."""
         for name in ("a", "b"):
             reused = len(self.held & self.expected[name].keys())
             done = self.recycle.json(*self.command(name))
@@ -198,7 +198,7 @@ class Trial:
         assert not [entry for entry in (self.store / "tmp").iterdir() if entry.is_dir()], "a draft was left behind"
 
     def damage(self) -> bool:
-        """Flip a bit of a segment, and take what only that segment held off the list: whether there was one."""
+        """Flip a bit of a segment and no longer expect the samples that only it held. Returns whether there was one."""
         folders = [path for path in self.store.glob("segments/*") if path.is_dir()]
         if not folders:
             return False
@@ -212,7 +212,7 @@ class Trial:
 
     @contextmanager
     def crowded(self) -> Iterator[None]:
-        """Next to no space left on the disk meanwhile, where that is asked for."""
+        """Leave almost no space on the disk inside the block, if `--full` is given."""
         ballast = self.folder / "ballast"
         if self.full:
             spare = self.random.randrange(SPARE)
@@ -226,7 +226,7 @@ class Trial:
 
 
 def pause_until(instant: float, process: Running) -> None:
-    """Wait for the instant, or for the process to end by itself."""
+    """Wait until the instant, or until the process ends by itself."""
     while time.monotonic() < instant and not process.ended:
         time.sleep(0.002)
 

@@ -1,4 +1,4 @@
-"""Write a store, or check one with our reader and with zarr-python alone: for trying two installations on each other.
+"""Write a store, or check one with our reader and with zarr-python alone, to try two installations on each other.
 
 OTHER/bin/python tests/store/exchange.py write STORE && python tests/store/exchange.py check STORE
 """

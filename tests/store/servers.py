@@ -1,4 +1,4 @@
-"""Servers on loopback for the tests of stores that are not on a disk."""
+"""Servers on loopback, for the tests of remote stores."""
 
 import os
 import shutil
@@ -19,7 +19,7 @@ KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGIO
 
 @contextmanager
 def served(program, *arguments, host, port):
-    """The URL of a server from an installed program, which is told host and port by these options."""
+    """Start a server program with these options for host and port, and yield its URL."""
     server = shutil.which(program, path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
     if server is None:
         pytest.skip(f"{program} is not installed")
@@ -39,7 +39,7 @@ def served(program, *arguments, host, port):
 
 
 class Handler(SimpleHTTPRequestHandler):
-    """Files with ranges, which the library's own server does not know and every other does."""
+    """A file server that serves ranges, unlike that of the standard library."""
 
     def log_message(self, *arguments):
         pass
@@ -62,7 +62,7 @@ class Handler(SimpleHTTPRequestHandler):
 
 @contextmanager
 def web_server(folder):
-    """The URL under which the files of a folder are served."""
+    """Serve the files of a folder and yield the URL."""
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=folder)) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()

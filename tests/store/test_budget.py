@@ -1,4 +1,4 @@
-"""`--max-disk`: a precompute stops cleanly before the store passes it."""
+"""`--max-disk`: precompute stops cleanly before the store exceeds it."""
 
 import pytest
 
@@ -39,7 +39,7 @@ def test_it_stops_before_it_is_passed_and_keeps_what_was_sealed(tmp_path):
     ids=["small rows", "scales", "scales and a codec", "small rows and a codec"],
 )
 def test_what_comes_with_the_rows_is_counted(tmp_path, monkeypatch, corpus, codec):
-    """Keys, digests, offsets and the index of samples that are smaller than these; scales of many rows."""
+    """Count keys, digests, offsets and the index, which outweigh the rows of small samples, and scales of many rows."""
     monkeypatch.setattr("recycle_cli.store.indexfile.PERSIST_SAMPLES", 100)
     store = corpus.store(tmp_path / "s.zarr")
 
@@ -50,7 +50,7 @@ def test_what_comes_with_the_rows_is_counted(tmp_path, monkeypatch, corpus, code
 
     with pytest.raises(BarError, match="--max-disk 600000"):
         fill()
-    store = Store.open(store.path)  # which writes the index
+    store = Store.open(store.path)  # opening it writes the index
     assert len(list((tmp_path / "s.zarr/index").iterdir())) == 2
     corpus.check(store, range(0, len(store), 97))
     assert 300_000 < bytes_below(tmp_path / "s.zarr") <= 600_000

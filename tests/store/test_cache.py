@@ -10,7 +10,7 @@ CAP = 5 * BLOCK
 
 
 class Remote:
-    """Bytes that count how often they are fetched."""
+    """Remote bytes that count how often they are fetched."""
 
     def __init__(self, size):
         self.content = bytes(range(251)) * (size // 251 + 1)
@@ -27,14 +27,14 @@ class Remote:
 def size_on_disk(folder):
     total = 0
     for path in folder.iterdir():
-        with suppress(FileNotFoundError):  # another process may evict it just now
+        with suppress(FileNotFoundError):  # another process may just be evicting it
             total += path.stat().st_size if path.name != "lock" else 0
     return total
 
 
 def test_what_was_read_once_is_not_fetched_again(tmp_path):
     remote = Remote(3 * BLOCK + 17)
-    for _ in range(2):  # and neither after a restart
+    for _ in range(2):  # the second time as after a restart
         cached = BlockCache(tmp_path, CAP).over(remote, "a")
         for start, stop in ((0, 10), (BLOCK - 5, BLOCK + 5), (3 * BLOCK, 3 * BLOCK + 17), (5, 3 * BLOCK), (7, 7)):
             assert cached[start:stop] == remote.content[start:stop]
@@ -57,7 +57,7 @@ def fill(folder, name):
     cached = BlockCache(folder, CAP).over(Remote(20 * BLOCK), name)
     for number in range(20):
         cached[number * BLOCK : number * BLOCK + 1]
-        assert size_on_disk(folder) <= CAP + 2 * BLOCK  # a block of another process may be on its way out
+        assert size_on_disk(folder) <= CAP + 2 * BLOCK  # another process may just be evicting a block
 
 
 def test_processes_share_one_cap(tmp_path):

@@ -1,4 +1,4 @@
-"""A short part of `python -m tests.store.crash --kills 200`, which is the long form."""
+"""A short run of the crash test; `python -m tests.store.crash --kills 200` is the long one."""
 
 import subprocess
 
@@ -9,7 +9,7 @@ from . import crash
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A disk of 6 MiB. Only root may mount one."""
+    """A disk of 6 MiB, which only root may mount."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=6m", "none", str(folder)]
@@ -40,7 +40,7 @@ def test_a_process_that_was_stopped_goes_on(work, tmp_path):
 def test_a_full_disk_costs_nothing_that_was_sealed(work, small_disk):
     trial = crash.Trial(work, small_disk, seed=7, full=True)
     trial.run(4)
-    while not trial.counts["full"] and trial.counts["killed"] < 30:  # on a busy machine none may have come so far
+    while not trial.counts["full"] and trial.counts["killed"] < 30:  # a busy machine may take more
         trial.begin()
         trial.run(trial.counts["killed"] + 2)
     assert trial.counts["full"] > 0

@@ -1,4 +1,4 @@
-"""Stores written by one Python and Zarr open in another; name the other with RECYCLE_OTHER_PYTHON to try two."""
+"""A store written by one installation opens in another; RECYCLE_OTHER_PYTHON names another Python to try."""
 
 import os
 import subprocess

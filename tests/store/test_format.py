@@ -1,4 +1,4 @@
-"""docs/store-format.md is enough to write a store from: done here with nothing of the package but the recipe."""
+"""Write a store from docs/store-format.md alone, using nothing of the package but the recipe."""
 
 import json
 import os
@@ -29,7 +29,7 @@ def sealed(document):
 
 
 def array(values, dtype, names, rows_in_chunk=None):
-    """Document and file of an array; with `rows_in_chunk`, a shard."""
+    """Write an array's document and file; as a shard if `rows_in_chunk` is given."""
     shape = list(values.shape)
     chunk, codecs, data = shape, [LITTLE], values.tobytes()
     if rows_in_chunk:
@@ -101,7 +101,7 @@ def write(path: Path, rows, keys, digests, offsets, version=1):
     document = {**GROUP, "attributes": {"recycle": record}, "consolidated_metadata": consolidated}
     (draft / "zarr.json").write_bytes(sealed(document))
     draft.rename(path / "segments/hand-made")
-    os.rmdir(path / "tmp/w")  # noqa: PTH106 - as the page says it
+    os.rmdir(path / "tmp/w")  # noqa: PTH106 - as the page says
 
 
 @pytest.fixture

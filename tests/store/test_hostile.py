@@ -1,4 +1,4 @@
-"""Stores made to hurt: each is refused in one line, nothing is executed, nothing is written outside."""
+"""Malicious stores are refused in one line; nothing is executed, and nothing is written outside of the store."""
 
 import json
 import os
@@ -25,13 +25,13 @@ FUZZ = settings(
 
 
 def resealed(document):
-    """The document with a seal that fits: an attacker can compute one, so no check may rest on it."""
+    """Seal a document anew. An attacker can do that too, so no check may rely on the seal."""
     document["attributes"]["recycle"].pop("seal", None)
     return canonical_json(sealed(document))
 
 
 class Victim:
-    """A store whose one segment can be rewritten again and again."""
+    """A store with one segment, which tests rewrite."""
 
     def __init__(self, path):
         self.corpus = Corpus("int8")
@@ -53,7 +53,7 @@ class Victim:
             path.write_bytes(content)
 
     def read_all(self):
-        """All that a user does with a store, short of training."""
+        """Do everything that a user does with a store, except training."""
         store = Store.open(self.store.path)
         positions = store.lookup(*self.corpus.keys(range(12)))
         positions = positions[positions >= 0]
@@ -80,7 +80,7 @@ def refused(victim, document, match=None):
 
 
 def test_verify_names_the_file_of_a_chunk_that_does_not_decode(victim):
-    """With checksums that fit."""
+    """The checksums fit."""
     name, document = "cuts/2/values/c.0.0", victim.document()
     content = bytes(16) + victim.files[victim.folder / name][16:]
     fitting = {"xxh3_128": xxhash.xxh3_128_hexdigest(content), "blocks": xxhash.xxh3_64_hexdigest(content)}
@@ -238,7 +238,7 @@ def paths_of(node, prefix=()):
 
 
 def mutate(data, document):
-    """Replace or remove a few nodes of a document."""
+    """Replace or remove a few random nodes of a document."""
     for _ in range(data.draw(st.integers(1, 3))):
         *above, last = data.draw(st.sampled_from(sorted(paths_of(document), key=str)))
         node = document
@@ -251,7 +251,7 @@ def mutate(data, document):
 
 
 def survives(victim):
-    """Every operation ends well or in a RecycleError of one line."""
+    """Every operation succeeds or raises a RecycleError of one line."""
     before = sorted(os.listdir(victim.root.parent))  # noqa: PTH208 - names only
     for action in (
         victim.read_all,

@@ -1,4 +1,4 @@
-"""Stores whose seals and checksums fit, and whose content is still not what a writer of ours leaves."""
+"""Stores with seals and checksums that fit, but with content that our writer never writes."""
 
 import json
 import struct
@@ -37,7 +37,7 @@ def folder_of(store):
 
 
 def replace(store, name, content):
-    """Put other bytes into a file of the one segment, and into its records."""
+    """Replace the bytes of a file of the one segment, and update its record."""
     folder = folder_of(store)
     (folder / name).unlink()
     document = json.loads((folder / "zarr.json").read_text())
@@ -116,7 +116,7 @@ def test_keys_of_another_length_are_refused_though_their_metadata_says_so_too(st
 
 
 def shard_index(store):
-    """(offset, size) of the chunks, and where the index begins."""
+    """(offset, size) of the chunks, and the offset of the index."""
     content = content_of(store, VALUES)
     chunks = store.segments[0].specs["cuts/2/values"].chunks
     begin = len(content) - 16 * chunks - 4
@@ -129,12 +129,12 @@ def with_index(content, entries, begin):
 
 
 def test_chunks_that_overlap_are_refused(store, corpus):
-    """Else a small file could unfold to any number of chunks."""
+    """Otherwise a small file could decode to any number of chunks."""
     content, entries, begin = shard_index(store)
     assert len(entries) > 3
     entries[:] = entries[0]
     replace(store, VALUES, with_index(content, entries, begin))
-    if store.is_mapped("2"):  # a map does without the index, but others read by it
+    if store.is_mapped("2"):  # mapped reads ignore the index, but other readers use it
         corpus.check(Store.open(store.path), NUMBERS)
         assert named(store) == (VALUES, "the shard's index does not say that its chunks lie in order")
     else:
@@ -148,12 +148,12 @@ def test_a_chunk_that_claims_another_size_is_refused(store, corpus, size):
     content, entries, _ = shard_index(store)
     struct.pack_into("<I", content, int(entries[1, 0]) + 4, size)
     replace(store, VALUES, content)
-    reading_refuses(store, corpus, "unfolds to")
+    reading_refuses(store, corpus, "decodes to")
     assert verify(store.path)["damaged"]
 
 
 class Flat(Corpus):
-    """Rows that compress, so that a chunk is more than a copy."""
+    """Rows that compress, so that chunks are not mere copies."""
 
     def rows(self, number, cut):
         return np.full((self.length(number), *self.shape), number + 1, np.float32)
@@ -191,7 +191,7 @@ def test_a_wrong_index_hides_samples_and_never_gives_other_rows(corpus, tmp_path
     if harm != "unsorted":
         with pytest.raises(DamageError, match="index does not fit"):
             store.positions()
-    corpus.store(store.path, range(12, 30))  # writers and gc do not trust it either
+    corpus.store(store.path, range(12, 30))  # writers and gc must not trust it either
     gc(store.path)
     assert verify(store.path, repair=True)["damaged"] == [] or verify(store.path)["damaged"] == []
     corpus.check(Store.open(store.path), range(30))

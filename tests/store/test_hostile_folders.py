@@ -1,4 +1,4 @@
-"""Stores with links and pipes where folders and files belong: nothing waits, nothing outside is touched."""
+"""Stores with links and pipes in place of folders and files: nothing hangs, and nothing outside is touched."""
 
 import os
 import signal
@@ -13,7 +13,7 @@ from .corpora import Corpus
 
 @pytest.fixture(autouse=True)
 def no_waiting():
-    """A pipe that is waited for would be waited for for ever."""
+    """Fail if a read waits for a pipe, which would take for ever."""
     before = signal.signal(signal.SIGALRM, lambda *_: pytest.fail("waits for a pipe"))
     signal.alarm(60)
     yield
@@ -23,7 +23,7 @@ def no_waiting():
 
 @pytest.fixture
 def outside(tmp_path):
-    """A folder of somebody else's, with what looks like a leftover, an old index and a damaged segment."""
+    """Somebody else's folder, with files that look like a leftover, an old index and a damaged segment."""
     for name in ("20200101T000000000000-000000000000", "other"):
         (tmp_path / "outside" / name).mkdir(parents=True)
         (tmp_path / "outside" / name / "precious").write_text("mine")
@@ -36,7 +36,7 @@ def store(tmp_path):
 
 
 def everything(path):
-    """All that looks into a store or changes it."""
+    """All operations that read or change a store."""
     return (
         lambda: info(path),
         lambda: verify(path),
@@ -80,7 +80,7 @@ def test_a_pipe_for_a_file_is_refused(store, tmp_path, name):
     path = tmp_path / "s.zarr/segments" / store.segments[0].id / name
     path.unlink()
     os.mkfifo(path)
-    if "values/zarr" not in name:  # which only verify reads
+    if "values/zarr" not in name:  # only verify reads that document
         with pytest.raises(DamageError, match="pipe"):
             Corpus().check(Store.open(store.path), range(10))
     assert {damage["segment"] for damage in verify(store.path, repair=True)["damaged"]} == {store.segments[0].id}

@@ -30,7 +30,7 @@ with corpus.store(sys.argv[1]).writer() as writer:
 
 @pytest.fixture
 def writer(tmp_path, corpus):
-    """A process in the middle of a segment."""
+    """A process that is halfway through writing a segment."""
     corpus.store(tmp_path / "s.zarr", range(10))
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(["tests", "."])}
     command = [sys.executable, "-c", WRITER, str(tmp_path / "s.zarr")]
@@ -146,7 +146,7 @@ def test_a_reader_from_before_gc_is_told_to_run_again(tmp_path, corpus):
     early, late = Store.open(store.path), Store.open(store.path)
     corpus.check(early, range(20))
     gc(store.path)
-    corpus.check(early, range(20))  # what it has mapped stays
+    corpus.check(early, range(20))  # what it has mapped stays readable
     with pytest.raises(StoreError, match="run the command again"):
         late.read("2", 0)
     late.refresh()
@@ -183,7 +183,7 @@ def test_export_writes_safetensors_and_numpy(tmp_path, dtype):
         np.testing.assert_array_equal(arrays["scales"], np.concatenate([encoded.scales for encoded in expected]))
     done = export(store.path, str(tmp_path / "x.safetensors"), cut="2", limit=6)
     assert (done["samples"], done["bytes"]) == (6, (tmp_path / "x.safetensors").stat().st_size)
-    if dtype != "bfloat16":  # which NumPy has not
+    if dtype != "bfloat16":  # NumPy has no bfloat16
         tensors = load_file(tmp_path / "x.safetensors")
         assert tensors["values"].shape == (tensors["offsets"][-1], 8)
         positions = store.find(tensors["keys"])

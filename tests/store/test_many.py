@@ -1,4 +1,4 @@
-"""Several processes on one store, with no lock and nothing shared but the folder."""
+"""Several processes use one store without locks; they share nothing but the folder."""
 
 import os
 import threading
@@ -16,7 +16,7 @@ from .corpora import Corpus, recipe
 
 
 def watch(path, expected, ended):
-    """Read the store again and again, from before it is there until `ended`; the keys that are there in the end."""
+    """Read the store again and again, from before it exists until `ended`. Returns the keys it holds in the end."""
     seen, store = set(), None
     while True:
         last = ended.is_set()
@@ -36,7 +36,7 @@ def watch(path, expected, ended):
 
 def test_four_commands_fill_what_overlaps_while_this_process_reads(recycle, tiny_bert, tmp_path):
     texts = records(160, longest=20)
-    # One sample a batch: its rows are the same bits then, whatever is computed beside it.
+    # One sample a batch, so that its rows do not depend on others in the batch.
     shape = ("--model", tiny_bert, "--cut", 2, "--max-length", 24, "--batch-tokens", 1, "--segment-bytes", 6_000)
     corpora = [write_csv(tmp_path / f"{first}.csv", texts[first : first + 70]) for first in (0, 30, 60, 90)]
     recycle.json("precompute", write_csv(tmp_path / "all.csv", texts), tmp_path / "undisturbed", *shape)
@@ -50,7 +50,7 @@ def test_four_commands_fill_what_overlaps_while_this_process_reads(recycle, tiny
     assert [one.code for one in done] == [0, 0, 0, 0], done
     assert seen == expected.keys()
     found = recycle.json("store", "info", store)
-    # As many as the commands happened to overlap in time.
+    # There are as many as the commands happened to overlap in time.
     duplicates = sum(one.json["new_samples"] for one in done) - 160
     assert found["duplicates"] == duplicates
     assert (found["writers"], found["leftovers"]) == ([], [])
@@ -62,7 +62,7 @@ def test_four_commands_fill_what_overlaps_while_this_process_reads(recycle, tiny
 
 @pytest.fixture(params=["folder", "folder without hard links", "bucket", "memory"])
 def somewhere(request, tmp_path, monkeypatch):
-    """Where a store can be made."""
+    """A path or URL at which a store can be made."""
     if request.param.startswith("folder"):
 
         def no_links(*arguments):
@@ -77,7 +77,7 @@ def somewhere(request, tmp_path, monkeypatch):
 @pytest.mark.parametrize("other", [False, True], ids=["the same recipe", "another recipe"])
 @pytest.mark.parametrize("step", range(6))
 def test_a_root_that_another_writer_makes_meanwhile_counts(somewhere, monkeypatch, step, other):
-    """Between any two steps of making a store: first come, first served, and nobody takes it for a foreign folder."""
+    """Another writer makes the store between any two steps; its root counts, and is not taken for a foreign folder."""
     steps, kind = [], type(open_place(somewhere))
     corpus = Corpus()
 

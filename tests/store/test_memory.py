@@ -1,4 +1,4 @@
-"""What a process takes in memory, measured by the kernel in a process of its own."""
+"""The memory that reading and writing take, as the kernel measures it in a process of its own."""
 
 import subprocess
 import sys
@@ -68,7 +68,7 @@ def test_writing_twenty_times_as_much_takes_no_more_memory(tmp_path, codec):
 
 
 def test_an_epoch_stays_within_the_memory_it_was_given(tmp_path):
-    """Over a compressed store whose rows, decoded, are five times as large."""
+    """The decoded rows of this compressed store are five times as large."""
     path = tmp_path / "lz4.zarr"
     measured(WRITE, path, 1600)  # 200 MiB of float16 rows
     memory = 40 << 20

@@ -1,4 +1,4 @@
-"""Samples reach their slots whole, whichever way they are copied, and rows of another shape are damage."""
+"""Both ways of copying put whole samples into their slots, and rows of another shape are damage."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ def spans_of(lengths):
 @pytest.mark.parametrize("shape", [(4,), (2, 3), (4096,), ()])
 @pytest.mark.parametrize("count", [0, 1, 3, 5])
 def test_each_sample_is_in_its_slot_with_zeros_behind(shape, count, monkeypatch):
-    monkeypatch.setattr(np, "empty", lambda shape, dtype=float: np.full(shape, 9, dtype))  # new memory often is zeros
+    monkeypatch.setattr(np, "empty", lambda shape, dtype=float: np.full(shape, 9, dtype))  # new memory is often zero
     rows = np.random.default_rng(0).random((sum(LENGTHS), *shape)).astype("<f2")
     spans = spans_of(LENGTHS)[:count]
     batch = padded(spans, {0: rows}, shape, rows.dtype)

@@ -1,8 +1,8 @@
-"""Stores in buckets: against servers on loopback, a web server and memory.
+"""Stores in buckets, on servers on loopback, on a web server and in memory.
 
-S3 against moto's server. Google's storage against the same: its client speaks an XML API that is S3's in all but how
-it asks for a new object only (emulators on PyPI speak the JSON API, which the client does not use). Azure against
-azurite where `azurite-blob` is on the path (`npm install azurite`).
+S3 is tested with moto's server. Google's storage uses the same server: its client speaks an XML API that is S3's except
+in how it asks to create an object only if there is none (emulators on PyPI speak the JSON API, which the client does
+not use). Azure is tested with azurite if `azurite-blob` is on the path (`npm install azurite`).
 """
 
 import base64
@@ -26,7 +26,7 @@ obstore = pytest.importorskip("obstore")
 
 @pytest.fixture(scope="session")
 def azure_endpoint():
-    """An azurite with a container, made as its documentation says: the client cannot make one."""
+    """An azurite with a container, made as its documentation says, since the client cannot make one."""
     account = "devstoreaccount1"
     key = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
     options = ("--inMemoryPersistence", "--skipApiVersionCheck", "--silent", "--disableTelemetry")
@@ -42,7 +42,7 @@ def azure_endpoint():
 
 @pytest.fixture
 def google(s3_endpoint, monkeypatch, request):
-    """moto takes every Authorization header for one of S3's, and reads the region from it."""
+    """moto takes every Authorization header for that of S3 and reads the region from it."""
     monkeypatch.setenv("GOOGLE_BASE_URL", s3_endpoint)
     monkeypatch.setenv("GOOGLE_BEARER_TOKEN", "test/20260101/us-east-1/s3/aws4_request")
     return f"gs://bucket/google-{named(request)}.zarr"
@@ -129,7 +129,7 @@ def test_damage_in_a_bucket_is_named_and_repaired(memory):
 
 
 def test_gc_of_a_bucket_is_done_on_a_copy(memory, tmp_path):
-    """What the refusal says to do works."""
+    """The remedy in the message works."""
     corpus = Corpus()
     corpus.store(memory, range(20))
     corpus.store(memory, range(10, 30))
@@ -186,7 +186,7 @@ def test_a_web_server_can_be_read_and_not_written(tmp_path):
         url = f"{address}/s.zarr"
         store = Store.open(url)
         corpus.check(store, range(20))
-        with pytest.raises(StorageError, match="read only"), store.writer():
+        with pytest.raises(StorageError, match="can only be read"), store.writer():
             pass
         with pytest.raises(StoreError, match="not a store"):
             Store.open(f"{url}-none")

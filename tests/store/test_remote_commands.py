@@ -1,4 +1,4 @@
-"""The real command straight on stores in a bucket, on a web server and in memory."""
+"""The real commands on stores in a bucket, on a web server and in memory."""
 
 import csv
 import time
@@ -21,7 +21,7 @@ obstore = pytest.importorskip("obstore")
 remote = pytest.importorskip("obstore.store")
 
 NOBODY = "http://127.0.0.1:9"
-"""Where no server is."""
+"""An address without a server."""
 
 SHAPE = ("--cut", 2, "--max-length", 16, "--batch-tokens", 200, "--segment-bytes", 20_000)
 VALUES = "cuts/2/values/c.0.0"
@@ -34,7 +34,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def local(recycle, data, tiny_bert, tmp_path_factory):
-    """The same samples in a folder."""
+    """A local store of the same samples."""
     store = tmp_path_factory.mktemp("local") / "acts.zarr"
     recycle.json("precompute", data, store, "--model", tiny_bert, *SHAPE)
     return store
@@ -42,7 +42,7 @@ def local(recycle, data, tiny_bert, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(recycle, data, local, tmp_path_factory):
-    """A RUN that was trained from the folder."""
+    """A RUN that was trained from the local store."""
     run = tmp_path_factory.mktemp("run") / "run"
     recycle.json("finetune", data, local, "--output", run, "--epochs", 2)
     return run
@@ -50,13 +50,13 @@ def run(recycle, data, local, tmp_path_factory):
 
 @pytest.fixture
 def s3(s3_endpoint):
-    """The environment that leads to the server."""
+    """Environment variables that lead to the server."""
     return {**KEYS, "AWS_ENDPOINT_URL": s3_endpoint}
 
 
 @pytest.fixture(scope="module")
 def answers(recycle, data, run, tmp_path_factory):
-    """The scores (n, classes) by the rows of a store, all of them hits."""
+    """The scores (n, classes) predicted from a store that holds all samples."""
     out = tmp_path_factory.mktemp("answers") / "predictions.csv"
 
     def answers(store, env=None):
@@ -70,7 +70,7 @@ def answers(recycle, data, run, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def expected(answers, local):
-    """The scores by the folder's rows."""
+    """The scores predicted from the local store."""
     return answers(local)
 
 
@@ -98,7 +98,7 @@ def test_predict_writes_back_into_a_bucket(recycle, s3, data, run, tiny_bert, tm
 
 
 def test_what_was_read_once_comes_from_the_cache(recycle, s3, data, run, answers, expected, tiny_bert, tmp_path):
-    """Also in the next process: what the bucket holds is made worthless, and only without the cache that shows."""
+    """Also in the next process: after the bucket's rows are overwritten, only reading without the cache fails."""
     url = "s3://bucket/cached.zarr"
     recycle.json("precompute", data, url, "--model", tiny_bert, *SHAPE, env=s3)
     cached = {**s3, "RECYCLE_CACHE": str(tmp_path / "cache"), "RECYCLE_CACHE_BYTES": str(20 << 20)}
@@ -114,7 +114,7 @@ def test_what_was_read_once_comes_from_the_cache(recycle, s3, data, run, answers
 
 
 def test_the_cache_of_a_command_keeps_its_cap(recycle, s3, make_tiny, tmp_path):
-    """Over a store larger than that, in one process after another."""
+    """The store is larger than the cache, and is read by several processes in turn."""
     data = write_csv(tmp_path / "data.csv", records(400, longest=20))
     wide = make_tiny("wide", tiny_config(hidden_size=384, num_hidden_layers=1))
     url, cap = "s3://bucket/capped.zarr", 2 * BLOCK + 4096
@@ -153,7 +153,7 @@ def test_the_cache_of_a_command_keeps_its_cap(recycle, s3, make_tiny, tmp_path):
 def test_what_is_wrong_with_a_bucket_is_one_line_and_soon(
     recycle, s3, data, run, tiny_bert, tmp_path, verb, url, change, code, said
 ):
-    # Without credentials a client asks the cloud's machine that it may run on; here nobody answers for it.
+    # Without credentials a client asks the cloud's machine on which it may run; nothing answers here.
     bare = {"AWS_ENDPOINT_URL": s3["AWS_ENDPOINT_URL"], "AWS_METADATA_ENDPOINT": NOBODY}
     arguments = {
         "precompute": (data, url, "--model", tiny_bert, *SHAPE),

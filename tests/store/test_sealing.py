@@ -1,4 +1,4 @@
-"""What a crash can leave behind: nothing that was not synced first, and nothing half visible."""
+"""A crash leaves nothing visible that was not synced first, and nothing half visible."""
 
 import errno
 import os
@@ -16,7 +16,7 @@ from .corpora import Corpus
 
 
 def test_everything_is_synced_before_it_is_visible(tmp_path, corpus, monkeypatch):
-    """In the order of the calls: every file and folder of a segment, then the rename, then both folders around it."""
+    """The order of the calls: sync every file and folder of the segment, rename it, sync both parent folders."""
     events = []
     rename = Path.rename
     opened = Path("/proc/self/fd")
@@ -86,7 +86,7 @@ def test_a_segment_is_sealed_at_its_age_too(tmp_path, corpus):
 
 
 def test_a_store_made_by_two_at_once_is_one_store(tmp_path, corpus, monkeypatch):
-    """The other one comes first at the last moment: its root stays."""
+    """If another writer makes the root at the last moment, its root stays."""
     link = os.link
 
     def beaten(source, target):
@@ -95,7 +95,7 @@ def test_a_store_made_by_two_at_once_is_one_store(tmp_path, corpus, monkeypatch)
         link(source, target)
 
     monkeypatch.setattr(os, "link", beaten)
-    with pytest.raises(DamageError, match="seal"):  # of the forged root, which proves that it was the one read
+    with pytest.raises(DamageError, match="seal"):  # the error of the forged root proves that it was read
         Store.create_or_open(str(tmp_path / "s.zarr"), corpus.recipe, {"model": "ours"})
     assert b"them" in (tmp_path / "s.zarr/zarr.json").read_bytes()
 

@@ -23,7 +23,7 @@ def files(segment):
 
 
 def repaired(store, *, refilled):
-    """After `--repair`, what is left is clean, and filling in what is missing makes the store whole."""
+    """Repair the store; assert that the rest is sound and that writing the missing samples completes it."""
     corpus = Corpus("int8", shape=(16,))
     verify(store.path, repair=True)
     fresh = Store.create_or_open(store.path, corpus.recipe, {"model": "tiny"})
@@ -46,14 +46,14 @@ def test_a_sound_store_is_clean(store):
 
 
 def held_by(store, *segments):
-    """Numbers of the samples that these segments hold."""
+    """Numbers of the samples in these segments."""
     held = {key.tobytes() for segment in segments for key in segment.keys}
     keys, _ = Corpus().keys(range(40))
     return [number for number, key in enumerate(keys) if key.tobytes() in held]
 
 
 def test_one_flipped_bit_anywhere_is_found_named_and_repaired(store):
-    """Over every file of a segment in turn, of int8 rows with scales and a codec."""
+    """Damage every file of a segment in turn; it has int8 rows with scales and a codec."""
     rng = np.random.default_rng(7)
     for number in range(40):
         segment = Store.open(store.path).segments[1]

@@ -12,7 +12,7 @@ NUMBERS = range(120)
 
 @pytest.fixture
 def decodes(monkeypatch):
-    """How often each chunk is decoded."""
+    """Count how often each chunk is decoded."""
     seen = []
     decode = ChunkedRows._decode
     monkeypatch.setattr(ChunkedRows, "_decode", lambda rows, frame, out: (seen.append(1), decode(rows, frame, out))[1])
@@ -56,7 +56,7 @@ def test_an_epoch_holds_every_sample_once_with_its_rows(tmp_path, monkeypatch, c
     assert sorted(seen) == sorted(numbers)
     assert seen != sorted(seen)
     assert (count == 1) == (memory != 600_000)
-    assert ragged <= 1  # the last
+    assert ragged <= 1  # only the last window
 
 
 def test_every_chunk_is_decoded_once_where_segments_fit(tmp_path, monkeypatch, decodes):

@@ -1,4 +1,4 @@
-"""Other programs read a store with no code of ours."""
+"""Other programs read a store without our code."""
 
 import json
 

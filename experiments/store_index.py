@@ -1,9 +1,10 @@
-"""Open and look up at 1, 10 and 100 million synthetic keys: seconds, look-ups a second, bytes of memory a key.
+"""Measure how fast a store opens and finds keys, and how much memory it takes, at 1, 10 and 100 million keys.
 
-    python tests/store/bench_index.py [--keys 1000000 10000000 100000000] [--folder DIR] [--segment 1000000]
+    python experiments/store_index.py [--keys 1000000 10000000 100000000] [--folder DIR] [--segment 1000000]
 
-Each size is measured in a process of its own, after its index was made; half of the keys looked up are not there.
-Prints one JSON object a size.
+It needs Linux and only the package itself; 100 million keys take about 6 GB of disk in `--folder`. Keys are
+synthetic. Each size is measured in a process of its own, after its index was made; half of the keys looked up are not
+in the store. Prints one JSON object for each size.
 """
 
 import argparse
@@ -14,13 +15,10 @@ import tempfile
 import time
 from pathlib import Path
 
-HERE = Path(__file__).resolve()
-sys.path.insert(0, str(HERE.parents[2]))
+import numpy as np
 
-import numpy as np  # noqa: E402
-
-from recycle_cli.recipe import Recipe  # noqa: E402
-from recycle_cli.store import Encoded, Store  # noqa: E402
+from recycle_cli.recipe import Recipe
+from recycle_cli.store import Encoded, Store
 
 RECIPE = Recipe("text", {"model_type": "synthetic"}, {"pooled": "0" * 32}, "none")
 BATCH = 100_000
@@ -28,18 +26,20 @@ BATCHES = 20
 
 
 def content(seed: int, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Keys and digests that look like hashes."""
+    """Random keys and digests: two arrays (count, 16) uint8."""
     both = np.frombuffer(np.random.default_rng(seed).bytes(32 * count), np.uint8).reshape(count, 32)
     return np.ascontiguousarray(both[:, :16]), np.ascontiguousarray(both[:, 16:])
 
 
 def resident() -> tuple[int, int]:
-    """Anonymous and file-backed bytes of this process."""
-    fields = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
-    return tuple(int(fields[name].split()[0]) << 10 for name in ("RssAnon", "RssFile"))
+    """Anonymous and file-backed resident bytes of this process."""
+    fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    anonymous, mapped = (int(fields[name].split()[0]) << 10 for name in ("RssAnon", "RssFile"))
+    return anonymous, mapped
 
 
 def make(path: str, keys: int, segment: int) -> float:
+    """Write a store of so many keys in segments of `segment`, and return the seconds that its index took."""
     store = Store.create_or_open(path, RECIPE, {})
     with store.writer(segment_bytes=1 << 60) as writer:
         for seed in range(keys // segment):
@@ -52,6 +52,7 @@ def make(path: str, keys: int, segment: int) -> float:
 
 
 def measure(path: str, keys: int, segment: int) -> dict[str, float]:
+    """Open the store and look up batches of keys, in a process that has done nothing else."""
     anonymous, mapped = resident()
     began = time.perf_counter()
     store = Store.open(path, RECIPE)
@@ -86,6 +87,7 @@ def measure(path: str, keys: int, segment: int) -> dict[str, float]:
 
 
 def main() -> None:
+    """Make a store of each size and measure it in a process of its own."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--keys", type=int, nargs="+", default=[10**6, 10**7, 10**8])
     parser.add_argument("--segment", type=int, default=10**6)
@@ -99,7 +101,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory(dir=options.folder) as folder:
             path = f"{folder}/keys.zarr"
             built = make(path, keys, options.segment)
-            command = [sys.executable, str(HERE), "--measure", path, "--keys", str(keys)]
+            command = [sys.executable, __file__, "--measure", path, "--keys", str(keys)]
             result = subprocess.run(
                 [*command, "--segment", str(options.segment)], check=True, stdout=subprocess.PIPE, text=True
             )

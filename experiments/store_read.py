@@ -1,40 +1,38 @@
-"""Read the same samples in the same order from our store and from what people use instead; write speed beside `cp`.
+"""Compare how fast our store and other formats read the same samples, and how fast our store writes beside `cp`.
 
-    python tests/store/bench_read.py STORE [--seconds 2] [--repeats 3] [--folder DIR]
+    pip install h5py plyvel tensorstore zarrs
+    python experiments/store_read.py STORE [--seconds 2] [--repeats 3] [--folder DIR]
 
-STORE is a float16 store of real activations (`recycle precompute`); its samples are written once in every format.
-Samples a second for single random samples and for shuffled batches of 32 and 256, each batch a padded array of its own
-as training takes it: the median of the repeats, contenders taking turns. A slow contender reads the first part of the
-order, for about `--seconds`. The page cache holds everything, so this measures the readers and not the disk. Prints
-Markdown tables.
+STORE is a float16 store of real activations, made by `recycle precompute`. Its samples are written once in every
+format, to a temporary folder in `--folder`. The first table has the speed of writing. The second has samples a second
+for single random samples and for shuffled batches of 32 and 256, the same in the same order for all readers; each batch
+is a padded array of its own, as training takes it. Both are medians of the repeats, and the contenders take turns. A
+slow contender reads the first part of the order, for about `--seconds`. The page cache holds everything, so this
+measures the readers and not the disk. Prints Markdown tables.
 """
 
 import argparse
 import os
-import pickle  # measured because earlier tools keep activations so; nothing of the package uses it
+import pickle  # measured because earlier tools keep activations in pickles; the package itself never uses it
 import shutil
 import statistics
-import sys
 import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-HERE = Path(__file__).resolve()
-sys.path.insert(0, str(HERE.parents[2]))
+import datasets
+import h5py
+import numpy as np
+import plyvel
+import safetensors.numpy
+import tensorstore
+import torch
+import zarr
 
-import datasets  # noqa: E402
-import h5py  # noqa: E402
-import numpy as np  # noqa: E402
-import plyvel  # noqa: E402
-import safetensors.numpy  # noqa: E402
-import tensorstore  # noqa: E402
-import torch  # noqa: E402
-import zarr  # noqa: E402
-
-from recycle_cli.recipe import Recipe  # noqa: E402
-from recycle_cli.store import Encoded, Store, decode, encode  # noqa: E402
+from recycle_cli.recipe import Recipe
+from recycle_cli.store import Encoded, Store, decode, encode
 
 SIZES = (1, 32, 256)
 KINDS = (("float16", "none"), ("int8", "none"), ("float16", "lz4"), ("float16", "zstd"), ("int8", "lz4"))
@@ -47,7 +45,7 @@ class Data:
 
     def __init__(self, path: str) -> None:
         store = Store.open(path)
-        assert store.recipe.dtype == "float16", "the bench compares formats of one and the same float16 rows"
+        assert store.recipe.dtype == "float16", "the bench compares formats on the same float16 rows"
         (self.cut, *_) = store.recipe.cuts
         self.recipe = store.recipe
         positions = store.positions()
@@ -62,11 +60,12 @@ class Data:
         return len(self.keys)
 
     def sample(self, number: int) -> np.ndarray:
+        """Rows of one sample (length, width)."""
         return self.values[self.bounds[number] : self.bounds[number + 1]]
 
 
 def write_ours(data: Data, path: Path, dtype: str, codec: str) -> float:
-    """Seconds to write and seal everything, in appends of 64 samples."""
+    """Write and seal everything in appends of 64 samples; return the seconds it took."""
     recipe = Recipe.from_json({**data.recipe.to_json(), "dtype": dtype})
     rows = encode(decode(data.values, None, "float16"), dtype)
     store = Store.create_or_open(str(path), recipe, {})
@@ -81,7 +80,7 @@ def write_ours(data: Data, path: Path, dtype: str, codec: str) -> float:
 
 
 def write_plain(data: Data, path: Path) -> float:
-    """Seconds of the same writes into one file, synced: what `cp` and `fsync` of the same bytes would take."""
+    """Write the same bytes to one file and sync it, as `cp` and `fsync` would; return the seconds it took."""
     began = time.perf_counter()
     with path.open("wb", buffering=0) as file:
         for start in range(0, len(data), 64):
@@ -92,7 +91,7 @@ def write_plain(data: Data, path: Path) -> float:
 
 
 def others(data: Data, folder: Path) -> Iterator[tuple[str, Sample]]:
-    """Readers of one sample each, of everything that is not ours."""
+    """Yield (name, function that reads one sample) for every format but ours."""
     for codec in ("none", "lz4"):
         (segment, *more) = Store.open(str(folder / f"float16-{codec}.zarr")).segments
         assert not more, "one segment, so that every reader sees one array"
@@ -113,7 +112,7 @@ def others(data: Data, folder: Path) -> Iterator[tuple[str, Sample]]:
 
 
 def files(data: Data, folder: Path) -> Iterator[tuple[str, Sample]]:
-    """One file a sample."""
+    """Yield the readers of formats with one file for each sample."""
     for kind in ("pt", "safetensors"):
         (folder / kind).mkdir()
     for number in range(len(data)):
@@ -127,11 +126,11 @@ def files(data: Data, folder: Path) -> Iterator[tuple[str, Sample]]:
 
 
 def tables(data: Data, folder: Path) -> Iterator[tuple[str, Sample]]:
-    """Data bases and tables."""
+    """Yield the readers of databases and tables."""
     level = plyvel.DB(str(folder / "level"), create_if_missing=True)
     for number in range(len(data)):
         level.put(number.to_bytes(8, "big"), pickle.dumps(data.sample(number)))
-    yield "pickle in LevelDB", lambda n: pickle.loads(level.get(n.to_bytes(8, "big")))  # noqa: S301 - our own bytes
+    yield "pickle in LevelDB", lambda n: pickle.loads(level.get(n.to_bytes(8, "big")))  # noqa: S301 - bytes that we wrote
     rows = ({"rows": data.sample(number).reshape(-1)} for number in range(len(data)))
     features = datasets.Features({"rows": datasets.Sequence(datasets.Value("float16"))})
     table = datasets.Dataset.from_list(list(rows), features=features)
@@ -145,6 +144,7 @@ def tables(data: Data, folder: Path) -> Iterator[tuple[str, Sample]]:
 
 
 def padded(data: Data, sample: Sample, members: np.ndarray) -> np.ndarray:
+    """Read the members one by one into a batch padded with zeros."""
     out = np.zeros((len(members), int(data.lengths[members].max()), data.width), "<f2")
     for slot, number in zip(out, members.tolist(), strict=True):
         rows = sample(number)
@@ -153,7 +153,7 @@ def padded(data: Data, sample: Sample, members: np.ndarray) -> np.ndarray:
 
 
 def rate(load: Load, order: np.ndarray, size: int, seconds: float) -> float:
-    """Samples a second over the batches of the order, for about so many seconds."""
+    """Read batches in this order for about `seconds`; return samples a second."""
     done = 0
     began = time.perf_counter()
     for start in range(0, len(order) - size + 1, size):
@@ -165,7 +165,7 @@ def rate(load: Load, order: np.ndarray, size: int, seconds: float) -> float:
 
 
 def windows_rate(data: Data, store: Store, size: int) -> float:
-    """Samples a second of an epoch in windows of half the store: the way to read what is not mapped."""
+    """Samples a second of an epoch in windows, with memory for the whole store; compressed stores are read this way."""
     positions = store.positions()
     done = 0
     began = time.perf_counter()
@@ -177,18 +177,13 @@ def windows_rate(data: Data, store: Store, size: int) -> float:
 
 
 def ours(data: Data, folder: Path) -> dict[str, tuple[Load, Store]]:
-    found = {}
-    for dtype, codec in (
-        ("float16", "none"),
-        ("int8", "none"),
-        ("float16", "lz4"),
-        ("float16", "zstd"),
-        ("int8", "lz4"),
-    ):
+    """Our stores by name, each with a function that loads a batch."""
+    found: dict[str, tuple[Load, Store]] = {}
+    for dtype, codec in KINDS:
         store = Store.open(str(folder / f"{dtype}-{codec}.zarr"))
         positions = store.find(data.keys)
 
-        def load(members, store=store, positions=positions):  # type: ignore[no-untyped-def]
+        def load(members: np.ndarray, store: Store = store, positions: np.ndarray = positions) -> object:
             return store.gather(data.cut, positions[members])
 
         found[f"recycle, {dtype}, {codec}"] = (load, store)
@@ -196,6 +191,7 @@ def ours(data: Data, folder: Path) -> dict[str, tuple[Load, Store]]:
 
 
 def read_table(data: Data, folder: Path, seconds: float, repeats: int) -> None:
+    """Print samples a second of every reader, and their share of np.memmap's."""
     mine = ours(data, folder)
     path = folder / "rows.bin"
     data.values.tofile(path)
@@ -228,17 +224,12 @@ def read_table(data: Data, folder: Path, seconds: float, repeats: int) -> None:
 
 
 def write_table(data: Data, folder: Path, repeats: int) -> None:
+    """Print the speed of writing and the bytes kept, beside one plain file; leaves our stores in `folder`."""
     seconds: dict[str, list[float]] = {}
     for repeat in range(repeats):
         seconds.setdefault("one file + fsync", []).append(write_plain(data, folder / f"plain-{repeat}.bin"))
         (folder / f"plain-{repeat}.bin").unlink()
-        for dtype, codec in (
-            ("float16", "none"),
-            ("float16", "lz4"),
-            ("float16", "zstd"),
-            ("int8", "none"),
-            ("int8", "lz4"),
-        ):
+        for dtype, codec in KINDS:
             path = folder / f"{dtype}-{codec}.zarr"
             if path.exists():
                 shutil.rmtree(path)
@@ -255,6 +246,7 @@ def write_table(data: Data, folder: Path, repeats: int) -> None:
 
 
 def main() -> None:
+    """Print the table of writers, then that of readers."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("store")
     parser.add_argument("--seconds", type=float, default=2.0)
