@@ -48,7 +48,12 @@ def uncut(loaded: Loaded, max_length: int) -> tuple[Engine, Inputs]:
     """The model with its blocks found, and the few tokens that found them."""
     model = loaded.model
     _refuse_decoders_of_encoders(loaded)
-    inputs = text_inputs(loaded, sorted(forward_names(model)), max_length)
+    names = forward_names(model)
+    if loaded.per_row:
+        # GPT-NeoX's classes for tokens declare token types, which its blocks never see and its other classes do not
+        # take: as an input they would keep its tasks from sharing a store.
+        names &= forward_names(model.base_model)
+    inputs = text_inputs(loaded, sorted(names), max_length)
     untie_blocks(model)
     engine = Engine(model, (), inputs, loaded.per_row)
     batch = check_batch(model, inputs)
