@@ -1,9 +1,9 @@
 """Text to token ids: truncated ragged samples, and batches padded on the right."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,8 @@ from recycle_cli.keys import Sample
 from recycle_cli.models.identity import tokenizer_digest
 from recycle_cli.models.preprocessor import Inputs, Prepared
 from recycle_cli.models.text.load import Loaded
+
+T = TypeVar("T")
 
 DEFAULT_MAX_LENGTH = 512
 """Tokens kept of a text if neither the tokenizer nor the model asks for fewer."""
@@ -58,12 +60,7 @@ class TextInputs:
 
         Raises DataError for a sample that gives no token.
         """
-        prepared: list[Prepared] = []
-        for encoded, part in self._encoded(samples):
-            prepared += [
-                {name: np.asarray(encoded[name][row], dtype=np.int32) for name in self.names if name in encoded}
-                for row in range(len(part))
-            ]
+        prepared = self._tokenized(samples, self._prepared)
         for sample, inputs in zip(samples, prepared, strict=True):
             self._check(sample, inputs)
         return prepared
@@ -78,13 +75,7 @@ class TextInputs:
                 f"{type(self.tokenizer).__name__} is a slow tokenizer, which does not say where its tokens lie in a "
                 "text; expected a model with a fast one (tokenizer.json)"
             )
-        found: list[npt.NDArray[np.int64]] = []
-        for encoded, part in self._encoded(samples, return_offsets_mapping=True):
-            found += [
-                _spans(sample, encoded.sequence_ids(row), encoded["offset_mapping"][row])
-                for row, sample in enumerate(part)
-            ]
-        return found
+        return self._tokenized(samples, _spans, return_offsets_mapping=True)
 
     def collate(self, prepared: Sequence[Prepared]) -> Inputs:
         """Pad on the right to the longest sample: int64 tensors (B, L), with `attention_mask`."""
@@ -104,24 +95,34 @@ class TextInputs:
         ids = torch.where(attention_mask.bool(), self.ordinary_id, self.pad_id)
         return {"input_ids": ids, "attention_mask": attention_mask}
 
-    def _encoded(self, samples: Sequence[Sample], **more: Any) -> Iterator[tuple[Any, Sequence[Sample]]]:
-        """The tokenizer's answers on the samples, a part of them at a time, each with its samples."""
-        paired = any(sample.fields.get("text_pair") is not None for sample in samples)
+    def _tokenized(self, samples: Sequence[Sample], take: Callable[[Any, int, Sample], T], **more: Any) -> list[T]:
+        """What `take` makes of each sample, given the tokenizer's answer that has it and its row there.
+
+        `more` are further arguments of the tokenizer.
+        """
+        found: dict[int, T] = {}
         for start in range(0, len(samples), _AT_ONCE):
-            part = samples[start : start + _AT_ONCE]
-            yield (
-                self.tokenizer(
-                    [sample.fields["text"] for sample in part],
-                    [sample.fields.get("text_pair") for sample in part] if paired else None,
-                    truncation=True,
-                    max_length=self.max_length,
-                    padding=False,
-                    return_attention_mask=False,
-                    verbose=False,
-                    **more,
-                ),
-                part,
-            )
+            part = [*enumerate(samples[start : start + _AT_ONCE], start)]
+            for paired in (False, True):
+                some = [(place, one) for place, one in part if (one.fields.get("text_pair") is not None) is paired]
+                encoded = self._encoded([one for _, one in some], paired=paired, **more) if some else None
+                found |= {place: take(encoded, row, one) for row, (place, one) in enumerate(some)}
+        return [found[place] for place in range(len(samples))]
+
+    def _encoded(self, samples: Sequence[Sample], *, paired: bool, **more: Any) -> Any:
+        return self.tokenizer(
+            [sample.fields["text"] for sample in samples],
+            [sample.fields["text_pair"] for sample in samples] if paired else None,
+            truncation=True,
+            max_length=self.max_length,
+            padding=False,
+            return_attention_mask=False,
+            verbose=False,
+            **more,
+        )
+
+    def _prepared(self, encoded: Any, row: int, sample: Sample) -> Prepared:
+        return {name: np.asarray(encoded[name][row], dtype=np.int32) for name in self.names if name in encoded}
 
     def _padded(self, name: str, prepared: Sequence[Prepared], longest: int) -> Tensor:
         padded = np.full((len(prepared), longest), self.pad_id if name == "input_ids" else 0, dtype=np.int64)
@@ -145,11 +146,12 @@ class TextInputs:
             )
 
 
-def _spans(sample: Sample, fields: Sequence[int | None], offsets: Sequence[tuple[int, int]]) -> npt.NDArray[np.int64]:
+def _spans(encoded: Any, row: int, sample: Sample) -> npt.NDArray[np.int64]:
     """Fields and offsets of one sample's tokens (rows, 3), white space at both ends of a piece left out.
 
     Byte-level tokenizers count the space before a word as its own, others do not.
     """
+    fields, offsets = encoded.sequence_ids(row), encoded["offset_mapping"][row]
     spans = np.zeros((len(fields), 3), dtype=np.int64)
     spans[:, 0] = [-1 if field is None else field for field in fields]
     spans[:, 1:] = np.asarray(offsets, dtype=np.int64).reshape(-1, 2)

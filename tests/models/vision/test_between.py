@@ -35,10 +35,14 @@ def check(split, batch, tolerance):
             assert float((advanced - rows[later]).abs().max()) <= limit, (cut, later)
 
 
-def split_of(model, cutter, side):
+def made(model, side):
     transform = ImageTransform((side, side), (), (0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
-    loaded = LoadedImages("it", model, transform, ("a", "b", "c"), {}, "none", "", "", lambda folder: None)
-    return split_images(loaded, cutter, spread([point.name for point in cutter.points]), dtype="float32")
+    return LoadedImages("it", model, transform, ("a", "b", "c"), {}, "none", "", "", lambda folder: None)
+
+
+def split_of(model, cutter, side):
+    cuts = spread([point.name for point in cutter.points])
+    return split_images(made(model, side), cutter, cuts, dtype="float32")
 
 
 @pytest.mark.parametrize("name", FAST)
@@ -77,10 +81,7 @@ def test_the_mode_is_left_alone_and_nothing_has_a_gradient(tmp_path):
 
 def test_a_cut_that_is_not_known_or_not_later_is_refused():
     model = torchvision.models.resnet18(num_classes=3).eval()
-    loaded = LoadedImages(
-        "it", model, ImageTransform((32, 32), (), (0.5,) * 3, (0.5,) * 3), ("a",), {}, "none", "", "", lambda folder: None
-    )
-    split = split_images(loaded, GraphCutter(model, (3, 32, 32)), ["0", "layer1", "layer3"], dtype="float32")
+    split = split_images(made(model, 32), GraphCutter(model, (3, 32, 32)), ["0", "layer1", "layer3"], dtype="float32")
     with pytest.raises(UsageError, match="cut 'layer2': the model was split at"):
         split.between("layer1", "layer2")
     with pytest.raises(UsageError, match="rows at cut layer3 cannot be taken to cut layer1: expected a cut after"):
