@@ -28,7 +28,7 @@ from recycle_cli.recipe import Recipe
 def split(loaded: Loaded, cuts: Sequence[str], *, max_length: int, dtype: str) -> SplitModel:
     """Cut `loaded` at each of `cuts`, and prove on a few tokens that head after trunk is the whole model.
 
-    `dtype` is the stored one. Changes `loaded.model` where its blocks share weights (ALBERT) or it has no padding
+    `dtype` is the stored one. Changes `loaded.model` if its blocks share weights (ALBERT) or it has no padding
     token. Raises UsageError for a cut or length out of range, ModelError for an architecture that cannot be cut.
     """
     with quiet():
@@ -181,7 +181,7 @@ def _assembled(engine: Engine, recipe: Recipe, owned: Mapping[str, Ownership]) -
 
 @dataclass(frozen=True)
 class _Halves:
-    """The engine's passes, by the names of the cuts."""
+    """The engine's passes by names of cuts."""
 
     engine: Engine
     owned: Mapping[str, Ownership]

@@ -15,14 +15,12 @@ from recycle_cli.keys import Sample
 from recycle_cli.models.identity import tokenizer_digest
 from recycle_cli.models.preprocessor import Inputs, Prepared
 from recycle_cli.models.text.load import Loaded
+from recycle_cli.models.text.spans import spans_of
 
 T = TypeVar("T")
 
 DEFAULT_MAX_LENGTH = 512
 """Tokens kept of a text if neither the tokenizer nor the model asks for fewer."""
-
-_FIELDS = ("text", "text_pair")
-"""The fields of a sample, by the tokenizer's numbers for them."""
 
 _AT_ONCE = 512
 """Texts tokenised in one call. A window of 16,384 texts of 50 tokens takes 148 MB in one call, 13 MB in calls of this
@@ -31,7 +29,7 @@ size: a tokenizer makes offsets, words and masks besides the ids."""
 
 @dataclass(frozen=True)
 class TextInputs:
-    """The text side of a split model: a TextPreprocessor.
+    """The preprocessor of a text model, a TextPreprocessor.
 
     names              inputs that the model takes from the tokenizer
     pad_id             token that fills up a batch
@@ -75,7 +73,7 @@ class TextInputs:
                 f"{type(self.tokenizer).__name__} is a slow tokenizer, which does not say where its tokens lie in a "
                 "text; expected a model with a fast one (tokenizer.json)"
             )
-        return self._tokenized(samples, _spans, return_offsets_mapping=True)
+        return self._tokenized(samples, spans_of, return_offsets_mapping=True)
 
     def collate(self, prepared: Sequence[Prepared]) -> Inputs:
         """Pad on the right to the longest sample: int64 tensors (B, L), with `attention_mask`."""
@@ -144,36 +142,6 @@ class TextInputs:
                 f"record {sample.id}: its last token is the padding token {self.tokenizer.pad_token!r}, by which this "
                 f"model tells where a text ends; remove it from the text or give the tokenizer another pad_token"
             )
-
-
-def _spans(encoded: Any, row: int, sample: Sample) -> npt.NDArray[np.int64]:
-    """Fields and offsets of one sample's tokens (rows, 3), white space at both ends of a piece left out.
-
-    Byte-level tokenizers count the space before a word as its own, others do not.
-    """
-    fields, offsets = encoded.sequence_ids(row), encoded["offset_mapping"][row]
-    spans = np.zeros((len(fields), 3), dtype=np.int64)
-    spans[:, 0] = [-1 if field is None else field for field in fields]
-    spans[:, 1:] = np.asarray(offsets, dtype=np.int64).reshape(-1, 2)
-    for number, name in enumerate(_FIELDS):
-        text = sample.fields.get(name)
-        inside = spans[:, 0] == number
-        if isinstance(text, str) and inside.any():
-            blank = np.fromiter(map(str.isspace, text), dtype=bool, count=len(text))
-            spans[inside, 1:] = _without_blanks(spans[inside, 1:], blank)
-    spans[spans[:, 0] < 0, 1:] = 0
-    return spans
-
-
-def _without_blanks(spans: npt.NDArray[np.int64], blank: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
-    """Spans (rows, 2) moved in from both ends while they begin or end with a character that is `blank`."""
-    blank = np.append(blank, False)
-    first, last = spans[:, 0].copy(), spans[:, 1].copy()
-    while (leading := (first < last) & blank[first]).any():
-        first += leading
-    while (trailing := (first < last) & blank[last - 1]).any():
-        last -= trailing
-    return np.stack((first, last), axis=1)
 
 
 def text_inputs(loaded: Loaded, forward_names: Sequence[str], max_length: int) -> TextInputs:
