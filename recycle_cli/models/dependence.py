@@ -20,9 +20,9 @@ def parameters_behind(compute: Callable[[], Tensor], model: nn.Module) -> frozen
 
 @contextmanager
 def modules_called(model: nn.Module) -> Iterator[list[nn.Module]]:
-    """Collects each module that is called while it lasts.
+    """Collect each module that is called inside the block.
 
-    Their parameters include what no graph leads to, as the table of positions that RoFormer reads without gradient.
+    Their parameters include those that no graph leads to: RoFormer reads its table of positions without gradient.
     """
     called: list[nn.Module] = []
 

@@ -18,7 +18,7 @@ class EmbeddingLayer(nn.Module):
     linear: nn.Linear
 
     def merged(self) -> nn.Linear:
-        """The one linear layer that in eval does the same."""
+        """The one linear layer that computes the same in eval."""
         raise NotImplementedError
 
 
@@ -40,7 +40,7 @@ class LinearEmbedding(EmbeddingLayer):
 
 
 class SkipEmbedding(EmbeddingLayer):
-    """y = x' + sigmoid(g) * (W drop(x') + b), x' = drop(x): next to x at first, as far from it as training pays for.
+    """y = x' + sigmoid(g) * (W drop(x') + b), x' = drop(x): nearly x at first, and training moves it away.
 
     Source: Quaterion's SkipConnectionHead.
     """
@@ -87,7 +87,7 @@ def _new(width: int, settings: EmbeddingSettings) -> EmbeddingLayer:
 
 
 def put_embedding(model: nn.Module, settings: EmbeddingSettings, classes: int, seed: int) -> tuple[str, int]:
-    """Put a new layer in the place of the linear layer that gives the scores of `classes`; its name and its outputs.
+    """Put a new layer in the place of the linear layer that scores `classes`; returns its name and number of outputs.
 
     It is made from `seed`. Raises ModelError for a model that does not end with a linear layer.
     """
@@ -103,7 +103,7 @@ def put_embedding(model: nn.Module, settings: EmbeddingSettings, classes: int, s
 
 
 def merge_embedding(model: nn.Module) -> None:
-    """Put plain linear layers where embedding layers were, so that the model is its class's own again."""
+    """Replace embedding layers by plain linear ones, so that the model is an ordinary one of its class again."""
     for name, module in list(model.named_modules()):
         if isinstance(module, EmbeddingLayer):
             _put(model, name, module.merged())
@@ -115,7 +115,7 @@ def parameters_below(model: nn.Module, name: str) -> frozenset[str]:
 
 
 def numbered(size: int) -> tuple[str, ...]:
-    """Names of a vector's numbers, where a model wants a name for each of its outputs."""
+    """Names for the numbers of a vector, for a model that wants a name for each of its outputs."""
     return tuple(map(str, range(size)))
 
 

@@ -1,4 +1,4 @@
-"""What makes two trunks the same: digests of the weights and of the tokenizer, and the config that computes."""
+"""The identity of a trunk: digests of its weights and of its tokenizer, and the fields of its config that compute."""
 
 import json
 from collections.abc import Iterable, Mapping

@@ -45,7 +45,7 @@ class Network:
 
     split       (cuts, stored dtype) -> its halves. Raises UsageError for a cut that it does not have
     resolve     (cut, its halves) -> the cut's canonical name
-    provenance  what a store keeps so that the model is found again
+    provenance  fields that a store keeps so that the model is found again
     """
 
     loaded: AnyLoaded

@@ -45,7 +45,7 @@ class TextPreprocessor(Preprocessor, Protocol):
     """The preprocessor of a text model: a row is a token."""
 
     def spans(self, samples: Sequence[Sample]) -> list[npt.NDArray[np.int64]]:
-        """Where each row's piece of text lies: for each sample an array (rows, 3), aligned with `prepare`.
+        """The place of each row's piece in its text: for each sample an array (rows, 3), aligned with `prepare`.
 
         A row holds the field (0 `text`, 1 `text_pair`, -1 a special token, which lies nowhere: 0, 0) and the first and
         the last + 1 character of the piece in that field, without white space around it. Raises ModelError for a slow

@@ -5,6 +5,10 @@ from typing import Any
 import torch
 import transformers
 from torch import nn
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES,
+    MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES,
+)
 from transformers.models.t5.modeling_t5 import T5PreTrainedModel
 
 from recycle_cli.models import Loaded
@@ -59,11 +63,40 @@ def random_model(model_type: str, seed: int = 0, **fields: Any) -> Loaded:
     config = tiny_config(model_type, num_labels=3, **((ENCODERS | DECODERS).get(model_type, {}) | fields))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = PooledT5Encoder(config) if model_type == "t5" else of_config(config)
-        for parameter in model.parameters():
-            if parameter.ndim == 1:
-                parameter.data += 0.1 * torch.randn_like(parameter)
+        model = stirred(PooledT5Encoder(config) if model_type == "t5" else of_config(config))
     return Loaded(model_type, model.eval(), tiny_tokenizer())
+
+
+TOKENS, SPANS = "AutoModelForTokenClassification", "AutoModelForQuestionAnswering"
+
+PER_ROW = {
+    TOKENS: [name for name in [*ENCODERS, *DECODERS] if name in MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES],
+    SPANS: [
+        name
+        for name in [*ENCODERS, *DECODERS]
+        # T5 answers questions with its decoder; Longformer looks for separators, which rows at a cut do not tell.
+        if name in MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES and name not in ("t5", "longformer")
+    ],
+}
+"""The architectures that transformers has a class for with an output for each token."""
+
+
+def random_per_row(model_type: str, auto: str, seed: int = 0) -> Loaded:
+    """A random model with an output for each token: five tags, or start and end."""
+    fields = (ENCODERS | DECODERS)[model_type]
+    config = tiny_config(model_type, num_labels=5 if auto == TOKENS else 2, **fields)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = stirred(getattr(transformers, auto).from_config(config))
+    return Loaded(model_type, model.eval(), tiny_tokenizer(), auto=auto, per_row=True)
+
+
+def stirred(model: nn.Module) -> nn.Module:
+    """The model with its biases and norms random too."""
+    for parameter in model.parameters():
+        if parameter.ndim == 1:
+            parameter.data += 0.1 * torch.randn_like(parameter)
+    return model
 
 
 def of_config(config: Any) -> Any:

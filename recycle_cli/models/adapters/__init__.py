@@ -1,4 +1,4 @@
-"""Adapters on the remaining layers: few weights train, and the frozen ones of the head get no gradient at all.
+"""Adapters on the layers of a text model's head: few weights train, and the head's own get no gradient at all.
 
 Adapters on recycled layers are the best configuration of Embedding Recycling (EACL Findings 2023).
 """
@@ -17,14 +17,13 @@ __all__ = ["BASE", "attach", "merge", "put_back", "save_apart", "save_beside"]
 def attach(loaded: AnyLoaded, split: SplitModel, cut: str, settings: AdapterSettings) -> dict[str, nn.Parameter]:
     """Put adapters on the head and freeze the rest of it; the named parameters that now train.
 
-    Layers that the checkpoint lacks (the task layer) train whole. Raises UsageError where there is nothing to adapt.
+    Layers that the checkpoint lacks (the task layer) train whole. Raises UsageError if there is nothing to adapt.
     """
     new = dict(split.head_parameters(cut)).keys() & loaded.missing
-    added = (
-        bottleneck.attach(split, cut, settings)
-        if settings.kind == "bottleneck"
-        else lora.attach(loaded, split, cut, settings)
-    )
+    if settings.kind == "bottleneck":
+        added = bottleneck.attach(split, cut, settings)
+    else:
+        added = lora.attach(loaded, split, cut, settings)
     for name, parameter in split.model.named_parameters():
         parameter.requires_grad_(name in new or name in added)
     return {name: parameter for name, parameter in split.model.named_parameters() if parameter.requires_grad}

@@ -1,8 +1,8 @@
 """Bottleneck adapters: after each attention and feed-forward of the remaining blocks down, GELU, up, and added.
 
 Houlsby et al. (ICML 2019), who put one after both; Pfeiffer et al. (EACL 2021) keep the one after the feed-forward.
-Where and how wide is as in the code of Embedding Recycling: 24 wide, after both. They cannot be folded into the layers
-beside them, so that a RUN keeps them apart: RUN/base alone is no classifier, and RUN itself is no checkpoint.
+Their places and width are those of the code of Embedding Recycling: after both, 24 wide. They cannot be folded into the
+layers beside them, so that a RUN keeps them apart: RUN/base alone is no classifier, and RUN itself is no checkpoint.
 """
 
 import json
@@ -51,9 +51,9 @@ def attach(split: SplitModel, cut: str, settings: AdapterSettings) -> set[str]:
 
 
 def save_beside(loaded: AnyLoaded, weights: Mapping[str, Tensor], folder: Path, max_length: int | None) -> None:
-    """Write the model without its adapters into RUN/base, and all that was trained into RUN/adapter.
+    """Write the model without its adapters into RUN/base, and everything that was trained into RUN/adapter.
 
-    The new layers are nan in RUN/base: whoever uses it without the adapter sees that it is not whole.
+    The trained layers are nan in RUN/base, so that nobody takes it for a whole model.
     """
     model, target = loaded.model, folder / ADAPTER
     settle_embedding(model)
@@ -73,7 +73,7 @@ def save_beside(loaded: AnyLoaded, weights: Mapping[str, Tensor], folder: Path, 
 
 
 def put_back(model: nn.Module, run: Path) -> None:
-    """Make of the model in RUN/base the one that was trained. Raises StoreError where the adapter is damaged."""
+    """Turn the model of RUN/base into the trained one. Raises StoreError if the adapter is damaged."""
     try:
         sizes = json.loads((run / ADAPTER / CONFIG).read_text(encoding="utf-8"))["adapters"]
         for name, size in sizes.items():
@@ -114,7 +114,7 @@ def _sublayers(split: SplitModel, cut: str) -> dict[str, int]:
 
 
 def _parts(block: nn.Module) -> list[nn.Module]:
-    """A block's children that hold a matrix, or theirs, where there is only one (ALBERT's groups of a single layer)."""
+    """A block's children that hold a matrix; if there is only one (ALBERT's groups of a single layer), its children."""
     lists = [child for child in block.children() if isinstance(child, nn.ModuleList)]
     children = [*block.children(), *(part for parts in lists for part in parts)]
     found = [
@@ -133,7 +133,7 @@ def _insert(model: nn.Module, name: str, adapter: Bottleneck) -> None:
 
 
 def _adapted(module: nn.Module, args: Any, output: Any) -> Any:
-    """What the part returns, its rows sent through its adapter, if it still has one."""
+    """The part's output with its rows sent through its adapter, if it still has one."""
     adapter = module._modules.get(NAME)
     if adapter is None:
         return output

@@ -7,9 +7,9 @@ from recycle_cli.settings import AdapterSettings
 
 
 def chosen(names: Sequence[str], cut: str, settings: AdapterSettings) -> list[str]:
-    """Those of the layers whose names end as the settings say; all of them where they say nothing.
+    """The layers whose names end as the settings say, or all of them if they say nothing.
 
-    Raises UsageError where there is no layer, or an ending fits none.
+    Raises UsageError if there is no layer, or an ending fits none.
     """
     if not names:
         raise UsageError(

@@ -23,7 +23,7 @@ FOLDER = "adapter"
 def attach(loaded: AnyLoaded, split: SplitModel, cut: str, settings: AdapterSettings) -> set[str]:
     """Put LoRA on pretrained linear layers of the head; the names of its parameters.
 
-    Raises UsageError where `peft` is not installed, or the head has no such layer.
+    Raises UsageError if `peft` is not installed, or the head has no such layer.
     """
     if importlib.util.find_spec("peft") is None:
         raise UsageError("--adapter lora needs the package peft; install it with `pip install 'recycle-cli[adapters]'`")
@@ -83,9 +83,9 @@ class LowRank(torch.autograd.Function):
 
 
 def _hasten(layer: Any) -> None:
-    """Let a layer of `peft` without dropout train by `LowRank`, where the weights are as wide as what is computed in.
+    """Let a layer of `peft` without dropout train by `LowRank` if it computes in the type of its weights.
 
-    In mixed precision small updates would be lost in the rounding of the sum: there it computes as it always does.
+    In mixed precision small updates would be lost in the rounding of the sum: it then computes as `peft` does.
     """
     usual = layer.forward
 

@@ -14,7 +14,7 @@ Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
 @dataclass(frozen=True)
 class Extra:
-    """What a block returns beside its rows: an argument handed on, a tensor that a later block takes, or a constant."""
+    """A value that a block returns beside its rows: an argument handed on, a tensor for a later block, or a constant."""
 
     argument: int | str | None = None
     computed: bool = False
@@ -23,7 +23,7 @@ class Extra:
 
 @dataclass(frozen=True)
 class Block:
-    """One block and the form of its output: `extras` is None where it returns the rows bare, `width` values each."""
+    """One block and the form of its output: rows of `width` values, alone (`extras` None) or with others."""
 
     module: nn.Module
     width: int
@@ -50,7 +50,7 @@ class _Watched:
 def find_blocks(model: nn.Module, inputs: Mapping[str, Any]) -> tuple[Block, ...]:
     """The blocks in the order in which one forward pass over `inputs` calls them.
 
-    `inputs` must hold a batch whose sample and token counts differ. Raises ModelError where the rows do not travel
+    `inputs` must hold a batch whose sample and token counts differ. Raises ModelError if the rows do not travel
     through one list of modules, each called once, as one tensor of shape (samples, tokens, width).
     """
     lists = [_Watched(name, module) for name, module in model.named_modules() if isinstance(module, nn.ModuleList)]

@@ -102,7 +102,10 @@ class Engine:
         """The first tensor that the model returns. Question answering gives start and end of a span as two tensors
         (B, L): they become the two labels of each token."""
         first: Tensor = output[0]
-        return torch.stack((first, output[1]), dim=-1) if self.per_row and first.ndim == 2 else first
+        if not self.per_row or first.ndim > 2:
+            return first
+        ends = [one for one in output[:2] if isinstance(one, Tensor) and one.shape == first.shape]
+        return torch.stack(ends, dim=-1) if len(ends) == 2 else first
 
     def _each_length(
         self, compute: Callable[[Tensor | slice, int | None], Tensor], lengths: Tensor, longest: int, *, per_token: bool

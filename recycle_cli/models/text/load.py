@@ -75,8 +75,12 @@ def load_with(layer: TaskLayer, source: Source, *, seed: int = 0) -> Loaded:
     if auto is None:
         raise ModelError(f"transformers has no class {layer.auto}, with which {source.name!r} was to be loaded")
     model, report, tokenizer = checkpoint(source, auto, seed, **_label_options(layer))
-    _check_sizes(source.name, report, f"{model.base_model_prefix}.")
-    return Loaded(source.name, model.eval(), tokenizer, frozenset(report["missing_keys"]), layer.auto, layer.per_row)
+    base = f"{model.base_model_prefix}."
+    _check_sizes(source.name, report, base)
+    missing = frozenset(report["missing_keys"]) | _mismatched(report)
+    if missing >= {f"{base}{name}" for name, _ in model.base_model.named_parameters()}:
+        missing = _with_base(source, model, missing)
+    return Loaded(source.name, model.eval(), tokenizer, missing, layer.auto, layer.per_row)
 
 
 def load_encoder(source: Source) -> Loaded:
@@ -141,10 +145,29 @@ def _label_options(layer: TaskLayer) -> dict[str, Any]:
     }
 
 
+def _with_base(source: Source, model: Any, missing: frozenset[str]) -> frozenset[str]:
+    """Fill a model all of whose blocks are missing from the checkpoint without its task layer; the names still missing.
+
+    The classes of one architecture may call its base by several names: `LlamaForQuestionAnswering` has `transformer`
+    for the `model` of a checkpoint, and finds none of the weights.
+    """
+    bare, base = load_encoder(source), model.base_model
+    tensors = bare.model.state_dict()
+    if bare.missing or tensors.keys() != base.state_dict().keys():
+        return missing
+    base.load_state_dict(tensors)
+    return missing - {f"{model.base_model_prefix}.{name}" for name in tensors}
+
+
+def _mismatched(report: dict[str, Any]) -> frozenset[str]:
+    """Names of the parameters that the checkpoint has in another shape."""
+    return frozenset(str(entry[0] if isinstance(entry, tuple) else entry) for entry in report["mismatched_keys"])
+
+
 def _check_sizes(name: str, report: dict[str, Any], base: str) -> None:
     """Raise ModelError if a tensor whose name begins with `base`, the model without its task layer, has another size
     than the checkpoint's."""
-    for key in sorted(str(entry[0] if isinstance(entry, tuple) else entry) for entry in report["mismatched_keys"]):
+    for key in sorted(_mismatched(report)):
         if key.startswith(base):
             raise ModelError(f"model {name!r}: the checkpoint's {key} has another shape than its config.json says")
 

@@ -20,7 +20,7 @@ LENGTHS = (7, 4, 2)
 """Unequal, so that padding is at work, and another count than samples, so that the two axes cannot be mistaken."""
 
 OTHER_LENGTHS = (3, 9, 6)
-"""Of the batch that passes in between: what it leaves behind in a model fits the first by no accident."""
+"""Lengths of the batch that passes in between: anything that it leaves in the model does not fit the first."""
 
 TOLERANCE = 2e-5
 """Largest float32 difference, as a share of the largest value compared, that is rounding and not an error."""
@@ -38,7 +38,7 @@ CANNOT_RUN = (
     NotImplementedError,
     AssertionError,
 )
-"""What a model raises that wants other inputs than token ids and their mask."""
+"""The exceptions of a model that wants other inputs than token ids and their mask."""
 
 
 def check_batch(model: Any, inputs: TextInputs, lengths: Sequence[int] = LENGTHS, seed: int = 0) -> Inputs:
@@ -59,7 +59,7 @@ def check_batch(model: Any, inputs: TextInputs, lengths: Sequence[int] = LENGTHS
 
 
 def checked(engine: Engine, batch: Inputs, cuts: Sequence[int]) -> Engine:
-    """The engine, set for what the model turned out to need. Raises ModelError where a cut changes the output."""
+    """The engine with the settings that the model turns out to need. Raises ModelError if a cut changes the output."""
     with evaluating(engine.model), torch.no_grad():
         if padding_leaks(engine, batch):
             engine = engine.keeping_lengths_apart()
@@ -92,7 +92,7 @@ def padding_leaks(engine: Engine, batch: Inputs) -> bool:
 
 
 def _proved(engine: Engine, batch: Inputs, cuts: Sequence[int]) -> Engine:
-    """The engine, without its stem where that does more than give the first block its rows."""
+    """The engine, without its stem if that does more than give the first block its rows."""
     longest = longest_text(engine.model) or max(OTHER_LENGTHS)
     between = check_batch(engine.model, engine.inputs, [min(length, longest) for length in OTHER_LENGTHS], seed=1)
     try:
@@ -106,9 +106,9 @@ def _proved(engine: Engine, batch: Inputs, cuts: Sequence[int]) -> Engine:
 
 
 def _check_cut(engine: Engine, batch: Inputs, between: Inputs, cut: int) -> None:
-    """Raises ModelError where the head does not give from rows what the whole gives, after a pass of another batch.
+    """Raise ModelError if the head's outputs from rows are not the whole model's, after a pass of another batch.
 
-    Without that pass, what the whole has left behind in the model could make up for what the rows do not hold.
+    Without that pass, something that the whole has left behind in the model could make up for a lack in the rows.
     """
     mask = batch["attention_mask"]
     refused = f"{type(engine.model).__name__} cannot be cut at {cut}: its blocks take more from the first {cut} than"
@@ -155,7 +155,7 @@ def _final_pad_matters(engine: Engine, batch: Inputs, cut: int) -> bool:
 
 @contextmanager
 def _last_rows(blocks: Sequence[Block]) -> Iterator[list[Tensor]]:
-    """Collects what the last block returns."""
+    """Collect the rows that the last block returns inside the block of `with`."""
     seen: list[Tensor] = []
 
     def keep(module: Any, args: Any, output: Any) -> None:

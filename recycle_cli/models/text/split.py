@@ -28,7 +28,7 @@ from recycle_cli.recipe import Recipe
 def split(loaded: Loaded, cuts: Sequence[str], *, max_length: int, dtype: str) -> SplitModel:
     """Cut `loaded` at each of `cuts`, and prove on a few tokens that head after trunk is the whole model.
 
-    `dtype` is the stored one. Changes `loaded.model` where its blocks share weights (ALBERT) or it has no padding
+    `dtype` is the stored one. Changes `loaded.model` if its blocks share weights (ALBERT) or it has no padding
     token. Raises UsageError for a cut or length out of range, ModelError for an architecture that cannot be cut.
     """
     with quiet():
@@ -48,7 +48,12 @@ def uncut(loaded: Loaded, max_length: int) -> tuple[Engine, Inputs]:
     """The model with its blocks found, and the few tokens that found them."""
     model = loaded.model
     _refuse_decoders_of_encoders(loaded)
-    inputs = text_inputs(loaded, sorted(forward_names(model)), max_length)
+    names = forward_names(model)
+    if loaded.per_row:
+        # GPT-NeoX's classes for tokens declare token types, which its blocks never see and its other classes do not
+        # take: as an input they would keep its tasks from sharing a store.
+        names &= forward_names(model.base_model)
+    inputs = text_inputs(loaded, sorted(names), max_length)
     untie_blocks(model)
     engine = Engine(model, (), inputs, loaded.per_row)
     batch = check_batch(model, inputs)
@@ -176,7 +181,7 @@ def _assembled(engine: Engine, recipe: Recipe, owned: Mapping[str, Ownership]) -
 
 @dataclass(frozen=True)
 class _Halves:
-    """The engine's passes, by the names of the cuts."""
+    """The engine's passes by names of cuts."""
 
     engine: Engine
     owned: Mapping[str, Ownership]

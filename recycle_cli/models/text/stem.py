@@ -1,4 +1,4 @@
-"""What a model computes before its first block, which a head need not compute again: embeddings and their norm."""
+"""The part of a model before its first block, embeddings and their norm, which a head need not compute again."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -13,20 +13,20 @@ from recycle_cli.models.text.blocks import Block, placed, rows_of
 
 @dataclass(frozen=True)
 class Stem:
-    """A module whose output is what the first block is given; its argument at `place` has its tokens."""
+    """A module whose output is the first block's input; its argument at `place` has its tokens."""
 
     module: nn.Module
     place: int | str
 
     def dtype(self, like: Tensor) -> torch.dtype:
-        """Of the output: that of its weights, which may have changed since, or where it has none, of the argument."""
+        """Type of the output: that of its weights, which may have changed since, or of the argument if it has none."""
         weight = next(self.module.parameters(), None)
         return like.dtype if weight is None else weight.dtype
 
 
 @dataclass
 class _Seen:
-    """A call of a module: how many tokens each argument has, what came out, and how often that had been written to."""
+    """A call of a module: its arguments, its output, and how often the output had been written to."""
 
     arguments: list[tuple[int | str, Any]]
     output: Any
@@ -35,7 +35,7 @@ class _Seen:
 
 
 def find_stem(model: nn.Module, blocks: tuple[Block, ...], inputs: Mapping[str, Any]) -> Stem | None:
-    """The outermost module that gives the first block its rows; None where there is no such.
+    """The outermost module that gives the first block its rows; None if there is no such module.
 
     `inputs` must hold a batch whose sample and token counts differ. Whether the module also leaves something behind for
     later blocks does not show here: the self-check finds out.
@@ -66,7 +66,7 @@ def find_stem(model: nn.Module, blocks: tuple[Block, ...], inputs: Mapping[str, 
 
 
 def _stem(module: nn.Module, call: _Seen, rows: Tensor, ids: Tensor) -> Stem | None:
-    """The stem as it was called: the tokens are those of the ids, or where it is not given those, of embeddings."""
+    """The stem as it was called: its tokens are those of the ids, or if it is not given ids, of embeddings."""
     fitting = [
         (place, one)
         for place, one in call.arguments
@@ -90,9 +90,9 @@ def _are_rows(one: Tensor) -> bool:
 
 @contextmanager
 def skipped(stem: Stem | None, rows: Tensor) -> Iterator[None]:
-    """While it lasts, the stem gives nothing but zeros that take no memory, of the shape that it would give.
+    """Let the stem return zeros that take no memory, in the shape of its output.
 
-    Where it is called without the argument that tells the shape, it computes what it always does.
+    If it is called without the argument that tells the shape, it computes as always.
     """
     if stem is None:
         yield

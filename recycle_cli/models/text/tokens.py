@@ -1,9 +1,9 @@
 """Text to token ids: truncated ragged samples, and batches padded on the right."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,12 +15,12 @@ from recycle_cli.keys import Sample
 from recycle_cli.models.identity import tokenizer_digest
 from recycle_cli.models.preprocessor import Inputs, Prepared
 from recycle_cli.models.text.load import Loaded
+from recycle_cli.models.text.spans import spans_of
+
+T = TypeVar("T")
 
 DEFAULT_MAX_LENGTH = 512
 """Tokens kept of a text if neither the tokenizer nor the model asks for fewer."""
-
-_FIELDS = ("text", "text_pair")
-"""The fields of a sample, by the tokenizer's numbers for them."""
 
 _AT_ONCE = 512
 """Texts tokenised in one call. A window of 16,384 texts of 50 tokens takes 148 MB in one call, 13 MB in calls of this
@@ -29,7 +29,7 @@ size: a tokenizer makes offsets, words and masks besides the ids."""
 
 @dataclass(frozen=True)
 class TextInputs:
-    """The text side of a split model: a TextPreprocessor.
+    """The preprocessor of a text model, a TextPreprocessor.
 
     names              inputs that the model takes from the tokenizer
     pad_id             token that fills up a batch
@@ -58,12 +58,7 @@ class TextInputs:
 
         Raises DataError for a sample that gives no token.
         """
-        prepared: list[Prepared] = []
-        for encoded, part in self._encoded(samples):
-            prepared += [
-                {name: np.asarray(encoded[name][row], dtype=np.int32) for name in self.names if name in encoded}
-                for row in range(len(part))
-            ]
+        prepared = self._tokenized(samples, self._prepared)
         for sample, inputs in zip(samples, prepared, strict=True):
             self._check(sample, inputs)
         return prepared
@@ -78,13 +73,7 @@ class TextInputs:
                 f"{type(self.tokenizer).__name__} is a slow tokenizer, which does not say where its tokens lie in a "
                 "text; expected a model with a fast one (tokenizer.json)"
             )
-        found: list[npt.NDArray[np.int64]] = []
-        for encoded, part in self._encoded(samples, return_offsets_mapping=True):
-            found += [
-                _spans(sample, encoded.sequence_ids(row), encoded["offset_mapping"][row])
-                for row, sample in enumerate(part)
-            ]
-        return found
+        return self._tokenized(samples, spans_of, return_offsets_mapping=True)
 
     def collate(self, prepared: Sequence[Prepared]) -> Inputs:
         """Pad on the right to the longest sample: int64 tensors (B, L), with `attention_mask`."""
@@ -104,24 +93,34 @@ class TextInputs:
         ids = torch.where(attention_mask.bool(), self.ordinary_id, self.pad_id)
         return {"input_ids": ids, "attention_mask": attention_mask}
 
-    def _encoded(self, samples: Sequence[Sample], **more: Any) -> Iterator[tuple[Any, Sequence[Sample]]]:
-        """The tokenizer's answers on the samples, a part of them at a time, each with its samples."""
-        paired = any(sample.fields.get("text_pair") is not None for sample in samples)
+    def _tokenized(self, samples: Sequence[Sample], take: Callable[[Any, int, Sample], T], **more: Any) -> list[T]:
+        """What `take` makes of each sample, given the tokenizer's answer that has it and its row there.
+
+        `more` are further arguments of the tokenizer.
+        """
+        found: dict[int, T] = {}
         for start in range(0, len(samples), _AT_ONCE):
-            part = samples[start : start + _AT_ONCE]
-            yield (
-                self.tokenizer(
-                    [sample.fields["text"] for sample in part],
-                    [sample.fields.get("text_pair") for sample in part] if paired else None,
-                    truncation=True,
-                    max_length=self.max_length,
-                    padding=False,
-                    return_attention_mask=False,
-                    verbose=False,
-                    **more,
-                ),
-                part,
-            )
+            part = [*enumerate(samples[start : start + _AT_ONCE], start)]
+            for paired in (False, True):
+                some = [(place, one) for place, one in part if (one.fields.get("text_pair") is not None) is paired]
+                encoded = self._encoded([one for _, one in some], paired=paired, **more) if some else None
+                found |= {place: take(encoded, row, one) for row, (place, one) in enumerate(some)}
+        return [found[place] for place in range(len(samples))]
+
+    def _encoded(self, samples: Sequence[Sample], *, paired: bool, **more: Any) -> Any:
+        return self.tokenizer(
+            [sample.fields["text"] for sample in samples],
+            [sample.fields["text_pair"] for sample in samples] if paired else None,
+            truncation=True,
+            max_length=self.max_length,
+            padding=False,
+            return_attention_mask=False,
+            verbose=False,
+            **more,
+        )
+
+    def _prepared(self, encoded: Any, row: int, sample: Sample) -> Prepared:
+        return {name: np.asarray(encoded[name][row], dtype=np.int32) for name in self.names if name in encoded}
 
     def _padded(self, name: str, prepared: Sequence[Prepared], longest: int) -> Tensor:
         padded = np.full((len(prepared), longest), self.pad_id if name == "input_ids" else 0, dtype=np.int64)
@@ -143,35 +142,6 @@ class TextInputs:
                 f"record {sample.id}: its last token is the padding token {self.tokenizer.pad_token!r}, by which this "
                 f"model tells where a text ends; remove it from the text or give the tokenizer another pad_token"
             )
-
-
-def _spans(sample: Sample, fields: Sequence[int | None], offsets: Sequence[tuple[int, int]]) -> npt.NDArray[np.int64]:
-    """Fields and offsets of one sample's tokens (rows, 3), white space at both ends of a piece left out.
-
-    Byte-level tokenizers count the space before a word as its own, others do not.
-    """
-    spans = np.zeros((len(fields), 3), dtype=np.int64)
-    spans[:, 0] = [-1 if field is None else field for field in fields]
-    spans[:, 1:] = np.asarray(offsets, dtype=np.int64).reshape(-1, 2)
-    for number, name in enumerate(_FIELDS):
-        text = sample.fields.get(name)
-        inside = spans[:, 0] == number
-        if isinstance(text, str) and inside.any():
-            blank = np.fromiter(map(str.isspace, text), dtype=bool, count=len(text))
-            spans[inside, 1:] = _without_blanks(spans[inside, 1:], blank)
-    spans[spans[:, 0] < 0, 1:] = 0
-    return spans
-
-
-def _without_blanks(spans: npt.NDArray[np.int64], blank: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
-    """Spans (rows, 2) moved in from both ends while they begin or end with a character that is `blank`."""
-    blank = np.append(blank, False)
-    first, last = spans[:, 0].copy(), spans[:, 1].copy()
-    while (leading := (first < last) & blank[first]).any():
-        first += leading
-    while (trailing := (first < last) & blank[last - 1]).any():
-        last -= trailing
-    return np.stack((first, last), axis=1)
 
 
 def text_inputs(loaded: Loaded, forward_names: Sequence[str], max_length: int) -> TextInputs:

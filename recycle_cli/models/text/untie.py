@@ -1,4 +1,4 @@
-"""Blocks that share weights, given their own: a trunk cannot stand still in weights that a head trains."""
+"""Give blocks that share weights their own: a trunk cannot stand still in weights that a head trains."""
 
 from copy import deepcopy
 from typing import Any

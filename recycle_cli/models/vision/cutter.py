@@ -11,7 +11,7 @@ Named = list[tuple[str, Tensor]]
 
 
 class Cutter(Protocol):
-    """A model with its cuts. `others`: places that are no cut, with their position and what crosses there."""
+    """A model with its cuts. A row is the one tensor that crosses at a cut, for one image."""
 
     @property
     def model(self) -> nn.Module:
@@ -29,13 +29,13 @@ class Cutter(Protocol):
         """Normalised images (B, 3, H, W) to logits (B, classes), in the mode the model is in."""
 
     def trunk(self, names: Sequence[str]) -> Callable[[Tensor], dict[str, Tensor]]:
-        """A function from images to what crosses at each cut, one pass that ends at the deepest."""
+        """A function from images to the rows at each cut, in one pass that ends at the deepest."""
 
     def head(self, name: str) -> Callable[[Tensor], Tensor]:
-        """A function from what crosses at a cut to logits."""
+        """A function from the rows at a cut to logits."""
 
     def between(self, name: str, later: str) -> Callable[[Tensor], Tensor]:
-        """A function from what crosses at a cut to what crosses at a later one."""
+        """A function from the rows at a cut to the rows at a later one."""
 
     def trunk_tensors(self, name: str) -> Named:
         """Named parameters and buffers that the trunk reads."""

@@ -14,7 +14,7 @@ MAX_PIXELS = 89_478_485
 """Larger images are refused before they are decoded (Pillow's own limit, a quarter of a gibibyte as RGB)."""
 
 MIN_SIDE = 2
-"""Pixels. One pixel is what a broken download or a tracking image leaves."""
+"""Pixels. Broken downloads and tracking images have one pixel."""
 
 DECODER = 1
 """Counts up when the pixels that a file gives change; part of a store's recipe."""
@@ -23,7 +23,7 @@ DECODER = 1
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 _BROKEN = (OSError, ValueError, TypeError, SyntaxError, EOFError, IndexError, KeyError, struct.error, OverflowError)
-"""What Pillow's decoders raise for damaged files; which one depends on the format."""
+"""The exceptions of Pillow's decoders for damaged files; each format has its own."""
 
 
 def decode(content: bytes, name: str) -> Image.Image:
@@ -31,7 +31,7 @@ def decode(content: bytes, name: str) -> Image.Image:
 
     The EXIF orientation is applied; transparency is laid on white; grey is repeated; CMYK, YCbCr, LAB and palettes are
     converted; 16 bits are reduced to their upper 8; of an animation the first frame is taken. Raises DataError, with
-    `name` in it, for what is no image, is damaged, is larger than MAX_PIXELS or narrower than MIN_SIDE.
+    `name` in it, for a file that is no image, is damaged, is larger than MAX_PIXELS or narrower than MIN_SIDE.
     """
     try:
         image = Image.open(io.BytesIO(content))

@@ -58,7 +58,7 @@ class GraphCutter:
         return logits
 
     def trunk(self, names: Sequence[str]) -> Callable[[Tensor], dict[str, Tensor]]:
-        """Images (B, C, H, W) to what crosses at each cut, in one pass that ends at the deepest."""
+        """Images (B, C, H, W) to rows (B, *shape) at each cut, in one pass that ends at the deepest."""
         cuts = {name: self._node(name) for name in names}
         graph = fx.Graph()
         copies: dict[fx.Node, fx.Node] = {}
@@ -66,21 +66,21 @@ class GraphCutter:
         for node in self._needed(cuts.values(), None):
             copies[node] = graph.node_copy(node, copies.__getitem__)
             if node in cuts.values() and len(cuts) > 1:
-                # A later operation may work in place on what is to be kept.
+                # A later operation may work in place on these rows.
                 kept[node] = graph.call_method("clone", (copies[node],))
         graph.output({name: kept.get(node, copies[node]) for name, node in cuts.items()})
         return fx.GraphModule(self.model, graph)
 
     def head(self, name: str) -> Callable[[Tensor], Tensor]:
-        """What crosses at a cut (B, *shape) to logits (B, classes)."""
+        """Rows at a cut (B, *shape) to logits (B, classes)."""
         return self._from(self._node(name), self.traced.output)
 
     def between(self, name: str, later: str) -> Callable[[Tensor], Tensor]:
-        """What crosses at a cut (B, *shape) to what crosses at a later one."""
+        """Rows at a cut (B, *shape) to the rows at a later one."""
         return self._from(self._node(name), self._node(later))
 
     def _from(self, cut: fx.Node, end: fx.Node) -> fx.GraphModule:
-        """The part of the graph from what crosses at `cut` to `end`."""
+        """The part of the graph from the rows at `cut` to `end`."""
         graph = fx.Graph()
         # Cloned, since the first operation may work in place, on rows that belong to the caller.
         copies = {cut: graph.call_method("clone", (graph.placeholder("rows"),))}
@@ -134,7 +134,7 @@ class GraphCutter:
         return list(dict(pair for node in nodes for pair in self._tensors_of(node)).items())
 
     def _tensors_of(self, node: fx.Node) -> Named:
-        """What a node reads of the model; a BatchNorm's count of batches decides nothing in eval and is left out."""
+        """The model's tensors that a node reads, without a BatchNorm's count of batches, which decides nothing in eval."""
         target = str(node.target)
         if node.op == "get_attr":
             owner, _, name = target.rpartition(".")

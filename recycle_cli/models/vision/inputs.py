@@ -21,16 +21,16 @@ PIXELS = "pixel_values"
 
 @dataclass(frozen=True)
 class ImageInputs:
-    """The image side of a split model. `prepare` gives uint8 (3, H, W), a quarter of what floats would take."""
+    """The preprocessor of an image model. `prepare` gives uint8 (3, H, W), a quarter of the bytes of floats."""
 
     transform: ImageTransform
     modality = "image"
     row_cost = 128
-    """Tokens that an image counts for where a batch is limited by tokens: 8,192 tokens are 64 images."""
+    """Tokens that an image counts for in a batch that is limited by tokens: 8,192 tokens are 64 images."""
 
     @property
     def digest(self) -> str:
-        """The transform's."""
+        """The transform's digest."""
         return self.transform.digest
 
     def prepare(self, samples: Sequence[Sample]) -> list[Prepared]:

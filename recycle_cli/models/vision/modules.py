@@ -1,6 +1,6 @@
 """A model cut at its modules, for those that torch.fx does not trace: every cut is proved before it is offered.
 
-Trunk: a forward pass that ends where the module of the cut does. Head: a forward pass in which the modules that were
+Trunk: a forward pass that ends with the module of the cut. Head: a forward pass in which the modules that were
 done by then return blanks of the right shape, and the module of the cut returns the stored rows. If more than the rows
 reached the rest of the model, the blanks would show in the logits; that is the proof.
 """
@@ -21,13 +21,12 @@ from recycle_cli.errors import ModelError
 from recycle_cli.models.dependence import parameters_behind
 from recycle_cli.models.eval_mode import evaluating
 from recycle_cli.models.hub import first_line
+from recycle_cli.models.vision.blanks import PROBE_IMAGES, blank, is_per_image, returning, rows_of, with_rows
 from recycle_cli.models.vision.cutter import Named
 from recycle_cli.models.vision.points import CutPoint
 
 TOLERANCE = 1e-4
 """Largest difference of logits, as a share of their largest value, that is rounding and no proof of another course."""
-
-PROBE_IMAGES = 3
 
 _CANNOT_RUN = (RuntimeError, ValueError, TypeError, AttributeError, AssertionError, IndexError)
 
@@ -38,7 +37,7 @@ class _Stop(Exception):  # noqa: N818 - it reports no error: it ends a forward p
 
 @dataclass
 class _Call:
-    """One module's only call: when it began and ended, what it returned, and the FLOPs of the pass when it ended."""
+    """One module's only call: its begin and end, its output, and the FLOPs of the pass at its end."""
 
     module: nn.Module
     name: str
@@ -51,7 +50,7 @@ class _Call:
 class ModuleCutter:
     """Cuts of a transformers image model after its blocks and stages. `size`: (C, H, W) of an image.
 
-    Raises ModelError where the model does not take such images, or no module's output is all that the rest needs.
+    Raises ModelError if the model does not take such images, or no module's output is all that the rest needs.
     """
 
     def __init__(self, model: Any, size: tuple[int, int, int]) -> None:
@@ -75,7 +74,7 @@ class ModuleCutter:
         total = sum(one.numel() for one in self.model.parameters())
         found: list[CutPoint] = []
         for call in sorted(self._proved.values(), key=lambda call: call.end):
-            rows = _rows(call.output)
+            rows = rows_of(call.output)
             held = sum(one.numel() for name, one in self.trunk_tensors(call.name) if isinstance(one, nn.Parameter))
             found.append(
                 CutPoint(call.name, (), tuple(rows.shape[1:]), call.flops / self._flops, held / total, call.end)
@@ -89,7 +88,7 @@ class ModuleCutter:
         return logits
 
     def trunk(self, names: Sequence[str]) -> Callable[[Tensor], dict[str, Tensor]]:
-        """Images (B, C, H, W) to what crosses at each cut, in one pass that ends at the deepest."""
+        """Images (B, C, H, W) to rows (B, *shape) at each cut, in one pass that ends at the deepest."""
         calls = [self._proved[name] for name in names]
 
         def run(images: Tensor) -> dict[str, Tensor]:
@@ -99,7 +98,7 @@ class ModuleCutter:
         return run
 
     def head(self, name: str) -> Callable[[Tensor], Tensor]:
-        """What crosses at a cut (B, *shape) to logits (B, classes)."""
+        """Rows at a cut (B, *shape) to logits (B, classes)."""
         call = self._proved[name]
 
         def run(rows: Tensor) -> Tensor:
@@ -109,12 +108,12 @@ class ModuleCutter:
         return run
 
     def between(self, name: str, later: str) -> Callable[[Tensor], Tensor]:
-        """What crosses at a cut (B, *shape) to what crosses at a later one."""
+        """Rows at a cut (B, *shape) to the rows at a later one."""
         call, last = self._proved[name], self._proved[later]
 
         def run(rows: Tensor) -> Tensor:
-            with self._lock, self._begun_at(call, rows) as blank:
-                return self._trunk(blank, [last])[later]
+            with self._lock, self._begun_at(call, rows) as images:
+                return self._trunk(images, [last])[later]
 
         return run
 
@@ -189,7 +188,7 @@ class ModuleCutter:
         """Blocks and stages: members of lists of modules, outermost lists and the lists in those."""
         lists = {name for name, module in self.model.named_modules() if isinstance(module, nn.ModuleList)}
         members = [call for call in self._calls.values() if call.name.rpartition(".")[0] in lists]
-        return [call for call in members if call.end >= 0 and _rows(call.output) is not None]
+        return [call for call in members if call.end >= 0 and rows_of(call.output) is not None]
 
     def _holds(self, call: _Call) -> bool:
         """Whether head after trunk gives the whole model's logits for other images, and for another number of them."""
@@ -211,7 +210,7 @@ class ModuleCutter:
             for call in calls:
 
                 def keep(module: nn.Module, args: Any, output: Any, call: _Call = call) -> None:
-                    rows = _rows(output)
+                    rows = rows_of(output)
                     assert rows is not None
                     found[call.name] = rows
                     if call is last:
@@ -225,8 +224,8 @@ class ModuleCutter:
         raise AssertionError("the forward pass went by the deepest cut")
 
     def _head(self, call: _Call, rows: Tensor) -> Tensor:
-        with self._begun_at(call, rows) as blank:
-            logits: Tensor = self.model(pixel_values=blank).logits
+        with self._begun_at(call, rows) as images:
+            logits: Tensor = self.model(pixel_values=images).logits
         return logits
 
     @contextmanager
@@ -234,8 +233,8 @@ class ModuleCutter:
         """Inside the block a forward pass begins with `rows` at a cut; gives the images to call the model with."""
         with ExitStack() as stack:
             for done in self._blanked(call):
-                stack.enter_context(_returning(done.module, _blank(done.output, rows)))
-            stack.enter_context(_returning(call.module, _with_rows(_blank(call.output, rows), rows)))
+                stack.enter_context(returning(done.module, blank(done.output, rows)))
+            stack.enter_context(returning(call.module, with_rows(blank(call.output, rows), rows)))
             yield rows.new_zeros(len(rows), *self._size)
 
     def _done(self, call: _Call) -> list[nn.Module]:
@@ -243,49 +242,6 @@ class ModuleCutter:
 
     def _blanked(self, call: _Call) -> list[_Call]:
         """The outermost modules that end before the cut's module begins, and whose outputs have images along the first
-        axis: what else a module returns (a table of positions) may be needed later, and is computed again."""
-        ended = [one for one in self._calls.values() if 0 <= one.end < call.begin and _is_per_image(one.output)]
+        axis: any other output (a table of positions) may be needed later, and is computed again."""
+        ended = [one for one in self._calls.values() if 0 <= one.end < call.begin and is_per_image(one.output)]
         return [one for one in ended if not any(other.begin < one.begin and one.end < other.end for other in ended)]
-
-
-@contextmanager
-def _returning(module: nn.Module, output: Any) -> Iterator[None]:
-    """Let the module compute nothing and return `output`."""
-
-    def forward(*args: Any, **kwargs: Any) -> Any:
-        return output
-
-    own = module.__dict__.get("forward")
-    module.__dict__["forward"] = forward
-    try:
-        yield
-    finally:
-        del module.__dict__["forward"]
-        if own is not None:
-            module.__dict__["forward"] = own
-
-
-def _rows(output: Any) -> Any:
-    """The first tensor of a module's output if it can have an image a row, else None."""
-    first = output[0] if isinstance(output, tuple) and output else output
-    fits = isinstance(first, Tensor) and first.ndim > 1 and first.is_floating_point()
-    return first if fits else None
-
-
-def _is_per_image(output: Any) -> bool:
-    if isinstance(output, Tensor):
-        return output.ndim > 1 and output.is_floating_point() and len(output) == PROBE_IMAGES
-    if type(output) is tuple:
-        return all(_is_per_image(one) or not isinstance(one, Tensor | tuple | list | dict) for one in output)
-    return False
-
-
-def _blank(output: Any, rows: Tensor) -> Any:
-    """The output with zeros for as many images as there are rows."""
-    if isinstance(output, Tensor):
-        return rows.new_zeros(1).expand(len(rows), *output.shape[1:])
-    return tuple(_blank(one, rows) for one in output) if isinstance(output, tuple) else output
-
-
-def _with_rows(output: Any, rows: Tensor) -> Any:
-    return (rows, *output[1:]) if isinstance(output, tuple) else rows

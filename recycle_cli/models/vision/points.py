@@ -1,4 +1,4 @@
-"""Places to cut an image model: what they are called, what crosses there, and which one a user's words mean."""
+"""Places to cut an image model: their names, the rows there, and the place that a user's words mean."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -18,8 +18,8 @@ class CutPoint:
     """A place at which one tensor alone crosses.
 
     name        of the outermost module that ends there (`layer3`), else of the operation (`layer3.0.add`)
-    aliases     other names of the same place (`layer3.1`, where it is the last of `layer3`)
-    shape       of what crosses, for one image
+    aliases     other names of the same place (`layer3.1`, if it is the last of `layer3`)
+    shape       of the tensor that crosses, for one image
     flops       share of the model's FLOPs that lie before it
     parameters  share of the model's parameters that lie before it
     place       its position in the order of computation
@@ -34,7 +34,7 @@ class CutPoint:
 
     @property
     def numbers(self) -> int:
-        """Values that an image takes."""
+        """Values in the row of one image."""
         count = 1
         for side in self.shape:
             count *= side

@@ -25,7 +25,7 @@ PROCESSOR = "preprocessor_config.json"
 def is_image_model(name: str, revision: str | None = None) -> bool:
     """Whether the name is a transformers model whose config is of an image classifier's kind.
 
-    A name on the hub that cannot be looked at is taken for a text model, whose loading then tells what is wrong.
+    A name on the hub that cannot be looked up is taken for a text model, whose loading then says why.
     """
     config = read_json(name, CONFIG, revision)
     mapping = transformers.models.auto.modeling_auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES
@@ -108,7 +108,7 @@ def _write(folder: Path, *, model: Any, processor: Mapping[str, Any], transform:
 
 
 def _as_processor(transform: ImageTransform) -> dict[str, Any]:
-    """The processor config that does what the transform does."""
+    """The config of an image processor that does the same as the transform."""
     resize, crop = transform.resize, transform.crop
     sides = {"shortest_edge": resize[0]} if len(resize) == 1 else dict(zip(("height", "width"), resize, strict=True))
     return {

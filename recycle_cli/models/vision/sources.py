@@ -27,8 +27,8 @@ WEIGHTS = "model.safetensors"
 class LoadedImages:
     """An image model in eval, and how images become its input.
 
-    architecture  what builds it, as plain data: part of the recipe
-    weights       where its weights are from, in words
+    architecture  the library and the fields that build it, as plain data: part of the recipe
+    weights       the origin of its weights, in words
     loads_with    the call that loads the checkpoint without us
     write         folder -> None: write such a checkpoint
     missing       parameters that the weights do not have: a new task layer
@@ -46,7 +46,7 @@ class LoadedImages:
     missing: frozenset[str] = frozenset()
 
     def save(self, folder: Path, max_length: int | None) -> None:
-        """Write the model as its library loads it, and what gives it its images."""
+        """Write the model as its library loads it, with the transform of its images."""
         self.write(folder)
 
 
@@ -149,7 +149,7 @@ def _loaded(
 
 
 def _write(folder: Path, *, model: nn.Module, about: Mapping[str, Any]) -> None:
-    """The state dict, which the torchvision class loads with strict=True, and how to build it."""
+    """Write the state dict, which the torchvision class loads with strict=True, and the facts to build the model."""
     merge_embedding(model)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     save_file(tensors, folder / WEIGHTS, {"format": "pt"})

@@ -23,8 +23,9 @@ def split_images(
 ) -> SplitModel:
     """Cut an image model at each of `cuts`: module names or shares of the FLOPs.
 
-    What crosses for one image is one row, whatever its shape. `head_batchnorm` eval keeps the statistics of the head's
-    BatchNorm layers too; the trunk's never move. Raises UsageError for a cut at which not one tensor crosses.
+    The tensor that crosses for one image is one row, whatever its shape. `head_batchnorm` eval keeps the statistics of
+    the head's BatchNorm layers too; the trunk's never move. Raises UsageError for a place at which not one tensor alone
+    crosses.
     """
     if head_batchnorm not in BATCHNORM:
         raise UsageError(f"--head-batchnorm {head_batchnorm}: expected one of {', '.join(BATCHNORM)}")
@@ -99,7 +100,7 @@ class _Halves:
         return run
 
     def _crossing(self, cut: str) -> Callable[[Tensor], Tensor]:
-        """A function from rows (B, 1, *shape) to what crosses at a cut, on the model's device."""
+        """A function from rows (B, 1, *shape) to the tensor (B, *shape) that crosses at a cut, on the model's device."""
         shape = self.points[cut].shape
 
         def shaped(rows: Tensor) -> Tensor:

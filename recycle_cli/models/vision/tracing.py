@@ -20,7 +20,7 @@ PROBE_IMAGES = 3
 """Images in the pass that measures shapes: no dimension of a usual model has this size by chance."""
 
 _UNTRACEABLE = (TraceError, TypeError, ValueError, RuntimeError, NotImplementedError, AttributeError)
-"""What tracing raises for a model whose course depends on its values."""
+"""The exceptions of tracing a model whose course depends on its values."""
 
 
 @dataclass(frozen=True)
@@ -34,18 +34,18 @@ class Traced:
 
     @property
     def input(self) -> fx.Node:
-        """The images."""
+        """The node of the images."""
         return next(node for node in self.graph.nodes if node.op == "placeholder")
 
     @property
     def output(self) -> fx.Node:
-        """The end."""
+        """The node that returns the logits."""
         return next(node for node in self.graph.nodes if node.op == "output")
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What crosses each node and what it costs: `shapes` without the image axis, of nodes that have one first."""
+    """Shape and cost of each node's value: `shapes` without the image axis, of nodes that have it first."""
 
     shapes: dict[fx.Node, tuple[int, ...]] = field(default_factory=dict)
     flops: dict[fx.Node, int] = field(default_factory=dict)

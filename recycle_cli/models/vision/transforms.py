@@ -1,4 +1,4 @@
-"""How an image becomes a model's input: resized and cropped once in uint8, normalised where the model runs."""
+"""Turn an image into a model's input: resized and cropped once in uint8, normalised on the model's device."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -24,7 +24,7 @@ class ImageTransform:
     """Resize, crop in the middle, scale to 0..1, subtract `mean`, divide by `std` (of red, green and blue).
 
     resize  (shorter side,) or (height, width); () leaves the size
-    crop    (height, width); () where the resized image has the model's size already
+    crop    (height, width); () if the resized image has the model's size already
     """
 
     resize: tuple[int, ...]
@@ -45,7 +45,7 @@ class ImageTransform:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Height and width of what the model gets."""
+        """Height and width of the model's input."""
         height, width = self.crop or self.resize
         return height, width
 
@@ -55,7 +55,7 @@ class ImageTransform:
         return canonical_digest({**asdict(self), "decoder": DECODER})
 
     def fitted(self, image: Image.Image, name: str) -> Image.Image:
-        """The image resized and cropped to `size`. Raises DataError where it is far too long for its width."""
+        """The image resized and cropped to `size`. Raises DataError if it is far too long for its width."""
         if self.resize:
             longest = max(image.size) / min(image.size) * self.resize[0]
             if len(self.resize) == 1 and longest * self.resize[0] > MAX_PIXELS:
@@ -85,7 +85,7 @@ def changed(
     mean: Sequence[float] = (),
     std: Sequence[float] = (),
 ) -> ImageTransform:
-    """The transform with what the user gives in place of the weights' own; a new size without a crop crops to it."""
+    """The transform with the user's values in place of the weights' own; a new size without a crop crops to it."""
     given = {"resize": tuple(resize), "mean": tuple(mean), "std": tuple(std), "crop": _square(crop)}
     kept: dict[str, Any] = {name: value for name, value in given.items() if value}
     if resize and not crop:

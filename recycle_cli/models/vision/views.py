@@ -30,7 +30,7 @@ Draw = np.random.Generator
 
 @dataclass(frozen=True)
 class _Kind:
-    """An augmentation step: its number where none is given, and the range that the number must lie in."""
+    """An augmentation step: its default number, and the range that the number must lie in."""
 
     default: float
     least: float
@@ -48,13 +48,13 @@ STEPS = {
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Steps with their numbers, in the order in which they are done."""
+    """Steps with their numbers, in order."""
 
     steps: tuple[tuple[str, float], ...]
 
     @property
     def name(self) -> str:
-        """The canonical words, with every number: what a view's key covers."""
+        """The canonical words with every number, which a view's key covers."""
         return ",".join(f"{step}({number:g})" for step, number in self.steps) + f"/{VERSION}"
 
     def apply(self, image: Image.Image, transform: ImageTransform, name: str, draw: Draw) -> Image.Image:

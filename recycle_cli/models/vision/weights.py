@@ -56,13 +56,13 @@ def built(name: str, classes: int, transform: ImageTransform, seed: int) -> nn.M
 
 
 def weights_of(name: str, weights: str, transform: ImageTransform) -> tuple[dict[str, Tensor], str]:
-    """The tensors that `weights` names, and where they are from in words.
+    """The tensors that `weights` names, and their origin in words.
 
     Raises ModelError if they cannot be had, UsageError for a name that is unknown.
     """
     known = torchvision_models.get_model_weights(name)
     if weights == NO_WEIGHTS:
-        # Of one size of task layer whatever the labels: its size decides what random numbers the trunk gets.
+        # With one size of task layer whatever the labels: its size decides which random numbers the trunk gets.
         return built(name, len(known.DEFAULT.meta["categories"]), transform, RANDOM_SEED).state_dict(), RANDOM
     if weights in known.__members__:
         return _downloaded(name, known[weights]), str(known[weights])

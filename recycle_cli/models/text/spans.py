@@ -1,0 +1,41 @@
+"""The places of tokens in the text that they were made of, by the offsets of a fast tokenizer."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from recycle_cli.keys import Sample
+
+_FIELDS = ("text", "text_pair")
+"""The fields of a sample, by the tokenizer's numbers for them."""
+
+
+def spans_of(encoded: Any, row: int, sample: Sample) -> npt.NDArray[np.int64]:
+    """Fields and offsets of one sample's tokens (rows, 3), white space at both ends of a piece left out.
+
+    Byte-level tokenizers count the space before a word as its own, others do not.
+    """
+    fields, offsets = encoded.sequence_ids(row), encoded["offset_mapping"][row]
+    spans = np.zeros((len(fields), 3), dtype=np.int64)
+    spans[:, 0] = [-1 if field is None else field for field in fields]
+    spans[:, 1:] = np.asarray(offsets, dtype=np.int64).reshape(-1, 2)
+    for number, name in enumerate(_FIELDS):
+        text = sample.fields.get(name)
+        inside = spans[:, 0] == number
+        if isinstance(text, str) and inside.any():
+            blank = np.fromiter(map(str.isspace, text), dtype=bool, count=len(text))
+            spans[inside, 1:] = _without_blanks(spans[inside, 1:], blank)
+    spans[spans[:, 0] < 0, 1:] = 0
+    return spans
+
+
+def _without_blanks(spans: npt.NDArray[np.int64], blank: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+    """Spans (rows, 2) moved in from both ends while they begin or end with a character that is `blank`."""
+    blank = np.append(blank, False)
+    first, last = spans[:, 0].copy(), spans[:, 1].copy()
+    while (leading := (first < last) & blank[first]).any():
+        first += leading
+    while (trailing := (first < last) & blank[last - 1]).any():
+        last -= trailing
+    return np.stack((first, last), axis=1)
