@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from recycle_cli.batches import Order, shuffled
+from recycle_cli.batches import Grouped, Shuffled, shuffled
 from recycle_cli.batches.group_sampler import grouped, met_share
 
 RNG = np.random.default_rng(0)
@@ -75,7 +75,7 @@ def test_the_same_seed_and_epoch_give_the_same_batches_and_others_do_not():
 
 def test_an_order_draws_by_group_only_where_there_are_groups():
     lengths = RNG.integers(1, 9, len(EVEN))
-    plain, order = Order(32, 1), Order(32, 1, groups=EVEN, group_samples=4)
+    plain, order = Shuffled(32, 1), Grouped(32, 1, EVEN, 4)
     for found, expected in (
         (plain.batches(lengths, 2), shuffled(lengths, 32, 1, 2)),
         (order.batches(lengths, 2), grouped(EVEN, 32, 4, 1, 2)),
