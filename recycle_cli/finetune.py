@@ -16,6 +16,7 @@ from recycle_cli.settings import Job as Job
 from recycle_cli.store import Store
 from recycle_cli.tasks import Task
 from recycle_cli.training import (
+    Destination,
     Finetuned,
     FinetunedHeads,
     Setup,
@@ -151,12 +152,15 @@ def _trained(
         trainers = [
             new_trainer(
                 setup,
-                head,
+                head.training,
                 task,
                 pair,
-                identity_of(job, setup, head.training, task, pair, order),
-                folder,
-                stack.enter_context(runs.logger(folder, job.tensorboard)),
+                Destination(
+                    folder,
+                    identity_of(job, setup, head.training, task, pair, order),
+                    stack.enter_context(runs.logger(folder, job.tensorboard)),
+                    head.name,
+                ),
             )
             for (folder, head), setup, task, pair in zip(request.heads.items(), setups, tasks, pairs, strict=False)
         ]

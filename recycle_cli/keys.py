@@ -14,7 +14,6 @@ Bytes16 = npt.NDArray[np.uint8]
 """An array of shape (n, 16) uint8, with one key or digest a row."""
 
 
-
 @dataclass(frozen=True, slots=True)
 class Sample:
     """The input that is hashed, stored and given to the model. The key covers the raw `fields`, but not the `id`."""

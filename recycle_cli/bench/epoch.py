@@ -1,23 +1,18 @@
 """Time a few batches of a training epoch with the training loop of `recycle finetune`."""
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 import torch
 
-from recycle_cli.batches.inputs import Source
-from recycle_cli.batches.stored import Indices, shuffled
+from recycle_cli.batches import Indices, RowSource, shuffled
 from recycle_cli.bench.subject import SILENT, Subject, discard
 from recycle_cli.bench.timing import WARM_UP
 from recycle_cli.models import SplitModel
-from recycle_cli.runs.log import Log, ignore
+from recycle_cli.runs import Log, ignore
 from recycle_cli.settings import TrainingSettings
 from recycle_cli.tasks import Classification
-from recycle_cli.training.labelled import Labelled
-from recycle_cli.training.loop import train
-from recycle_cli.training.pupils import make_head
-from recycle_cli.training.trainer import Head
+from recycle_cli.training import Destination, Head, LabelledData, Trainer, train, trainer_of
 
 FEW = 2
 """Number of batches in the warm-up."""
@@ -65,7 +60,7 @@ def epoch_seconds(
     subject: Subject,
     halves: SplitModel,
     cut: str,
-    source: Source,
+    source: RowSource,
     members: Indices,
     log: Log = ignore,
     weights: Weights | None = None,
@@ -75,32 +70,13 @@ def epoch_seconds(
     `weights` are the weights to train, if not all of the head's.
     """
     folder = subject.folder()
-    head = head_of(subject, halves, cut, folder, subject.data.take(members), log, weights)
-    train([head], source, None, SILENT)
+    head = Head(halves, cut, source.cut, weights or dict(halves.head_parameters(cut)))
+    trainer = trainer_for(subject, head, Destination(folder, log=log), subject.data.take(members))
+    train([trainer], source, None, SILENT)
     discard(folder)
-    return head.state.epoch_seconds[0]
+    return trainer.state.epoch_seconds[0]
 
 
-def head_of(
-    subject: Subject,
-    halves: SplitModel,
-    cut: str,
-    folder: Path,
-    data: Labelled,
-    log: Log = ignore,
-    weights: Weights | None = None,
-) -> Head:
-    """Make a head of the subject's model as `recycle finetune` does."""
-    return make_head(
-        halves,
-        cut,
-        weights or dict(halves.head_parameters(cut)),
-        training(subject),
-        (data, None),
-        folder,
-        device=subject.device,
-        precision=subject.model.precision,
-        task=Classification(),
-        identity={},
-        log=log,
-    )
+def trainer_for(subject: Subject, head: Head, to: Destination, data: LabelledData) -> Trainer:
+    """The trainer of a head of the subject's model, as `recycle finetune` makes it."""
+    return trainer_of(head, training(subject), Classification(), (data, None), to, subject.model.precision)

@@ -3,10 +3,10 @@
 from functools import partial
 from importlib.util import find_spec
 
-import torch
+import torch.nn.functional as F  # noqa: N812 - the name everybody knows it by
 
-from recycle_cli.batches.stored import StoredRows, shuffled, widened
-from recycle_cli.bench.epoch import Weights, epoch_seconds, head_of, slice_for, training
+from recycle_cli.batches import StoredRows, shuffled, widened
+from recycle_cli.bench.epoch import Weights, epoch_seconds, slice_for, trainer_for, training
 from recycle_cli.bench.layout import LORA, TRAINERS, prefix
 from recycle_cli.bench.subject import Subject, discard
 from recycle_cli.bench.timing import Clock, Run, Runner, Unavailable
@@ -16,7 +16,7 @@ from recycle_cli.models.adapters import attach
 from recycle_cli.runtime.devices import to_device
 from recycle_cli.runtime.quick_masks import quick_masks
 from recycle_cli.settings import AdapterSettings
-from recycle_cli.tasks import Classification
+from recycle_cli.training import Destination, Head
 
 
 def runners(subject: Subject) -> dict[str, Runner | Unavailable]:
@@ -81,20 +81,24 @@ def _bare_head(subject: Subject, halves: SplitModel, cut: str, repetition: int) 
     """Time forward, backward and step on the same batches, widened and moved to the device before the clock starts."""
     members, settings = slice_for(subject, repetition), training(subject)
     source = StoredRows.of(subject.store, cut, subject.positions[members])
-    targets = torch.from_numpy(subject.data.targets[members])
+    targets = subject.data.targets.take(members).tensor()
     ready = []
     for places in shuffled(source.lengths, settings.batch_size, settings.seed, 0):
         batch = to_device(source.load(places), subject.device)
         ready.append((widened(batch), batch["lengths"], targets[places].to(subject.device)))
     folder, clock = subject.folder(), Clock(subject.device)
-    head, logits_of = head_of(subject, halves, cut, folder, subject.data.take(members)), halves.head_from(cut)
+    head = Head(halves, cut, cut, dict(halves.head_parameters(cut)))
+    trainer, logits_of = (
+        trainer_for(subject, head, Destination(folder), subject.data.take(members)),
+        halves.head_from(cut),
+    )
     halves.model.train()
     with quick_masks(), clock.running():
         for rows, lengths, wanted in ready:
-            with head.autocast():
+            with trainer.autocast():
                 logits = logits_of(rows, lengths)
-            Classification().loss(logits, wanted, None).backward()
-            head.optimizer.step()
-            head.optimizer.zero_grad(set_to_none=True)
+            F.cross_entropy(logits.float(), wanted).backward()
+            trainer.optimizer.step()
+            trainer.optimizer.zero_grad(set_to_none=True)
     discard(folder)
     return _run(subject, clock.seconds, len(members))

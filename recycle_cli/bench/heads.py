@@ -5,15 +5,13 @@ from functools import partial
 
 import numpy as np
 
-from recycle_cli.batches.inputs import stored_source
-from recycle_cli.batches.stored import Indices, StoredRows
-from recycle_cli.bench.epoch import head_of, slice_for
+from recycle_cli.batches import Indices, StoredRows, stored_source
+from recycle_cli.bench.epoch import slice_for, trainer_for
 from recycle_cli.bench.layout import prefix
 from recycle_cli.bench.subject import SILENT, Subject, discard
 from recycle_cli.bench.timing import WARM_UP, Run, Runner
 from recycle_cli.settings.measuring import HEADS
-from recycle_cli.training.loop import train
-from recycle_cli.training.setup import Setup, frozen
+from recycle_cli.training import Destination, Head, Setup, frozen, train
 
 
 def runners(subject: Subject) -> dict[str, Runner]:
@@ -35,7 +33,7 @@ def _setups(subject: Subject, cut: str) -> list[Setup]:
 def _setup(subject: Subject, cut: str) -> Setup:
     network = subject.load()
     halves = subject.split((cut,), network)
-    return Setup(subject.model, network.loaded, halves, halves.cuts[0], subject.device, subject.store)
+    return Setup(subject.model, network.loaded, halves, halves.cuts[0], subject.store)
 
 
 def _runs(subject: Subject, runs: Sequence[Sequence[Setup]], repetition: int) -> Run:
@@ -55,11 +53,16 @@ def _members(subject: Subject, cut: str, repetition: int) -> Indices:
 def _epoch_seconds(subject: Subject, setups: Sequence[Setup], members: Indices) -> float:
     """Train heads for one epoch in which each batch is read once; return its seconds as training counts them."""
     data, folders = subject.data.take(members), [subject.folder() for _ in setups]
-    heads = [
-        head_of(subject, setup.split, setup.cut, folder, data) for setup, folder in zip(setups, folders, strict=True)
+    trainers = [
+        trainer_for(subject, _head(setup), Destination(folder), data)
+        for setup, folder in zip(setups, folders, strict=True)
     ]
     rows = StoredRows.of(subject.store, setups[0].cut, subject.positions[members])
-    train(heads, stored_source(rows, None), None, SILENT)
+    train(trainers, stored_source(rows, None), None, SILENT)
     for folder in folders:
         discard(folder)
-    return heads[0].state.epoch_seconds[0]
+    return trainers[0].state.epoch_seconds[0]
+
+
+def _head(setup: Setup) -> Head:
+    return Head(setup.split, setup.cut, setup.cut, dict(setup.split.head_parameters(setup.cut)))

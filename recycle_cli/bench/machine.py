@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from recycle_cli.runs import card
+from recycle_cli.runs import versions as of_packages
 
 _OPTIONAL = ("accelerate", "datasets")
 
@@ -28,7 +28,7 @@ def machine(device: torch.device) -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Versions of the packages that figures depend on."""
-    found = card.versions()
+    found = of_packages()
     for package in _OPTIONAL:
         try:
             found[package] = version(package)

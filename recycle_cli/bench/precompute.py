@@ -1,6 +1,6 @@
 """Bench filling a store, from opening the corpus to the sealed store, beside the bare trunk and a plain loop."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 
 import numpy as np
@@ -8,13 +8,11 @@ import numpy as np
 from recycle_cli.bench.layout import prefix
 from recycle_cli.bench.subject import SILENT, Subject, discard
 from recycle_cli.bench.timing import WARM_UP, Clock, Run, Runner
-from recycle_cli.intake import Intake
 from recycle_cli.keys import Sample
 from recycle_cli.models import Inputs, SplitModel
-from recycle_cli.precompute import Tally, missing
 from recycle_cli.runtime.devices import autocast, to_device
 from recycle_cli.store import Store
-from recycle_cli.trunk.stream import WINDOW_IMAGES
+from recycle_cli.trunk import WINDOW_IMAGES, Lacking
 
 FEW = 64
 """Number of records in the warm-up."""
@@ -40,9 +38,9 @@ def runners(subject: Subject) -> dict[str, Runner]:
 def _recycle(subject: Subject, halves: SplitModel, repetition: int) -> Run:
     folder, clock = subject.folder(), Clock(subject.device)
     with clock.running():
-        _, written = subject.filled(folder / "acts.zarr", subject.intake(_limit(repetition)), halves)
+        _, filled = subject.filled(folder / "acts.zarr", subject.records(_limit(repetition)).samples(), halves)
     discard(folder)
-    return Run(clock.seconds, written.tally.samples, bytes=written.writer.bytes)
+    return Run(clock.seconds, filled.tally.samples, bytes=filled.writer.bytes)
 
 
 def _limit(repetition: int) -> int | None:
@@ -53,7 +51,7 @@ def _decode(subject: Subject, halves: SplitModel, repetition: int) -> Run:
     """Time reading, decoding and resizing files, with as many threads as ours, and collating them to batches."""
     clock, samples = Clock(subject.device), 0
     with clock.running():
-        for chunk in _chunks(subject.intake(_limit(repetition)), WINDOW_IMAGES):
+        for chunk in _chunks(subject.records(_limit(repetition)).samples(), WINDOW_IMAGES):
             halves.collate(halves.prepare(chunk))
             samples += len(chunk)
     return Run(clock.seconds, samples, bytes=0)
@@ -63,10 +61,8 @@ def _batches(subject: Subject, halves: SplitModel) -> list[Inputs]:
     """Make the same batches that filling an empty store makes."""
     folder = subject.folder()
     store = Store.create_or_open(str(folder / "empty.zarr"), halves.recipe, {})
-    batches = [
-        keyed.batch.inputs
-        for keyed in missing(subject.intake(), store, halves, subject.model, subject.filling, Tally(), SILENT)
-    ]
+    lacking = Lacking(store, halves, subject.filling, SILENT)
+    batches = [keyed.batch.inputs for keyed in lacking.batches(subject.records().samples())]
     discard(folder)
     return batches
 
@@ -86,7 +82,7 @@ def _plain_loop(subject: Subject, halves: SplitModel, repetition: int) -> Run:
     folder, clock = subject.folder(), Clock(subject.device)
     samples = 0
     with clock.running():
-        for number, chunk in enumerate(_chunks(subject.intake(_limit(repetition)), PLAIN_BATCH)):
+        for number, chunk in enumerate(_chunks(subject.records(_limit(repetition)).samples(), PLAIN_BATCH)):
             batch = halves.collate(halves.prepare(chunk))
             with autocast(subject.device, subject.model.precision):
                 (rows,) = halves.trunk(to_device(batch, subject.device)).values()
@@ -97,7 +93,7 @@ def _plain_loop(subject: Subject, halves: SplitModel, repetition: int) -> Run:
     return Run(clock.seconds, samples, bytes=written)
 
 
-def _chunks(samples: Intake, size: int) -> Iterator[list[Sample]]:
+def _chunks(samples: Iterable[Sample], size: int) -> Iterator[list[Sample]]:
     chunk: list[Sample] = []
     for sample in samples:
         chunk.append(sample)

@@ -5,15 +5,16 @@ from functools import partial
 
 import torch
 
-from recycle_cli.batches.stored import StoredRows, widened
+from recycle_cli.batches import StoredRows, widened
 from recycle_cli.bench.layout import predict_cuts, prefix
 from recycle_cli.bench.subject import CLASSES, SILENT, Subject
 from recycle_cli.bench.timing import WARM_UP, Clock, Run, Runner
-from recycle_cli.predict import Predictor, score
-from recycle_cli.runs.card import save_run
+from recycle_cli.predict import score
+from recycle_cli.runs import RunInfo, save_run
 from recycle_cli.runtime.devices import autocast, to_device
+from recycle_cli.scorer import Scorer, open_scorer
 from recycle_cli.settings import ImageSettings, PredictSettings
-from recycle_cli.trunk.stream import by_token_budget
+from recycle_cli.trunk import by_token_budget
 
 SHARE = 2
 """One record in so many is scored, since the full model takes twice as long for a record as the trunk."""
@@ -32,8 +33,8 @@ def runners(subject: Subject) -> dict[str, Runner]:
         # Leave out the parity check, which is done once a run: rows of random weights may be too small for float16.
         scoring = PredictSettings(batch_tokens=subject.batch_tokens, parity_check=False)
         if cut == cuts[0]:
-            found["predict.full"] = partial(_scored, subject, Predictor(run, None, network, scoring))
-        hits = Predictor(run, subject.store.path, network, scoring)
+            found["predict.full"] = partial(_scored, subject, open_scorer(run, None, network, scoring))
+        hits = open_scorer(run, subject.store.path, network, scoring)
         found[f"{group}.store"] = partial(_scored, subject, hits)
         found[f"{group}.bare_head"] = partial(_bare_head, subject, hits, _ready(subject, hits))
     return found
@@ -42,43 +43,41 @@ def runners(subject: Subject) -> dict[str, Runner]:
 def _run_at(subject: Subject, cut: str) -> str:
     """Save a RUN that was never trained. Its predictions are worthless, but its speed is that of any RUN."""
     folder = subject.folder()
-    about = {
-        "task": "image-classification" if subject.images else "text-classification",
-        "model": subject.model.name,
-        "cut": cut,
-        "max_length": subject.all_cuts.recipe.max_length,
-        "store": None,
-        "evaluated_on": None,
-        "report": {"metrics": {}, "train_seconds": 0.0, "samples": 0, "classes": list(CLASSES)},
-    }
-    save_run(folder, subject.load().loaded, about)
+    info = RunInfo(
+        task="image-classification" if subject.images else "text-classification",
+        model=subject.model.name,
+        cut=cut,
+        max_length=subject.all_cuts.recipe.max_length,
+        report={"metrics": {}, "train_seconds": 0.0, "samples": 0, "classes": list(CLASSES)},
+    )
+    save_run(folder, subject.load().loaded, info, card="")
     return str(folder)
 
 
-def _scored(subject: Subject, predictor: Predictor, repetition: int) -> Run:
+def _scored(subject: Subject, scorer: Scorer, repetition: int) -> Run:
     output = subject.scratch / "predictions.jsonl"
     limit = FEW if repetition == WARM_UP else len(subject.data) // SHARE
-    done = score(predictor, subject.intake(limit), str(output), SILENT)
+    done = score(scorer, subject.records(limit), str(output), SILENT)
     return Run(done.seconds, done.samples)
 
 
 Ready = list[tuple[torch.Tensor, torch.Tensor]]
 
 
-def _ready(subject: Subject, predictor: Predictor) -> Ready:
+def _ready(subject: Subject, scorer: Scorer) -> Ready:
     """Batches of rows and lengths of all records to score, widened and on the device."""
-    assert predictor.store is not None
+    assert scorer.store is not None
     positions = subject.positions[: len(subject.data) // SHARE]
-    stored = StoredRows.of(predictor.store, predictor.cut, positions)
-    batches = by_token_budget(stored.lengths * predictor.split.preprocessor.row_cost, predictor.batch_tokens)
+    stored = StoredRows.of(scorer.store, scorer.cuts[0], positions)
+    batches = by_token_budget(stored.lengths * scorer.preprocessor.row_cost, scorer.batch_tokens)
     loaded = (to_device(stored.load(members), subject.device) for members in batches)
     return [(widened(batch), batch["lengths"]) for batch in loaded]
 
 
-def _bare_head(subject: Subject, predictor: Predictor, ready: Ready, repetition: int) -> Run:
-    clock = Clock(subject.device)
+def _bare_head(subject: Subject, scorer: Scorer, ready: Ready, repetition: int) -> Run:
+    head, clock = scorer.split.head_from(scorer.cuts[0]), Clock(subject.device)
     chosen = ready[-1:] if repetition == WARM_UP else ready
     with clock.running(), torch.inference_mode(), autocast(subject.device, subject.model.precision):
         for rows, lengths in chosen:
-            predictor.head(rows, lengths)
+            head(rows, lengths)
     return Run(clock.seconds, len(subject.data) // SHARE)

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from recycle_cli.batches.stored import Batch, Indices, StoredRows
+from recycle_cli.batches import Indices, StoredRows, Tensors
 from recycle_cli.bench.layout import READ_SIZES
 from recycle_cli.bench.subject import Subject
 from recycle_cli.bench.timing import Clock, Run, Runner
@@ -21,7 +21,7 @@ class Flat:
     values: npt.NDArray[np.generic]
     offsets: Indices
 
-    def load(self, members: Indices) -> Batch:
+    def load(self, members: Indices) -> Tensors:
         """Load a batch as StoredRows.load does: `rows` (B, L, *shape) padded with zeros, and `lengths` (B,)."""
         lengths = self.offsets[members + 1] - self.offsets[members]
         rows = np.zeros((len(members), int(lengths.max()), *self.values.shape[1:]), self.values.dtype)

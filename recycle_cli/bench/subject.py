@@ -1,6 +1,6 @@
 """The subject of a bench: a corpus, a model, and a store of the corpus made with the model."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -10,33 +10,24 @@ from tempfile import mkdtemp
 import numpy as np
 import torch
 
-from recycle_cli.batches.inputs import Images, RawInputs, Source
-from recycle_cli.batches.stored import Indices
+from recycle_cli.batches import Images, Indices, RawInputs, RowSource
 from recycle_cli.bench.layout import predict_cuts
 from recycle_cli.bench.synthetic import write_corpus, write_images, write_model
+from recycle_cli.corpus import FORMS, Corpus, Views
 from recycle_cli.errors import UsageError
-from recycle_cli.intake import Intake
 from recycle_cli.keys import Sample
-from recycle_cli.keys import Views as Views
-from recycle_cli.models import Network, SplitModel, TaskLayer, open_network, takes_images
-from recycle_cli.precompute import Tally, fill
+from recycle_cli.models import Network, SplitModel, TaskLayer, modality_of, open_network
 from recycle_cli.reports import Bar
 from recycle_cli.runtime.devices import batch_tokens_on, device_of
 from recycle_cli.settings import BenchSettings, CorpusSettings, ModelSettings, PrecomputeSettings
 from recycle_cli.settings.measuring import BENCH_IMAGES, BENCH_TEXTS
-from recycle_cli.store import SegmentWriter, Store
-from recycle_cli.training.labelled import Labelled, read_labelled
+from recycle_cli.store import Store
+from recycle_cli.tasks import Classification
+from recycle_cli.training import LabelledData, read_one
+from recycle_cli.trunk import Filled, fill
 
 CLASSES = ("0", "1")
 SILENT = Bar()
-
-
-@dataclass(frozen=True)
-class Written:
-    """The writer and the counts of a precompute."""
-
-    writer: SegmentWriter
-    tally: Tally
 
 
 @dataclass
@@ -62,27 +53,27 @@ class Subject:
         return PrecomputeSettings(self.settings.cuts, self.settings.dtype, self.batch_tokens, codec=self.settings.codec)
 
     @cached_property
-    def data(self) -> Labelled:
+    def data(self) -> LabelledData:
         """The records with invented labels, which cost as much as real ones, so that a corpus needs none."""
         records = [
-            Sample(sample.id, sample.fields, CLASSES[number % len(CLASSES)])
-            for number, sample in enumerate(self.intake())
+            replace(example, label=CLASSES[number % len(CLASSES)]) for number, example in enumerate(self.records())
         ]
         if len(records) < 2 * self.settings.batch_size:
             raise UsageError(
                 f"{', '.join(self.corpus.source)}: {len(records)} records are too few to measure with batches of "
                 f"{self.settings.batch_size}; give more records or a smaller --batch-size"
             )
-        return read_labelled(records, keep=True)
+        return read_one(records, Classification(), lambda: self.all_cuts.preprocessor)
 
     @cached_property
     def images(self) -> bool:
         """Whether the records are images and not texts."""
-        return takes_images(self.model)
+        return modality_of(self.model) == "image"
 
-    def intake(self, limit: int | None = None, views: Views = ()) -> Intake:
-        """Read the records again, each followed by its `views`. `limit` takes only the first so many."""
-        return Intake(replace(self.corpus, limit=limit or self.corpus.limit), images=self.images, views=views)
+    def records(self, limit: int | None = None) -> Corpus:
+        """Read the records again. `limit` takes only the first so many."""
+        corpus = replace(self.corpus, limit=limit or self.corpus.limit)
+        return Corpus(corpus, form=FORMS[modality_of(self.model)])
 
     def load(self) -> Network:
         """Load a new copy of the model with a new task layer, so that freezing one copy does not affect the others."""
@@ -112,24 +103,25 @@ class Subject:
     @cached_property
     def raw(self) -> RawInputs:
         """All texts, tokenised."""
-        return RawInputs.of(self.all_cuts, self.data.samples)
+        return RawInputs.of(self.all_cuts.preprocessor, self.data.samples)
 
     @cached_property
     def lengths(self) -> Indices:
         """The number of rows of each record (n,): its tokens, or 1 for an image."""
         return np.ones(len(self.data), dtype=np.int64) if self.images else self.raw.lengths
 
-    def inputs(self, halves: SplitModel, members: Indices, views: Views = ()) -> Source:
+    def inputs(self, halves: SplitModel, members: Indices, views: Views = ()) -> RowSource:
         """A source of records for training without a store: tokenised beforehand, or images decoded (and augmented) on
         the fly."""
         if self.images:
-            return Images.of(halves, [self.data.samples[place] for place in members.tolist()], views)
-        return RawInputs(halves, [self.raw.prepared[place] for place in members.tolist()], self.lengths[members])
+            return Images(halves.preprocessor, [self.data.samples[place] for place in members.tolist()], views)
+        prepared = [self.raw.prepared[place] for place in members.tolist()]
+        return RawInputs(halves.preprocessor, prepared, self.lengths[members])
 
     @cached_property
     def store(self) -> Store:
         """A store of all records at all cuts."""
-        store, _ = self.filled(self.scratch / "all.zarr", self.intake(), self.all_cuts)
+        store, _ = self.filled(self.scratch / "all.zarr", self.records().samples(), self.all_cuts)
         return store
 
     @cached_property
@@ -137,14 +129,12 @@ class Subject:
         """Positions of the records in the store."""
         return self.store.lookup(self.data.keys, self.data.digests)
 
-    def filled(self, folder: Path, samples: Intake, halves: SplitModel) -> tuple[Store, Written]:
+    def filled(self, folder: Path, samples: Iterable[Sample], halves: SplitModel) -> tuple[Store, Filled]:
         """Fill a new store as `recycle precompute` does; return it with its writer and counts."""
         store = Store.create_or_open(
             str(folder), halves.recipe.computed_in(self.model.precision), {"model": self.model.name}
         )
-        tally = Tally()
-        writer = fill(store, samples, halves, self.model, self.filling, tally, SILENT)
-        return store, Written(writer, tally)
+        return store, fill(store, samples, halves, self.filling, SILENT)
 
     def folder(self) -> Path:
         """Make a new empty folder."""
@@ -153,7 +143,7 @@ class Subject:
 
 def subject_of(corpus: CorpusSettings, model: ModelSettings, settings: BenchSettings, scratch: Path) -> Subject:
     """Make the subject of the user's corpus and model, with a synthetic one for each that is not given."""
-    images = bool(model.name) and takes_images(model)
+    images = bool(model.name) and modality_of(model) == "image"
     records = corpus.limit or (BENCH_IMAGES if images else BENCH_TEXTS)
     if not model.name:
         model = replace(model, name=str(write_model(scratch / "model", settings.seed)))

@@ -10,17 +10,17 @@ from typing import Any
 import datasets
 import numpy as np
 import torch
+import torch.nn.functional as F  # noqa: N812 - the name everybody knows it by
 import transformers
 from torch.nn.utils.rnn import pad_sequence
 
-from recycle_cli.batches.stored import Indices
+from recycle_cli.batches import Indices
 from recycle_cli.bench.epoch import slice_for, training
 from recycle_cli.bench.subject import Subject, discard
 from recycle_cli.bench.timing import Run, Runner, synchronize
 from recycle_cli.models import Loaded, SplitModel
 from recycle_cli.models.hub import quiet
 from recycle_cli.runtime.devices import to_device
-from recycle_cli.tasks import Classification
 
 
 def runners(subject: Subject, cut: str) -> Mapping[str, Runner]:
@@ -54,13 +54,13 @@ def _texts(subject: Subject) -> datasets.Dataset:
         name: [inputs[name].tolist() for inputs in subject.raw.prepared] for name in subject.raw.prepared[0]
     }
     columns["attention_mask"] = [[1] * int(length) for length in subject.raw.lengths]
-    return datasets.Dataset.from_dict({**columns, "labels": subject.data.targets.tolist()})
+    return datasets.Dataset.from_dict({**columns, "labels": subject.data.targets.values.tolist()})
 
 
 def _places_of_images(subject: Subject) -> datasets.Dataset:
     """A dataset of the images' numbers; each image is decoded when its batch is made."""
     count = len(subject.data)
-    return datasets.Dataset.from_dict({"sample": list(range(count)), "labels": subject.data.targets.tolist()})
+    return datasets.Dataset.from_dict({"sample": list(range(count)), "labels": subject.data.targets.values.tolist()})
 
 
 class WholeOnPixels(torch.nn.Module):
@@ -74,7 +74,7 @@ class WholeOnPixels(torch.nn.Module):
     def forward(self, pixel_values: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
         """Compute loss and logits of a batch."""
         logits = self._full({"pixel_values": pixel_values})
-        return {"loss": Classification().loss(logits, labels, None), "logits": logits}
+        return {"loss": F.cross_entropy(logits.float(), labels), "logits": logits}
 
 
 def decoded(subject: Subject, halves: SplitModel, records: Sequence[Mapping[str, int]]) -> dict[str, torch.Tensor]:
@@ -128,7 +128,7 @@ class Kept:
         lengths = subject.lengths[places]
         return {
             "rows": [own[:length] for own, length in zip(rows, lengths, strict=True)],
-            "labels": subject.data.targets[places],
+            "labels": subject.data.targets.values[places],
         }
 
 
@@ -143,7 +143,7 @@ class HeadOnRows(torch.nn.Module):
     def forward(self, rows: torch.Tensor, lengths: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
         """Compute loss and logits of a padded batch."""
         logits = self._head(rows, lengths)
-        return {"loss": Classification().loss(logits, labels, None), "logits": logits}
+        return {"loss": F.cross_entropy(logits.float(), labels), "logits": logits}
 
 
 def pad_rows(records: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:

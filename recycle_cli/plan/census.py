@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from recycle_cli.keys import Sample
-from recycle_cli.trunk.stream import windows
+from recycle_cli.trunk import windows
 
 Numbers = npt.NDArray[np.float64]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from recycle_cli.batches.stored import Indices, StoredRows
+from recycle_cli.batches import Indices, StoredRows
 from recycle_cli.store import Store
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from recycle_cli.batches.stored import Indices, shuffled
+from recycle_cli.batches import Indices, shuffled
 
 
 @dataclass(frozen=True)

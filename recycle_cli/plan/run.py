@@ -11,14 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from recycle_cli.batches.inputs import readable
-from recycle_cli.batches.stored import Indices
+from recycle_cli.batches import Indices
 from recycle_cli.bench.machine import machine, versions
 from recycle_cli.bench.subject import Subject
+from recycle_cli.corpus import FORMS, Corpus
 from recycle_cli.errors import UsageError
-from recycle_cli.intake import Intake
 from recycle_cli.keys import Sample
-from recycle_cli.models import bytes_per_sample, takes_images, views_of
+from recycle_cli.models import bytes_per_sample, modality_of, views_of
 from recycle_cli.plan.census import Census, Tokens, count, rows_of_images, tokens_of
 from recycle_cli.plan.cost import Epoch, epoch_of, padded, pays_back_in
 from recycle_cli.plan.trial import Trial, try_out
@@ -28,7 +27,7 @@ from recycle_cli.reports import bar
 from recycle_cli.runtime.memory import free_memory
 from recycle_cli.settings import BenchSettings, CorpusSettings, ModelSettings, PlanSettings
 from recycle_cli.settings.measuring import PLAN_IMAGES, PLAN_TEXTS
-from recycle_cli.trunk.stream import by_token_budget
+from recycle_cli.trunk import by_token_budget, readable
 
 SAMPLE_BYTES = 40
 """Bytes that a store keeps of a sample beside its rows: key, digest and offset."""
@@ -97,14 +96,15 @@ def plan(corpus: CorpusSettings, model: ModelSettings, settings: PlanSettings, s
     started = time.perf_counter()
     if any(cut in ("0", "0%") for cut in settings.cuts):
         raise UsageError("--cut 0 freezes nothing, so there is nothing to plan; name another")
-    images = takes_images(model)
-    views = views_of(settings.views, images=images)
-    samples = Intake(corpus, images=images)
-    samples.tell_columns()
+    modality = modality_of(model)
+    images = modality == "image"
+    views = views_of(settings.views, modality)
+    records = Corpus(corpus, form=FORMS[modality])
+    records.tell_columns()
     size = settings.sample or (PLAN_IMAGES if images else PLAN_TEXTS)
-    with bar("plan: counting", samples.total) as progress:
+    with bar("plan: counting", records.total) as progress:
         # Drawn images are kept whole, so draw no more than are tried.
-        census = count(samples, progress.update, most=size if images else None)
+        census = count(records.samples(), progress.update, most=size if images else None)
     if census.unique < 2 * settings.batch_size:
         raise UsageError(
             f"{', '.join(corpus.source)}: {census.unique} different records are too few to plan with batches of "
@@ -114,7 +114,7 @@ def plan(corpus: CorpusSettings, model: ModelSettings, settings: PlanSettings, s
         free = shutil.disk_usage(folder).free
         subject = Subject(corpus, model, _bench(settings), Path(folder))
         if images:
-            drawn = readable(subject.all_cuts, census.samples, samples.reject)
+            drawn = readable(census.samples, subject.all_cuts.preprocessor, records.reject)
             lengths, tokens = np.ones(len(drawn), dtype=np.int64), rows_of_images(census)
             subject.corpus = _images([census.samples[place] for place in drawn.tolist()], Path(folder))
         else:
@@ -122,7 +122,7 @@ def plan(corpus: CorpusSettings, model: ModelSettings, settings: PlanSettings, s
             lengths = halves.preprocessor.lengths(halves.prepare(census.samples))
             tokens = tokens_of(census, lengths, _longest(subject))
             subject.corpus = _texts(census.samples, lengths, size, Path(folder))
-        samples.tell()
+        records.failures.tell()
         with bar("plan: trying") as progress:
             trial = try_out(subject, lambda name: progress.update(1, note=name), views)
         forecast = Forecast(settings, subject, census, tokens, lengths, trial, free)

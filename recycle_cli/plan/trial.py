@@ -7,16 +7,16 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from statistics import median
 
-from recycle_cli.batches.inputs import Source
-from recycle_cli.batches.stored import StoredRows, shuffled
+from recycle_cli.batches import RowSource, StoredRows, shuffled
 from recycle_cli.bench.epoch import epoch_seconds, slice_for, training
-from recycle_cli.bench.subject import Subject, Views, discard
+from recycle_cli.bench.subject import Subject, discard
 from recycle_cli.bench.timing import WARM_UP, Clock
+from recycle_cli.corpus import Views
 from recycle_cli.models import SplitModel
 from recycle_cli.plan.coldread import cold_bytes_per_second
 from recycle_cli.plan.cost import Line, fit, padded
 from recycle_cli.store import Store
-from recycle_cli.trunk.stream import by_token_budget
+from recycle_cli.trunk import by_token_budget
 
 LEAST_SECONDS = 1.0
 """Seconds that a way to train is tried in each repetition if its steps are short and the sample has enough batches.
@@ -99,7 +99,7 @@ def _fill(subject: Subject, one: Contestant, views: Views, repetition: int) -> N
     """Fill a store. In the warm-up keep it, and read it cold before anything else brings it into memory."""
     folder, clock = subject.folder(), Clock(subject.device)
     with clock.running():
-        store, _ = subject.filled(folder / "acts.zarr", subject.intake(views=views), one.halves)
+        store, _ = subject.filled(folder / "acts.zarr", subject.records().samples(views), one.halves)
     if repetition != WARM_UP:
         one.fills.append(clock.seconds)
         discard(folder)
@@ -117,7 +117,7 @@ def _train(
     The first step starts threads and makes the optimizer's moments, once an epoch and not once in four steps.
     """
     members, settings = slice_for(subject, repetition, batches), training(subject)
-    source: Source = subject.inputs(one.halves, members, views)
+    source: RowSource = subject.inputs(one.halves, members, views)
     if stored:
         positions = one.filled.lookup(subject.data.keys[members], subject.data.digests[members])
         source = StoredRows.of(one.filled, one.cut, positions)

@@ -7,20 +7,23 @@ from recycle_cli.training.head import Head
 from recycle_cli.training.identity import identity_of
 from recycle_cli.training.labelled_data import LabelledData, read_labelled, read_one
 from recycle_cli.training.loop import train
-from recycle_cli.training.new_trainer import new_trainer
-from recycle_cli.training.setup import Setup, preprocessor_for, set_up, source_of
+from recycle_cli.training.new_trainer import Destination, Pair, new_trainer, trainer_of
+from recycle_cli.training.setup import Setup, frozen, preprocessor_for, set_up, source_of
 from recycle_cli.training.trainer import Trainer
 
 __all__ = [
+    "Destination",
     "Finetuned",
     "FinetunedHeads",
     "Head",
     "LabelledData",
+    "Pair",
     "Setup",
     "Trainer",
     "TrainingData",
     "check_batches",
     "check_data",
+    "frozen",
     "identity_of",
     "leave_run",
     "modality_asked",
@@ -35,5 +38,6 @@ __all__ = [
     "task_asked",
     "together",
     "train",
+    "trainer_of",
     "usable_data",
 ]

@@ -1,6 +1,7 @@
 """A head about to train: made of its model, its data and its settings."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,10 @@ import torch
 
 from recycle_cli.batches import INPUTS
 from recycle_cli.models.adapters import attach
-from recycle_cli.runs import Log
-from recycle_cli.runtime.devices import autocast
+from recycle_cli.runs import Log, ignore
+from recycle_cli.runtime.devices import autocast, device_holding
 from recycle_cli.runtime.random_generators import Randomness
-from recycle_cli.settings import HeadSettings
+from recycle_cli.settings import TrainingSettings
 from recycle_cli.tasks import Task
 from recycle_cli.training.head import Head
 from recycle_cli.training.labelled_data import LabelledData
@@ -20,30 +21,47 @@ from recycle_cli.training.optimizer import make_optimizer
 from recycle_cli.training.setup import Setup
 from recycle_cli.training.trainer import Trainer
 
+Pair = tuple[LabelledData, LabelledData | None]
+"""What a head trains on, and what it is evaluated on."""
 
-def new_trainer(
-    setup: Setup,
-    asked: HeadSettings,
-    task: Task,
-    data: tuple[LabelledData, LabelledData | None],
-    identity: Mapping[str, Any],
-    folder: Path,
-    log: Log,
-) -> Trainer:
+
+@dataclass(frozen=True)
+class Destination:
+    """Where a training leaves its checkpoints and its log.
+
+    folder    the folder of the RUN
+    identity  all that must be the same for a resumed training to go on as if it had never stopped
+    name      the head's, if it is one of several
+    """
+
+    folder: Path
+    identity: Mapping[str, Any] = field(default_factory=dict)
+    log: Log = ignore
+    name: str = ""
+
+
+def new_trainer(setup: Setup, settings: TrainingSettings, task: Task, data: Pair, to: Destination) -> Trainer:
     """A head about to train on the first of the data and to be evaluated on the second. Its trunk is frozen already."""
-    settings = asked.training
     torch.manual_seed(settings.seed)
     weights = dict(setup.split.head_parameters(setup.cut))
     if settings.adapter.kind != "none":
         weights = attach(setup.loaded, setup.split, setup.cut, settings.adapter)
-    device, precision = setup.device, setup.model.precision
+    head = Head(setup.split, setup.cut, INPUTS if setup.store is None else setup.cut, weights)
+    return trainer_of(head, settings, task, data, to, setup.model.precision)
+
+
+def trainer_of(
+    head: Head, settings: TrainingSettings, task: Task, data: Pair, to: Destination, precision: str
+) -> Trainer:
+    """The trainer of a head whose adapter, if any, is in place."""
+    device = device_holding(head.split.model)
     return Trainer(
-        head=Head(setup.split, setup.cut, INPUTS if setup.store is None else setup.cut, weights),
+        head=head,
         task=task,
         data=data[0],
         evaluation=data[1],
         settings=settings,
-        optimizer=make_optimizer(weights, settings),
+        optimizer=make_optimizer(head.weights, settings),
         scaler=torch.amp.GradScaler(
             device.type,
             # The losses of a batch are summed, not averaged.
@@ -52,8 +70,8 @@ def new_trainer(
         ),
         autocast=partial(autocast, device, precision),
         randomness=Randomness(settings.seed, device),
-        folder=folder,
-        identity=identity,
-        log=log,
-        name=asked.name,
+        folder=to.folder,
+        identity=to.identity,
+        log=to.log,
+        name=to.name,
     )

@@ -46,11 +46,15 @@ def set_up(job: Job, store: Store | None, model: ModelSettings, layers: Iterable
 
     Raises MismatchError if the store was made with another recipe or cut, UsageError if the cut is not clear.
     """
+    return frozen(_set_up(job, store, model, layer, seed) for layer, seed in layers)
+
+
+def frozen(setups: Iterable[Setup]) -> list[Setup]:
+    """Setups of one and the same model, made one by one: each trunk frozen, and in memory once."""
     done: list[Setup] = []
-    for layer, seed in layers:
-        setup = _set_up(job, store, model, layer, seed)
+    for setup in setups:
         if done:
-            share_trunk(done[0], setup)
+            _share_trunk(done[0], setup)
         setup.split.freeze(setup.cut)
         done.append(setup)
     return done
@@ -80,7 +84,7 @@ def _set_up(job: Job, store: Store | None, model: ModelSettings, layer: TaskLaye
     return Setup(model, network.loaded, split, _chosen(job.cut, network, split, store), store)
 
 
-def share_trunk(first: Setup, other: Setup) -> None:
+def _share_trunk(first: Setup, other: Setup) -> None:
     """Let `other` use the first one's tensors for all that its head does not train."""
     own = {name for name, _ in other.split.head_parameters(other.cut)}
     tensors = dict(first.split.model.named_parameters())
