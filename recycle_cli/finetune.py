@@ -71,8 +71,8 @@ def finetune_heads(job: Job, model: ModelSettings, heads: Sequence[HeadSettings]
     """Fine-tune several heads on the same batches, each read once from the store; leave a RUN of each in OUTPUT/name.
 
     Each head is trained as it would be alone, in the same order of the samples; if they have several columns of labels,
-    it passes over the records that lack its own. A resume leaves alone the heads that are finished, which must have been
-    trained with the same settings on the same data.
+    it passes over the records that lack its own. A resume leaves alone the heads that are finished, which must have
+    been trained with the same settings on the same data.
     """
     if job.store is None:
         raise UsageError("--heads trains several heads from one read of a STORE; give one, or train them one by one")

@@ -175,8 +175,8 @@ class Scorer:
         if place := _not_a_number(answers):
             assert self.store is not None
             raise DamageError(
-                f"{self.store.path}: the stored rows of record {window.samples[members[place[0]]].id} give no number (NaN "
-                "or infinite); run `recycle store verify --repair`"
+                f"{self.store.path}: the stored rows of record {window.samples[members[place[0]]].id} give no number "
+                "(NaN or infinite); run `recycle store verify --repair`"
             )
         return answers
 

@@ -34,9 +34,9 @@ class Grouped:
 def grouped(groups: Indices, batch_size: int, group_samples: int, seed: int, epoch: int) -> list[Indices]:
     """The batches of one epoch in which samples meet others of their group and of other groups; every sample once.
 
-    Each group is shuffled and parted into clusters of `group_samples` (the last holds the rest; a single sample joins the
-    cluster before), which are spread over all batches, so that a batch holds as many groups as it can. There are hardly
-    more batches of at most `batch_size` samples than it takes. The same arguments always give the same batches.
+    Each group is shuffled and parted into clusters of `group_samples` (the last holds the rest; a single sample joins
+    the cluster before), which are spread over all batches, so that a batch holds as many groups as it can. There are
+    hardly more batches of at most `batch_size` samples than it takes. The same arguments always give the same batches.
     """
     rng = np.random.default_rng([seed, epoch])
     clusters = _clusters(groups, group_samples, rng)
@@ -72,8 +72,8 @@ def _clusters(groups: Indices, group_samples: int, rng: np.random.Generator) -> 
 def _spread(
     clusters: Sequence[Sequence[Indices]], count: int, batch_size: int, rng: np.random.Generator
 ) -> list[list[Indices]] | None:
-    """The clusters in `count` batches: each goes to the emptiest of those that have none of its group, or, where these are
-    full, of all. None where a batch would hold more than `batch_size` samples (but for a cluster that alone does)."""
+    """Spread the clusters over `count` batches: each goes to the emptiest of those that have none of its group, or of
+    all if these are full. None if a batch would hold more than `batch_size` samples (unless one cluster alone does)."""
     # Small clusters last, into what is left; a group that comes into every batch anyway, once the others have spread.
     turns = [(group, cluster) for group, own in enumerate(clusters) for cluster in own]
     turns.sort(key=lambda turn: (len(clusters[turn[0]]) > count, -len(turn[1])))

@@ -11,8 +11,8 @@ from recycle_cli.batches.stored import widened
 class SharedBatch:
     """A batch that heads take in turn: its rows, if it has any, are widened to float32 once for them all.
 
-    A head may write into them (an in-place ReLU): then, and only then, they are widened anew for the next. A single head
-    gets the batch's own, if they are float32 already.
+    A head may write into them (an in-place ReLU): then, and only then, they are widened anew for the next. A single
+    head gets the batch's own, if they are float32 already.
     """
 
     def __init__(self, batch: Tensors, heads: int) -> None:

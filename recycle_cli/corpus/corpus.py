@@ -28,8 +28,8 @@ class Corpus:
     otherwise a missing one is None. `read_label` makes a label of a record's value. `on_failure` hears of each record
     that is skipped.
 
-    Opening and iterating raise DataError for a corpus that cannot be read or in which no record can be used, and, unless
-    the settings skip them, for a record that cannot be used.
+    Opening and iterating raise DataError for a corpus that cannot be read or in which no record can be used, and,
+    unless the settings skip them, for a record that cannot be used.
     """
 
     def __init__(

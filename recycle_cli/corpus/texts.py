@@ -21,8 +21,8 @@ class TextForm:
         return find_reader(sources)
 
     def resolve(self, named: Columns, schema: Mapping[str, bool], corpus: str, *, labelled: bool) -> Columns:
-        """Chosen if not named: the label, if one column of LABELS is there; the id, if a column `id` is there; the text,
-        if one column of TEXTS is there, else the two of one of PAIRS, else the only column left that holds text."""
+        """Chosen if not named: the label, if one column of LABELS is there; the id, if a column `id` is there; the
+        text, if one column of TEXTS is there, else the two of one of PAIRS, else the only one left that holds text."""
         if named.image is not None:
             raise DataError(
                 f"{corpus}: the model takes texts, so that --image-column has no meaning; use --text-column"

@@ -34,6 +34,7 @@ class Task:
     closed      whether the classes are those of the training data, also when evaluating on other data
     mixes       whether a mixture of two samples can be scored by the loss against each of them
     draws_by_label  whether the labels decide which samples share a batch, so that heads cannot have several columns
+    needs_labels  whether an example without a label has nothing to teach; else every example counts as labelled
     comparable  labelled samples beyond which there are no figures, since each is compared with all; None for any number
     """
 
@@ -44,6 +45,7 @@ class Task:
     mixes: bool = False
     comparable: int | None = None
     draws_by_label: bool = False
+    needs_labels: bool = True
 
     def layer(self, names: Sequence[str]) -> TaskLayer:
         """The layer that the model is to end with."""
@@ -86,7 +88,7 @@ class Task:
         """Raise UsageError for options of the task that do not fit each other, or the training."""
 
     def check_data(self, targets: Targets, names: Sequence[str], where: str = "") -> None:
-        """Raise DataError if samples with these targets cannot be trained or evaluated on. `where` begins the message."""
+        """Raise DataError if samples with these targets cannot be learnt from or scored. `where` begins the message."""
 
     def check_batches(self, batches: Sequence[Indices], targets: Targets) -> str | None:
         """Why too little would be learnt from batches of these samples, and the remedy; None if all is well."""

@@ -60,10 +60,9 @@ def task_of(name: str, modality: str, settings: TaskSettings | None = None, take
         remedy = f"use --task {fitting[0]}" if fitting else "there is no task for them"
         raise UsageError(f"--task {name}: {taker} takes {modality}s; {remedy}")
     if settings is not None and not isinstance(settings, kind.settings):
-        fitting = [other for other, one in KINDS.items() if isinstance(settings, one.settings)]
-        raise UsageError(
-            f"{', '.join(changed_options(settings))}: only --task {' or '.join(fitting)} takes it; leave it out of --task {name}"
-        )
+        given = ", ".join(changed_options(settings))
+        fitting = " or ".join(other for other, one in KINDS.items() if isinstance(settings, one.settings))
+        raise UsageError(f"{given}: only --task {fitting} takes it; leave it out of --task {name}")
     return kind.build(settings or kind.settings(), FORMS[modality])
 
 

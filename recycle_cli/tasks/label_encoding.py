@@ -31,7 +31,7 @@ class Encoder(Protocol):
         the task cannot use, UnknownLabel for a class that is not one of the known ones."""
 
     def finish(self) -> Encoded:
-        """The targets of all that was added, in its order. Raises DataError if there is too little to learn from."""
+        """The targets of all that was added, in its order. Raises DataError if the labels are too few to learn from."""
 
 
 class UnknownLabel(DataError):  # noqa: N818 - it says which label, not that there is an error
@@ -78,6 +78,9 @@ class LabelEncoder:
     def finish(self) -> Encoded:
         """The targets, any for a sample without a label, and the classes in their order."""
         labels, names = list(self._codes), self._names
+        if not labels:
+            nothing = np.zeros(len(self._found), dtype=np.int64)
+            return Encoded(Targets(nothing), list(names or ()), np.zeros(len(self._found), dtype=bool))
         if names is None:
             names = self._naming.names_of(name for label in labels for name in self._naming.classes_in(label))
         codes = np.array(self._found, dtype=np.int64)

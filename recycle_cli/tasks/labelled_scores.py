@@ -14,7 +14,10 @@ from recycle_cli.tasks.label_encoding import Encoded, UnknownLabel
 
 
 class LabelledScores:
-    """Scores the examples that have a label; without labels nothing grows with the corpus. `names`: the RUN's classes."""
+    """Scores the examples that have a label; without labels nothing grows with the corpus.
+
+    `names`: the RUN's classes.
+    """
 
     def __init__(self, task: Task, names: Sequence[str], preprocessor: OpenPreprocessor) -> None:
         self._task, self._names, self._preprocessor = task, names, preprocessor
@@ -28,7 +31,7 @@ class LabelledScores:
 
     def add(self, examples: Sequence[Example], outputs: Outputs) -> None:
         """Add examples, and the outputs of their samples in order."""
-        labelled = [example for example in examples if example.label is not None]
+        labelled = [example for example in examples if self._counts(example)]
         if not labelled or self._given_up is not None:
             return
         try:
@@ -37,12 +40,15 @@ class LabelledScores:
         except UnknownLabel as error:
             self._give_up(f"the label {error.label!r} is not one of the run's classes ({', '.join(self._names)})")
             return
-        known = [example.label is not None for example in examples for _ in example.samples]
+        known = [self._counts(example) for example in examples for _ in example.samples]
         places = torch.tensor(known).nonzero().flatten()
         self._scores.add(np.arange(self.samples, self.samples + len(places)), outputs.take(places))
         self.samples += len(places)
         if self._task.comparable is not None and self.samples > self._task.comparable:
             self._give_up(f"more than {self._task.comparable:,} labelled samples to compare with one another")
+
+    def _counts(self, example: Example) -> bool:
+        return example.label is not None or not self._task.needs_labels
 
     def _give_up(self, reason: str) -> None:
         """Keep nothing any more: there will be no figures."""

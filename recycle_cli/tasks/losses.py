@@ -24,10 +24,10 @@ def batch_hard_triplet(outputs: torch.Tensor, groups: torch.Tensor, margin: floa
 
 
 def supervised_contrastive(outputs: torch.Tensor, groups: torch.Tensor, temperature: float) -> torch.Tensor:
-    """-1/|P(i)| sum_p log(exp(z_i z_p / t) / sum_{a != i} exp(z_i z_a / t)) of each sample i; outputs (B, E), groups (B,).
+    """-1/|P(i)| sum_p log(exp(z_i z_p / t) / sum_{a != i} exp(z_i z_a / t)) of each sample i.
 
-    z are the outputs at length one, P(i) the other samples of i's group in the batch; samples without any have no term,
-    so that there may be none. Source: L_out of Supervised Contrastive Learning (Khosla et al. 2020).
+    Outputs (B, E), groups (B,). z are the outputs at length one, P(i) the other samples of i's group in the batch;
+    samples without any have no term, so that there may be none. Source: L_out of Supervised Contrastive Learning (Khosla et al. 2020).
     """
     own, _ = _pairs(groups)
     some = own.any(dim=1)

@@ -59,7 +59,7 @@ class MultiLabel(Task):
         return found
 
     def weights(self, targets: Targets, names: Sequence[str]) -> torch.Tensor | None:
-        """Balanced: negatives / positives of each class, float32 (C,), which a positive counts for beside a negative."""
+        """Balanced: negatives / positives of each class, float32 (C,): how much a positive counts beside a negative."""
         if self.settings.class_weights == "none":
             return None
         positives = np.maximum(targets.values.sum(axis=0), 1)

@@ -114,8 +114,8 @@ class Similarity(Task):
         together = asked.group_samples + 1  # a last one that would be alone joins the others
         if training.batch_size < 2 * together:
             raise UsageError(
-                f"--batch-size {training.batch_size} leaves no room for two groups of up to {together} samples; give at "
-                f"least {2 * together}, or fewer --group-samples"
+                f"--batch-size {training.batch_size} leaves no room for two groups of up to {together} samples; give "
+                f"at least {2 * together}, or fewer --group-samples"
             )
 
     def check_data(self, targets: Targets, names: Sequence[str], where: str = "") -> None:

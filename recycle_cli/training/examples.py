@@ -75,7 +75,7 @@ def _read(
     views: Views = (),
 ) -> tuple[Corpus, dict[str | None, LabelledData]]:
     """A corpus, and its data with the labels of each column; `known`: the known classes of each column."""
-    corpus = Corpus(settings, form=task.form, read_label=task.read_label, labelled=True)
+    corpus = Corpus(settings, form=task.form, read_label=task.read_label, labelled=task.needs_labels)
     corpus.tell_columns()
     encoders = {column: task.encoder(names, preprocessor) for column, names in known.items()}
     found = read_labelled(corpus, encoders, keep=keep, views=views)

@@ -116,21 +116,19 @@ def read_labelled(
     Raises DataError if there is no record, no label in a column, or a label that an encoder refuses.
     """
     reader = _Reader(keep, views)
-    unlabelled = set(columns)
     for examples in _in_parts(corpus):
         reader.add(examples)
         for example in examples:
             for column, encoder in columns.items():
-                label = example.label_in(column)
-                encoder.add(example, label)
-                if label is not None:
-                    unlabelled.discard(column)
+                encoder.add(example, example.label_in(column))
     if not reader.count:
         raise DataError("the data hold no record to train or evaluate on; check the file and --limit")
-    for column in unlabelled:
-        where = "; name their column" if column is None else f" in column {column!r}; name another"
-        raise DataError(f"no record has a label{where} with --label-column")
-    return [reader.finish(encoder.finish()) for encoder in columns.values()]
+    found = {column: encoder.finish() for column, encoder in columns.items()}
+    for column, encoded in found.items():
+        if encoded.known is not None and not encoded.known.any():
+            where = "; name their column" if column is None else f" in column {column!r}; name another"
+            raise DataError(f"no record has a label{where} with --label-column")
+    return [reader.finish(encoded) for encoded in found.values()]
 
 
 def read_one(

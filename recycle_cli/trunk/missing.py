@@ -47,12 +47,12 @@ class Wanted:
     model: str
     revision: str | None = None
     trust_remote_code: bool = False
-    views: ViewSettings = ViewSettings()
+    views: ViewSettings = ViewSettings()  # noqa: RUF009 - frozen
 
 
 def absent_from(store: Store, kinds: Iterable[Keys]) -> Mask:
-    """The samples (n,) that the store lacks. `kinds`: their keys, and those of each of their views, all of which it must
-    hold."""
+    """The samples (n,) that the store lacks. `kinds`: their keys, and those of each of their views, which it must hold
+    too."""
     found = [store.lookup(keys, digests) < 0 for keys, digests in kinds]
     return np.logical_or.reduce(found)
 

@@ -1,0 +1,377 @@
+"""Two tasks and a modality that the package does not have, made here of its contracts alone."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from recycle_cli.batches import Shuffled
+from recycle_cli.corpus import TEXT, Columns
+from recycle_cli.corpus.columns import resolve_common
+from recycle_cli.corpus.records import BadRecord
+from recycle_cli.corpus.sources import find_reader
+from recycle_cli.corpus.texts import text_of
+from recycle_cli.keys import Sample
+from recycle_cli.models import Modality, Network, SplitModel, TaskLayer
+from recycle_cli.models.identity import weights_digest
+from recycle_cli.recipe import Recipe, canonical_digest
+from recycle_cli.settings import ClassificationSettings, TaskSettings
+from recycle_cli.tasks import IGNORED, Classification, DenseScores, Encoded, LabelEncoder, Targets, Task, TaskKind
+
+# A task with an output for each row
+
+
+@dataclass(frozen=True)
+class TaggingSettings(TaskSettings):
+    """No options."""
+
+
+def tags_of(values, column):
+    """Tags with spaces between them, one a word."""
+    if not values.get(column):
+        raise BadRecord(f"no tags in column {column!r}")
+    return tuple(values[column].split())
+
+
+class TagEncoder:
+    """A target for each row: the tag of the word that its piece begins in, none for special tokens."""
+
+    def __init__(self, names, preprocessor):
+        self.names, self.preprocessor = names, preprocessor
+        self.rows, self.lengths, self.known = [], [], []
+
+    def add(self, example, label):
+        (spans,) = self.preprocessor().spans([example.sample])
+        words = np.cumsum([0, *(len(word) + 1 for word in example.sample.fields["text"].split(" "))])
+        row = [None if field < 0 else label[int(np.searchsorted(words, first, "right")) - 1] for field, first, _ in spans]
+        self.rows += row
+        self.lengths.append(len(row))
+        self.known.append(label is not None)
+
+    def finish(self):
+        names = list(self.names or sorted({tag for tag in self.rows if tag is not None}))
+        values = np.array([IGNORED if tag is None else names.index(tag) for tag in self.rows], dtype=np.int64)
+        return Encoded(Targets(values, np.concatenate([[0], np.cumsum(self.lengths)]).astype(np.int64)), names)
+
+
+class RowScores:
+    """Rows that were right, of those that have a tag: nothing but the best class of each row is kept."""
+
+    def __init__(self):
+        self.best = {}
+
+    def add(self, members, outputs):
+        for member, own in zip(members.tolist(), outputs.each(), strict=True):
+            self.best[member] = own.argmax(dim=1)
+
+    def figures(self, targets):
+        best = torch.cat([self.best[member] for member in sorted(self.best)])
+        wanted = torch.from_numpy(targets.values)
+        counted = wanted != IGNORED
+        return {"accuracy": float((best == wanted)[counted].float().mean())}
+
+
+@dataclass(frozen=True)
+class Tagging(Task):
+    """A tag for each word."""
+
+    form: object = TEXT
+    read_label = staticmethod(tags_of)
+    metrics = ("accuracy",)
+
+    def layer(self, names):
+        return TaskLayer(labels=tuple(names), auto="AutoModelForTokenClassification", per_row=True)
+
+    def encoder(self, names, preprocessor):
+        return TagEncoder(names, preprocessor)
+
+    def loss(self, outputs, targets, weights):
+        counted = targets != IGNORED
+        total = nn.functional.cross_entropy(outputs.values[counted].float(), targets[counted], reduction="sum")
+        return total, counted.sum()
+
+    def scores(self):
+        return RowScores()
+
+    def columns(self, names):
+        return {"tags": "texts"}
+
+    def answers(self, outputs, examples, names):
+        return [{"tags": [names[best] for best in own.argmax(dim=1).tolist()]} for own in outputs.each()]
+
+
+TAGGING = TaskKind(("text",), TaggingSettings, lambda settings, form: Tagging(form))
+
+
+# A task with two samples an example
+
+
+class QuestionForm:
+    """A question and its answer: two texts, each a sample of its own."""
+
+    modality = "text"
+
+    def reader(self, sources):
+        return find_reader(sources)
+
+    def resolve(self, named, schema, corpus, *, labelled):
+        return Columns(others={"question": "question", "answer": "answer"})
+
+    def samples(self, record, columns, identity):
+        texts = [text_of(record.values, columns.others[name]) for name in ("question", "answer")]
+        return tuple(Sample(f"{identity}.{number}", {"text": text}) for number, text in enumerate(texts))
+
+    def name(self, record, columns):
+        return None
+
+
+@dataclass(frozen=True)
+class Together:
+    """Batches of whole pairs: [q0, a0, q1, a1, ...]."""
+
+    pairs: Shuffled
+
+    @property
+    def batch_size(self):
+        return 2 * self.pairs.batch_size
+
+    @property
+    def seed(self):
+        return self.pairs.seed
+
+    def batches(self, lengths, epoch):
+        drawn = self.pairs.batches(lengths[0::2], epoch)
+        return [np.stack([2 * members, 2 * members + 1], axis=1).reshape(-1) for members in drawn]
+
+    def among(self, members):
+        raise NotImplementedError("pairs are not read in windows")
+
+
+class PairEncoder:
+    """The number of its example is each sample's target."""
+
+    def __init__(self):
+        self.examples = 0
+
+    def add(self, example, label):
+        self.examples += 1
+
+    def finish(self):
+        return Encoded(Targets(np.repeat(np.arange(self.examples), 2)), [])
+
+
+@dataclass(frozen=True)
+class Matching(Task):
+    """Questions and answers whose vectors lie near each other: in-batch negatives, both ways."""
+
+    form: object = field(default_factory=QuestionForm)
+    metrics = ("precision_at_1",)
+    closed = False
+    needs_labels = False
+
+    def layer(self, names):
+        from recycle_cli.settings import EmbeddingSettings
+
+        return TaskLayer("embedding", head=EmbeddingSettings("linear", 8))
+
+    def encoder(self, names, preprocessor):
+        return PairEncoder()
+
+    def sampler(self, targets, training, least=1):
+        return Together(Shuffled(training.batch_size, training.shuffle_seed))
+
+    def loss(self, outputs, targets, weights):
+        vectors = nn.functional.normalize(outputs.values.float(), dim=1)
+        likeness = 20 * (1 + vectors[0::2] @ vectors[1::2].T) / 2
+        wanted = torch.arange(len(likeness))
+        both = [nn.functional.cross_entropy(one, wanted, reduction="sum") for one in (likeness, likeness.T)]
+        return sum(both) / 2, torch.tensor(len(likeness))
+
+    def scores(self):
+        return DenseScores(self.figures)
+
+    def figures(self, vectors, examples):
+        vectors = nn.functional.normalize(vectors, dim=1)
+        nearest = (vectors[0::2] @ vectors[1::2].T).argmax(dim=1)
+        return {"precision_at_1": float((nearest == torch.arange(len(nearest))).float().mean())}
+
+    def columns(self, names):
+        return {"similarity": "number"}
+
+    def answers(self, outputs, examples, names):
+        assert len(outputs) == 2 * len(examples)
+        vectors = nn.functional.normalize(outputs.values, dim=1)
+        return [{"similarity": float(cosine)} for cosine in (vectors[0::2] * vectors[1::2]).sum(dim=1)]
+
+
+@dataclass(frozen=True)
+class MatchingSettings(TaskSettings):
+    """No options."""
+
+
+MATCHING = TaskKind(("text",), MatchingSettings, lambda settings, form: Matching())
+
+
+# A third modality: rows of a table of numbers
+
+NUMBERS = ("a", "b", "c", "d")
+
+
+class TableForm:
+    """Four numbers a record."""
+
+    modality = "table"
+
+    def reader(self, sources):
+        return find_reader(sources)
+
+    def resolve(self, named, schema, corpus, *, labelled):
+        resolved, _ = resolve_common(named, schema, corpus, labelled=labelled)
+        return Columns(label=resolved.label, others={name: name for name in NUMBERS})
+
+    def samples(self, record, columns, identity):
+        numbers = np.array([float(record.values[name]) for name in NUMBERS], dtype="<f4")
+        return (Sample(identity, {"numbers": numbers.tobytes()}),)
+
+    def name(self, record, columns):
+        return None
+
+
+class Numbers:
+    """The preprocessor: four numbers are one row."""
+
+    modality, row_cost = "table", 1
+    digest = canonical_digest({"numbers": len(NUMBERS)})
+
+    def prepare(self, samples):
+        return [{"numbers": np.frombuffer(sample.fields["numbers"], dtype="<f4")} for sample in samples]
+
+    def collate(self, prepared):
+        return {"numbers": torch.from_numpy(np.stack([one["numbers"] for one in prepared]))}
+
+    def lengths(self, prepared):
+        return np.ones(len(prepared), dtype=np.int64)
+
+
+class Network3(nn.Module):
+    """Three layers and a classifier."""
+
+    def __init__(self, classes):
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Sequential(nn.Linear(width, 16), nn.Tanh()) for width in (4, 16, 16)])
+        self.classifier = nn.Linear(16, classes)
+
+    def forward(self, numbers):
+        for layer in self.layers:
+            numbers = layer(numbers)
+        return self.classifier(numbers)
+
+
+def split(loaded, cuts, dtype):
+    """The toy cut after so many layers."""
+    model = loaded.model
+    numbers = sorted(map(int, cuts))
+
+    def parts(cut):
+        return model.layers[: int(cut)], nn.ModuleList([*model.layers[int(cut) :], model.classifier])
+
+    def trunk(batch):
+        rows, found = batch["numbers"], {}
+        with torch.inference_mode():
+            for number, layer in enumerate(model.layers[: numbers[-1]], start=1):
+                rows = layer(rows)
+                if number in numbers:
+                    found[str(number)] = rows[:, None]
+        return found
+
+    def head_from(cut):
+        _, head = parts(cut)
+        return lambda rows, lengths: nn.Sequential(*head)(rows[:, 0].clone())
+
+    named = dict(model.named_parameters())
+
+    def owned(modules):
+        ids = {id(one) for one in modules.parameters()}
+        return [(name, one) for name, one in named.items() if id(one) in ids]
+
+    return SplitModel(
+        recipe=Recipe(
+            modality="table",
+            architecture={"toy": 3},
+            cuts={str(cut): weights_digest(owned(parts(cut)[0])) for cut in numbers if cut},
+            preprocessor=Numbers.digest,
+            dtype=dtype,
+        ),
+        cuts=tuple(map(str, numbers)),
+        blocks=3,
+        row_shape=(16,),
+        model=model,
+        preprocessor=Numbers(),
+        trunk=trunk,
+        head=lambda rows, lengths: head_from(numbers[-1])(rows, lengths),
+        head_from=head_from,
+        between=lambda one, other: lambda rows, lengths: nn.Sequential(*model.layers[int(one) : int(other)])(rows),
+        full=lambda batch: model(batch["numbers"]),
+        head_parameters=lambda cut: owned(parts(cut)[1]),
+        trunk_parameters=lambda cut: owned(parts(cut)[0]),
+        freeze=lambda cut: [one.requires_grad_(False) for one in parts(cut)[0].parameters()] and None,
+    )
+
+
+@dataclass(frozen=True)
+class LoadedTable:
+    """The toy with its classes."""
+
+    name: str
+    model: nn.Module
+    labels: tuple
+    missing: frozenset = frozenset({"classifier.weight", "classifier.bias"})
+    library = "toys"
+    loads_with = "Network3"
+    save: Callable = field(init=False)
+
+    def __post_init__(self):
+        object.__setattr__(self, "save", self._save)
+
+    def _save(self, folder: Path, max_length):
+        (folder / "table.json").write_text(json.dumps(list(self.labels)))
+        save_file({name: one.detach().clone() for name, one in self.model.state_dict().items()}, folder / "t.safetensors")
+
+
+def open_table(source, model, layer, seed):
+    """The pretrained toy, which is random from seed 0, or a RUN of it."""
+    folder = Path(source.name)
+    labels = layer.labels or json.loads((folder / "table.json").read_text())
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        toy = Network3(len(labels))
+    if folder.is_dir():
+        toy.load_state_dict(load_file(folder / "t.safetensors"))
+    loaded = LoadedTable(source.name, toy, tuple(labels))
+    return Network(
+        loaded,
+        split=lambda cuts, dtype: split(loaded, cuts, dtype),
+        resolve=lambda cut, halves: cut,
+    )
+
+
+TABLE = Modality(
+    "table",
+    "tables",
+    recognises=lambda name, revision: name == "toy-table" or Path(name, "table.json").is_file(),
+    open=open_table,
+    layers=lambda source, model, dtype: ([], None),
+)
+TABLE_CLASSES = TaskKind(
+    ("table",),
+    ClassificationSettings,
+    lambda settings, form: Classification(settings, form),
+    lambda about: ClassificationSettings(),
+)
+TOYS = SimpleNamespace(form=TableForm(), encoder=LabelEncoder)
