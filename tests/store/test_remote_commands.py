@@ -186,7 +186,7 @@ def test_a_store_on_a_web_server_trains_and_predicts_and_cannot_be_written(
             refused = recycle(*command)
             assert refused.code == 4
             (line,) = refused.err.splitlines()
-            assert "read only" in line
+            assert "can only be read" in line
 
 
 def test_a_store_in_memory_serves_the_three_verbs_of_one_process(data, tiny_bert, tmp_path):
