@@ -14,7 +14,7 @@ Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
 @dataclass(frozen=True)
 class Extra:
-    """A value that a block returns beside its rows: an argument handed on, a tensor for a later block, or a constant."""
+    """A value that a block returns beside its rows: an argument handed on, a tensor for later blocks, or a constant."""
 
     argument: int | str | None = None
     computed: bool = False

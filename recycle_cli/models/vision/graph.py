@@ -134,7 +134,7 @@ class GraphCutter:
         return list(dict(pair for node in nodes for pair in self._tensors_of(node)).items())
 
     def _tensors_of(self, node: fx.Node) -> Named:
-        """The model's tensors that a node reads, without a BatchNorm's count of batches, which decides nothing in eval."""
+        """The model's tensors that a node reads. The batches that BatchNorm counts decide nothing in eval: left out."""
         target = str(node.target)
         if node.op == "get_attr":
             owner, _, name = target.rpartition(".")

@@ -100,7 +100,7 @@ class _Halves:
         return run
 
     def _crossing(self, cut: str) -> Callable[[Tensor], Tensor]:
-        """A function from rows (B, 1, *shape) to the tensor (B, *shape) that crosses at a cut, on the model's device."""
+        """A function from rows (B, 1, *shape) to the tensor (B, *shape) that crosses at a cut, on the right device."""
         shape = self.points[cut].shape
 
         def shaped(rows: Tensor) -> Tensor:
