@@ -49,7 +49,9 @@ class TagEncoder:
     def add(self, example, label):
         (spans,) = self.preprocessor().spans([example.sample])
         words = np.cumsum([0, *(len(word) + 1 for word in example.sample.fields["text"].split(" "))])
-        row = [None if field < 0 else label[int(np.searchsorted(words, first, "right")) - 1] for field, first, _ in spans]
+        row = [
+            None if field < 0 else label[int(np.searchsorted(words, first, "right")) - 1] for field, first, _ in spans
+        ]
         self.rows += row
         self.lengths.append(len(row))
         self.known.append(label is not None)
@@ -341,7 +343,9 @@ class LoadedTable:
 
     def _save(self, folder: Path, max_length):
         (folder / "table.json").write_text(json.dumps(list(self.labels)))
-        save_file({name: one.detach().clone() for name, one in self.model.state_dict().items()}, folder / "t.safetensors")
+        save_file(
+            {name: one.detach().clone() for name, one in self.model.state_dict().items()}, folder / "t.safetensors"
+        )
 
 
 def open_table(source, model, layer, seed):
@@ -374,4 +378,4 @@ TABLE_CLASSES = TaskKind(
     lambda settings, form: Classification(settings, form),
     lambda about: ClassificationSettings(),
 )
-TOYS = SimpleNamespace(form=TableForm(), encoder=LabelEncoder)
+

@@ -61,8 +61,8 @@ def task_of(name: str, modality: str, settings: TaskSettings | None = None, take
         raise UsageError(f"--task {name}: {taker} takes {modality}s; {remedy}")
     if settings is not None and not isinstance(settings, kind.settings):
         given = ", ".join(changed_options(settings))
-        fitting = " or ".join(other for other, one in KINDS.items() if isinstance(settings, one.settings))
-        raise UsageError(f"{given}: only --task {fitting} takes it; leave it out of --task {name}")
+        takers = " or ".join(other for other, one in KINDS.items() if isinstance(settings, one.settings))
+        raise UsageError(f"{given}: only --task {takers} takes it; leave it out of --task {name}")
     return kind.build(settings or kind.settings(), FORMS[modality])
 
 

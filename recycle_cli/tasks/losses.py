@@ -27,7 +27,8 @@ def supervised_contrastive(outputs: torch.Tensor, groups: torch.Tensor, temperat
     """-1/|P(i)| sum_p log(exp(z_i z_p / t) / sum_{a != i} exp(z_i z_a / t)) of each sample i.
 
     Outputs (B, E), groups (B,). z are the outputs at length one, P(i) the other samples of i's group in the batch;
-    samples without any have no term, so that there may be none. Source: L_out of Supervised Contrastive Learning (Khosla et al. 2020).
+    samples without any have no term, so that there may be none. Source: L_out of Supervised Contrastive Learning
+    (Khosla et al. 2020).
     """
     own, _ = _pairs(groups)
     some = own.any(dim=1)
