@@ -1,5 +1,6 @@
 """The places of tokens in the text that they were made of, by the offsets of a fast tokenizer."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,17 @@ _FIELDS = ("text", "text_pair")
 """The fields of a sample, by the tokenizer's numbers for them."""
 
 
-def spans_of(encoded: Any, row: int, sample: Sample) -> npt.NDArray[np.int64]:
-    """Fields and offsets of one sample's tokens (rows, 3), white space at both ends of a piece left out.
+def spans_of(encoded: Any, samples: Sequence[Sample]) -> list[npt.NDArray[np.int64]]:
+    """Fields and offsets of each sample's tokens (rows, 3), from the answer of a tokenizer on the samples.
 
-    Byte-level tokenizers count the space before a word as its own, others do not.
+    White space at both ends of a piece is left out: byte-level tokenizers count the space before a word as its own,
+    others do not.
     """
-    fields, offsets = encoded.sequence_ids(row), encoded["offset_mapping"][row]
+    offsets = encoded["offset_mapping"]
+    return [_spans(sample, encoded.sequence_ids(row), offsets[row]) for row, sample in enumerate(samples)]
+
+
+def _spans(sample: Sample, fields: Sequence[int | None], offsets: Sequence[tuple[int, int]]) -> npt.NDArray[np.int64]:
     spans = np.zeros((len(fields), 3), dtype=np.int64)
     spans[:, 0] = [-1 if field is None else field for field in fields]
     spans[:, 1:] = np.asarray(offsets, dtype=np.int64).reshape(-1, 2)

@@ -19,6 +19,9 @@ from recycle_cli.models.text.spans import spans_of
 
 T = TypeVar("T")
 
+Take = Callable[[Any, Sequence[Sample]], list[T]]
+"""The tokenizer's answer on some samples, and those samples, to a value for each."""
+
 DEFAULT_MAX_LENGTH = 512
 """Tokens kept of a text if neither the tokenizer nor the model asks for fewer."""
 
@@ -93,24 +96,28 @@ class TextInputs:
         ids = torch.where(attention_mask.bool(), self.ordinary_id, self.pad_id)
         return {"input_ids": ids, "attention_mask": attention_mask}
 
-    def _tokenized(self, samples: Sequence[Sample], take: Callable[[Any, int, Sample], T], **more: Any) -> list[T]:
-        """What `take` makes of each sample, given the tokenizer's answer that has it and its row there.
+    def _tokenized(self, samples: Sequence[Sample], take: Take[T], **more: Any) -> list[T]:
+        """A value for each sample, in order: `take` makes them of the tokenizer's answer on some samples, and of those.
 
         `more` are further arguments of the tokenizer.
         """
-        found: dict[int, T] = {}
+        found: list[T] = []
         for start in range(0, len(samples), _AT_ONCE):
-            part = [*enumerate(samples[start : start + _AT_ONCE], start)]
-            for paired in (False, True):
-                some = [(place, one) for place, one in part if (one.fields.get("text_pair") is not None) is paired]
-                encoded = self._encoded([one for _, one in some], paired=paired, **more) if some else None
-                found |= {place: take(encoded, row, one) for row, (place, one) in enumerate(some)}
-        return [found[place] for place in range(len(samples))]
+            part = samples[start : start + _AT_ONCE]
+            pairs = [sample for sample in part if _is_pair(sample)]
+            if len(pairs) in (0, len(part)):
+                found += self._taken(part, take, **more)
+                continue
+            # A tokenizer takes texts or pairs in one call, not both.
+            of_pairs = iter(self._taken(pairs, take, **more))
+            of_texts = iter(self._taken([sample for sample in part if not _is_pair(sample)], take, **more))
+            found += [next(of_pairs if _is_pair(sample) else of_texts) for sample in part]
+        return found
 
-    def _encoded(self, samples: Sequence[Sample], *, paired: bool, **more: Any) -> Any:
-        return self.tokenizer(
+    def _taken(self, samples: Sequence[Sample], take: Take[T], **more: Any) -> list[T]:
+        encoded = self.tokenizer(
             [sample.fields["text"] for sample in samples],
-            [sample.fields["text_pair"] for sample in samples] if paired else None,
+            [sample.fields["text_pair"] for sample in samples] if _is_pair(samples[0]) else None,
             truncation=True,
             max_length=self.max_length,
             padding=False,
@@ -118,9 +125,13 @@ class TextInputs:
             verbose=False,
             **more,
         )
+        return take(encoded, samples)
 
-    def _prepared(self, encoded: Any, row: int, sample: Sample) -> Prepared:
-        return {name: np.asarray(encoded[name][row], dtype=np.int32) for name in self.names if name in encoded}
+    def _prepared(self, encoded: Any, samples: Sequence[Sample]) -> list[Prepared]:
+        return [
+            {name: np.asarray(encoded[name][row], dtype=np.int32) for name in self.names if name in encoded}
+            for row in range(len(samples))
+        ]
 
     def _padded(self, name: str, prepared: Sequence[Prepared], longest: int) -> Tensor:
         padded = np.full((len(prepared), longest), self.pad_id if name == "input_ids" else 0, dtype=np.int64)
@@ -142,6 +153,10 @@ class TextInputs:
                 f"record {sample.id}: its last token is the padding token {self.tokenizer.pad_token!r}, by which this "
                 f"model tells where a text ends; remove it from the text or give the tokenizer another pad_token"
             )
+
+
+def _is_pair(sample: Sample) -> bool:
+    return sample.fields.get("text_pair") is not None
 
 
 def text_inputs(loaded: Loaded, forward_names: Sequence[str], max_length: int) -> TextInputs:
