@@ -28,10 +28,10 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import torch
+from recycle_cli.intake import Intake
 
 from recycle_cli.batches.stored import StoredRows, widened
 from recycle_cli.finetune import Job, finetune
-from recycle_cli.intake import Intake
 from recycle_cli.keys import keys_of
 from recycle_cli.precompute import precompute
 from recycle_cli.predict import predict

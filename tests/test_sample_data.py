@@ -5,22 +5,27 @@ from pathlib import Path
 
 import pytest
 
-from recycle_cli.corpus import open_corpus
+from recycle_cli.corpus import Example
 from recycle_cli.keys import Sample, keys_of
+from tests.corpora import open_corpus
 
 FOLDER = Path(__file__).parents[1] / "sample_data"
 LABELS = ["account", "delivery", "order", "payment", "product", "returns"]
 RECORDS = {"train": 413, "test": 120}
 
 
-def read(name: str) -> list[Sample]:
+def examples(name: str) -> list[Example]:
     return list(open_corpus(str(FOLDER / name), labelled=True))
+
+
+def read(name: str) -> list[Sample]:
+    return [sample for example in examples(name) for sample in example.samples]
 
 
 @pytest.mark.parametrize("split", RECORDS)
 def test_csv_and_json_lines_hold_the_same_records(split):
-    samples = read(f"{split}.csv")
-    assert samples == read(f"{split}.jsonl")
+    samples = examples(f"{split}.csv")
+    assert samples == examples(f"{split}.jsonl")
     assert len(samples) == RECORDS[split]
 
 
@@ -33,7 +38,7 @@ def test_no_record_is_there_twice():
 
 
 def test_the_labels_are_even():
-    train, test = (Counter(sample.label for sample in read(f"{split}.csv")) for split in RECORDS)
+    train, test = (Counter(example.label for example in examples(f"{split}.csv")) for split in RECORDS)
     assert sorted(train) == sorted(test) == LABELS
     assert min(train.values()) >= 65
     assert set(test.values()) == {20}

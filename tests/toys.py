@@ -1,10 +1,8 @@
 """Two tasks and a modality that the package does not have, made here of its contracts alone."""
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -22,7 +20,7 @@ from recycle_cli.models import Modality, Network, SplitModel, TaskLayer
 from recycle_cli.models.identity import weights_digest
 from recycle_cli.recipe import Recipe, canonical_digest
 from recycle_cli.settings import ClassificationSettings, TaskSettings
-from recycle_cli.tasks import IGNORED, Classification, DenseScores, Encoded, LabelEncoder, Targets, Task, TaskKind
+from recycle_cli.tasks import IGNORED, Classification, DenseScores, Encoded, Targets, Task, TaskKind
 
 # A task with an output for each row
 
@@ -336,12 +334,8 @@ class LoadedTable:
     missing: frozenset = frozenset({"classifier.weight", "classifier.bias"})
     library = "toys"
     loads_with = "Network3"
-    save: Callable = field(init=False)
 
-    def __post_init__(self):
-        object.__setattr__(self, "save", self._save)
-
-    def _save(self, folder: Path, max_length):
+    def save(self, folder, max_length):
         (folder / "table.json").write_text(json.dumps(list(self.labels)))
         save_file(
             {name: one.detach().clone() for name, one in self.model.state_dict().items()}, folder / "t.safetensors"
@@ -351,7 +345,8 @@ class LoadedTable:
 def open_table(source, model, layer, seed):
     """The pretrained toy, which is random from seed 0, or a RUN of it."""
     folder = Path(source.name)
-    labels = layer.labels or json.loads((folder / "table.json").read_text())
+    kept = folder / "table.json"
+    labels = layer.labels or (json.loads(kept.read_text()) if kept.is_file() else ["0", "1"])
     with torch.random.fork_rng():
         torch.manual_seed(0)
         toy = Network3(len(labels))
@@ -378,4 +373,3 @@ TABLE_CLASSES = TaskKind(
     lambda settings, form: Classification(settings, form),
     lambda about: ClassificationSettings(),
 )
-

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from recycle_cli.corpus import Corpus, Views
+from recycle_cli.errors import DataError
 from recycle_cli.models import OpenPreprocessor
 from recycle_cli.settings import CorpusSettings, Job, TrainingSettings, ViewSettings
 from recycle_cli.tasks import Task
@@ -107,9 +108,10 @@ def _readable(examples: Examples, setup: Setup) -> Examples:
     corpus, preprocessor = examples.corpus, setup.split.preprocessor
     if preprocessor.row_cost == 1 or not corpus.failures.skips:
         return examples
-    places = readable(examples.data[0].samples, preprocessor, corpus.reject)
+    usable = np.zeros(len(examples.data[0]), dtype=bool)
+    usable[readable(examples.data[0].samples, preprocessor, corpus.reject)] = True
     corpus.failures.tell()
-    return examples.take(take_all(examples.data, places))
+    return examples.take(take_all(examples.data, examples.data[0].whole(usable)))
 
 
 def _held(
@@ -127,4 +129,7 @@ def _held(
     held = held_by(setup.store, contents, setup.split, wanted, settings.on_missing, views)
     if held.all():
         return examples
-    return examples.take(take_all(examples.data, examples.data[0].whole(held)))
+    places = examples.data[0].whole(held)
+    if not len(places):
+        raise DataError(f"{setup.store.path} holds no example with all of its samples; run `recycle precompute` first")
+    return examples.take(take_all(examples.data, places))

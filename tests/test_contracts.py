@@ -1,0 +1,245 @@
+"""A task with an output for each row, one with two samples an example, and a third modality: each made in a test module
+of the package's contracts alone, then trained from a store, resumed and predicted."""
+
+import csv
+import json
+import random
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from recycle_cli.corpus import FORMS
+from recycle_cli.errors import DataError, Interrupted, MissingError
+from recycle_cli.finetune import Job, finetune
+from recycle_cli.models import MODALITIES
+from recycle_cli.precompute import precompute
+from recycle_cli.predict import predict
+from recycle_cli.settings import CorpusSettings, ModelSettings, PrecomputeSettings, PredictSettings, TrainingSettings
+from recycle_cli.store import Store
+from recycle_cli.tasks import KINDS
+from recycle_cli.training.head import Head
+from recycle_cli.training.trainer import Trainer
+from tests.records import TOPICS, records, write_csv
+from tests.toys import MATCHING, NUMBERS, TABLE, TABLE_CLASSES, TAGGING, TableForm
+
+SETTINGS = TrainingSettings(epochs=4, batch_size=8, learning_rate=1e-2)
+
+
+def losses(run):
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [line["loss"] for line in lines if "loss" in line]
+
+
+class Toy:
+    """One of the three: its data on disk, and the commands with its names filled in.
+
+    `whole`: a corpus of all samples, as precompute takes it; `half`: of some of those that are predicted.
+    """
+
+    def __init__(self, task, folder, model, *, train, test, whole, half):
+        self.task, self.folder, self.model = task, folder, model
+        self.train, self.test = (CorpusSettings((str(path),)) for path in (train, test))
+        self.store, self.partial = str(folder / "store"), str(folder / "partial")
+        self.fill(self.store, whole)
+        self.fill(self.partial, half)
+
+    def fill(self, store, corpora):
+        for corpus in corpora:
+            precompute(corpus, store, self.model, PrecomputeSettings(("2",), "float32"))
+
+    def fit(self, name, settings=SETTINGS, **changes):
+        """Fine-tune from the store, evaluating on the test data."""
+        job = Job(self.train, str(self.folder / name), self.store, self.test, task=self.task, tensorboard=False)
+        model = self.model if changes.get("model_named") else ModelSettings()
+        return finetune(replace(job, **changes), model, settings)
+
+    def score(self, run, store):
+        """A prediction with a store or without, and its rows."""
+        output = self.folder / "out.jsonl"
+        report = predict(
+            self.test, str(self.folder / run), store, str(output), ModelSettings(self.model.name), PredictSettings()
+        )
+        return report, [json.loads(line) for line in output.read_text().splitlines()]
+
+
+@pytest.fixture
+def tagging(tmp_path, tiny_bert, monkeypatch):
+    """A tag for each word: whether it is a topic. The tokenizer takes a word as one piece."""
+    monkeypatch.setitem(KINDS, "tagging", TAGGING)
+
+    def write(name, rows):
+        tags = [" ".join("T" if word in TOPICS.values() else "O" for word in row["text"].split()) for row in rows]
+        kept = [{"text": row["text"], "label": own} for row, own in zip(rows, tags, strict=True)]
+        return write_csv(tmp_path / name, kept)
+
+    train, test = write("train.csv", records(60)), write("test.csv", records(30, seed=1))
+    both = [CorpusSettings((str(path),)) for path in (train, test)]
+    return Toy(
+        "tagging",
+        tmp_path,
+        ModelSettings(str(tiny_bert), None, 24),
+        train=train,
+        test=test,
+        whole=both,
+        half=[replace(both[1], limit=11)],
+    )
+
+
+@pytest.fixture
+def matching(tmp_path, tiny_bert, monkeypatch):
+    """Questions whose answers are their own words in another order, among others."""
+    monkeypatch.setitem(KINDS, "matching", MATCHING)
+    draw = random.Random(0)
+
+    def write(name, rows):
+        pairs = []
+        for row in rows:
+            words = row["text"].split()
+            draw.shuffle(words)
+            pairs.append({"question": row["text"], "answer": " ".join([*words, "the"])})
+        return write_csv(tmp_path / name, pairs)
+
+    train = write("train.csv", records(48, longest=6))
+    test = write("test.csv", records(24, seed=1, longest=6))
+    columns = ("question", "answer")
+    whole = [CorpusSettings((str(path),), text_column=column) for path in (train, test) for column in columns]
+    return Toy(
+        "matching",
+        tmp_path,
+        ModelSettings(str(tiny_bert), None, 24),
+        train=train,
+        test=test,
+        whole=whole,
+        half=[replace(one, limit=9) for one in whole[2:]],
+    )
+
+
+@pytest.fixture
+def table(tmp_path, monkeypatch):
+    """Four numbers a record, whose signs give the class."""
+    monkeypatch.setitem(MODALITIES, "table", TABLE)
+    monkeypatch.setitem(FORMS, "table", TableForm())
+    monkeypatch.setitem(KINDS, "table-classification", TABLE_CLASSES)
+    draw = np.random.default_rng(0)
+
+    def write(name, count):
+        rows = draw.normal(size=(count, len(NUMBERS))).round(3)
+        label = ["up" if row[0] + row[1] > 0 else "down" for row in rows]
+        named = [dict(zip(NUMBERS, map(str, row), strict=True)) for row in rows]
+        return write_csv(tmp_path / name, [{**row, "label": own} for row, own in zip(named, label, strict=True)])
+
+    train, test = write("train.csv", 64), write("test.csv", 40)
+    both = [CorpusSettings((str(path),)) for path in (train, test)]
+    return Toy(
+        "table-classification",
+        tmp_path,
+        ModelSettings("toy-table"),
+        train=train,
+        test=test,
+        whole=both,
+        half=[replace(both[1], limit=15)],
+    )
+
+
+@pytest.fixture(params=["tagging", "matching", "table"])
+def toy(request):
+    return request.getfixturevalue(request.param)
+
+
+def test_it_learns_from_a_store_as_with_the_trunk_in_the_loop(toy):
+    """float32 rows are the trunk's outputs exactly, so that the losses differ by the rounding of padded batches."""
+    stored = toy.fit("stored")
+    whole = toy.fit("whole", store=None, cut="2", model_named=True)
+    assert losses(toy.folder / "stored") == pytest.approx(losses(toy.folder / "whole"), rel=2e-3)
+    assert stored.metrics == pytest.approx(whole.metrics, abs=0.02)
+    assert stored.store_hit_share == 1.0
+    first, *_, last = losses(toy.folder / "stored")
+    assert last < 0.8 * first, "nothing was learnt"
+
+
+def test_it_resumes_as_if_nothing_had_happened(toy, monkeypatch):
+    untouched = toy.fit("untouched")
+    save, saved = Trainer.save, []
+
+    def stop(self):
+        save(self)
+        saved.append(self)
+        if len(saved) == 2:
+            raise Interrupted(15)
+
+    monkeypatch.setattr(Trainer, "save", stop)
+    with pytest.raises(Interrupted):
+        toy.fit("resumed")
+    monkeypatch.setattr(Trainer, "save", save)
+    resumed = toy.fit("resumed", resume=True)
+    assert losses(toy.folder / "resumed") == losses(toy.folder / "untouched")
+    assert resumed.metrics == untouched.metrics
+
+
+def test_hits_misses_and_no_store_give_one_prediction(toy):
+    report = toy.fit("run")
+    plain, plain_rows = toy.score("run", None)
+    hits, hit_rows = toy.score("run", toy.store)
+    mixed, mixed_rows = toy.score("run", toy.partial)
+    assert (hits.misses, plain.hits) == (0, 0)
+    assert 0 < mixed.hits < hits.hits
+    assert plain.samples == len(plain_rows) * (2 if toy.task == "matching" else 1)
+    for rows in (hit_rows, mixed_rows):
+        same(rows, plain_rows)
+    assert hits.metrics == pytest.approx(report.metrics, abs=1e-5)
+    assert mixed.metrics == pytest.approx(plain.metrics, abs=1e-5)
+
+
+def same(found, expected):
+    """Rows of a prediction: names are equal, numbers nearly."""
+    for one, other in zip(found, expected, strict=True):
+        assert one.keys() == other.keys()
+        for name, value in other.items():
+            assert one[name] == (pytest.approx(value, abs=1e-4) if isinstance(value, float) else value)
+
+
+def test_a_sample_that_the_store_lacks_is_told_computed_or_left_out(toy):
+    """`compute` completes the store as precompute would; what is left out takes its whole example with it."""
+    with pytest.raises(MissingError, match="lacks"):
+        toy.fit("fail", store=toy.partial)
+    skipped = toy.fit("skip", replace(SETTINGS, on_missing="skip"), store=toy.partial, data=toy.test, evaluation=None)
+    whole = toy.fit("all", store=toy.store, data=toy.test, evaluation=None)
+    assert skipped.samples < whole.samples
+    computed = toy.fit("computed", replace(SETTINGS, on_missing="compute"), store=toy.partial)
+    assert losses(toy.folder / "computed") == pytest.approx(stored_losses(toy), rel=1e-5)
+    assert computed.store_hit_share < 1.0
+    assert len(Store.open(toy.partial)) == len(Store.open(toy.store))
+
+
+def stored_losses(toy):
+    toy.fit("stored")
+    return losses(toy.folder / "stored")
+
+
+def test_each_row_of_a_prediction_has_its_own_tag(tagging):
+    """The words of a text, and [CLS] and [SEP] at its ends."""
+    tagging.fit("run")
+    _, rows = tagging.score("run", tagging.store)
+    with Path(tagging.test.source[0]).open(newline="") as file:
+        texts = [row["text"].split() for row in csv.DictReader(file)]
+    assert [len(row["tags"]) for row in rows] == [2 + len(words) for words in texts]
+
+
+def test_heads_read_pairs_from_one_batch(matching, monkeypatch):
+    """A batch is whole pairs, each question before its answer."""
+    seen = []
+    forward = Head.forward
+    monkeypatch.setattr(Head, "forward", lambda self, batch: seen.append(batch["lengths"]) or forward(self, batch))
+    matching.fit("run", replace(SETTINGS, epochs=1), evaluation=None)
+    for lengths in seen[:2]:
+        assert all(answer == question + 1 for question, answer in list(pairwise(lengths.tolist()))[::2])
+
+
+def test_an_example_whose_samples_the_store_has_in_part_is_of_no_use(matching):
+    store = str(matching.folder / "questions")
+    matching.fill(store, [CorpusSettings(matching.test.source, text_column="question")])
+    with pytest.raises(DataError, match="holds no example with all of its samples"):
+        matching.fit("run", replace(SETTINGS, on_missing="skip"), store=store, data=matching.test, evaluation=None)
