@@ -31,10 +31,7 @@ import torch
 from recycle_cli.intake import Intake
 
 from recycle_cli.batches.stored import StoredRows, widened
-from recycle_cli.finetune import Job, finetune
 from recycle_cli.keys import keys_of
-from recycle_cli.precompute import precompute
-from recycle_cli.predict import predict
 from recycle_cli.reports import say
 from recycle_cli.settings import (
     CorpusSettings,
@@ -48,6 +45,9 @@ from recycle_cli.settings import (
 )
 from recycle_cli.store import Store
 from recycle_cli.tasks import Similarity
+from recycle_cli.verbs.finetune import Job, finetune
+from recycle_cli.verbs.precompute import precompute
+from recycle_cli.verbs.predict import predict
 
 PRETRAINED = ("airplane", "bird", "deer", "frog", "ship")
 TRANSFER = ("automobile", "cat", "dog", "horse", "truck")

@@ -56,13 +56,13 @@ class Watch:
 
 def parts() -> dict[str, tuple[Any, str]]:
     """What is watched, each an attribute of a module or class; importing them imports all that the command does."""
-    from recycle_cli import precompute as work
     from recycle_cli.models.text import split
     from recycle_cli.models.text.engine import Engine
+    from recycle_cli.verbs import precompute as work
 
     return {
         "model": (Engine, "trunk"),
-        "loading": (work, "open_network"),
+        "loading": (work.NamedModel, "open"),
         "self-check": (split, "checked"),
         "which weights are whose": (split, "ownership"),
         "digests": (split, "_recipe"),
@@ -72,8 +72,8 @@ def parts() -> dict[str, tuple[Any, str]]:
 
 def fill(options: argparse.Namespace, store: Path) -> None:
     """What `recycle precompute` does."""
-    from recycle_cli import precompute as work
     from recycle_cli.settings import CorpusSettings, ModelSettings, PrecomputeSettings
+    from recycle_cli.verbs import precompute as work
 
     work.precompute(
         CorpusSettings((options.corpus,), limit=options.limit),

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from recycle_cli.batches import Indices, StoredRows, Tensors, widened
+from recycle_cli.batches import INPUTS, Indices, StoredRows, Tensors, widened
 from recycle_cli.errors import DamageError, DataError, MismatchError, UsageError
 from recycle_cli.keys import Sample, keys_of
-from recycle_cli.models import Network, Preprocessor, SplitModel, found_again, modality_of, open_network
+from recycle_cli.models import NamedModel, Network, Preprocessor, SplitModel
 from recycle_cli.models.adapters import BASE, put_back
 from recycle_cli.models.outputs import Outputs
 from recycle_cli.runs import RunInfo, read_info
@@ -41,9 +41,10 @@ Answers = dict[str, Outputs]
 
 @dataclass(frozen=True)
 class LoadedRun:
-    """A RUN in memory. `names`: its classes."""
+    """A RUN in memory. `model`: its checkpoint, and how it computes; `names`: its classes."""
 
     info: RunInfo
+    model: NamedModel
     task: Task
     names: list[str]
     head: Head
@@ -61,9 +62,9 @@ def load_run(run: str, model: ModelSettings, store: Store | None, *, every_cut: 
     Raises StoreError for a folder that is no finished RUN.
     """
     info = read_info(run)
-    settings = replace(model, name=str(Path(run, BASE)) if info.apart else run, max_length=info.max_length)
-    task = task_of_run(info.task, modality_of(settings), info.to_json())
-    network = open_network(settings, task.layer(()).kept)
+    named = NamedModel(replace(model, name=str(Path(run, BASE)) if info.apart else run, max_length=info.max_length))
+    task = task_of_run(info.task, named.modality, info.to_json())
+    network = named.open(task.layer(()).kept)
     if info.apart:
         put_back(network.loaded.model, Path(run))
     if store is None:
@@ -73,7 +74,7 @@ def load_run(run: str, model: ModelSettings, store: Store | None, *, every_cut: 
         expect(store, split.recipe.at(info.cut).computed_in(store.recipe.precision), info.cut)
     split.model.to(device_of(model.device)).eval()
     return LoadedRun(
-        info, task, list(network.loaded.labels), Head(split, info.cut, "0" if store is None else info.cut, {})
+        info, named, task, list(network.loaded.labels), Head(split, info.cut, INPUTS if store is None else info.cut, {})
     )
 
 
@@ -94,19 +95,26 @@ class Scorer:
     store    where hits come from; None computes everything
     """
 
-    def __init__(
-        self, runs: Mapping[str, LoadedRun], store: Store | None, model: ModelSettings, settings: PredictSettings
-    ) -> None:
+    def __init__(self, runs: Mapping[str, LoadedRun], store: Store | None, settings: PredictSettings) -> None:
         self.runs, self.store, self.settings = dict(runs), store, settings
-        self._model = model
         self._unproved = settings.parity_check
         # A store of its own: seeing what was sealed changes positions, which are in use here.
         self._underway = Underway(Store.open(store.path)) if store is not None and settings.write_back else None
 
     @property
+    def first(self) -> LoadedRun:
+        """The RUN whose trunk all heads share."""
+        return next(iter(self.runs.values()))
+
+    @property
     def split(self) -> SplitModel:
         """The model whose trunk all heads share."""
-        return next(iter(self.runs.values())).head.split
+        return self.first.head.split
+
+    @property
+    def precision(self) -> str:
+        """The precision that the heads compute in."""
+        return self.first.model.settings.precision
 
     @property
     def preprocessor(self) -> Preprocessor:
@@ -136,8 +144,8 @@ class Scorer:
         wanted = tuple(self.store.recipe.cuts) if self._underway is not None else tuple(self.cuts)
         if all(cut in self.split.cuts for cut in wanted):
             return self.split
-        settings = found_again(self._model, self.store.provenance, self.store.recipe, named=False)
-        split = open_network(settings).split(wanted, self.store.recipe.dtype)
+        base = self.first.model.found_again(self.store.provenance, self.store.recipe, named=False)
+        split = base.open().split(wanted, self.store.recipe.dtype)
         expect(self.store, split.recipe.computed_in(self.store.recipe.precision))
         split.model.to(self.device).eval()
         return split
@@ -168,7 +176,7 @@ class Scorer:
 
     def from_rows(self, rows: Rows, window: Window, members: Indices) -> Answers:
         """Answers from stored rows. Raises DamageError for rows that give no number."""
-        with torch.inference_mode(), autocast(self.device, self._model.precision):
+        with torch.inference_mode(), autocast(self.device, self.precision):
             on_device = {cut: to_device(batch, self.device) for cut, batch in rows.items()}
             ready = {cut: {"rows": widened(one), "lengths": one["lengths"]} for cut, one in on_device.items()}
             answers = {name: run.head(ready[run.cut]).cpu() for name, run in self.runs.items()}
@@ -182,7 +190,7 @@ class Scorer:
 
     def from_inputs(self, batch: TrunkBatch, window: Window, writer: SegmentWriter | None = None) -> Answers:
         """Answers of misses, whose rows are rounded as the store would, and kept if there is a writer."""
-        with torch.inference_mode(), autocast(self.device, self._model.precision):
+        with torch.inference_mode(), autocast(self.device, self.precision):
             if self.store is None:
                 inputs = to_device(batch.inputs, self.device)
                 answers = {name: run.head(inputs).cpu() for name, run in self.runs.items()}
@@ -230,7 +238,7 @@ def open_scorer(run: str, store: str | None, model: ModelSettings, settings: Pre
             loaded = replace(loaded, task=loaded.task.at_threshold(settings.threshold))
         except UsageError as error:
             raise UsageError(f"--threshold {settings.threshold:g}: {run}: {error}") from None
-    return Scorer({run: loaded}, opened, model, settings)
+    return Scorer({run: loaded}, opened, settings)
 
 
 def _store_for(path: str, cut: str) -> Store:

@@ -152,13 +152,13 @@ def preload() -> None:
     import torchmetrics.functional.classification
     from typer.testing import CliRunner
 
-    import recycle_cli.finetune
-    import recycle_cli.predict
+    import recycle_cli.verbs.finetune
+    import recycle_cli.verbs.predict
     from recycle_cli.cli.main import app
     from recycle_cli.models import load
     from tests.conftest import save_tiny, tiny_config
 
-    assert all((pyarrow, torchmetrics, recycle_cli.finetune, recycle_cli.predict))
+    assert all((pyarrow, torchmetrics, recycle_cli.verbs.finetune, recycle_cli.verbs.predict))
     CliRunner().invoke(app, ["precompute", "none", "none", "--limit", "0"])
     with tempfile.TemporaryDirectory() as folder:
         load(str(save_tiny(Path(folder), tiny_config(), bare=True)), labels=["a", "b"])

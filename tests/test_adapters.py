@@ -10,13 +10,13 @@ import transformers
 from safetensors.torch import load_file
 
 from recycle_cli.errors import Interrupted, UsageError
-from recycle_cli.finetune import Job, finetune
 from recycle_cli.models import load, split
 from recycle_cli.models.adapters import attach, merge
 from recycle_cli.models.adapters.lora import LowRank
-from recycle_cli.precompute import precompute
 from recycle_cli.settings import AdapterSettings, CorpusSettings, ModelSettings, PrecomputeSettings, TrainingSettings
 from recycle_cli.training import Trainer
+from recycle_cli.verbs.finetune import Job, finetune
+from recycle_cli.verbs.precompute import precompute
 from tests.conftest import tiny_config
 from tests.models.architectures import random_model
 from tests.records import records, write_csv

@@ -10,13 +10,10 @@ import torch
 import transformers
 
 from recycle_cli.errors import Interrupted, StoreError, UsageError
-from recycle_cli.finetune import Job, finetune
 from recycle_cli.keys import Sample
 from recycle_cli.models import load, split
 from recycle_cli.models.adapters import attach
 from recycle_cli.models.adapters.bottleneck import NAME
-from recycle_cli.precompute import precompute
-from recycle_cli.predict import predict
 from recycle_cli.settings import (
     AdapterSettings,
     CorpusSettings,
@@ -27,6 +24,9 @@ from recycle_cli.settings import (
 )
 from recycle_cli.tasks import Classification
 from recycle_cli.training import Trainer
+from recycle_cli.verbs.finetune import Job, finetune
+from recycle_cli.verbs.precompute import precompute
+from recycle_cli.verbs.predict import predict
 from tests.conftest import WORDS, tiny_config
 from tests.models.architectures import DECODERS, ENCODERS, random_model
 from tests.records import records, write_csv

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from recycle_cli.cli.main import main
-from recycle_cli.precompute import precompute
 from recycle_cli.settings import CorpusSettings, ModelSettings, PrecomputeSettings
 from recycle_cli.store import Store
 from recycle_cli.store.layout import dumps, sealed
+from recycle_cli.verbs.precompute import precompute
 from tests.records import records, write_csv
 
 

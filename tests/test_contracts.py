@@ -13,15 +13,15 @@ import pytest
 
 from recycle_cli.corpus import FORMS
 from recycle_cli.errors import DataError, Interrupted, MissingError
-from recycle_cli.finetune import Job, finetune
 from recycle_cli.models import MODALITIES
-from recycle_cli.precompute import precompute
-from recycle_cli.predict import predict
 from recycle_cli.settings import CorpusSettings, ModelSettings, PrecomputeSettings, PredictSettings, TrainingSettings
 from recycle_cli.store import Store
 from recycle_cli.tasks import KINDS
 from recycle_cli.training.head import Head
 from recycle_cli.training.trainer import Trainer
+from recycle_cli.verbs.finetune import Job, finetune
+from recycle_cli.verbs.precompute import precompute
+from recycle_cli.verbs.predict import predict
 from tests.records import TOPICS, records, write_csv
 from tests.toys import MATCHING, NUMBERS, TABLE, TABLE_CLASSES, TAGGING, TableForm
 

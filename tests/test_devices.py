@@ -7,9 +7,6 @@ import pytest
 import torch
 
 from recycle_cli.errors import UsageError
-from recycle_cli.finetune import Job, finetune
-from recycle_cli.precompute import precompute
-from recycle_cli.predict import predict
 from recycle_cli.runtime.devices import (
     ACCELERATOR_BATCH_TOKENS,
     CPU_BATCH_TOKENS,
@@ -21,6 +18,9 @@ from recycle_cli.runtime.devices import (
 from recycle_cli.runtime.overlap import prefetch
 from recycle_cli.settings import CorpusSettings, ModelSettings, PrecomputeSettings, PredictSettings, TrainingSettings
 from recycle_cli.store import Store
+from recycle_cli.verbs.finetune import Job, finetune
+from recycle_cli.verbs.precompute import precompute
+from recycle_cli.verbs.predict import predict
 from tests.records import records, write_csv
 
 CPU = torch.device("cpu")

@@ -13,9 +13,6 @@ import torch
 import transformers
 
 from recycle_cli.errors import DataError, Interrupted, MismatchError, MissingError, UsageError
-from recycle_cli.finetune import Job, finetune
-from recycle_cli.precompute import precompute
-from recycle_cli.predict import predict
 from recycle_cli.runtime import quick_masks as masks
 from recycle_cli.settings import (
     ClassificationSettings,
@@ -26,6 +23,9 @@ from recycle_cli.settings import (
     TrainingSettings,
 )
 from recycle_cli.training import trainer as training
+from recycle_cli.verbs.finetune import Job, finetune
+from recycle_cli.verbs.precompute import precompute
+from recycle_cli.verbs.predict import predict
 from tests.records import records, write_csv
 
 SETTINGS = TrainingSettings(epochs=3, batch_size=8, learning_rate=2e-3)

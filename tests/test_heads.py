@@ -5,12 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from recycle_cli import finetune as module
 from recycle_cli.batches import StoredRows
 from recycle_cli.errors import DataError, Interrupted, UsageError
-from recycle_cli.finetune import Job, finetune, finetune_heads
-from recycle_cli.precompute import precompute
-from recycle_cli.predict import predict
 from recycle_cli.settings import (
     AdapterSettings,
     ClassificationSettings,
@@ -22,6 +18,10 @@ from recycle_cli.settings import (
     TrainingSettings,
 )
 from recycle_cli.training import Head, Trainer
+from recycle_cli.verbs import finetune as module
+from recycle_cli.verbs.finetune import Job, finetune, finetune_heads
+from recycle_cli.verbs.precompute import precompute
+from recycle_cli.verbs.predict import predict
 from tests.conftest import tiny_config
 from tests.records import records, write_csv
 

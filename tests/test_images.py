@@ -14,9 +14,6 @@ from safetensors.torch import load_file
 
 from recycle_cli.batches.mixing import mixed
 from recycle_cli.errors import DataError, MismatchError, MissingError, UsageError
-from recycle_cli.finetune import Job, finetune
-from recycle_cli.precompute import precompute
-from recycle_cli.predict import predict
 from recycle_cli.settings import (
     CorpusSettings,
     ImageSettings,
@@ -27,6 +24,9 @@ from recycle_cli.settings import (
     ViewSettings,
 )
 from recycle_cli.store import Store
+from recycle_cli.verbs.finetune import Job, finetune
+from recycle_cli.verbs.precompute import precompute
+from recycle_cli.verbs.predict import predict
 
 SHAPES = Path(__file__).parent.parent / "sample_data" / "shapes"
 MODEL = ModelSettings("shufflenet_v2_x0_5", device="cpu", images=ImageSettings("none", resize=(32,), crop=(32,)))

@@ -31,7 +31,7 @@ def asked(monkeypatch):
             raise SystemExit
 
         verb = SimpleNamespace(finetune=note, finetune_heads=note)
-        monkeypatch.setitem(sys.modules, "recycle_cli.finetune", verb)
+        monkeypatch.setitem(sys.modules, "recycle_cli.verbs.finetune", verb)
         with pytest.raises(SystemExit):
             app(["finetune", "data.csv", "--output", "run", *map(str, arguments)], standalone_mode=False)
         return calls[0]

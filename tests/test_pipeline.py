@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from recycle_cli.errors import DataError
 from recycle_cli.keys import Sample
-from recycle_cli.models import open_network
+from recycle_cli.models import NamedModel
 from recycle_cli.settings import ModelSettings
 from recycle_cli.trunk import by_token_budget, prepared_ahead, restored, rows_of, windows
 
@@ -48,7 +48,8 @@ def test_windows_grow_from_a_small_first_one():
 
 
 def test_the_next_window_is_prepared_while_one_is_computed(tiny_bert):
-    halves, begun, sizes = open_network(ModelSettings(str(tiny_bert))).split(("2",), "float32"), threading.Event(), []
+    halves = NamedModel(ModelSettings(str(tiny_bert))).open().split(("2",), "float32")
+    begun, sizes = threading.Event(), []
 
     def wanted(window):
         sizes.append(len(window.samples))

@@ -9,10 +9,10 @@ import torch
 from recycle_cli.errors import GoneError, MismatchError, UsageError
 from recycle_cli.models import load, split
 from recycle_cli.models.text import opening as network
-from recycle_cli.precompute import precompute
 from recycle_cli.settings import CorpusSettings, ModelSettings, PrecomputeSettings
 from recycle_cli.store import Store, gc
 from recycle_cli.trunk import underway as module
+from recycle_cli.verbs.precompute import precompute
 from tests.conftest import tiny_config
 from tests.contents import contents
 from tests.records import records, write_csv

@@ -13,13 +13,13 @@ import torch
 import transformers
 
 from recycle_cli.errors import DamageError, MismatchError, StoreError, UsageError
-from recycle_cli.finetune import Job, finetune
 from recycle_cli.keys import Sample, keys_of
-from recycle_cli.precompute import precompute
-from recycle_cli.predict import predict
 from recycle_cli.settings import CorpusSettings, ModelSettings, PrecomputeSettings, PredictSettings, TrainingSettings
 from recycle_cli.store import Store
 from recycle_cli.trunk import underway as filling
+from recycle_cli.verbs.finetune import Job, finetune
+from recycle_cli.verbs.precompute import precompute
+from recycle_cli.verbs.predict import predict
 from tests.contents import contents
 from tests.records import records, write_csv
 

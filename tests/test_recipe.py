@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from recycle_cli.errors import MismatchError
-from recycle_cli.finetune import Job, finetune
-from recycle_cli.precompute import precompute
-from recycle_cli.predict import predict
 from recycle_cli.recipe import Recipe
 from recycle_cli.settings import CorpusSettings, ModelSettings, PrecomputeSettings, PredictSettings, TrainingSettings
 from recycle_cli.store import Store
+from recycle_cli.verbs.finetune import Job, finetune
+from recycle_cli.verbs.precompute import precompute
+from recycle_cli.verbs.predict import predict
 from tests.records import records, write_csv
 
 RECIPE = Recipe("text", {"hidden_size": 32, "nested": {"a": 1}}, {"2": "aa", "3": "bb"}, "tok", 16)

@@ -9,8 +9,6 @@ import torch
 import transformers
 
 from recycle_cli.batches import shuffled
-from recycle_cli.finetune import Job, finetune
-from recycle_cli.precompute import precompute
 from recycle_cli.settings import (
     ClassificationSettings,
     CorpusSettings,
@@ -19,6 +17,8 @@ from recycle_cli.settings import (
     TrainingSettings,
 )
 from recycle_cli.training.learning_rate import learning_rate
+from recycle_cli.verbs.finetune import Job, finetune
+from recycle_cli.verbs.precompute import precompute
 from tests.conftest import save_tiny, tiny_config
 from tests.records import TOPICS, records, write_csv
 

@@ -10,11 +10,11 @@ from safetensors.torch import load_file
 
 from recycle_cli.batches import InOrder, Shuffled, StoredRows, WindowedRows, stored_source
 from recycle_cli.errors import Interrupted
-from recycle_cli.finetune import Job, finetune
-from recycle_cli.precompute import precompute
 from recycle_cli.settings import CorpusSettings, ModelSettings, PrecomputeSettings, TrainingSettings
 from recycle_cli.store import Store
 from recycle_cli.training import Trainer
+from recycle_cli.verbs.finetune import Job, finetune
+from recycle_cli.verbs.precompute import precompute
 from tests.records import records, write_csv
 
 SETTINGS = TrainingSettings(epochs=2, batch_size=8, learning_rate=5e-3)

@@ -33,7 +33,7 @@ def _setups(subject: Subject, cut: str) -> list[Setup]:
 def _setup(subject: Subject, cut: str) -> Setup:
     network = subject.load()
     halves = subject.split((cut,), network)
-    return Setup(subject.model, network.loaded, halves, halves.cuts[0], subject.store)
+    return Setup(subject.named, network.loaded, halves, halves.cuts[0], subject.store)
 
 
 def _runs(subject: Subject, runs: Sequence[Sequence[Setup]], repetition: int) -> Run:

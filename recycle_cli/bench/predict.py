@@ -9,12 +9,12 @@ from recycle_cli.batches import StoredRows, widened
 from recycle_cli.bench.layout import predict_cuts, prefix
 from recycle_cli.bench.subject import CLASSES, SILENT, Subject
 from recycle_cli.bench.timing import WARM_UP, Clock, Run, Runner
-from recycle_cli.predict import score
 from recycle_cli.runs import RunInfo, save_run
 from recycle_cli.runtime.devices import autocast, to_device
 from recycle_cli.scorer import Scorer, open_scorer
 from recycle_cli.settings import ImageSettings, PredictSettings
 from recycle_cli.trunk import by_token_budget
+from recycle_cli.verbs.predict import score
 
 SHARE = 2
 """One record in so many is scored, since the full model takes twice as long for a record as the trunk."""

@@ -17,7 +17,7 @@ from recycle_cli.bench.machine import machine, versions
 from recycle_cli.bench.subject import Subject, subject_of
 from recycle_cli.bench.timing import Runner, Unavailable, interleaved
 from recycle_cli.errors import UsageError
-from recycle_cli.models import LoadedImages, modality_of
+from recycle_cli.models import LoadedImages, NamedModel
 from recycle_cli.reports import Bar, bar
 from recycle_cli.settings import BenchSettings, CorpusSettings, ModelSettings
 
@@ -59,7 +59,7 @@ def bench(
     If the corpus has no source or the model no name, a synthetic one is made. Stores are written in `scratch`.
     """
     _check(settings)
-    images = bool(model.name) and modality_of(model) == "image"
+    images = bool(model.name) and NamedModel(model).modality == "image"
     layouts = [layout(verb, settings.cuts, images=images) for verb in settings.verbs]
     known = [name for one in layouts for name in one.names()]
     for text in require:

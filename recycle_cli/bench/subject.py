@@ -16,7 +16,7 @@ from recycle_cli.bench.synthetic import write_corpus, write_images, write_model
 from recycle_cli.corpus import FORMS, Corpus, Views
 from recycle_cli.errors import UsageError
 from recycle_cli.keys import Sample
-from recycle_cli.models import Network, SplitModel, TaskLayer, modality_of, open_network
+from recycle_cli.models import NamedModel, Network, SplitModel, TaskLayer
 from recycle_cli.reports import Bar
 from recycle_cli.runtime.devices import batch_tokens_on, device_of
 from recycle_cli.settings import BenchSettings, CorpusSettings, ModelSettings, PrecomputeSettings
@@ -38,6 +38,11 @@ class Subject:
     model: ModelSettings
     settings: BenchSettings
     scratch: Path
+
+    @cached_property
+    def named(self) -> NamedModel:
+        """The model, not loaded yet."""
+        return NamedModel(self.model)
 
     @cached_property
     def device(self) -> torch.device:
@@ -68,16 +73,16 @@ class Subject:
     @cached_property
     def images(self) -> bool:
         """Whether the records are images and not texts."""
-        return modality_of(self.model) == "image"
+        return self.named.modality == "image"
 
     def records(self, limit: int | None = None) -> Corpus:
         """Read the records again. `limit` takes only the first so many."""
         corpus = replace(self.corpus, limit=limit or self.corpus.limit)
-        return Corpus(corpus, form=FORMS[modality_of(self.model)])
+        return Corpus(corpus, form=FORMS[self.named.modality])
 
     def load(self) -> Network:
         """Load a new copy of the model with a new task layer, so that freezing one copy does not affect the others."""
-        return open_network(self.model, TaskLayer("single_label_classification", CLASSES), seed=self.settings.seed)
+        return self.named.open(TaskLayer("single_label_classification", CLASSES), seed=self.settings.seed)
 
     def split(self, cuts: Sequence[str], network: Network | None = None) -> SplitModel:
         """Split `network`, or a new copy of the model, at `cuts` and move it to the device."""
@@ -143,7 +148,7 @@ class Subject:
 
 def subject_of(corpus: CorpusSettings, model: ModelSettings, settings: BenchSettings, scratch: Path) -> Subject:
     """Make the subject of the user's corpus and model, with a synthetic one for each that is not given."""
-    images = bool(model.name) and modality_of(model) == "image"
+    images = bool(model.name) and NamedModel(model).modality == "image"
     records = corpus.limit or (BENCH_IMAGES if images else BENCH_TEXTS)
     if not model.name:
         model = replace(model, name=str(write_model(scratch / "model", settings.seed)))

@@ -42,8 +42,8 @@ def finetune(
 ) -> None:
     """Train the layers after the cut from STORE; without STORE, from the inputs with --cut (0: the whole model)."""
     from recycle_cli.cli.heads_file import head_settings
-    from recycle_cli.finetune import finetune as run
-    from recycle_cli.finetune import finetune_heads as run_heads
+    from recycle_cli.verbs.finetune import finetune as run
+    from recycle_cli.verbs.finetune import finetune_heads as run_heads
 
     records = filled(CorpusSettings, asked, source=(data,))
     judged = None if evaluation is None else replace(records, source=(evaluation,), limit=None)

@@ -21,12 +21,12 @@ def layers(
     asked: Asked,
 ) -> None:
     """The cuts of MODEL, each with its share of the work and of the parameters, and what it stores of a sample."""
-    from recycle_cli.models import layers_of
+    from recycle_cli.models import NamedModel
 
     asked_for = filled(LayersSettings, asked)
     side = () if asked_for.image_size is None else (asked_for.image_size,)
     network = filled(ModelSettings, asked, images=ImageSettings(resize=side, crop=side))
-    found, length = layers_of(network, asked_for.dtype)
+    found, length = NamedModel(network).layers(asked_for.dtype)
     rows: list[Mapping[str, Any]] = [asdict(layer) for layer in found]
     if asked["as_json"]:
         about = {"model": model, "max_length": length, "dtype": asked_for.dtype, "layers": rows}

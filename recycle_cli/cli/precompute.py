@@ -9,7 +9,7 @@ from recycle_cli.settings import CorpusSettings, ModelSettings, PrecomputeSettin
 @with_options(CorpusSettings, ModelSettings, PrecomputeSettings, leave_out=("label-column", "head-batchnorm"))
 def precompute(corpus: Corpus, store: StoreFolder, asked: Asked) -> None:
     """Run the frozen trunk once over CORPUS and keep its activations in STORE; go on where an earlier run stopped."""
-    from recycle_cli.precompute import precompute as run
+    from recycle_cli.verbs.precompute import precompute as run
 
     failures = asked["failures"] or failures_beside(store)
     records = filled(CorpusSettings, asked, source=tuple(corpus), failures=failures)

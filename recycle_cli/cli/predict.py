@@ -35,7 +35,7 @@ def predict(
     ] = None,
 ) -> None:
     """Predict with RUN; rows that the store holds are not computed again, and the predictions are the same."""
-    from recycle_cli.predict import predict as score
+    from recycle_cli.verbs.predict import predict as score
 
     records = filled(CorpusSettings, asked, source=tuple(data))
     network = filled(ModelSettings, asked, name=run, images=ImageSettings())

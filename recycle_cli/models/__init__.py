@@ -2,17 +2,8 @@
 
 from recycle_cli.models.cuts import resolve_cut
 from recycle_cli.models.layers import Layer, bytes_per_sample
-from recycle_cli.models.modalities import (
-    MODALITIES,
-    Modality,
-    found_again,
-    layers_of,
-    modality_of,
-    open_network,
-    open_preprocessor,
-    refuse_foreign,
-    takes_images,
-)
+from recycle_cli.models.modalities import MODALITIES, Modality
+from recycle_cli.models.named_model import NamedModel
 from recycle_cli.models.network import AnyLoaded, Network
 from recycle_cli.models.preprocessor import Inputs, OpenPreprocessor, Prepared, Preprocessor, TextPreprocessor
 from recycle_cli.models.split_model import SplitModel
@@ -34,6 +25,7 @@ __all__ = [
     "Loaded",
     "LoadedImages",
     "Modality",
+    "NamedModel",
     "Network",
     "OpenPreprocessor",
     "Prepared",
@@ -44,17 +36,10 @@ __all__ = [
     "TextPreprocessor",
     "bytes_per_sample",
     "default_max_length",
-    "found_again",
     "layers",
-    "layers_of",
     "load",
-    "modality_of",
-    "open_network",
-    "open_preprocessor",
-    "refuse_foreign",
     "resolve_cut",
     "settle_embedding",
     "split",
-    "takes_images",
     "views_of",
 ]

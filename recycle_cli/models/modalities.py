@@ -1,14 +1,13 @@
-"""The kinds of input that a model may take, in one table, and the models of any of them by name."""
+"""The kinds of input that a model may take, in one table."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 
-from recycle_cli.errors import UsageError
 from recycle_cli.models.hub import Source
 from recycle_cli.models.layers import Layer
 from recycle_cli.models.network import Network
 from recycle_cli.models.preprocessor import Preprocessor
-from recycle_cli.models.task_layer import OWN, TaskLayer
+from recycle_cli.models.task_layer import TaskLayer
 from recycle_cli.models.text.opening import layers_of_text, open_text, preprocessor_of_text
 from recycle_cli.models.vision.loading import found_again as images_found_again
 from recycle_cli.models.vision.loading import is_images, layers_of_images, open_images
@@ -81,70 +80,3 @@ MODALITIES: dict[str, Modality] = {
 }
 """By name. The last that recognises a model has it: text, the first, has every model that no other recognises, and its
 loading then tells what is wrong with the name."""
-
-
-def modality_of(model: ModelSettings) -> str:
-    """The name of the modality that the model takes."""
-    known = reversed(MODALITIES.values())
-    return next(one.name for one in known if one.recognises(model.name, model.revision))
-
-
-def refuse_foreign(model: ModelSettings, name: str, modality: str) -> None:
-    """Raise UsageError for an option of another modality: it would have no effect, and be taken for done.
-
-    `name`: the model or store that has the modality.
-    """
-    own = MODALITIES[modality]
-    for other in MODALITIES.values():
-        if other is not own and (given := other.own_options(model)):
-            raise UsageError(f"{', '.join(given)}: {name} takes {own.noun}, not {other.noun}; {other.remedy}")
-
-
-def open_network(model: ModelSettings, layer: TaskLayer = OWN, *, seed: int = 0) -> Network:
-    """Load a model that ends with `layer`, which is made from `seed` if the checkpoint does not have it.
-
-    Raises ModelError if it cannot be found or loaded, UsageError for settings that do not fit it.
-    """
-    modality = modality_of(model)
-    refuse_foreign(model, model.name, modality)
-    source = Source(model.name, model.revision, model.trust_remote_code)
-    return MODALITIES[modality].open(source, model, layer, seed)
-
-
-def open_preprocessor(model: ModelSettings) -> Preprocessor:
-    """How a model takes samples. Raises as `open_network`."""
-    modality = MODALITIES[modality_of(model)]
-    if modality.preprocessor is None:
-        return open_network(model).split(("0",), "float32").preprocessor
-    return modality.preprocessor(Source(model.name, model.revision, model.trust_remote_code), model)
-
-
-def layers_of(model: ModelSettings, dtype: str) -> tuple[list[Layer], int | None]:
-    """Every cut of a model in the order of computation, and the tokens of the sample that its bytes are of.
-
-    That is `max_length` (None: the longest), and None for an image, which is one row. An image model of torchvision
-    needs no weights, and none are fetched. Raises as `open_network`.
-    """
-    modality = modality_of(model)
-    if modality != IMAGE and model.images.resize:
-        # `recycle layers` has one option of images, with a name of its own.
-        noun = MODALITIES[modality].noun
-        raise UsageError(f"--image-size {model.images.resize[0]}: {model.name} takes {noun}; leave the option out")
-    refuse_foreign(model, model.name, modality)
-    source = Source(model.name, model.revision, model.trust_remote_code)
-    return MODALITIES[modality].layers(source, model, dtype)
-
-
-def found_again(model: ModelSettings, provenance: Mapping[str, str], recipe: Recipe, *, named: bool) -> ModelSettings:
-    """The settings by which a store's model is loaded as the store had it.
-
-    What the user gave comes first; `named`: the user gave the model's name.
-    """
-    if not named:
-        model = replace(model, name=provenance["model"], revision=provenance.get("revision"))
-    return MODALITIES[recipe.modality].found_again(model, provenance, recipe)
-
-
-def takes_images(model: ModelSettings) -> bool:
-    """Whether the model takes images. For callers from before `modality_of`, until they are rewritten."""
-    return modality_of(model) == IMAGE

@@ -17,7 +17,7 @@ from recycle_cli.bench.subject import Subject
 from recycle_cli.corpus import FORMS, Corpus
 from recycle_cli.errors import UsageError
 from recycle_cli.keys import Sample
-from recycle_cli.models import bytes_per_sample, modality_of, views_of
+from recycle_cli.models import NamedModel, bytes_per_sample, views_of
 from recycle_cli.plan.census import Census, Tokens, count, rows_of_images, tokens_of
 from recycle_cli.plan.cost import Epoch, epoch_of, padded, pays_back_in
 from recycle_cli.plan.trial import Trial, try_out
@@ -96,7 +96,7 @@ def plan(corpus: CorpusSettings, model: ModelSettings, settings: PlanSettings, s
     started = time.perf_counter()
     if any(cut in ("0", "0%") for cut in settings.cuts):
         raise UsageError("--cut 0 freezes nothing, so there is nothing to plan; name another")
-    modality = modality_of(model)
+    modality = NamedModel(model).modality
     images = modality == "image"
     views = views_of(settings.views, modality)
     records = Corpus(corpus, form=FORMS[modality])

@@ -235,9 +235,7 @@ class Store:
         """
         return SegmentWriter(
             self.place,
-            self.fingerprint,
-            self.recipe.dtype,
-            tuple(self.recipe.cuts),
+            self.recipe,
             segment_bytes=segment_bytes,
             segment_seconds=segment_seconds,
             codec=codec,

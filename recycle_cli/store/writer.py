@@ -1,6 +1,6 @@
 """Write segments: rows go to disk as they come, and one rename makes a whole segment visible."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Self
 
@@ -8,6 +8,7 @@ import numpy as np
 
 from recycle_cli.errors import UsageError
 from recycle_cli.keys import Bytes16
+from recycle_cli.recipe import Recipe
 from recycle_cli.store.budget import DiskBudget
 from recycle_cli.store.codecs import CODECS, Choice, choose
 from recycle_cli.store.draft import Draft
@@ -31,9 +32,7 @@ class SegmentWriter:
     def __init__(
         self,
         place: Place,
-        fingerprint: str,
-        dtype: str,
-        cuts: Sequence[str],
+        recipe: Recipe,
         *,
         segment_bytes: int = SEGMENT_BYTES,
         segment_seconds: float = SEGMENT_SECONDS,
@@ -43,9 +42,8 @@ class SegmentWriter:
         if codec not in (*CODECS, "auto"):
             raise UsageError(f"--codec {codec}: one of {', '.join(CODECS)}, auto was expected")
         self._place = place
-        self._fingerprint = fingerprint
-        self._dtype = dtype
-        self._cuts = sorted(cuts)
+        self._recipe = recipe
+        self._cuts = sorted(recipe.cuts)
         self._segment_bytes = segment_bytes
         self._segment_seconds = segment_seconds
         self._codec = Choice(codec, "asked for") if codec != "auto" else None
@@ -89,7 +87,7 @@ class SegmentWriter:
             self._stay_within(self._budget, len(keys), rows)
         with storage_errors(self._place.where("")):
             if self._draft is None:
-                self._draft = Draft(self._claim.folder / unique_id(), self._dtype, self._codec.codec, rows)
+                self._draft = Draft(self._claim.folder / unique_id(), self._recipe.dtype, self._codec.codec, rows)
             before = self._draft.bytes
             self._draft.append(keys, digests, lengths, rows)
         self.samples += len(keys)
@@ -119,7 +117,7 @@ class SegmentWriter:
             if not draft.samples:
                 draft.discard()
                 return
-            draft.finish(self._fingerprint)
+            draft.finish(self._recipe.fingerprint)
             self._claim.publish(draft.folder)
         if self._budget is not None:
             self._budget.measure()

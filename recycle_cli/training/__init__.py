@@ -8,7 +8,7 @@ from recycle_cli.training.identity import identity_of
 from recycle_cli.training.labelled_data import LabelledData, read_labelled, read_one
 from recycle_cli.training.loop import train
 from recycle_cli.training.new_trainer import Destination, Pair, new_trainer, trainer_of
-from recycle_cli.training.setup import Setup, frozen, preprocessor_for, set_up, source_of
+from recycle_cli.training.setup import Setup, frozen, set_up, source_of
 from recycle_cli.training.trainer import Trainer
 
 __all__ = [
@@ -28,7 +28,6 @@ __all__ = [
     "leave_run",
     "modality_asked",
     "new_trainer",
-    "preprocessor_for",
     "read_data",
     "read_labelled",
     "read_one",

@@ -4,16 +4,16 @@ from collections.abc import Iterable
 
 from recycle_cli.batches import RowSource
 from recycle_cli.errors import DataError, UsageError
-from recycle_cli.models import modality_of, refuse_foreign
-from recycle_cli.settings import Job, ModelSettings, TrainingSettings
+from recycle_cli.models import NamedModel
+from recycle_cli.settings import Job, TrainingSettings
 from recycle_cli.store import Store
 from recycle_cli.tasks import Task, chosen_metric, task_of
 from recycle_cli.training.labelled_data import LabelledData
 
 
-def modality_asked(job: Job, model: ModelSettings, store: Store | None) -> str:
+def modality_asked(job: Job, model: NamedModel, store: Store | None) -> str:
     """The modality of the data: the store's, unless the user named a model."""
-    return modality_of(model) if store is None or job.model_named else store.recipe.modality
+    return model.modality if store is None or job.model_named else store.recipe.modality
 
 
 def task_asked(job: Job, taker: str, modality: str, settings: TrainingSettings) -> Task:
@@ -34,9 +34,9 @@ def task_asked(job: Job, taker: str, modality: str, settings: TrainingSettings) 
     return task
 
 
-def refuse_idle_options(job: Job, model: ModelSettings, settings: TrainingSettings, modality: str) -> None:
+def refuse_idle_options(job: Job, model: NamedModel, settings: TrainingSettings, modality: str) -> None:
     """Raise UsageError for options that could have no effect: they would be taken for done."""
-    refuse_foreign(model, job.store or model.name, modality)
+    model.refuse_foreign(job.store or model.name, modality)
     _refuse_of_adapters(settings, modality)
     if (settings.mixup or settings.cutmix) and (job.store is None or modality != "image"):
         raise UsageError("--mixup and --cutmix mix stored activations of images; give a STORE of images")
@@ -44,8 +44,9 @@ def refuse_idle_options(job: Job, model: ModelSettings, settings: TrainingSettin
         raise UsageError("--memory and --in-memory say how a STORE is read; give one, or leave them out")
     if settings.in_memory and settings.memory is not None:
         raise UsageError("--in-memory reads all at once, --memory in windows; give one of the two")
-    if job.store is not None and model.revision is not None and not job.model_named:
-        raise UsageError(f"--revision {model.revision}: name the --model it belongs to; else the store's own is taken")
+    revision = model.settings.revision
+    if job.store is not None and revision is not None and not job.model_named:
+        raise UsageError(f"--revision {revision}: name the --model it belongs to; else the store's own is taken")
 
 
 def _refuse_of_adapters(settings: TrainingSettings, modality: str) -> None:

@@ -101,7 +101,7 @@ def _info(trainer: Trainer, setup: Setup, report: Finetuned, job: Job) -> RunInf
         task=job.task,
         multi_label=bool(trainer.task.identity().get("multi_label")),
         model=setup.model.name,
-        revision=setup.model.revision,
+        revision=setup.model.settings.revision,
         max_length=setup.split.recipe.max_length,
         cut=trainer.state.cut,
         fingerprint=store.fingerprint if store is not None else None,

@@ -47,7 +47,7 @@ def new_trainer(setup: Setup, settings: TrainingSettings, task: Task, data: Pair
     if settings.adapter.kind != "none":
         weights = attach(setup.loaded, setup.split, setup.cut, settings.adapter)
     head = Head(setup.split, setup.cut, INPUTS if setup.store is None else setup.cut, weights)
-    return trainer_of(head, settings, task, data, to, setup.model.precision)
+    return trainer_of(head, settings, task, data, to, setup.model.settings.precision)
 
 
 def trainer_of(

@@ -8,18 +8,9 @@ import torch
 from recycle_cli.batches import RowSource, StoredRows, inputs_source, stored_source
 from recycle_cli.corpus import Views
 from recycle_cli.errors import MismatchError, UsageError
-from recycle_cli.models import (
-    AnyLoaded,
-    Network,
-    Preprocessor,
-    SplitModel,
-    TaskLayer,
-    found_again,
-    open_network,
-    open_preprocessor,
-)
+from recycle_cli.models import AnyLoaded, NamedModel, Network, SplitModel, TaskLayer
 from recycle_cli.runtime.devices import device_of
-from recycle_cli.settings import Job, ModelSettings, TrainingSettings
+from recycle_cli.settings import Job, TrainingSettings
 from recycle_cli.store import Store
 from recycle_cli.training.labelled_data import LabelledData
 from recycle_cli.trunk import expect
@@ -29,7 +20,7 @@ from recycle_cli.trunk import expect
 class Setup:
     """A model split as the store was made, or, without a store (`store` None), as asked for; its trunk is frozen."""
 
-    model: ModelSettings
+    model: NamedModel
     loaded: AnyLoaded
     split: SplitModel
     cut: str
@@ -41,7 +32,7 @@ class Setup:
         return next(self.split.model.parameters()).device
 
 
-def set_up(job: Job, store: Store | None, model: ModelSettings, layers: Iterable[tuple[TaskLayer, int]]) -> list[Setup]:
+def set_up(job: Job, store: Store | None, model: NamedModel, layers: Iterable[tuple[TaskLayer, int]]) -> list[Setup]:
     """A model for each head, which ends with its layer, made from its seed; the trunk is in memory once.
 
     Raises MismatchError if the store was made with another recipe or cut, UsageError if the cut is not clear.
@@ -60,27 +51,19 @@ def frozen(setups: Iterable[Setup]) -> list[Setup]:
     return done
 
 
-def preprocessor_for(job: Job, store: Store | None, model: ModelSettings) -> Preprocessor:
-    """How the model that is going to be set up takes samples."""
-    if store is not None:
-        model = found_again(model, store.provenance, store.recipe, named=job.model_named)
-    return open_preprocessor(model)
-
-
-def _set_up(job: Job, store: Store | None, model: ModelSettings, layer: TaskLayer, seed: int) -> Setup:
+def _set_up(job: Job, store: Store | None, model: NamedModel, layer: TaskLayer, seed: int) -> Setup:
     dtype = "float32"
     if store is None:
         if job.cut is None:
             raise UsageError("without a STORE, name the --cut to train from (0 trains the whole model)")
         cuts: tuple[str, ...] = (job.cut,)
     else:
-        model = found_again(model, store.provenance, store.recipe, named=job.model_named)
         cuts, dtype = tuple(store.recipe.cuts), store.recipe.dtype
-    network = open_network(model, layer, seed=seed)
+    network = model.open(layer, seed=seed)
     split = network.split(cuts, dtype)
     if store is not None:
         expect(store, split.recipe.computed_in(store.recipe.precision))
-    split.model.to(device_of(model.device))
+    split.model.to(device_of(model.settings.device))
     return Setup(model, network.loaded, split, _chosen(job.cut, network, split, store), store)
 
 

@@ -16,15 +16,11 @@ from recycle_cli.models import (
     AnyLoaded,
     Layer,
     Modality,
+    NamedModel,
     Network,
     Preprocessor,
     SplitModel,
     bytes_per_sample,
-    found_again,
-    layers_of,
-    modality_of,
-    open_network,
-    refuse_foreign,
     views_of,
 )
 from recycle_cli.models.eval_mode import evaluating, freeze
@@ -165,8 +161,8 @@ def tables(monkeypatch):
 
 
 def test_a_third_modality_is_opened_split_and_found_again():
-    assert modality_of(TOY) == "table"
-    network = open_network(TOY, TaskLayer(labels=("a", "b", "c")), seed=4)
+    assert NamedModel(TOY).modality == "table"
+    network = NamedModel(TOY).open(TaskLayer(labels=("a", "b", "c")), seed=4)
     loaded: AnyLoaded = network.loaded
     assert loaded.labels == ("a", "b", "c")
     split = network.split(("1", "2"), "float32")
@@ -180,22 +176,24 @@ def test_a_third_modality_is_opened_split_and_found_again():
     for cut in split.cuts:
         halves = split.head_from(cut)(rows[cut].clone(), lengths)
         torch.testing.assert_close(halves, split.full(batch))
-    found = found_again(ModelSettings("other"), {"model": "toy-table", "columns": "6"}, split.recipe, named=False)
-    assert (found.name, found.revision) == ("toy-table", "6")
+    found = NamedModel(ModelSettings("other")).found_again(
+        {"model": "toy-table", "columns": "6"}, split.recipe, named=False
+    )
+    assert (found.name, found.settings.revision) == ("toy-table", "6")
 
 
 def test_without_a_way_from_cut_to_cut_that_is_said():
-    split = open_network(TOY).split(("1", "2"), "float32")
+    split = NamedModel(TOY).open().split(("1", "2"), "float32")
     with pytest.raises(UsageError, match="cannot take rows from cut 1 to cut 2"):
         split.between("1", "2")
 
 
 def test_its_cuts_are_listed():
-    rows, length = layers_of(TOY, "float16")
+    rows, length = NamedModel(TOY).layers("float16")
     assert [row.cut for row in rows] == ["1", "2", "3"]
     assert length is None
     with pytest.raises(UsageError, match="--image-size 64: toy-table takes tables; leave the option out"):
-        layers_of(replace(TOY, images=ImageSettings(resize=(64,))), "float16")
+        NamedModel(replace(TOY, images=ImageSettings(resize=(64,)))).layers("float16")
 
 
 @pytest.mark.parametrize(
@@ -214,15 +212,15 @@ def test_its_cuts_are_listed():
 def test_options_of_another_modality_are_refused(changes, name, modality, message):
     model = replace(TOY, **changes)
     with pytest.raises(UsageError) as caught:
-        refuse_foreign(model, name, modality)
+        NamedModel(model).refuse_foreign(name, modality)
     assert str(caught.value) == message
-    refuse_foreign(model, name, "text" if "max_length" in changes else "image")
+    NamedModel(model).refuse_foreign(name, "text" if "max_length" in changes else "image")
 
 
 def test_the_models_that_others_take(tiny_bert):
-    assert modality_of(ModelSettings("resnet18")) == "image"
-    assert modality_of(ModelSettings(str(tiny_bert))) == "text"
-    assert modality_of(ModelSettings("nobody/nothing")) == "text"
+    assert NamedModel(ModelSettings("resnet18")).modality == "image"
+    assert NamedModel(ModelSettings(str(tiny_bert))).modality == "text"
+    assert NamedModel(ModelSettings("nobody/nothing")).modality == "text"
 
 
 def test_only_images_have_views():

@@ -6,11 +6,11 @@ import time
 import numpy as np
 import pytest
 
-from recycle_cli.finetune import Job, finetune
-from recycle_cli.precompute import precompute
-from recycle_cli.predict import predict
 from recycle_cli.settings import CorpusSettings, ModelSettings, PrecomputeSettings, PredictSettings, TrainingSettings
 from recycle_cli.store.cache import BLOCK
+from recycle_cli.verbs.finetune import Job, finetune
+from recycle_cli.verbs.precompute import precompute
+from recycle_cli.verbs.predict import predict
 from tests.conftest import tiny_config
 from tests.records import records, write_csv
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from recycle_cli.predict import Predicted, predict
 from recycle_cli.settings import CorpusSettings, ModelSettings, PredictSettings
+from recycle_cli.verbs.predict import Predicted, predict
 
 
 def losses(output: Path) -> list[float]:

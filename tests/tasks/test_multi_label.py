@@ -15,10 +15,7 @@ from safetensors.torch import load_file
 
 from recycle_cli.corpus import Columns, several_labels
 from recycle_cli.errors import DataError, Interrupted, UsageError
-from recycle_cli.finetune import Job, finetune, finetune_heads
 from recycle_cli.keys import Sample
-from recycle_cli.precompute import precompute
-from recycle_cli.predict import predict
 from recycle_cli.runs import open_output
 from recycle_cli.settings import (
     ClassificationSettings,
@@ -31,6 +28,9 @@ from recycle_cli.settings import (
     TrainingSettings,
 )
 from recycle_cli.training import Trainer
+from recycle_cli.verbs.finetune import Job, finetune, finetune_heads
+from recycle_cli.verbs.precompute import precompute
+from recycle_cli.verbs.predict import predict
 from tests.corpora import open_corpus
 from tests.records import write_csv
 from tests.tasks.corpora import image_rows, several, shapes, write_jsonl

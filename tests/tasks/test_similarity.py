@@ -8,8 +8,6 @@ import torch
 import transformers
 
 from recycle_cli.errors import DataError, Interrupted, UsageError
-from recycle_cli.finetune import Job, finetune, finetune_heads
-from recycle_cli.precompute import precompute
 from recycle_cli.settings import (
     AdapterSettings,
     ClassificationSettings,
@@ -22,6 +20,8 @@ from recycle_cli.settings import (
     TrainingSettings,
 )
 from recycle_cli.training import Trainer
+from recycle_cli.verbs.finetune import Job, finetune, finetune_heads
+from recycle_cli.verbs.precompute import precompute
 from tests.records import records, write_csv
 from tests.tasks.results import losses, rrps, score, vectors
 

@@ -8,8 +8,6 @@ import torch
 import torchvision
 from safetensors.torch import load_file
 
-from recycle_cli.finetune import Job, finetune
-from recycle_cli.precompute import precompute
 from recycle_cli.settings import (
     CorpusSettings,
     ImageSettings,
@@ -19,6 +17,8 @@ from recycle_cli.settings import (
     TrainingSettings,
     ViewSettings,
 )
+from recycle_cli.verbs.finetune import Job, finetune
+from recycle_cli.verbs.precompute import precompute
 from tests.tasks.corpora import shapes
 from tests.tasks.results import losses, score, vectors
 

@@ -5,7 +5,7 @@ import torch
 import torchvision
 
 from recycle_cli.errors import UsageError
-from recycle_cli.models import open_network
+from recycle_cli.models import NamedModel
 from recycle_cli.models.vision.graph import GraphCutter
 from recycle_cli.models.vision.modules import ModuleCutter
 from recycle_cli.models.vision.sources import LoadedImages
@@ -67,7 +67,7 @@ def test_transformers_by_modules(family):
 
 
 def test_the_mode_is_left_alone_and_nothing_has_a_gradient(tmp_path):
-    split = open_network(saved(tmp_path, "resnet")).split(["25%", "100%"], "float32")
+    split = NamedModel(saved(tmp_path, "resnet")).open().split(["25%", "100%"], "float32")
     first, last = split.cuts
     rows = split.trunk(split.collate(split.prepare(samples())))[first]
     before = {name: tensor.clone() for name, tensor in split.model.state_dict().items()}

@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from recycle_cli.errors import ModelError
-from recycle_cli.models import TaskLayer, open_network
+from recycle_cli.models import NamedModel, TaskLayer
 from recycle_cli.models.embedding import EmbeddingLayer, put_embedding
 from recycle_cli.settings import EmbeddingSettings, ImageSettings, ModelSettings
 from tests.models.vision.test_transformers import samples, saved
@@ -42,7 +42,7 @@ def model(request, tmp_path):
 
 @pytest.mark.parametrize("layer", [SKIP, LINEAR], ids=["skip", "linear"])
 def test_cuts_and_stores_are_those_of_the_classifier(model, layer, tmp_path):
-    classifier, embedder = open_network(model), open_network(model, layer)
+    classifier, embedder = NamedModel(model).open(), NamedModel(model).open(layer)
     cuts = ("0", "50%", "100%")
     one, other = classifier.split(cuts, "float32"), embedder.split(cuts, "float32")
     assert one.cuts == other.cuts
@@ -60,7 +60,7 @@ def test_cuts_and_stores_are_those_of_the_classifier(model, layer, tmp_path):
 
 @pytest.mark.parametrize("layer", [SKIP, LINEAR], ids=["skip", "linear"])
 def test_the_checkpoint_is_the_classs_own_and_gives_the_same_vectors(model, layer, tmp_path):
-    network = open_network(model, layer)
+    network = NamedModel(model).open(layer)
     for module in network.loaded.model.modules():
         if isinstance(module, EmbeddingLayer) and layer is SKIP:
             nn.init.constant_(module.gate, 0.5)
@@ -78,7 +78,7 @@ def test_the_checkpoint_is_the_classs_own_and_gives_the_same_vectors(model, laye
     else:
         plain = transformers.AutoModelForImageClassification.from_pretrained(run)
         assert plain.config.num_labels == size
-    again = open_network(ModelSettings(str(run), device="cpu"), layer.kept)
+    again = NamedModel(ModelSettings(str(run), device="cpu")).open(layer.kept)
     assert len(again.loaded.labels) == size
     with torch.no_grad():
         assert torch.allclose(again.split(("0",), "float32").full(batch), before, atol=1e-4)
@@ -86,13 +86,13 @@ def test_the_checkpoint_is_the_classs_own_and_gives_the_same_vectors(model, laye
 
 def test_a_run_of_one_task_is_the_start_of_another(tmp_path):
     """Its layer gives way to a new one; all before it stays."""
-    first = open_network(TORCHVISION, LINEAR)
+    first = NamedModel(TORCHVISION).open(LINEAR)
     (tmp_path / "run").mkdir()
     first.loaded.save(tmp_path / "run", None)
     run = ModelSettings(str(tmp_path / "run"), device="cpu")
-    classes = open_network(run, TaskLayer(labels=("a", "b")))
+    classes = NamedModel(run).open(TaskLayer(labels=("a", "b")))
     assert classes.loaded.model.fc.out_features == 2
-    other = open_network(run, SKIP)
+    other = NamedModel(run).open(SKIP)
     assert other.loaded.model.fc.linear.out_features == 512
     trunk = [network.split(("layer4",), "float32").recipe for network in (first, classes, other)]
     assert trunk[0].difference(trunk[1]) is None

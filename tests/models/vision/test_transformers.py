@@ -10,7 +10,7 @@ from PIL import Image
 
 from recycle_cli.errors import ModelError, UsageError
 from recycle_cli.keys import Sample
-from recycle_cli.models import TaskLayer, found_again, layers_of, open_network, takes_images
+from recycle_cli.models import NamedModel, TaskLayer
 from recycle_cli.models.vision.modules import ModuleCutter
 from recycle_cli.models.vision.transforms import ImageTransform, of_processor
 from recycle_cli.settings import ImageSettings, ModelSettings
@@ -100,7 +100,7 @@ def test_head_after_trunk_is_the_whole_model_at_every_cut(family):
 
 @pytest.mark.parametrize("family", ["vit", "swin", "resnet"])
 def test_training_the_head_moves_the_head_alone(family, tmp_path):
-    network = open_network(saved(tmp_path, family), TaskLayer(labels=("x", "y")))
+    network = NamedModel(saved(tmp_path, family)).open(TaskLayer(labels=("x", "y")))
     halves = network.split(["50%"], "float32")
     (cut,) = halves.cuts
     before = {name: tensor.clone() for name, tensor in halves.model.state_dict().items()}
@@ -120,7 +120,7 @@ def test_training_the_head_moves_the_head_alone(family, tmp_path):
 
 
 def test_a_module_that_is_no_cut_names_the_nearest(tmp_path):
-    network = open_network(saved(tmp_path))
+    network = NamedModel(saved(tmp_path)).open()
     with pytest.raises(UsageError, match=r"nearest valid cuts are vit\.layers\.0 and vit\.layers\.1"):
         network.split(["vit.layers.1.attention"], "float32")
 
@@ -146,14 +146,14 @@ def test_images_of_another_size_are_refused(tmp_path):
     model = saved(tmp_path)
     other = ModelSettings(model.name, images=ImageSettings(resize=(48,), crop=(48,)))
     with pytest.raises(ModelError, match="does not take images of 48 x 48 pixels"):
-        open_network(other)
+        NamedModel(other).open()
     with pytest.raises(UsageError, match="whole checkpoint"):
-        open_network(ModelSettings(model.name, images=ImageSettings(weights="none")))
+        NamedModel(ModelSettings(model.name, images=ImageSettings(weights="none"))).open()
 
 
 def test_a_saved_model_loads_with_transformers_and_gives_the_same_logits(tmp_path):
     (tmp_path / "model").mkdir()
-    network = open_network(saved(tmp_path / "model"), TaskLayer(labels=("x", "y")))
+    network = NamedModel(saved(tmp_path / "model")).open(TaskLayer(labels=("x", "y")))
     (tmp_path / "run").mkdir()
     network.loaded.save(tmp_path / "run", None)
     again = transformers.AutoModelForImageClassification.from_pretrained(tmp_path / "run").eval()
@@ -163,23 +163,23 @@ def test_a_saved_model_loads_with_transformers_and_gives_the_same_logits(tmp_pat
     images = network.loaded.transform.normalised(batch["pixel_values"])
     with torch.inference_mode():
         assert torch.equal(again(pixel_values=images).logits, halves.full(batch))
-    assert takes_images(ModelSettings(str(tmp_path / "run")))
-    assert open_network(ModelSettings(str(tmp_path / "run"))).loaded.labels == ("x", "y")
+    assert NamedModel(ModelSettings(str(tmp_path / "run"))).modality == "image"
+    assert NamedModel(ModelSettings(str(tmp_path / "run"))).open().loaded.labels == ("x", "y")
 
 
 def test_the_stores_transform_is_found_again(tmp_path):
     model = saved(tmp_path)
-    network = open_network(ModelSettings(model.name, images=ImageSettings(mean=(0.0, 0.0, 0.0))))
+    network = NamedModel(ModelSettings(model.name, images=ImageSettings(mean=(0.0, 0.0, 0.0)))).open()
     recipe = network.split(["50%"], "float32").recipe
     provenance = {"model": model.name, **network.provenance}
-    found = found_again(ModelSettings(), provenance, recipe, named=False)
-    assert open_network(found, TaskLayer(labels=("x", "y"))).split(["50%"], "float32").recipe == recipe
+    found = NamedModel(ModelSettings()).found_again(provenance, recipe, named=False)
+    assert found.open(TaskLayer(labels=("x", "y"))).split(["50%"], "float32").recipe == recipe
     network.loaded.save(tmp_path, None)
-    assert open_network(ModelSettings(model.name)).loaded.transform == network.loaded.transform
+    assert NamedModel(ModelSettings(model.name)).open().loaded.transform == network.loaded.transform
 
 
 def test_layers_are_listed(tmp_path):
-    rows, length = layers_of(saved(tmp_path), "int8")
+    rows, length = NamedModel(saved(tmp_path)).layers("int8")
     assert length is None
     assert [row.cut for row in rows] == ["vit.layers.0", "vit.layers.1", "vit.layers.2"]
     assert rows[0].row_shape == (17, 16)
@@ -203,7 +203,7 @@ def test_processors_are_read(change, expected):
 
 def test_the_transform_is_the_processors(tmp_path):
     model = saved(tmp_path)
-    network = open_network(model)
+    network = NamedModel(model).open()
     halves = network.split(["50%"], "float32")
     (sample,) = samples(1)
     ours = network.loaded.transform.normalised(halves.collate(halves.prepare([sample]))["pixel_values"])

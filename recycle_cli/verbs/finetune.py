@@ -9,7 +9,7 @@ from pathlib import Path
 from recycle_cli import runs
 from recycle_cli.batches import RowSource, order_digest
 from recycle_cli.errors import UsageError
-from recycle_cli.models import views_of
+from recycle_cli.models import NamedModel, views_of
 from recycle_cli.reports import bar
 from recycle_cli.settings import CorpusSettings, HeadSettings, ModelSettings, TrainingSettings
 from recycle_cli.settings import Job as Job
@@ -28,7 +28,6 @@ from recycle_cli.training import (
     leave_run,
     modality_asked,
     new_trainer,
-    preprocessor_for,
     read_data,
     refuse_idle_options,
     set_up,
@@ -45,7 +44,7 @@ class Request:
     """What a command trains: `heads` by the folders of their RUNs, and those that an earlier run has finished."""
 
     job: Job
-    model: ModelSettings
+    model: NamedModel
     heads: Mapping[Path, HeadSettings]
     finished: Mapping[Path, HeadSettings]
 
@@ -63,7 +62,7 @@ class Request:
 def finetune(job: Job, model: ModelSettings, settings: TrainingSettings) -> Finetuned:
     """Fine-tune on a labelled corpus and leave a RUN: an ordinary checkpoint of trunk and head."""
     folder = runs.claim(job.output, overwrite=job.overwrite, resume=job.resume)
-    (report,) = _train(Request(job, model, {folder: HeadSettings("", settings)}, {}))
+    (report,) = _train(Request(job, NamedModel(model), {folder: HeadSettings("", settings)}, {}))
     return report
 
 
@@ -94,7 +93,7 @@ def finetune_heads(job: Job, model: ModelSettings, heads: Sequence[HeadSettings]
         raise UsageError(f"all heads in {job.output} are finished; there is nothing to resume")
     claimed = {runs.claim(str(folders[head.name]), overwrite=job.overwrite, resume=job.resume): head for head in asked}
     finished = {folders[head.name]: head for head in heads if head.name in reports}
-    for head, report in zip(asked, _train(Request(job, model, claimed, finished)), strict=True):
+    for head, report in zip(asked, _train(Request(job, NamedModel(model), claimed, finished)), strict=True):
         reports[head.name] = asdict(report)
     return together({name: reports[name] for name in folders}, job.output, resumed=job.resume)
 
@@ -119,8 +118,10 @@ def _train(request: Request) -> list[Finetuned]:
     for one in settings:
         refuse_idle_options(job, model, one, modality)
     views = views_of(settings[0].views, modality)
+    if store is not None:
+        model = model.found_again(store.provenance, store.recipe, named=job.model_named)
 
-    data = read_data(job, tasks[0], request.columns, cache(partial(preprocessor_for, job, store, model)), views)
+    data = read_data(job, tasks[0], request.columns, cache(model.preprocessor), views)
     check_data(tasks[0], data.pairs)
     layers = [task.layer(one.names) for task, one in zip(tasks, data.train.data, strict=False)]
     setups = set_up(job, store, model, zip(layers, (one.seed for one in settings), strict=True))

@@ -10,7 +10,7 @@ import torch
 from recycle_cli import __version__
 from recycle_cli.corpus import FORMS, Corpus
 from recycle_cli.errors import UsageError
-from recycle_cli.models import Network, modality_of, open_network, views_of
+from recycle_cli.models import NamedModel, Network, views_of
 from recycle_cli.reports import bar
 from recycle_cli.runtime.devices import device_of
 from recycle_cli.settings import CorpusSettings, ModelSettings, PrecomputeSettings
@@ -45,17 +45,17 @@ def precompute(
     corpus: CorpusSettings, store_path: str, model: ModelSettings, settings: PrecomputeSettings
 ) -> Precomputed:
     """Fill a store with what it lacks of the corpus; what it holds is not computed again."""
-    device, modality = device_of(model.device), modality_of(model)
-    views = views_of(settings.views, modality)
-    records = Corpus(corpus, form=FORMS[modality])
+    device, named = device_of(model.device), NamedModel(model)
+    views = views_of(settings.views, named.modality)
+    records = Corpus(corpus, form=FORMS[named.modality])
     records.tell_columns()
-    network = open_network(model)
+    network = named.open()
     split = network.split(settings.cuts, settings.dtype)
     if "0" in split.cuts:
-        what = f"1 to {split.blocks}" if modality == "text" else "a module's name"
+        what = f"1 to {split.blocks}" if named.modality == "text" else "a module's name"
         raise UsageError(f"--cut 0 freezes nothing, so there is nothing to store; take {what}, or a share")
     recipe = split.recipe.computed_in(model.precision)
-    store = Store.create_or_open(store_path, recipe, provenance_of(model, network))
+    store = Store.create_or_open(store_path, recipe, provenance_of(named, network))
     split.model.to(device)
     total = None if records.total is None else records.total * (1 + len(views))
     with bar("precompute", total) as progress:
@@ -65,11 +65,11 @@ def precompute(
     return _report(store, filled, records.failed)
 
 
-def provenance_of(model: ModelSettings, network: Network) -> dict[str, str]:
+def provenance_of(model: NamedModel, network: Network) -> dict[str, str]:
     """Where a store's activations come from: for people, and for finding the model again; not in the fingerprint."""
     created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     name = str(Path(model.name).resolve()) if Path(model.name).is_dir() else model.name
-    found: Mapping[str, str | None] = {"model": name, "revision": model.revision, **network.provenance}
+    found: Mapping[str, str | None] = {"model": name, "revision": model.settings.revision, **network.provenance}
     versions = {"recycle": __version__, "torch": torch.__version__}
     return {name: value for name, value in found.items() if value is not None} | versions | {"created": created}
 

@@ -1,0 +1,86 @@
+"""A pretrained model by its name, of whatever modality: opened, looked into and found again."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from recycle_cli.errors import UsageError
+from recycle_cli.models.hub import Source
+from recycle_cli.models.layers import Layer
+from recycle_cli.models.modalities import IMAGE, MODALITIES, Modality
+from recycle_cli.models.network import Network
+from recycle_cli.models.preprocessor import Preprocessor
+from recycle_cli.models.task_layer import OWN, TaskLayer
+from recycle_cli.recipe import Recipe
+from recycle_cli.settings import ModelSettings
+
+
+@dataclass(frozen=True)
+class NamedModel:
+    """A model that is not loaded yet. What opens it raises ModelError if it cannot be found or loaded, and UsageError
+    for settings that do not fit it."""
+
+    settings: ModelSettings
+
+    @property
+    def name(self) -> str:
+        """The folder, or the name on the hub or in torchvision."""
+        return self.settings.name
+
+    @property
+    def modality(self) -> str:
+        """The name of the kind of input that the model takes."""
+        return self._modality.name
+
+    @cached_property
+    def _modality(self) -> Modality:
+        known = reversed(MODALITIES.values())
+        return next(one for one in known if one.recognises(self.name, self.settings.revision))
+
+    @property
+    def _source(self) -> Source:
+        return Source(self.name, self.settings.revision, self.settings.trust_remote_code)
+
+    def open(self, layer: TaskLayer = OWN, *, seed: int = 0) -> Network:
+        """Load it with `layer` at its end, which is made from `seed` if the checkpoint does not have it."""
+        self.refuse_foreign(self.name, self.modality)
+        return self._modality.open(self._source, self.settings, layer, seed)
+
+    def preprocessor(self) -> Preprocessor:
+        """How it takes samples."""
+        if self._modality.preprocessor is None:
+            return self.open().split(("0",), "float32").preprocessor
+        return self._modality.preprocessor(self._source, self.settings)
+
+    def layers(self, dtype: str) -> tuple[list[Layer], int | None]:
+        """Its cuts in the order of computation, and the tokens of the sample that their bytes in `dtype` are of.
+
+        That is `max_length` (None: the longest), and None for an image, which is one row. An image model of torchvision
+        needs no weights, and none are fetched.
+        """
+        if self.modality != IMAGE and self.settings.images.resize:
+            # `recycle layers` has one option of images, with a name of its own.
+            size = self.settings.images.resize[0]
+            raise UsageError(f"--image-size {size}: {self.name} takes {self._modality.noun}; leave the option out")
+        self.refuse_foreign(self.name, self.modality)
+        return self._modality.layers(self._source, self.settings, dtype)
+
+    def refuse_foreign(self, taker: str, modality: str) -> None:
+        """Raise UsageError for an option of another modality: it would have no effect, and be taken for done.
+
+        `taker`: the model or store that has the modality.
+        """
+        own = MODALITIES[modality]
+        for other in MODALITIES.values():
+            if other is not own and (given := other.own_options(self.settings)):
+                raise UsageError(f"{', '.join(given)}: {taker} takes {own.noun}, not {other.noun}; {other.remedy}")
+
+    def found_again(self, provenance: Mapping[str, str], recipe: Recipe, *, named: bool) -> "NamedModel":
+        """The model of a store, with the settings that the store had; what the user gave comes first.
+
+        `named`: the user gave the model's name.
+        """
+        model = self.settings
+        if not named:
+            model = replace(model, name=provenance["model"], revision=provenance.get("revision"))
+        return NamedModel(MODALITIES[recipe.modality].found_again(model, provenance, recipe))
