@@ -32,6 +32,7 @@ def store(corpus, tiny_bert, tmp_path_factory):
     return path
 
 
+@pytest.mark.long
 def test_the_page_runs_as_it_stands(minilm, tmp_path, monkeypatch):
     shutil.copytree(ROOT / "sample_data", tmp_path / "sample_data")
     code = "\n".join(re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "python.md").read_text(), re.DOTALL))
