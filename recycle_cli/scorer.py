@@ -137,7 +137,9 @@ class Scorer:
         if all(cut in self.split.cuts for cut in wanted):
             return self.split
         settings = found_again(self._model, self.store.provenance, self.store.recipe, named=False)
-        split = open_network(settings).split(wanted, self.store.recipe.dtype)
+        # The first batch of misses asks for it, but no model can be cut in inference mode, nor in mixed precision.
+        with torch.inference_mode(False), autocast(self.device, "float32"):
+            split = open_network(settings).split(wanted, self.store.recipe.dtype)
         expect(self.store, split.recipe.computed_in(self.store.recipe.precision))
         split.model.to(self.device).eval()
         return split
