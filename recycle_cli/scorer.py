@@ -145,7 +145,9 @@ class Scorer:
         if all(cut in self.split.cuts for cut in wanted):
             return self.split
         base = self.first.model.found_again(self.store.provenance, self.store.recipe, named=False)
-        split = base.open().split(wanted, self.store.recipe.dtype)
+        # The first batch of misses asks for it, but no model can be cut in inference mode, nor in mixed precision.
+        with torch.inference_mode(False), autocast(self.device, "float32"):
+            split = base.open().split(wanted, self.store.recipe.dtype)
         expect(self.store, split.recipe.computed_in(self.store.recipe.precision))
         split.model.to(self.device).eval()
         return split

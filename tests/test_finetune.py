@@ -22,6 +22,7 @@ from recycle_cli.settings import (
     PredictSettings,
     TrainingSettings,
 )
+from recycle_cli.store import Store
 from recycle_cli.training import trainer as training
 from recycle_cli.verbs.finetune import Job, finetune
 from recycle_cli.verbs.precompute import precompute
@@ -327,6 +328,14 @@ def test_missing_samples_are_computed_on_request(fit, store, partial, tmp_path):
     one, two = ([line["loss"] for line in log(tmp_path / name)] for name in "ab")
     np.testing.assert_allclose(one, two, atol=1e-4)
     assert fit(tmp_path / "c", store=partial, evaluation=None).store_hit_share == 1.0
+
+
+@pytest.mark.parametrize("codec", ["none", "zstd"])
+def test_missing_samples_are_compressed_as_the_store_is(fit, train, model, tmp_path, codec):
+    store = str(tmp_path / "store")
+    precompute(replace(train, limit=30), store, model, PrecomputeSettings(("2",), "float32", codec=codec))
+    fit(tmp_path / "run", replace(SETTINGS, epochs=1, on_missing="compute"), store=store, evaluation=None)
+    assert [segment.codec for segment in Store.open(store).segments] == [codec, codec]
 
 
 def test_missing_samples_are_skipped_on_request(fit, train, partial, tmp_path):

@@ -80,7 +80,7 @@ def score(scorer: Scorer, corpus: Corpus, output: str, progress: Bar) -> Predict
                 scored.put(work.members, work.answers(scorer, writer)[name])
             hits += len(work.members) if work.rows is not None else 0
             total += len(work.members)
-            progress.update(len(work.members), note=f"{hits / total:.0%} hits")
+            progress.update(len(work.members), note=f"{hits / max(1, total):.0%} hits")
             if scored.left == 0:
                 for examples, outputs in assembly.finished(scored):
                     out(examples, task.answers(outputs, examples, names))
