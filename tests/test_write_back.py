@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from recycle_cli.keys import Sample, keys_of
-from recycle_cli.models import open_network
+from recycle_cli.models import NamedModel
 from recycle_cli.settings import CorpusSettings, ModelSettings, PrecomputeSettings, PredictSettings, TrainingSettings
 from recycle_cli.store import Store, verify
 from recycle_cli.verbs.finetune import Job, finetune
@@ -71,7 +71,7 @@ def rows(path, cut):
 
 
 def trunk_digests(model, cuts):
-    return open_network(model).split(cuts, "float32").recipe.cuts
+    return NamedModel(model).open().split(cuts, "float32").recipe.cuts
 
 
 def test_the_run_has_layers_of_its_own_behind_its_cut(run, model):
