@@ -82,3 +82,19 @@ def test_the_readme_names_every_command_and_the_page():
     assert "docs/commands.md" in readme
     for command in COMMANDS:
         assert f"recycle {command}" in readme, command
+
+
+ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+
+
+def test_the_files_that_the_page_on_the_architecture_names_are_there():
+    paths = set(re.findall(r"`([a-z_]+/[a-z_/]+\.py)`", ARCHITECTURE))
+    assert paths
+    assert not [path for path in paths if not any((ROOT / above / path).exists() for above in ("", "recycle_cli"))]
+
+
+@pytest.mark.parametrize("first", ["class Tagging", "TAGGING =", "class QuestionForm", "class Numbers", "TABLE ="])
+def test_the_examples_of_the_page_on_the_architecture_are_those_of_the_tests(first):
+    blocks = re.findall(r"```python\n(.*?)\n```", ARCHITECTURE, re.DOTALL)
+    (example,) = (part for block in blocks for part in block.split("\n\n\n") if re.search(f"^{first}", part, re.M))
+    assert example in (ROOT / "tests" / "toys.py").read_text(encoding="utf-8")

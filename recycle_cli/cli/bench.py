@@ -23,7 +23,7 @@ def bench(
     asked: Asked,
     verb: Annotated[
         Literal["precompute", "read", "finetune", "predict", "heads", "all"],
-        typer.Argument(metavar="[VERB]", help="What to measure; all leaves out heads."),
+        typer.Argument(metavar="[VERB]", help="What to measure; all means everything but heads."),
     ] = "all",
     corpus: Annotated[
         list[str] | None,
@@ -48,19 +48,19 @@ def bench(
     ] = None,
     compare: Annotated[
         str | None,
-        own("compare", "List what became worse than in this earlier output of bench --json.", "Measuring"),
+        own("compare", "List the figures that are worse than in this earlier output of bench --json.", "Measuring"),
     ] = None,
     require: Annotated[
         list[str] | None,
         own(
             "require",
-            "Exit with 6 unless this holds, such as 'finetune.speedup_vs_full>=1.8'. May be repeated.",
+            "Exit with 6 unless this is true, such as 'finetune.speedup_vs_full>=1.8'. May be repeated.",
             "Measuring",
         ),
     ] = None,
     plot: Annotated[str | None, own("plot", "Draw throughput and cost into this .png or .svg file.", "Output")] = None,
 ) -> None:
-    """Measure recycle beside its limits and beside what would be used instead, on this machine."""
+    """Measure the speed of recycle on this machine, beside upper limits and beside training without it."""
     from recycle_cli.bench import plot as drawing
     from recycle_cli.bench.bars import check_bars, parse_bar
     from recycle_cli.bench.run import bench as run

@@ -16,12 +16,12 @@ def finetune(
     context: typer.Context,
     data: Annotated[
         str,
-        typer.Argument(metavar="DATA", help="Labelled records: one file, glob, folder or hub name."),
+        typer.Argument(metavar="DATA", help="Labelled records: a file, glob, folder or hub name."),
     ],
     asked: Asked,
     store: Annotated[
         str | None,
-        typer.Argument(metavar="[STORE]", help="Train from this store; without it, from the inputs."),
+        typer.Argument(metavar="[STORE]", help="Train from this store; without it, from the records."),
     ] = None,
     evaluation: Annotated[
         str | None, own("eval", "Evaluate on these labelled records after each epoch.", "Data")
@@ -34,13 +34,13 @@ def finetune(
         str | None,
         own(
             "heads",
-            "Train the heads of this TOML file on the same batches; their RUNs are OUTPUT/NAME.",
+            "Train several heads, which this TOML file lists, on the same batches; each leaves its RUN in OUTPUT/NAME.",
             "Training",
             usual=False,
         ),
     ] = None,
 ) -> None:
-    """Train the layers after the cut from STORE; without STORE, from the inputs with --cut (0: the whole model)."""
+    """Train the layers after the cut from STORE, or without STORE from the records (--cut 0 trains the whole model)."""
     from recycle_cli.cli.heads_file import head_settings
     from recycle_cli.verbs.finetune import finetune as run
     from recycle_cli.verbs.finetune import finetune_heads as run_heads

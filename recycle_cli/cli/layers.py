@@ -20,7 +20,7 @@ def layers(
     ],
     asked: Asked,
 ) -> None:
-    """The cuts of MODEL, each with its share of the work and of the parameters, and what it stores of a sample."""
+    """List the cuts of MODEL: each one's share of the work and of the parameters, and the bytes that a sample takes."""
     from recycle_cli.models import NamedModel
 
     asked_for = filled(LayersSettings, asked)

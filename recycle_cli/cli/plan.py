@@ -23,7 +23,7 @@ def plan(
         own("scratch", "Folder on the disk to measure; by default the system's temporary folder.", "Measuring"),
     ] = None,
 ) -> None:
-    """Forecast bytes, time and the epoch that pays back at each cut from a sample of CORPUS; keep nothing."""
+    """Forecast the bytes and the time of each cut, and when a store pays off, by trying a sample of CORPUS."""
     from recycle_cli.plan.run import plan as run
     from recycle_cli.plan.showing import show_plan
 

@@ -8,7 +8,7 @@ from recycle_cli.settings import CorpusSettings, ModelSettings, PrecomputeSettin
 
 @with_options(CorpusSettings, ModelSettings, PrecomputeSettings, leave_out=("label-column", "head-batchnorm"))
 def precompute(corpus: Corpus, store: StoreFolder, asked: Asked) -> None:
-    """Run the frozen trunk once over CORPUS and keep its activations in STORE; go on where an earlier run stopped."""
+    """Run the layers before the cut (the trunk) over CORPUS and keep in STORE the activations that it lacks."""
     from recycle_cli.verbs.precompute import precompute as run
 
     failures = asked["failures"] or failures_beside(store)

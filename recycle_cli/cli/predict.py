@@ -22,7 +22,7 @@ def predict(
     run: Annotated[str, typer.Argument(metavar="RUN", help="Folder of a finished RUN, as finetune --output left it.")],
     asked: Asked,
     store: Annotated[
-        str | None, own("store", "Take the rows that this store holds instead of computing them.", "Store")
+        str | None, own("store", "Read the activations that this store holds, instead of computing them.", "Store")
     ] = None,
     output: Annotated[
         str | None,
@@ -34,7 +34,7 @@ def predict(
         ),
     ] = None,
 ) -> None:
-    """Predict with RUN; rows that the store holds are not computed again, and the predictions are the same."""
+    """Predict with RUN; what a --store holds is not computed again, and the predictions are the same."""
     from recycle_cli.verbs.predict import predict as score
 
     records = filled(CorpusSettings, asked, source=tuple(data))

@@ -20,9 +20,9 @@ store_app = typer.Typer(help="Look after a store: info, verify, gc, export.", no
 def info(
     store: StoreFolder,
     asked: Asked,
-    segments: Annotated[bool, own("segments", "List the segments, too.")] = False,
+    segments: Annotated[bool, own("segments", "List the segments as well.")] = False,
 ) -> None:
-    """Recipe, sizes, segments, writers at work and leftovers of dead ones."""
+    """Show the recipe and the sizes of STORE, who is writing to it, and what interrupted writers left behind."""
     from recycle_cli.store import info as run
 
     found = run(store, segments=segments)
@@ -53,7 +53,7 @@ def verify(
         int | None, own("workers", "Read with this many threads; by default one for each core.", minimum=1)
     ] = None,
 ) -> None:
-    """Read every byte of STORE and name each damaged segment, file and byte range; exit 4 where damage stays."""
+    """Read every byte of STORE and name each damaged segment, file and byte range; exit with 4 if damage is left."""
     from recycle_cli.store import verify as run
 
     with bar("verify") as progress:
@@ -91,7 +91,7 @@ def gc(
     dry_run: Annotated[bool, own("dry-run", "Only count what would be removed.")] = False,
     damaged: Annotated[bool, own("damaged", "Also remove what verify --repair set aside.")] = False,
 ) -> None:
-    """Give space back: leftovers of dead writers, duplicates between writers, segments too small to be worth it."""
+    """Free space: remove what interrupted writers left and what is stored twice, and merge small segments."""
     from recycle_cli.store import gc as run
 
     found = run(store, damaged=damaged, dry_run=dry_run)
@@ -107,14 +107,16 @@ def export(
     store: StoreFolder,
     asked: Asked,
     out: Annotated[str, typer.Argument(metavar="OUT", help="A .safetensors file, or a folder for NumPy files.")],
-    cut: Annotated[str | None, own("cut", "Write the rows of this cut; by default the store's only one.")] = None,
+    cut: Annotated[
+        str | None, own("cut", "Write the activations at this cut; by default the store's only one.")
+    ] = None,
     key: Annotated[
         list[str] | None, own("key", "Write only the sample with this key of 32 hexadecimal digits. May be repeated.")
     ] = None,
     limit: Annotated[int | None, own("limit", "Write at most this many samples.", minimum=1)] = None,
     format: Annotated[Literal["safetensors", "numpy"], own("format", "Format of the files.")] = "safetensors",
 ) -> None:
-    """Write samples of STORE for people outside, as one safetensors file or a folder of NumPy files."""
+    """Write samples of STORE for other programs, as one safetensors file or a folder of NumPy files."""
     from recycle_cli.store import export as run
 
     found = run(store, out, cut=cut, keys=key, limit=limit, format=format)

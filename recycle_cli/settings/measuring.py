@@ -34,11 +34,11 @@ class BenchSettings:
     dtype: Dtype = same(PrecomputeSettings, "dtype")
     batch_size: int = same(TrainingSettings, "batch_size")
     batch_tokens: int | None = same(PrecomputeSettings, "batch_tokens")
-    batches: int = option(6, "Train on this many batches in a repetition.", "Measuring", minimum=1)
+    batches: int = option(6, "Train on this many batches in each repetition.", "Measuring", minimum=1)
     repetitions: int = option(
-        5, "Repeat every measurement this often, after one run to warm up.", "Measuring", minimum=1, usual=True
+        5, "Repeat every measurement this many times, after one run to warm up.", "Measuring", minimum=1, usual=True
     )
-    seed: int = option(0, "Seed of made-up data, new weights and orders.", "Measuring", minimum=0)
+    seed: int = option(0, "Seed of made-up data, new weights and the order of samples.", "Measuring", minimum=0)
     codec: Codec = same(PrecomputeSettings, "codec")
 
 
@@ -47,7 +47,7 @@ class LayersSettings:
     """For which images and which store the layers of a model are listed."""
 
     image_size: int | None = option(
-        None, "Side of the images, for an image model; by default as its weights expect.", "Images", minimum=1
+        None, "For an image model: the side of the images; by default as its weights expect.", "Images", minimum=1
     )
     dtype: Dtype = same(PrecomputeSettings, "dtype")
 
@@ -59,8 +59,7 @@ class PlanSettings:
 
     cuts: tuple[str, ...] = option(
         ("25%", "50%", "75%", "100%"),
-        "Try a cut after this: a number of blocks (3), a module (layer3), or a share of the blocks (50%). May be "
-        "repeated.",
+        "Try this cut: a number of blocks (3), a module (layer3), or a share of the blocks (50%). May be repeated.",
         "Model and cut",
         name="cut",
         usual=True,
@@ -78,7 +77,7 @@ class PlanSettings:
     )
     batches: int = option(
         4,
-        "Train on at least this many batches in a repetition; more are taken if steps are short.",
+        "Train on at least this many batches in each repetition; more are taken if steps are short.",
         "Measuring",
         minimum=1,
     )

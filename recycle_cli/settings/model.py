@@ -24,13 +24,13 @@ class ImageSettings:
     )
     resize: tuple[int, ...] = option(
         (),
-        "Resize images to this shorter side, or to HEIGHT,WIDTH; by default as the weights expect.",
+        "Resize images to this length of their shorter side, or to HEIGHT,WIDTH; by default as the weights expect.",
         "Images",
         parser=sides,
     )
     crop: tuple[int, ...] = option(
         (),
-        "Crop the middle of an image to this side, or to HEIGHT,WIDTH; by default as the weights expect.",
+        "Cut a square of this side, or HEIGHT,WIDTH, out of the middle of an image; by default as the weights expect.",
         "Images",
         parser=sides,
     )

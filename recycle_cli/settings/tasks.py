@@ -23,7 +23,7 @@ class ClassificationSettings(TaskSettings):
     )
     class_weights: Literal["none", "balanced"] = option(
         "none",
-        "Count every sample the same (none), or those of rare classes more (balanced).",
+        "Give every sample the same weight (none), or those of rare classes more (balanced).",
         "Task",
         per_head=True,
     )
@@ -63,18 +63,21 @@ class SimilaritySettings(TaskSettings):
     `group_samples`: samples of a group that come into a batch together; `embedding`: the new last layer."""
 
     loss: Literal["triplet", "supervised-contrastive"] = option(
-        "triplet", "For similarity: the loss that pulls groups apart.", "Task", per_head=True
+        "triplet",
+        "For similarity: the loss that keeps samples of a group together and groups apart.",
+        "Task",
+        per_head=True,
     )
     margin: float = option(
         0.5,
-        "For the triplet loss: how much farther away than its own group another group must be.",
+        "For the triplet loss: how much farther a sample of another group must be than one of the same group.",
         "Task",
         minimum=0.0,
         per_head=True,
     )
     temperature: float = option(
         0.1,
-        "For the contrastive loss: the temperature; a low one gives the nearest samples more weight.",
+        "For the supervised-contrastive loss: the temperature; a low one gives the nearest samples more weight.",
         "Task",
         minimum=1e-4,
         per_head=True,

@@ -27,7 +27,7 @@ class AdapterSettings:
     rank: int = option(8, "Rank of the updates of lora.", "Adapters", name="adapter-rank", minimum=1, per_head=True)
     alpha: int = option(
         16,
-        "Scale of the updates of lora; it is divided by their rank.",
+        "Scale of the updates of lora: they are multiplied by this and divided by their rank.",
         "Adapters",
         name="adapter-alpha",
         minimum=1,
@@ -90,7 +90,7 @@ class TrainingSettings:
     )
     warmup_share: float = option(
         0.06,
-        "Share of the steps in which the learning rate rises; in the others it falls to 0.",
+        "Share of the steps in which the learning rate rises from 0; in the others it falls back to 0.",
         "Training",
         minimum=0.0,
         maximum=1.0,
@@ -118,14 +118,14 @@ class TrainingSettings:
     )
     eval_steps: int = option(
         0,
-        "Evaluate after each epoch and every so many steps; 0 leaves the latter out.",
+        "Evaluate every so many steps as well as after each epoch; 0 evaluates only after epochs.",
         "Training",
         minimum=0,
         per_head=True,
     )
     save_steps: int = option(
         0,
-        "Save a checkpoint after each epoch and every so many steps; 0 leaves the latter out.",
+        "Save a checkpoint every so many steps as well as after each epoch; 0 saves only after epochs.",
         "Training",
         minimum=0,
         changes_result=False,
@@ -148,7 +148,7 @@ class TrainingSettings:
         "Store",
     )
     parity_check: bool = option(
-        True, "Check on a few samples that the stored rows are right.", "Store", changes_result=False
+        True, "Compute a few samples again and compare them with what the store holds.", "Store", changes_result=False
     )
     memory: int | None = option(
         None,
@@ -158,19 +158,22 @@ class TrainingSettings:
         parser=size,
         changes_result=False,
     )
-    in_memory: bool = option(False, "Read all rows into memory before training starts.", "Store", changes_result=False)
+    in_memory: bool = option(
+        False, "Read all activations into memory before training starts.", "Store", changes_result=False
+    )
     adapter: AdapterSettings = AdapterSettings()
     views: ViewSettings = ViewSettings()
     mixup: float = option(
         0.0,
-        "Mix the stored rows of two images, in shares drawn from Beta(a, a) for this a; 0 never mixes.",
+        "Mix the stored activations of two images, in shares drawn from Beta(a, a) for this a; 0 never mixes.",
         "Images",
         minimum=0.0,
         per_head=True,
     )
     cutmix: float = option(
         0.0,
-        "Paste a box of another image's stored feature map, its share drawn from Beta(a, a) for this a; 0 never does.",
+        "Replace a box of a stored feature map by another image's, in shares drawn from Beta(a, a) for this a; 0 never "
+        "does.",
         "Images",
         minimum=0.0,
         per_head=True,

@@ -25,14 +25,17 @@ class PrecomputeSettings:
 
     cuts: tuple[str, ...] = option(
         ("50%",),
-        "Store what these layers put out: a number of blocks (3), a module (layer3), or a share of the blocks (50%). "
-        "May be repeated.",
+        "Cut the model after this and store what comes out: a number of blocks (3), a module (layer3), or a share of "
+        "the blocks (50%). May be repeated.",
         "Model and cut",
         name="cut",
         usual=True,
     )
     dtype: Dtype = option(
-        "float16", "Number format of the stored rows; int8 keeps a scale for each row.", "Store", usual=True
+        "float16",
+        "Number format of the stored activations; int8 keeps a scale for each token or image.",
+        "Store",
+        usual=True,
     )
     batch_tokens: int | None = option(
         None,
@@ -49,7 +52,7 @@ class PrecomputeSettings:
     )
     codec: Codec = option(
         "none",
-        "Compress the rows; none is read fastest, and auto compresses only if that pays.",
+        "Compress the store; none is read fastest, and auto compresses only if that pays.",
         "Store",
         usual=True,
     )
@@ -73,10 +76,12 @@ class Job:
     """
 
     data: CorpusSettings
-    output: str = option(REQUIRED, "Folder of the RUN that is made.", "Output", usual=True)
+    output: str = option(REQUIRED, "Folder for the RUN: the fine-tuned model and its log.", "Output", usual=True)
     store: str | None = None
     evaluation: CorpusSettings | None = None
-    task: str = option("text-classification", "What the head learns.", "Task", choices=tuple(TASKS), usual=True)
+    task: str = option(
+        "text-classification", "Task that the head is trained for.", "Task", choices=tuple(TASKS), usual=True
+    )
     cut: str | None = option(
         None,
         "Train the layers after this: a number of blocks (3), a module (layer3), a share of the blocks (50%), or 0 for "
@@ -102,7 +107,7 @@ class PredictSettings:
 
     batch_tokens: int | None = same(PrecomputeSettings, "batch_tokens")
     window: int = 4096
-    write_back: bool = option(False, "Add what the store lacked to it.", "Store", usual=True)
+    write_back: bool = option(False, "Add what had to be computed to the store.", "Store", usual=True)
     threshold: float = option(
         0.5,
         "If a record may have several labels, predict those with at least this score.",
