@@ -7,7 +7,9 @@ import torch
 
 from recycle_cli import runs
 from recycle_cli.errors import StorageError, StoreError, UsageError
+from recycle_cli.runs.checkpoint import same_settings
 from recycle_cli.runtime.random_generators import Randomness
+from recycle_cli.settings import AdapterSettings, TrainingSettings, decisive
 
 CPU = torch.device("cpu")
 SCALER = torch.amp.GradScaler("cpu", enabled=False)
@@ -85,3 +87,12 @@ def test_a_file_in_the_way_is_named(tmp_path):
         runs.claim(str(tmp_path / "file"), overwrite=True, resume=False)
     with pytest.raises(StorageError, match="cannot be written"):
         runs.claim(str(tmp_path / "file" / "run"), overwrite=False, resume=False)
+
+
+def test_an_option_that_a_run_is_older_than_had_its_default():
+    now = decisive(TrainingSettings(adapter=AdapterSettings("lora")))
+    older = {name: value for name, value in now.items() if name != "warmup_share"}
+    older["adapter"] = {name: value for name, value in now["adapter"].items() if name != "layers"}
+    same_settings(older, now)
+    with pytest.raises(UsageError, match=r"warmup_share was 0\.06 when the run began and is 0\.5 now"):
+        same_settings(older, {**now, "warmup_share": 0.5})

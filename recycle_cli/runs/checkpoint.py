@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from recycle_cli.errors import StorageError, StoreError, UsageError
 from recycle_cli.runs.folder import CHECKPOINT, LOG
 from recycle_cli.runtime.random_generators import Randomness
+from recycle_cli.settings import TrainingSettings, decisive
 
 Named = Mapping[str, torch.Tensor]
 
@@ -160,14 +161,24 @@ def _restore_optimizer(
 
 
 def same_settings(then: Mapping[str, Any], now: Mapping[str, Any], where: str = "") -> None:
-    """Raise UsageError naming the first setting that differs."""
-    now = json.loads(json.dumps(now))
+    """Raise UsageError naming the first setting that differs. An option that there was not yet had its default."""
+    then = _completed(then, decisive(TrainingSettings()))
+    then, now = (json.loads(json.dumps(one)) for one in (then, now))
     for name in sorted({*then, *now}):
         if then.get(name) != now.get(name):
             raise UsageError(
                 f"{where}{name} was {then.get(name)} when the run began and is {now.get(name)} now; "
                 "resume with what it began with, or start anew with --overwrite"
             )
+
+
+def _completed(settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings, and of the defaults those that they lack, in mappings inside them too."""
+    found = {**defaults, **settings}
+    for name, value in defaults.items():
+        if isinstance(value, Mapping) and isinstance(found[name], Mapping):
+            found[name] = _completed(found[name], value)
+    return found
 
 
 def save_best(folder: Path, weights: Named) -> None:
