@@ -162,8 +162,8 @@ def _restore_optimizer(
 
 def same_settings(then: Mapping[str, Any], now: Mapping[str, Any], where: str = "") -> None:
     """Raise UsageError naming the first setting that differs. An option that there was not yet had its default."""
-    then = _completed(then, decisive(TrainingSettings()))
-    then, now = (json.loads(json.dumps(one)) for one in (then, now))
+    defaults = decisive(TrainingSettings())
+    then, now = (json.loads(json.dumps(_completed(one, defaults))) for one in (then, now))
     for name in sorted({*then, *now}):
         if then.get(name) != now.get(name):
             raise UsageError(
