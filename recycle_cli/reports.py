@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 WIDE = 200
 
 LOG_SECONDS = 30.0
-"""How often a line tells how far something long is, where stderr is no terminal."""
+"""Seconds between the lines that tell how far something long is, if stderr is no terminal."""
 
 _quiet = False
 
@@ -147,7 +147,7 @@ class Bar:
     """Whether somebody watches, so that it is worth counting ahead how much there is to do."""
 
     def update(self, advance: int = 0, *, note: str | None = None, total: int | None = None) -> None:
-        """Advance by so many samples (or steps); `note` replaces the words, `total` the length where it was unknown."""
+        """Advance by so many samples (or steps); `note` replaces the words, `total` the length if it was unknown."""
 
 
 class _Drawn(Bar):

@@ -55,7 +55,7 @@ class RowSource(Protocol):
 
 
 def planned(batches: list[Indices], load: Callable[[Indices], Tensors]) -> Epoch:
-    """An epoch whose batches can each be read by themselves."""
+    """An epoch of these batches, each of which `load` reads by itself."""
 
     def read(start: int) -> Iterator[Batch]:
         for members in batches[start:]:

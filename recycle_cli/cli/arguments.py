@@ -1,4 +1,4 @@
-"""Arguments that several commands take; where failures are listed."""
+"""Arguments that several commands take, and the file that failures are listed in by default."""
 
 from typing import Annotated
 

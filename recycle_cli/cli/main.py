@@ -63,7 +63,7 @@ def main() -> None:
 
 
 def _parsing(error: Any) -> str:
-    """What was wrong with the words of a command, in one line; with its usage where an argument is missing."""
+    """What was wrong with the words of a command, in one line; with its usage if an argument is missing."""
     message = " ".join(error.format_message().split())
     if message.startswith("Missing argument") and error.ctx is not None:
         message += f" {' '.join(error.ctx.get_usage().split())}"

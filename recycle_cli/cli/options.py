@@ -51,7 +51,7 @@ def own(name: str, help: str, panel: Panel = "Options", *, usual: bool = True, *
 
 
 def filled(settings: type[S], asked: Asked, **given: Any) -> S:
-    """Settings of what was asked; `given` fields as they are, and the default where nothing was asked."""
+    """Settings of what was asked; `given` fields as they are, and the default if nothing was asked."""
     for one in fields(cast(Any, settings)):
         about = option_of(one)
         if one.name in given:

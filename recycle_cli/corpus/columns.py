@@ -1,4 +1,4 @@
-"""Which column is what: as named by the user, or chosen where there is only one sensible answer."""
+"""Which column is what: as named by the user, or chosen if there is only one sensible answer."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace

@@ -34,7 +34,7 @@ class Failures:
             self._list.unlink(missing_ok=True)
 
     def unread(self, failure: Failure) -> None:
-        """A record that could not be read. Raises DataError unless such records are skipped."""
+        """Note a record that could not be read. Raises DataError unless such records are skipped."""
         if not self.skips:
             raise DataError(f"{failure.reason}; correct the record, or pass over such records with --on-error skip")
         self._note(failure)

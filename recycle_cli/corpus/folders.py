@@ -40,7 +40,7 @@ class ImageFolder:
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
-        """Names of the folders in `root`; none where the images lie in it bare."""
+        """Names of the folders in `root`; none if the images lie in `root` itself."""
         root = Path(self.root)
         try:
             entries = sorted(entry for entry in root.iterdir() if not entry.name.startswith("."))
@@ -59,7 +59,7 @@ class ImageFolder:
         return folders
 
     def schema(self) -> Mapping[str, bool]:
-        """`image` and `id`, and `label` where there are classes."""
+        """`image` and `id`, and `label` if there are classes."""
         columns = {"image": True, "id": True}
         return {**columns, "label": True} if self.classes else columns
 
@@ -103,7 +103,7 @@ class ImageFolders:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names of the classes of all folders; none where one of them has none."""
+        """Names of the classes of all folders; none if one of the folders has none."""
         found = [part.classes for part in self.parts]
         return tuple(sorted({name for names in found for name in names})) if all(found) else ()
 

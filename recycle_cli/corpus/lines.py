@@ -51,7 +51,7 @@ class LineFiles:
         return found
 
     def records(self, columns: Sequence[str]) -> Generator[Record]:
-        """The records, all columns. Raises DataError where a file cannot be read or its structure is broken."""
+        """The records, all columns. Raises DataError if a file cannot be read or its structure is broken."""
         for file in self.files:
             try:
                 with _open(file) as handle:
@@ -103,7 +103,7 @@ def _json_record(file: str, number: int, line: str) -> Record:
 
 
 def comma_separated(handle: TextIO, file: str, columns: Sequence[str]) -> Generator[Record]:
-    """CSV as in RFC 4180, first row the names. Raises DataError where a quotation mark is out of place."""
+    """CSV as in RFC 4180, first row the names. Raises DataError if a quotation mark is out of place."""
     return _separated(handle, file, columns, ",")
 
 

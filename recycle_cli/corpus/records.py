@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Protocol
 
 class Record(NamedTuple):
     """One record as its file holds it. `number` counts from 1 in `file`; `problem` says why `values` cannot be read;
-    `blank`: it holds nothing and gives no sample, but counts where records are numbered."""
+    `blank`: it holds nothing and gives no sample, but has a number as the others do."""
 
     file: str
     number: int
@@ -24,17 +24,17 @@ class Reader(Protocol):
 
     @property
     def total(self) -> int | None:
-        """Records in all, where the files tell without being read."""
+        """Records in all; None if the files do not tell without being read."""
 
     @property
     def why_unlabelled(self) -> str | None:
         """Why the records cannot have labels; None if they may have some."""
 
     def schema(self) -> Mapping[str, bool]:
-        """The columns there are, each with whether it holds text. Empty where there is no record to judge by."""
+        """The columns, each with whether it holds text. Empty if there is no record to judge by."""
 
     def records(self, columns: Sequence[str]) -> Generator[Record]:
-        """The records, with at least the named columns where a record has them."""
+        """The records, with at least the named columns, if a record has them."""
 
 
 def shown(text: str) -> str:

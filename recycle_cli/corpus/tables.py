@@ -45,7 +45,7 @@ class Tables:
         }
 
     def records(self, columns: Sequence[str]) -> Generator[Record]:
-        """The records, the named columns alone. Raises DataError where a table cannot be read."""
+        """The records, the named columns alone. Raises DataError if a table cannot be read."""
         for part, opened in self.parts.items():
             table = _guarded(part, opened, list(columns))
             if missing := [column for column in columns if column not in table.features]:
@@ -159,7 +159,7 @@ def is_saved(folder: str) -> bool:
 
 
 def saved_folder(folder: str) -> Tables:
-    """A folder written by `Dataset.save_to_disk`, mapped into memory. Raises DataError where it has several splits."""
+    """A folder written by `Dataset.save_to_disk`, mapped into memory. Raises DataError if it has several splits."""
     if Path(folder, "dataset_dict.json").is_file():
         splits = json.loads(Path(folder, "dataset_dict.json").read_text(encoding="utf-8"))["splits"]
         raise DataError(f"{folder}: holds several splits ({', '.join(splits)}); name one: {Path(folder, splits[0])}")

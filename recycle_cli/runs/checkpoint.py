@@ -45,7 +45,7 @@ class State:
 
 
 def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor], notes: Mapping[str, str]) -> None:
-    """Write tensors and notes as one safetensors file, in one step. Raises StorageError where the disk is full."""
+    """Write tensors and notes as one safetensors file, in one step. Raises StorageError if the disk is full."""
     partial = path.with_suffix(".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

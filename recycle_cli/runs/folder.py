@@ -38,7 +38,7 @@ def claim(output: str, *, overwrite: bool, resume: bool) -> Path:
 
 
 def _check_writable(folder: Path) -> None:
-    """Make a folder where the RUN will be, or inside it where it is, and take it away again."""
+    """Make a folder beside the RUN, or in it if it exists, and remove it again."""
     above = folder
     while not above.exists():
         above = above.parent

@@ -21,7 +21,8 @@ class RunInfo:
     model, revision    what it began with, as the user named it
     max_length         tokens of a text at most; None for images
     cut                where the head began
-    fingerprint        of the store that it was trained from, with `recipe` and `store`, its path; None without a store
+    fingerprint        of the store that it was trained from; None without a store
+    recipe, store      that store's recipe and path
     apart              whether its adapters are kept beside the checkpoint, and not merged into it
     data               digest of keys and labels of the training data
     evaluated_on       names of the corpora of its evaluation; None if there was none

@@ -55,7 +55,7 @@ class LayersSettings:
 @dataclass(frozen=True)
 class PlanSettings:
     """`sample`: records that are run for timing, `batches`: training batches of them in each of the `repetitions`, of
-    which there are more where steps are short."""
+    which there are more if steps are short."""
 
     cuts: tuple[str, ...] = option(
         ("25%", "50%", "75%", "100%"),

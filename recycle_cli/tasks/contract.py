@@ -35,7 +35,7 @@ class Task:
     mixes       whether a mixture of two samples can be scored by the loss against each of them
     draws_by_label  whether the labels decide which samples share a batch, so that heads cannot have several columns
     needs_labels  whether an example without a label has nothing to teach; else every example counts as labelled
-    comparable  labelled samples beyond which there are no figures, since each is compared with all; None for any number
+    comparable  the most labelled samples that have figures, since each is compared with all; None for no limit
     """
 
     form: Form

@@ -17,9 +17,12 @@ def identity_of(
     data: tuple[LabelledData, LabelledData | None],
     order: str,
 ) -> dict[str, Any]:
-    """By the names of version 1 of `recycle.json`. `order`: the digest of the first epoch's batches."""
+    """The settings and digests, by the names that they have had since version 1 of `recycle.json`.
+
+    `order`: the digest of the first epoch's batches.
+    """
     own, recipe = decisive(replace(settings, task=None)), setup.split.recipe
-    own.pop("task")  # says itself, by the names that it has had since version 1
+    own.pop("task")  # The task gives its own options.
     return {
         **own,
         **task.identity(),

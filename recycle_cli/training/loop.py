@@ -85,7 +85,8 @@ def _is_due(trainer: Trainer) -> bool:
 
 
 class _Clock:
-    """The time of an epoch's training alone, which heads that train together share; it runs while they are in train."""
+    """Measures the seconds of an epoch's training without evaluations and checkpoints; heads that train together share
+    them. While it runs, the heads are in training mode."""
 
     def __init__(self, trainers: Sequence[Trainer]) -> None:
         self._trainers = trainers

@@ -11,8 +11,7 @@ from recycle_cli.batches import RowSource, order_digest
 from recycle_cli.errors import UsageError
 from recycle_cli.models import NamedModel, views_of
 from recycle_cli.reports import bar
-from recycle_cli.settings import CorpusSettings, HeadSettings, ModelSettings, TrainingSettings
-from recycle_cli.settings import Job as Job
+from recycle_cli.settings import CorpusSettings, HeadSettings, Job, ModelSettings, TrainingSettings
 from recycle_cli.store import Store
 from recycle_cli.tasks import Task
 from recycle_cli.training import (
