@@ -79,8 +79,8 @@ def load_run(run: str, model: ModelSettings, store: Store | None, *, every_cut: 
 
 
 def _split_for(network: Network, cut: str, store: Store, *, every_cut: bool) -> SplitModel:
-    """The RUN cut where its head begins, or with `every_cut` at all of the store's cuts, if its layers up to the last of
-    them are the store's: training has changed those behind its own cut."""
+    """The RUN cut where its head begins; with `every_cut` at all of the store's cuts, if its layers up to the last of
+    them are the store's. Training has changed those behind its own cut."""
     if every_cut:
         split = network.split(tuple(store.recipe.cuts), store.recipe.dtype)
         if split.recipe.cuts == store.recipe.cuts:
@@ -138,8 +138,8 @@ class Scorer:
 
     @cached_property
     def trunk(self) -> SplitModel:
-        """The model whose trunk computes misses: the RUN's own, or the store's if misses are written back at cuts behind
-        the RUN's, whose layers training has changed."""
+        """The model whose trunk computes misses: the RUN's own, or the store's if misses are written back at cuts
+        behind the RUN's, whose layers training has changed."""
         assert self.store is not None
         wanted = tuple(self.store.recipe.cuts) if self._underway is not None else tuple(self.cuts)
         if all(cut in self.split.cuts for cut in wanted):
