@@ -468,7 +468,7 @@ def test_importing_stays_light_and_reading_leaves_no_trace(tmp_path):
         "assert not {'datasets', 'pandas', 'pyarrow', 'torch'} & set(sys.modules); "
         "[list(open_corpus(name)) for name in ('c.csv', 'c.jsonl.gz', 'c.parquet')]"
     )
-    root = str(Path(__file__).parents[1])
+    root = str(Path(__file__).parents[2])
     environment = {"HOME": str(tmp_path / "home"), "PYTHONPATH": root, "OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -26,7 +26,7 @@ from recycle_cli.verbs.predict import predict
 from tests.records import records, write_csv
 from tests.toys import MATCHING
 
-SHAPES = Path(__file__).parent.parent / "sample_data" / "shapes"
+SHAPES = Path(__file__).parents[2] / "sample_data" / "shapes"
 SMALL = ModelSettings("shufflenet_v2_x0_5", device="cpu", images=ImageSettings("none", resize=(32,), crop=(32,)))
 WINDOWS = PredictSettings(window=4)
 """The first windows are of one sample, of two, and then of four."""

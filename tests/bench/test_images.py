@@ -12,7 +12,7 @@ from recycle_cli.bench.synthetic import write_images
 from recycle_cli.bench.timing import Run
 from recycle_cli.settings.measuring import VERBS
 
-SHAPES = Path(__file__).parent.parent / "sample_data" / "shapes"
+SHAPES = Path(__file__).parents[2] / "sample_data" / "shapes"
 MODEL = ("--model", "shufflenet_v2_x0_5", "--weights", "none", "--resize", 32)
 SMALL = ("--batch-size", 4, "--batches", 1, "--repetitions", 1)
 

@@ -15,7 +15,7 @@ from recycle_cli.errors import DataError
 from recycle_cli.keys import keys_of
 from tests.corpora import open_corpus
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 SHAPES = ROOT / "sample_data" / "shapes"
 CIFAR = ROOT.parent / "shared" / "data" / "images" / "cifar-10" / "test.parquet"
 
