@@ -28,10 +28,11 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import torch
-from recycle_cli.intake import Intake
 
-from recycle_cli.batches.stored import StoredRows, widened
-from recycle_cli.keys import keys_of
+from recycle_cli.batches import StoredRows, widened
+from recycle_cli.corpus import Corpus
+from recycle_cli.models import NamedModel
+from recycle_cli.models.outputs import Outputs
 from recycle_cli.reports import say
 from recycle_cli.settings import (
     CorpusSettings,
@@ -44,7 +45,8 @@ from recycle_cli.settings import (
     ViewSettings,
 )
 from recycle_cli.store import Store
-from recycle_cli.tasks import Similarity
+from recycle_cli.tasks import task_of
+from recycle_cli.training import read_one
 from recycle_cli.verbs.finetune import Job, finetune
 from recycle_cli.verbs.precompute import precompute
 from recycle_cli.verbs.predict import predict
@@ -102,7 +104,8 @@ class Experiments:
         self.work: Path = options.work
         self.work.mkdir(parents=True, exist_ok=True)
         self.scratch = ImageSettings("none", resize=(options.side,), crop=(options.side,))
-        self.images = replace(self.scratch, weights=str(self.work / "pretrained" / "model.safetensors"))
+        pretrained = str(self.work / "pretrained" / "model.safetensors")
+        self.model = ModelSettings("resnet18", images=replace(self.scratch, weights=pretrained))
         self.settings = TrainingSettings(
             epochs=options.epochs, batch_size=64, learning_rate=1e-3, weight_decay=0.05, seed=1
         )
@@ -129,13 +132,13 @@ class Experiments:
         """A store of the whole of the transfer data and its test set."""
 
         def fill() -> Row:
-            path, model = str(self.work / name), ModelSettings("resnet18", images=self.images)
+            path = str(self.work / name)
             settings = PrecomputeSettings(cuts, views=ViewSettings(views, AUGMENT) if views else ViewSettings())
             rmtree(path, ignore_errors=True)  # of a run that was stopped: what it holds would not be measured
             started = time.process_time()
-            train = precompute(self.data["100%"], path, model, settings)
+            train = precompute(self.data["100%"], path, self.model, settings)
             seconds = time.process_time() - started
-            precompute(self.test, path, model, replace(settings, views=ViewSettings()))
+            precompute(self.test, path, self.model, replace(settings, views=ViewSettings()))
             return {"core_seconds": seconds, "bytes": train.bytes, "samples": train.new_samples}
 
         self.results.row(f"precompute {name}", fill)
@@ -148,16 +151,16 @@ class Experiments:
         """Retrieval R-precision and seconds by depth of the cut, beside that of the features as they are."""
         self.store(STORE, tuple(CUTS.values()))
         self.results.row("similarity: untrained", self._untrained)
-        self.by_depth("similarity", task="similarity", similarity=SimilaritySettings("triplet", margin=0.5))
+        self.by_depth("similarity", "similarity", task=SimilaritySettings("triplet", margin=0.5))
 
-    def by_depth(self, part: str, **changes: Any) -> None:
+    def by_depth(self, part: str, kind: str = "image-classification", **changes: Any) -> None:
         """In full, at 50% with the trunk in the loop, and at each cut from the store, with all and with half."""
         self.store(STORE, tuple(CUTS.values()))
         for share in self.data:
-            self.train(f"{part} {share}: full", share, "0", None, **changes)
-            self.train(f"{part} {share}: 50%, trunk in the loop", share, "layer2", None, **changes)
+            self.train(f"{part} {share}: full", share, "0", None, kind, **changes)
+            self.train(f"{part} {share}: 50%, trunk in the loop", share, "layer2", None, kind, **changes)
             for name, cut in CUTS.items():
-                self.train(f"{part} {share}: {name}", share, cut, STORE, **changes)
+                self.train(f"{part} {share}: {name}", share, cut, STORE, kind, **changes)
 
     def views(self) -> None:
         """What stored views keep of the gain of augmentation, at 50%."""
@@ -176,14 +179,14 @@ class Experiments:
         share: str,
         cut: str,
         store: str | None,
-        task: str = "image-classification",
+        kind: str = "image-classification",
         **changes: Any,
     ) -> None:
-        """One training on the transfer data."""
+        """One training on the transfer data for a `--task` of this kind."""
         path = None if store is None else str(self.work / store)
-        job = Job(self.data[share], str(self.work / "run"), store=path, task=task, cut=cut)
-        model, settings = ModelSettings("resnet18", images=self.images), replace(self.settings, **changes)
-        self.results.row(name, lambda: self._trained(job, model, settings, self.test))
+        job = Job(self.data[share], str(self.work / "run"), store=path, task=kind, cut=cut)
+        settings = replace(self.settings, **changes)
+        self.results.row(name, lambda: self._trained(job, self.model, settings, self.test))
 
     def _trained(self, job: Job, model: ModelSettings, settings: TrainingSettings, test: CorpusSettings) -> Row:
         """Train, then predict the test images with the RUN."""
@@ -202,12 +205,14 @@ class Experiments:
 
     def _untrained(self) -> Row:
         """The test images' pooled features, compared as a trained embedding is."""
-        store = Store.open(str(self.work / STORE))
-        samples = list(Intake(self.test, labelled=True, images=True))
-        rows = StoredRows.of(store, CUTS["head only"], store.lookup(*keys_of(samples)))
-        features = widened(rows.load(np.arange(len(samples)))).reshape(len(samples), -1)
-        groups = Similarity().targets([sample.label for sample in samples], TRANSFER)
-        return {"samples": 0, "epochs": 0, **Similarity().figures(features, torch.from_numpy(groups))}
+        task, store = task_of("similarity", "image"), Store.open(str(self.work / STORE))
+        corpus = Corpus(self.test, form=task.form, read_label=task.read_label, labelled=task.needs_labels)
+        data = read_one(corpus, task, NamedModel(self.model).preprocessor)
+        every = np.arange(len(data))
+        rows = StoredRows.of(store, CUTS["head only"], store.lookup(data.keys, data.digests))
+        scores = task.scores()
+        scores.add(every, Outputs(widened(rows.load(every)).flatten(1)))
+        return {"samples": 0, "epochs": 0, **scores.figures(data.targets)}
 
     def _slices(self, name: str, classes: tuple[str, ...], each: int) -> CorpusSettings:
         source = self.options.test if "test" in name else self.options.train

@@ -5,8 +5,10 @@ from typing import Annotated
 import typer
 
 from recycle_cli import __version__
+from recycle_cli.cli.help import Group
 
 app = typer.Typer(
+    cls=Group,
     name="recycle",
     help="Run the frozen half of a pretrained network once; train and predict from its stored activations.",
     pretty_exceptions_enable=False,
@@ -24,7 +26,10 @@ def _version(asked: bool) -> None:
 @app.callback()
 def recycle(
     version: Annotated[
-        bool, typer.Option("--version", help="Show the version.", callback=_version, is_eager=True)
+        bool,
+        typer.Option(
+            "--version", help="Show the version.", callback=_version, is_eager=True, rich_help_panel="Options"
+        ),
     ] = False,
 ) -> None:
     """Run the frozen half of a pretrained network once; train and predict from its stored activations."""

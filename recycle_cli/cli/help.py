@@ -1,13 +1,16 @@
 """Help screens: `--help` shows the options that most runs need, `--help-all` every one."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import typer
-from typer.core import TyperCommand, TyperOption
+from typer.core import TyperCommand, TyperGroup, TyperOption
 
 if TYPE_CHECKING:
     from rich.text import Text
+
+    Row = tuple[str, Text, Text]
+    """A panel, the name of what stands in it, and what that does."""
 
 FEW = 12
 """A command of so few parameters shows all of them."""
@@ -43,16 +46,27 @@ class Command(TyperCommand):
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Print the screen of `--help`; its last words say how to see the rest."""
         more = f"These are the usual options; {ctx.command_path} --help-all shows {self._more} more. "
-        _show(self, ctx, [*self._usual, self._help_all] if self._more else self._usual, more if self._more else "")
+        shown = [*self._usual, self._help_all] if self._more else self._usual
+        _show(self, ctx, map(_row, shown), (more if self._more else "") + ENVIRONMENT)
 
     def _show_all(self, ctx: Any, _: Any, asked: bool) -> None:
         if asked and not ctx.resilient_parsing:
-            _show(self, ctx, self.params, "")
+            _show(self, ctx, map(_row, self.params), ENVIRONMENT)
             raise typer.Exit
 
 
-def _show(command: Command, ctx: Any, parameters: Sequence[Any], more: str) -> None:
-    """Print usage, purpose and the parameters by panel, in two columns that all panels share."""
+class Group(TyperGroup):
+    """A group of commands. Typer's own screen would import a Markdown parser, which takes longer than all the rest."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Print the commands, then the group's own options."""
+        rows: list[Row] = [("Commands", _styled(name), _plain(one.help)) for name, one in self.commands.items()]
+        rows += map(_row, self.params)
+        _show(self, ctx, rows, f"{ctx.command_path} COMMAND --help shows the options of a command.")
+
+
+def _show(command: TyperCommand | TyperGroup, ctx: Any, rows: Iterable["Row"], end: str) -> None:
+    """Print usage, purpose and the rows by panel, in two columns that all panels share."""
     from rich.console import Console
     from rich.padding import Padding
     from rich.table import Table
@@ -64,16 +78,32 @@ def _show(command: Command, ctx: Any, parameters: Sequence[Any], more: str) -> N
     table.add_column(max_width=max(12, console.width * 2 // 5), overflow="fold")
     table.add_column(ratio=1, overflow="fold")
     title = None
-    for one in parameters:
-        panel = "Arguments" if one.param_type_name == "argument" else getattr(one, "rich_help_panel", None) or "Output"
+    for panel, name, about in rows:
         if panel != title:
             title = panel
             table.add_row(Text(panel, style="bold"), "")
-        table.add_row(Padding(_name(one), (0, 0, 0, 2)), _help(one))
+        table.add_row(Padding(name, (0, 0, 0, 2)), about)
     usage = " ".join(command.collect_usage_pieces(ctx))
     console.print(Text.assemble("Usage: ", (ctx.command_path, "bold"), f" {usage}"), "", sep="\n")
-    console.print(Text(" ".join((command.help or "").split())), "", sep="\n")
-    console.print(table, Text(""), Text(more + ENVIRONMENT), sep="\n")
+    console.print(_plain(command.help), "", sep="\n")
+    console.print(table, Text(""), Text(end), sep="\n")
+
+
+def _row(one: Any) -> "Row":
+    panel = "Arguments" if one.param_type_name == "argument" else getattr(one, "rich_help_panel", None) or "Output"
+    return panel, _name(one), _help(one)
+
+
+def _plain(text: str | None) -> "Text":
+    from rich.text import Text
+
+    return Text(" ".join((text or "").split()))
+
+
+def _styled(name: str) -> "Text":
+    from rich.text import Text
+
+    return Text(name, style="cyan")
 
 
 def _name(one: Any) -> "Text":
@@ -81,7 +111,7 @@ def _name(one: Any) -> "Text":
     from rich.text import Text
 
     if one.param_type_name == "argument":
-        return Text((one.metavar or one.name.upper()).strip("[]"), style="cyan")
+        return _styled((one.metavar or one.name.upper()).strip("[]"))
     names = ", ".join(sorted((*one.opts, *one.secondary_opts), key=len))
     kind = one.type.name.split()[0]
     word = "" if one.is_flag or kind == "choice" else {"str": "TEXT", "integer": "INT"}.get(kind, kind.upper())

@@ -7,12 +7,12 @@ from typing import Annotated, Any, Literal
 import typer
 
 from recycle_cli.cli.arguments import StoreFolder
-from recycle_cli.cli.help import Command
+from recycle_cli.cli.help import Command, Group
 from recycle_cli.cli.options import Asked, own, with_options
 from recycle_cli.errors import DamageError
 from recycle_cli.reports import bar, say, show_fields, show_rows
 
-store_app = typer.Typer(help="Look after a store: info, verify, gc, export.", no_args_is_help=True)
+store_app = typer.Typer(cls=Group, help="Look after a store: info, verify, gc, export.", no_args_is_help=True)
 
 
 @store_app.command(cls=Command)

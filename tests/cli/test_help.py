@@ -1,6 +1,8 @@
 """Help screens: the usual options on one screen, every option behind --help-all, good at any width."""
 
 import re
+import subprocess
+import sys
 
 import pytest
 import typer
@@ -53,8 +55,19 @@ def test_every_panel_is_on_the_screen_of_all():
     assert titles == panels
 
 
+def test_a_group_lists_its_commands_without_a_parser_of_markdown():
+    shown = " ".join(screen("store", "--help"))
+    assert all(f"  {name} " in shown for name in ("info", "verify", "gc", "export"))
+    code = (
+        "import sys; from recycle_cli.cli.main import app; app(['--help'], standalone_mode=False); print(*sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "precompute" in done.stdout
+    assert "markdown_it" not in done.stdout
+
+
 @pytest.mark.parametrize("width", [50, 80, 200])
-@pytest.mark.parametrize("command", list(COMMANDS))
+@pytest.mark.parametrize("command", ["", "store", *COMMANDS])
 def test_no_line_is_wider_than_the_terminal_and_no_word_is_cut(command, width):
     lines = screen(command, "--help-all" if command in LARGE else "--help", width)
     assert max(map(len, lines)) <= width
