@@ -23,7 +23,7 @@ FLOORS = [
     ["batches", "trunk"],
     ["runs", "store"],
     ["corpus", "models", "runtime"],
-    ["recipe", "keys", "reports", "errors", "settings"],
+    ["recipe", "keys", "reports", "errors", "pointers", "settings"],
 ]
 """Top to bottom. A part imports from floors below its own; those at the bottom nothing of ours but `errors`."""
 

@@ -4,6 +4,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from difflib import get_close_matches
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -83,9 +84,11 @@ def _values(table: Mapping[str, Any], where: str, known: tuple[str, ...], contex
         if isinstance(value, list | dict):
             raise UsageError(f"{where}: {key} = {value!r}; expected a single value")
         try:
-            found[str(parameter.name)] = parameter.type.convert(str(value), parameter, context)
+            converted = found[str(parameter.name)] = parameter.type.convert(str(value), parameter, context)
         except typer.BadParameter as error:
             raise UsageError(f"{where}: {key} = {value!r}: {' '.join(error.message.split())}") from None
+        if isinstance(converted, float) and not isfinite(converted):
+            raise UsageError(f"{where}: {key} = {value!r}: expected a finite number")
     return found
 
 

@@ -4,10 +4,12 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, fields, is_dataclass
 from functools import wraps
+from math import isfinite
 from typing import Annotated, Any, Literal, TypeVar, cast, get_origin
 
 import typer
 
+from recycle_cli.errors import UsageError
 from recycle_cli.reports import be_quiet
 from recycle_cli.settings.option import PANELS, Option, Panel, option_of, options_of
 
@@ -36,6 +38,8 @@ def with_options(
         @wraps(function)
         def run(**asked: Any) -> None:
             be_quiet(asked["quiet"])
+            for name, value in asked.items():
+                check_number(name, value)
             function(**{name: asked[name] for name in mine}, asked=asked)
 
         vars(run)["__signature__"] = inspect.Signature(sorted(parameters, key=_place))
@@ -48,6 +52,12 @@ def with_options(
 def own(name: str, help: str, panel: Panel = "Options", *, usual: bool = True, **more: Any) -> Any:
     """An option that only one command has, declared beside its parameter; `more` are arguments of `Option`."""
     return _typer_option(name, Option(help, panel, usual=usual, **more))
+
+
+def check_number(name: str, value: Any) -> None:
+    """Raise UsageError for the value nan or inf of the parameter `name`: they pass every bound that an option has."""
+    if isinstance(value, float) and not isfinite(value):
+        raise UsageError(f"--{name.replace('_', '-')} {value}: expected a finite number")
 
 
 def filled(settings: type[S], asked: Asked, **given: Any) -> S:

@@ -45,10 +45,13 @@ class Corpus:
             raise UsageError(f"--limit {settings.limit}: expected at least 1")
         self.settings, self.form, self.read_label, self.labelled = settings, form, read_label, labelled
         self.failures = Failures(settings, on_failure)
+        self.unread_labels, self.unread_label = 0, ""
         self._reader = form.reader(settings.source)
         self.name = self._reader.name
         if labelled and self._reader.why_unlabelled is not None:
             raise DataError(f"{self.name}: {self._reader.why_unlabelled}")
+        if labelled and not (settings.label_column or settings.label_columns) and self._reader.doubt is not None:
+            raise DataError(f"{self.name}: {self._reader.doubt}")
         schema = self._reader.schema()
         if not schema:
             raise DataError(f"{self.name}: {EMPTY}")
@@ -79,6 +82,7 @@ class Corpus:
 
     def __iter__(self) -> Iterator[Example]:
         given = 0
+        self.unread_labels = 0
         self.failures.begin()
         with closing(self._reader.records(self.columns.named)) as records:
             for number, record in enumerate(records):
@@ -155,9 +159,12 @@ class Corpus:
             return None
         try:
             return self.read_label(record.values, self.columns.label)
-        except BadRecord:
+        except BadRecord as problem:
             if self.labelled:
                 raise
+            if has_label(record.values, self.columns.label):
+                self.unread_label = self.unread_label if self.unread_labels else str(problem)
+                self.unread_labels += 1
             return None
 
     def _labels(self, record: Record) -> dict[str, Any]:

@@ -1,11 +1,14 @@
 """Image files as they lie on the disk: trees of one folder a class, folders without classes, files by name."""
 
 import os
+import re
+from collections import Counter
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from recycle_cli.corpus.boundary import reading
 from recycle_cli.corpus.records import Record
 from recycle_cli.errors import DataError
 
@@ -36,7 +39,8 @@ class ImageFolder:
     @property
     def total(self) -> int | None:
         """Images in all."""
-        return sum(1 for folder in self._folders for _ in _images(folder))
+        seen = self._seen()
+        return sum(1 for folder in self._folders for _ in _images(folder, seen))
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
@@ -65,9 +69,10 @@ class ImageFolder:
 
     def records(self, columns: Sequence[str]) -> Generator[Record]:
         """A record an image; a class without one is a record with a problem."""
+        seen = self._seen()
         for folder in self._folders:
             empty = True
-            for path in _images(folder):
+            for path in _images(folder, seen):
                 empty = False
                 identity = path.relative_to(self.root).as_posix()
                 yield Record(str(path), 0, {"image": path.name, "id": identity, "label": identity.partition("/")[0]})
@@ -79,6 +84,28 @@ class ImageFolder:
     def why_unlabelled(self) -> str | None:
         """Images that lie in no folder of a class have no labels."""
         return None if self.classes else NO_CLASSES
+
+    @cached_property
+    def doubt(self) -> str | None:
+        """Why its folders may be no classes: they look like a dataset's splits."""
+        first = f"give one alone, such as {Path(self.root, *self.classes[:1])}"
+        rest = "if they are classes, say so with --label-column label"
+        if len(splits := _splits(self.classes)) > 1:
+            return f"the folders {', '.join(splits)} are splits by their names, expected classes; {first}; {rest}"
+        if shared := _shared_folders(Path(self.root), self.classes):
+            folders, names = ", ".join(shared[0]), ", ".join(shared[1])
+            return (
+                f"the folders {folders} hold folders of the same names ({names}), so that those are the classes as it "
+                f"seems; {first}; {rest}"
+            )
+        return None
+
+    def _seen(self) -> "_Seen":
+        """No folder read yet; the root, if it is more than a folder of images, is never to be one of them."""
+        seen = _Seen()
+        if self.classes:
+            seen.add(Path(self.root))
+        return seen
 
     @property
     def _folders(self) -> list[Path]:
@@ -112,6 +139,12 @@ class ImageFolders:
         """Images that lie in no folder of a class have no labels."""
         return None if self.classes else NO_CLASSES
 
+    @property
+    def doubt(self) -> str | None:
+        """As of one folder, of the first in doubt."""
+        doubts = (f"{part.name}: {part.doubt}" for part in self.parts if part.doubt)
+        return next(doubts, None)
+
     def schema(self) -> Mapping[str, bool]:
         """As of one folder."""
         columns = {"image": True, "id": True}
@@ -131,6 +164,7 @@ class ImageFiles:
 
     name: str
     files: tuple[str, ...]
+    doubt = None
 
     @property
     def why_unlabelled(self) -> str | None:
@@ -152,17 +186,63 @@ class ImageFiles:
             yield Record(file, 0, {"image": Path(file).name, "id": Path(file).as_posix()})
 
 
-def _images(folder: Path) -> Iterator[Path]:
-    for parent, folders, files in os.walk(folder, followlinks=True):
+class _Seen:
+    """The real folders that were read: one that is reached again, through a link, would give its images twice, and
+    under the labels of two classes."""
+
+    def __init__(self) -> None:
+        self._paths: dict[tuple[int, int], Path] = {}
+
+    def add(self, folder: Path) -> None:
+        """Note a folder. Raises DataError for one that was noted."""
+        with reading(str(folder)):
+            about = folder.stat()
+        first = self._paths.setdefault((about.st_dev, about.st_ino), folder)
+        if first is not folder:
+            raise DataError(f"{folder}: is the folder {first} again, through a link; remove the link")
+
+
+def _images(folder: Path, seen: _Seen) -> Iterator[Path]:
+    for parent, folders, files in os.walk(folder, followlinks=True, onerror=_refuse):
+        seen.add(Path(parent))
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
             if is_image(name):
                 yield Path(parent, name)
 
 
+def _refuse(error: OSError) -> None:
+    # Of itself `os.walk` passes over folders that it cannot read.
+    raise DataError(f"{error.filename}: cannot be read ({error.strerror}); change its permissions or remove it")
+
+
+def _splits(folders: Sequence[str]) -> list[str]:
+    """The folders whose names are those of splits, as `datasets` knows them; numbers in a name (`val2017`) aside."""
+    from datasets.data_files import SPLIT_KEYWORDS
+
+    split_of = {word: str(split) for split, words in SPLIT_KEYWORDS.items() for word in words}
+    found = {
+        name: split_of[word] for name in folders for word in re.findall("[a-z]+", name.lower()) if word in split_of
+    }
+    return list(found) if len(set(found.values())) > 1 else []
+
+
+def _shared_folders(root: Path, folders: Sequence[str]) -> tuple[list[str], list[str]] | None:
+    """Folders without images of their own that have several folders of the same names in them, and those names."""
+    inner: dict[str, set[str]] = {}
+    for name in folders:
+        with reading(str(root / name)):
+            entries = [entry for entry in os.scandir(root / name) if not entry.name.startswith(".")]
+        if not any(is_image(entry.name) for entry in entries):
+            inner[name] = {entry.name for entry in entries if entry.is_dir()}
+    counts = Counter(name for names in inner.values() for name in names)
+    shared = sorted(name for name, count in counts.items() if count > 1)
+    return (sorted(name for name in inner if inner[name] & set(shared)), shared) if len(shared) > 1 else None
+
+
 def holds_images(folder: str) -> bool:
     """Whether there is an image anywhere below."""
-    return next(_images(Path(folder)), None) is not None
+    return next(_images(Path(folder), _Seen()), None) is not None
 
 
 def is_image(name: str) -> bool:

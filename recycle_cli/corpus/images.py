@@ -3,12 +3,18 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeGuard
 
+from recycle_cli.corpus.boundary import brief, reading
 from recycle_cli.corpus.columns import IMAGES, Columns, listing, only, resolve_common
 from recycle_cli.corpus.records import BadRecord, Reader, Record, kind_of, shown
 from recycle_cli.corpus.sources import find_images
 from recycle_cli.errors import DataError
 from recycle_cli.keys import Sample
+from recycle_cli.pointers import what_pointer
+
+LONGEST_PATH = 4096
+"""Characters; Linux knows no longer paths, and a text that is longer is no path."""
 
 
 class ImageForm:
@@ -42,8 +48,13 @@ class ImageForm:
         value = record.values.get(columns.image)
         if isinstance(value, Mapping):
             value = value.get("bytes") or value.get("path")
-        if isinstance(value, str) and value:
-            value = _read(Path(record.file).parent / Path(value).expanduser(), record)
+        if isinstance(value, str) and len(value) > LONGEST_PATH:
+            raise BadRecord(
+                f"column {columns.image!r} holds a text of {len(value):,} characters, expected the path of an image's "
+                "file; if it is the image itself as base64, decode it into bytes"
+            )
+        if _is_path(value):
+            value = _read(value, record)
         if value is None or value == "":
             raise BadRecord(f"no image in column {columns.image!r}")
         if not isinstance(value, bytes):
@@ -57,16 +68,23 @@ class ImageForm:
     def name(self, record: Record, columns: Columns) -> str | None:
         """The path of the file as the record has it, if it has one."""
         value = record.values.get(columns.image) if columns.image else None
-        return shown(value) if isinstance(value, str) and value else None
+        return shown(value) if _is_path(value) else None
 
 
 IMAGE = ImageForm()
 
 
-def _read(path: Path, record: Record) -> bytes:
+def _is_path(value: object) -> TypeGuard[str]:
+    return isinstance(value, str) and 0 < len(value) <= LONGEST_PATH
+
+
+def _read(value: str, record: Record) -> bytes:
+    named = "the image" if Path(record.file).name == value else f"the image {shown(value)}"
     try:
-        return path.read_bytes()
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        named = "the image" if str(path) == record.file else f"the image {shown(str(path))}"
-        raise BadRecord(f"{named} cannot be read ({reason})") from None
+        with reading(named):
+            content = (Path(record.file).parent / Path(value).expanduser()).read_bytes()
+    except DataError as error:
+        raise BadRecord(f"{named} cannot be read ({brief(error)})") from error
+    if (problem := what_pointer(content)) is not None:
+        raise BadRecord(f"{named} {problem}")
+    return content

@@ -1,11 +1,17 @@
 """How a record's label is read: one name, or the names of several classes."""
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from recycle_cli.corpus.records import BadRecord, kind_of, sound
+from recycle_cli.corpus.records import BadRecord, kind_of, shown, sound
 from recycle_cli.settings import LABEL_SEPARATOR
+
+NO_FLAGS = (
+    ": a vector of flags or scores, as it seems; expected the names of the record's classes, each once, such as "
+    '["art", "news"] in place of [1, 0, 1]'
+)
 
 ReadLabel = Callable[[Mapping[str, Any], str], Any]
 """A record's values and a column that holds a label to the label. Raises BadRecord for a value that is none."""
@@ -29,7 +35,8 @@ def one_label(values: Mapping[str, Any], column: str) -> str:
 def several_labels(values: Mapping[str, Any], column: str) -> tuple[str, ...]:
     """The names of any number of classes, from a list or from a text with separators between the names.
 
-    White space around a name is not part of it; empty names are left out. Raises BadRecord if the column is empty.
+    White space around a name is not part of it; empty names are left out. Raises BadRecord if the column is empty, and
+    for a name that is there twice, as in a vector of flags.
     """
     if not has_label(values, column):
         raise BadRecord(
@@ -38,7 +45,10 @@ def several_labels(values: Mapping[str, Any], column: str) -> tuple[str, ...]:
         )
     value = values[column]
     names = _separated(value, column) if isinstance(value, str) else _listed(value, column)
-    return tuple(name.strip() for name in names if name.strip())
+    found = tuple(name.strip() for name in names if name.strip())
+    if twice := [name for name, times in Counter(found).items() if times > 1]:
+        raise BadRecord(f"column {column!r} holds {shown(twice[0])!r} more than once{NO_FLAGS}")
+    return found
 
 
 def _separated(value: str, column: str) -> list[str]:
@@ -51,13 +61,21 @@ def _separated(value: str, column: str) -> list[str]:
 
 
 def _listed(value: Any, column: str) -> list[str]:
-    names = [_name(one, column) for one in (value if isinstance(value, list) else [value])]
+    members = value if isinstance(value, list) else [value]
+    if isinstance(value, list) and (flags := [one for one in value if _is_flag(one)]):
+        raise BadRecord(f"column {column!r} holds {kind_of(flags[0])} ({flags[0]}) in a list{NO_FLAGS}")
+    names = [_name(one, column) for one in members]
     if mixed := [name for name in names if LABEL_SEPARATOR in name]:
         raise BadRecord(
             f"column {column!r} holds the name {mixed[0]!r} in a list; {LABEL_SEPARATOR} stands between names "
             "where they are text, so write it without"
         )
     return names
+
+
+def _is_flag(value: Any) -> bool:
+    """Whether a member of a list can only be one of a vector: a truth value or a share."""
+    return isinstance(value, bool) or (isinstance(value, float) and not value.is_integer())
 
 
 def _name(value: Any, column: str) -> str:

@@ -6,14 +6,13 @@ translate line ends inside quoted cells, and give up a whole file for one bad re
 
 import csv
 import json
-import zlib
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
-from typing import Any, TextIO
 
+from recycle_cli.corpus.boundary import reading
+from recycle_cli.corpus.compressed import open_text
 from recycle_cli.corpus.records import Record, shown
 from recycle_cli.errors import DataError
 
@@ -23,9 +22,13 @@ LONGEST_CELL = 1 << 24
 PEEKED = 100
 """Records that decide which columns JSON lines have."""
 
-COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
+UNQUOTED = (
+    "if the file knows no quoting, convert it: "
+    "pandas.read_csv(FILE, sep='\\t', quoting=3).to_json('FILE.jsonl', orient='records', lines=True)"
+)
 
-Parse = Callable[[TextIO, str, Sequence[str]], Generator[Record]]
+Parse = Callable[[Iterator[str], str, Sequence[str]], Generator[Record]]
+"""Lines, the file's name and the columns in use to records."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,7 @@ class LineFiles:
     parse: Parse
     total: int | None = None
     why_unlabelled = None
+    doubt = None
 
     def schema(self) -> Mapping[str, bool]:
         """The columns of the first file's first records; those with nothing but text in them hold text."""
@@ -53,37 +57,28 @@ class LineFiles:
     def records(self, columns: Sequence[str]) -> Generator[Record]:
         """The records, all columns. Raises DataError if a file cannot be read or its structure is broken."""
         for file in self.files:
-            try:
-                with _open(file) as handle:
-                    yield from self.parse(handle, file, columns)
-            except (OSError, EOFError, zlib.error) as error:
-                raise DataError(f"{file}: cannot be read ({error})") from error
+            with closing(_lines(file)) as lines:
+                yield from self.parse(lines, file, columns)
 
 
-def _open(file: str) -> TextIO:
-    # Line ends stay as they are: they belong to the content that the key covers.
-    how: dict[str, Any] = {"encoding": "utf-8-sig", "errors": "surrogateescape", "newline": ""}
-    if not file.lower().endswith(COMPRESSIONS):
-        return Path(file).open(**how)
-    from datasets import StreamingDownloadManager
-    from datasets.utils.file_utils import xopen
-
-    return xopen(StreamingDownloadManager().extract(file), "r", **how)
+def _lines(file: str) -> Generator[str]:
+    with reading(file), open_text(file) as handle:
+        yield from handle
 
 
 def _is_utf8(text: str) -> bool:
     return shown(text) == text
 
 
-def plain(handle: TextIO, file: str, columns: Sequence[str]) -> Generator[Record]:
+def plain(lines: Iterator[str], file: str, columns: Sequence[str]) -> Generator[Record]:
     """One record a line, in a column `text`. Blank lines are passed over, but count, as in the reader of `datasets`."""
-    for number, line in enumerate(handle, start=1):
+    for number, line in enumerate(lines, start=1):
         yield Record(file, number, {} if line.isspace() else {"text": line.rstrip("\r\n")}, blank=line.isspace())
 
 
-def json_lines(handle: TextIO, file: str, columns: Sequence[str]) -> Generator[Record]:
+def json_lines(lines: Iterator[str], file: str, columns: Sequence[str]) -> Generator[Record]:
     """One JSON object a line; blank lines are passed over. Raises DataError on a JSON array."""
-    for number, line in enumerate(handle, start=1):
+    for number, line in enumerate(lines, start=1):
         if line.isspace():
             continue
         if number == 1 and line.lstrip().startswith("["):
@@ -102,39 +97,83 @@ def _json_record(file: str, number: int, line: str) -> Record:
     return Record(file, number, values)
 
 
-def comma_separated(handle: TextIO, file: str, columns: Sequence[str]) -> Generator[Record]:
+def comma_separated(lines: Iterator[str], file: str, columns: Sequence[str]) -> Generator[Record]:
     """CSV as in RFC 4180, first row the names. Raises DataError if a quotation mark is out of place."""
-    return _separated(handle, file, columns, ",")
+    return _separated(lines, file, columns, ",")
 
 
-def tab_separated(handle: TextIO, file: str, columns: Sequence[str]) -> Generator[Record]:
+def tab_separated(lines: Iterator[str], file: str, columns: Sequence[str]) -> Generator[Record]:
     """As `comma_separated`, with tabs."""
-    return _separated(handle, file, columns, "\t")
+    return _separated(lines, file, columns, "\t")
 
 
-def _separated(handle: TextIO, file: str, columns: Sequence[str], separator: str) -> Generator[Record]:
+def _separated(lines: Iterator[str], file: str, columns: Sequence[str], separator: str) -> Generator[Record]:
     csv.field_size_limit(LONGEST_CELL)
-    rows = csv.reader(handle, delimiter=separator, strict=True)
+    spanned = _Spanned(lines)
+    rows = csv.reader(spanned, delimiter=separator, strict=True)
     try:
         header = next(filter(None, rows), None)
         if header is None:
             raise DataError(f"{file}: is empty, expected a first row with the names of the columns")
         _check_header(header, file, columns, separator)
-        yield from _rows(rows, header, file)
+        for number, row in enumerate(_filled(rows, spanned), start=1):
+            if separator == "\t" and _fit_unquoted(spanned.lines, len(header)):
+                raise DataError(
+                    f"{file}, line {rows.line_num}: a quotation mark joins {len(spanned.lines)} lines, each of which "
+                    f"is a record of {len(header)} cells by itself; {UNQUOTED}"
+                )
+            yield _row(row, number, header, file)
     except csv.Error as error:
-        raise DataError(f"{file}, line {rows.line_num}: {error}; check the quotation marks above it") from error
+        remedy = f"; {UNQUOTED}" if separator == "\t" else ""
+        said = str(error).replace("\t", "\\t")
+        raise DataError(f"{file}, line {rows.line_num}: {said}; check the quotation marks above it{remedy}") from error
 
 
-def _rows(rows: Iterator[list[str]], header: list[str], file: str) -> Generator[Record]:
-    number = 0
+class _Spanned:
+    """Lines as they are read, with those of the latest row kept."""
+
+    def __init__(self, source: Iterator[str]) -> None:
+        self._source = source
+        self.lines: list[str] = []
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = next(self._source)
+        self.lines.append(line)
+        return line
+
+
+def _filled(rows: Iterator[list[str]], spanned: _Spanned) -> Iterator[list[str]]:
+    """The rows that are no blank lines."""
+    spanned.lines.clear()
     for row in rows:
-        if not row:
-            continue
-        number += 1
-        if len(row) == len(header):
-            yield Record(file, number, dict(zip(header, row, strict=True)))
-        else:
-            yield Record(file, number, {}, f"{len(row)} cells, expected {len(header)} as in the first row")
+        if row:
+            yield row
+        spanned.lines.clear()
+
+
+def _fit_unquoted(lines: Sequence[str], cells: int) -> bool:
+    """Whether a row of several lines reads as well without quotation: its first and its last line are whole records.
+
+    A cell that holds a line end leaves one of the two short, unless it is the only one of its row.
+    """
+    return len(lines) > 1 and all(line.count("\t") == cells - 1 for line in (lines[0], lines[-1]))
+
+
+def _row(row: list[str], number: int, header: list[str], file: str) -> Record:
+    if len(row) != len(header):
+        return Record(file, number, {}, f"{len(row)} cells, expected {len(header)} as in the first row")
+    names = [cell.strip() for cell in (row[0].removeprefix("\ufeff"), *row[1:])]
+    if names == [name.strip() for name in header]:
+        return Record(file, number, {}, "it repeats the first row, the names of the columns; remove it")
+    if len(header) > 1 and sorted(names) == sorted(name.strip() for name in header):
+        raise DataError(
+            f"{file}, record {number}: names the columns again, in another order ({', '.join(names)}); give the files "
+            "that were put together as files of their own"
+        )
+    return Record(file, number, dict(zip(header, row, strict=True)))
 
 
 def _check_header(header: list[str], file: str, columns: Sequence[str], separator: str) -> None:

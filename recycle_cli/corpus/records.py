@@ -30,6 +30,10 @@ class Reader(Protocol):
     def why_unlabelled(self) -> str | None:
         """Why the records cannot have labels; None if they may have some."""
 
+    @property
+    def doubt(self) -> str | None:
+        """Why what would be taken for the labels may be something else, and the remedy; None if nothing says so."""
+
     def schema(self) -> Mapping[str, bool]:
         """The columns, each with whether it holds text. Empty if there is no record to judge by."""
 

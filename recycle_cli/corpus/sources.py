@@ -1,14 +1,18 @@
 """What the user names to the reader that answers for it."""
 
 import glob
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from recycle_cli.corpus.boundary import reading
+from recycle_cli.corpus.compressed import COMPRESSIONS
 from recycle_cli.corpus.folders import ImageFiles, ImageFolder, ImageFolders, holds_images, is_image
-from recycle_cli.corpus.lines import COMPRESSIONS, LineFiles, Parse, comma_separated, json_lines, plain, tab_separated
+from recycle_cli.corpus.lines import LineFiles, Parse, comma_separated, json_lines, plain, tab_separated
 from recycle_cli.corpus.records import Reader
 from recycle_cli.corpus.tables import arrow_files, hub_dataset, is_saved, parquet_files, saved_folder
 from recycle_cli.errors import DataError
+from recycle_cli.pointers import check_fetched
 
 LINES: Mapping[str, Parse] = {
     ".csv": comma_separated,
@@ -33,7 +37,7 @@ def find_reader(sources: Sequence[str]) -> Reader:
     name = ", ".join(sources)
     if name.startswith("hub:") and len(sources) == 1:
         return hub_dataset(name)
-    if len(sources) == 1 and Path(name).is_dir():
+    if len(sources) == 1 and _is_folder(name):
         if not is_saved(name) and holds_images(name):
             raise DataError(f"{name}: {_FOR_TEXTS}")
         return saved_folder(name)
@@ -45,7 +49,7 @@ def find_reader(sources: Sequence[str]) -> Reader:
 
 def find_images(sources: Sequence[str]) -> Reader:
     """As `find_reader`, but folders that are no saved dataset are folders of image files, and files may be images."""
-    folders = [source for source in sources if Path(source).is_dir()]
+    folders = [source for source in sources if _is_folder(source)]
     if folders and folders == list(sources) and not any(map(is_saved, folders)):
         trees = tuple(map(ImageFolder, folders))
         return trees[0] if len(trees) == 1 else ImageFolders(trees)
@@ -54,6 +58,11 @@ def find_images(sources: Sequence[str]) -> Reader:
         if all(map(is_image, files)):
             return ImageFiles(", ".join(sources), tuple(files))
     return find_reader(sources)
+
+
+def _is_folder(source: str) -> bool:
+    with reading(source):
+        return Path(source).is_dir()
 
 
 def _is_named(source: str) -> bool:
@@ -65,24 +74,45 @@ def _records_of(name: str, files: Sequence[str]) -> Reader:
     kinds = list(dict.fromkeys(map(_kind, files)))
     if len(kinds) != 1:
         raise DataError(f"{name}: files of several kinds ({', '.join(kinds)}); give files of one kind")
+    for file in files:
+        check_fetched(file)
     if kinds[0] in TABLES:
         return TABLES[kinds[0]](name, files)
     return LineFiles(name, tuple(files), LINES[kinds[0]])
 
 
 def _expand(source: str) -> list[str]:
-    path = Path(source).expanduser()
-    if path.is_file():
+    with reading(source):
+        path = Path(source).expanduser()
+        is_file, is_folder = path.is_file(), path.is_dir()
+    if is_file:
         return [str(path)]
-    if path.is_dir():
+    if is_folder:
         raise DataError(
             f"{source}: is a folder, which cannot go with files; give folders of images alone, or files such as "
             f"'{path / '*.csv'}'"
         )
-    found = sorted(file for file in glob.glob(str(path), recursive=True) if Path(file).is_file())  # noqa: PTH207
+    pattern = _literal_first(path)
+    found = sorted(file for file in glob.glob(pattern, recursive=True) if Path(file).is_file())  # noqa: PTH207
     if not found:
-        raise DataError(f"{source}: no such file; check the path (relative to {Path.cwd()})")
+        hint = "; *, ?, [ and ] are a pattern in it" if glob.has_magic(pattern) else ""
+        raise DataError(f"{source}: no such file{hint}; check the path (relative to {Path.cwd()})")
+    first: dict[str, str] = {}
+    for file in found:
+        real = os.path.realpath(file)
+        if (other := first.setdefault(real, file)) != file:
+            raise DataError(f"{source}: {other} and {file} are the same file, through a link; remove the link")
     return found
+
+
+def _literal_first(path: Path) -> str:
+    """A path as a pattern, in which a folder that is there by its very name, brackets and all, is no pattern."""
+    here, rest = Path(path.anchor), path.parts[1:] if path.anchor else path.parts
+    for place, part in enumerate(rest):
+        if not (here / part).is_dir():
+            return str(Path(glob.escape(str(here)), *rest[place:]))
+        here = here / part
+    return glob.escape(str(path))
 
 
 def _kind(file: str) -> str:

@@ -1,30 +1,39 @@
 """Records of tables with typed columns: Parquet, Arrow, a saved dataset, a dataset on the hub."""
 
-import glob
 import json
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
+from itertools import count
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
+from recycle_cli.corpus.boundary import reading
 from recycle_cli.corpus.records import Record
 from recycle_cli.errors import DataError
+from recycle_cli.pointers import check_fetched
 
 BATCH = 1000
 """Records turned into Python objects at once."""
 
 
 class Table(NamedTuple):
-    """An open table: the `datasets` features of its columns, and its rows as Arrow batches."""
+    """An open table: its columns, each with whether it holds text, the names of the classes of those in use that hold
+    numbers of classes, and its rows as Arrow batches."""
 
-    features: Mapping[str, Any]
+    columns: Sequence[tuple[str, bool]]
+    classes: Mapping[str, Sequence[str]]
     batches: Iterator[Any]
 
 
-Open = Callable[[Sequence[str] | None], Table]
-"""Columns (None: all; those that are not there are left out) to a table."""
+_ARROW_FILE = b"ARROW1"
+"""The first bytes of the file format; the stream format has none of its own."""
+
+_STREAM_END = b"\xff\xff\xff\xff\x00\x00\x00\x00"
+"""Without it a stream that was cut between two batches would read as a whole one."""
+
+Open = Callable[[Sequence[str]], Table]
+"""Columns in use to a table; those that it lacks are left out, and what the others hold is of no concern."""
 
 
 @dataclass(frozen=True)
@@ -35,30 +44,59 @@ class Tables:
     parts: Mapping[str, Open]
     total: int | None = None
     why_unlabelled = None
+    doubt = None
 
     def schema(self) -> Mapping[str, bool]:
         """The columns of the first table."""
         part, opened = next(iter(self.parts.items()))
-        features = _guarded(part, opened, None).features
-        return {
-            name: getattr(feature, "dtype", None) in ("string", "large_string") for name, feature in features.items()
-        }
+        return dict(_guarded(part, opened, ()).columns)
 
     def records(self, columns: Sequence[str]) -> Generator[Record]:
         """The records, the named columns alone. Raises DataError if a table cannot be read."""
         for part, opened in self.parts.items():
-            table = _guarded(part, opened, list(columns))
-            if missing := [column for column in columns if column not in table.features]:
-                raise DataError(f"{part}: no column {missing[0]!r}; the columns are: {', '.join(table.features)}")
-            for number, values in enumerate(_rows(part, table, columns), start=1):
-                yield Record(part, number, dict(zip(columns, values, strict=True)))
+            table = _guarded(part, opened, columns)
+            _check_columns(part, [name for name, _ in table.columns], columns)
+            numbers = count(1)
+            while (batch := _guarded(part, next, table.batches, None)) is not None:
+                for values, problem in _rows(batch, table.classes, columns):
+                    yield Record(part, next(numbers), values, problem)
 
 
-def _rows(part: str, table: Table, columns: Sequence[str]) -> Iterator[tuple[Any, ...]]:
-    names = [_class_names(table.features[column]) for column in columns]
-    while (batch := _guarded(part, next, table.batches, None)) is not None:
-        cells = (batch.column(column).to_pylist() for column in columns)
-        yield from zip(*map(_cells, cells, names), strict=True)
+def _check_columns(part: str, names: Sequence[str], columns: Sequence[str]) -> None:
+    for column in columns:
+        if names.count(column) != 1:
+            found = "no" if column not in names else "more than one"
+            raise DataError(f"{part}: {found} column {column!r}; the columns are: {', '.join(names)}")
+
+
+Row = tuple[Mapping[str, Any], str | None]
+"""The values of a record, and why they cannot be read."""
+
+
+def _rows(batch: Any, classes: Mapping[str, Sequence[str]], columns: Sequence[str]) -> Iterator[Row]:
+    try:
+        values = [_guarded(column, batch.column(column).to_pylist) for column in columns]
+    except DataError:
+        yield from _one_by_one(batch, classes, columns)
+        return
+    named = [_cells(value, classes.get(column)) for value, column in zip(values, columns, strict=True)]
+    for row in zip(*named, strict=True):
+        yield dict(zip(columns, row, strict=True)), None
+
+
+def _one_by_one(batch: Any, classes: Mapping[str, Sequence[str]], columns: Sequence[str]) -> Iterator[Row]:
+    """The rows of a batch with a cell that cannot be read, so that its record alone is lost."""
+    for place in range(len(batch)):
+        values: dict[str, Any] = {}
+        problem = None
+        for column in columns:
+            try:
+                (value,) = _guarded(f"column {column!r}", batch.column(column)[place : place + 1].to_pylist)
+            except DataError as error:
+                problem = str(error)
+            else:
+                (values[column],) = _cells([value], classes.get(column))
+        yield values, problem
 
 
 def _cells(values: list[Any], names: Sequence[str] | None) -> list[Any]:
@@ -80,17 +118,9 @@ def _class_names(feature: Any) -> Sequence[str] | None:
 
 
 def _guarded(part: str, function: Callable[..., Any], *arguments: Any) -> Any:
-    """Call into `datasets`, whose failures on bad input are of these kinds (Arrow's own are ValueErrors)."""
-    from datasets.exceptions import DatasetsError
-
-    try:
+    """Call into `pyarrow` or `datasets`."""
+    with reading(part):
         return function(*arguments)
-    except (DatasetsError, OSError, EOFError, ValueError, NotImplementedError) as error:
-        raise DataError(f"{part}: cannot be read ({_brief(error.__cause__ or error)})") from error
-
-
-def _brief(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300]
 
 
 @cache
@@ -111,16 +141,15 @@ def parquet_files(name: str, files: Sequence[str]) -> Tables:
     return Tables(name, {file: partial(_parquet, file) for file in files}, total)
 
 
-def _parquet(file: str, columns: Sequence[str] | None) -> Table:
+def _parquet(file: str, columns: Sequence[str]) -> Table:
     # By pyarrow: the threads that `datasets` starts to stream Parquet can abort the process as it exits
     # (apache/arrow#45214, huggingface/datasets#7566).
-    from datasets import Features
     from pyarrow.parquet import ParquetFile
 
     opened = ParquetFile(file, memory_map=True)
-    features = Features.from_arrow_schema(opened.schema_arrow)
-    kept = [name for name in features if columns is None or name in columns]
-    return Table(features, opened.iter_batches(BATCH, columns=kept, use_threads=False))
+    schema = opened.schema_arrow
+    batches = opened.iter_batches(BATCH, columns=_present(schema, columns), use_threads=False)
+    return Table(_columns(schema), _classes(schema, columns), batches)
 
 
 def arrow_files(name: str, files: Sequence[str]) -> Tables:
@@ -128,19 +157,50 @@ def arrow_files(name: str, files: Sequence[str]) -> Tables:
     return Tables(name, {file: partial(_arrow, file) for file in files})
 
 
-def _arrow(file: str, columns: Sequence[str] | None) -> Table:
-    from datasets import load_dataset
+def _arrow(file: str, columns: Sequence[str]) -> Table:
+    from pyarrow import ipc, memory_map
 
-    _quiet()
-    name = glob.escape(str(Path(file).resolve()))
-    # Streaming writes nothing but a lock, which would otherwise end up in the user's home.
-    with TemporaryDirectory(prefix="recycle-") as scratch:
-        return _table(
-            load_dataset("arrow", data_files=[name], split="train", streaming=True, cache_dir=scratch), columns
-        )
+    mapped = memory_map(file)
+    if mapped.read(len(_ARROW_FILE)) == _ARROW_FILE:
+        opened = ipc.open_file(mapped)
+        found = (opened.get_batch(place) for place in range(opened.num_record_batches))
+    else:
+        mapped.seek(max(0, mapped.size() - len(_STREAM_END)))
+        if mapped.read() != _STREAM_END:
+            raise EOFError("it ends early, without the mark that ends a stream: was it written and copied whole?")
+        mapped.seek(0)
+        found = opened = ipc.open_stream(mapped)
+    pieces = (batch.slice(start, BATCH) for batch in found for start in range(0, len(batch), BATCH))
+    return Table(_columns(opened.schema), _classes(opened.schema, columns), pieces)
 
 
-def _table(dataset: Any, columns: Sequence[str] | None) -> Table:
+def _columns(schema: Any) -> list[tuple[str, bool]]:
+    from pyarrow import types
+
+    text = (types.is_string, types.is_large_string, types.is_string_view)
+    return [(field.name, any(holds(field.type) for holds in text)) for field in schema]
+
+
+def _present(schema: Any, columns: Sequence[str]) -> list[str]:
+    return [column for column in columns if column in schema.names]
+
+
+def _classes(schema: Any, columns: Sequence[str]) -> Mapping[str, Sequence[str]]:
+    """The names that `datasets` has written beside the schema, for the columns in use alone."""
+    from datasets import Features
+
+    written = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+    features = written.get("info", {}).get("features") or {}
+    used = {column: features[column] for column in columns if column in features}
+    return _names_in(Features.from_dict(used) if used else {})
+
+
+def _names_in(features: Mapping[str, Any]) -> Mapping[str, Sequence[str]]:
+    found = {column: _class_names(feature) for column, feature in features.items()}
+    return {column: names for column, names in found.items() if names is not None}
+
+
+def _table(dataset: Any, columns: Sequence[str]) -> Table:
     """A table of a `Dataset` or an `IterableDataset`; the features of one that declares none are those of its rows."""
     from datasets import Features
 
@@ -148,9 +208,12 @@ def _table(dataset: Any, columns: Sequence[str] | None) -> Table:
     if features is None:
         first = next(iter(dataset.with_format("arrow").iter(batch_size=1)), None)
         features = {} if first is None else Features.from_arrow_schema(first.schema)
-    if columns is not None:
-        dataset = dataset.select_columns([column for column in columns if column in features])
-    return Table(features, iter(dataset.with_format("arrow").iter(batch_size=BATCH)))
+    used = [column for column in columns if column in features]
+    described = [
+        (name, getattr(feature, "dtype", None) in ("string", "large_string")) for name, feature in features.items()
+    ]
+    batches = iter(dataset.select_columns(used).with_format("arrow").iter(batch_size=BATCH)) if used else iter(())
+    return Table(described, _names_in({column: features[column] for column in used}), batches)
 
 
 def is_saved(folder: str) -> bool:
@@ -161,14 +224,21 @@ def is_saved(folder: str) -> bool:
 def saved_folder(folder: str) -> Tables:
     """A folder written by `Dataset.save_to_disk`, mapped into memory. Raises DataError if it has several splits."""
     if Path(folder, "dataset_dict.json").is_file():
-        splits = json.loads(Path(folder, "dataset_dict.json").read_text(encoding="utf-8"))["splits"]
-        raise DataError(f"{folder}: holds several splits ({', '.join(splits)}); name one: {Path(folder, splits[0])}")
+        splits = _guarded(folder, _splits_of, folder)
+        first = Path(folder, *splits[:1])
+        raise DataError(f"{folder}: holds several splits ({', '.join(splits)}); name one: {first}")
     if not Path(folder, "dataset_info.json").is_file():
         raise DataError(
             f"{folder}: is no saved dataset; to read a folder's files give '{Path(folder, '*.csv')}' or such"
         )
+    for file in Path(folder).iterdir():
+        check_fetched(str(file))
     saved = _guarded(folder, _load_saved, folder)
     return Tables(folder, {folder: partial(_table, saved)}, len(saved))
+
+
+def _splits_of(folder: str) -> list[str]:
+    return [str(name) for name in json.loads(Path(folder, "dataset_dict.json").read_text(encoding="utf-8"))["splits"]]
 
 
 def _load_saved(folder: str) -> Any:

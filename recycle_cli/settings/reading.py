@@ -1,28 +1,35 @@
 """Values of options as people write them: a size, the sides of an image, its colors, a list of names."""
 
+import math
 import re
 
 
 def size(text: str) -> int:
     """Bytes from `4GiB`, `500MB` or `1000`. Raises ValueError for anything else."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?", text.strip(), re.IGNORECASE)
-    if not found or not float(found[1]):
+    if not found or not 0 < float(found[1]) < math.inf:
         raise ValueError(f"{text!r}: expected a size above 0, such as 4GiB, 500MB or a number of bytes")
     power = " KMGT".index(found[2].upper() or " ")
     return int(float(found[1]) * (1024 if found[3] else 1000) ** power)
 
 
 def rgb(text: str) -> tuple[float, ...]:
-    """Numbers from `0.5,0.4,0.3`. Raises ValueError for anything else."""
+    """Numbers from `0.5,0.4,0.3`. Raises ValueError for anything else, nan and inf included."""
     try:
-        return tuple(float(word) for word in text.split(",")) if text else ()
+        found = tuple(float(word) for word in text.split(",")) if text else ()
     except ValueError:
-        raise ValueError(f"{text!r}: expected numbers with commas between them, such as 256 or 0.5,0.5,0.5") from None
+        found = (math.nan,)
+    if not all(map(math.isfinite, found)):
+        raise ValueError(f"{text!r}: expected numbers with commas between them, such as 256 or 0.5,0.5,0.5")
+    return found
 
 
 def sides(text: str) -> tuple[int, ...]:
     """Pixels from `224` or `256,192`. Raises ValueError for anything else."""
-    return tuple(int(number) for number in rgb(text))
+    found = rgb(text)
+    if not all(number.is_integer() for number in found):
+        raise ValueError(f"{text!r}: expected whole numbers of pixels, such as 224 or 256,192")
+    return tuple(map(int, found))
 
 
 def names(text: str) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
+from unicodedata import decimal
 
 import numpy as np
 import torch
@@ -113,11 +114,20 @@ class Task:
 
 def ordered(names: Iterable[str], what: str = "classes") -> list[str]:
     """Names without repeats, numbers first and in numeric order. Raises DataError for fewer than two of `what`."""
-    found = sorted(set(names), key=lambda name: (not name.isdigit(), int(name) if name.isdigit() else 0, name))
+    found = sorted(set(names), key=_order)
     if len(found) < 2:
         only = f"only the label {found[0]!r}" if found else "no labelled record"
         raise DataError(f"the data hold {only}, expected at least two {what}; check the label column")
     return found
+
+
+def _order(name: str) -> tuple[bool, int, str, str]:
+    """Numbers first. They are compared by their digits, of any script, since `int` reads neither all digits that there
+    are nor thousands of them."""
+    if not name.isdecimal():
+        return True, 0, "", name
+    digits = "".join(str(decimal(digit)) for digit in name).lstrip("0")
+    return False, len(digits), digits, name
 
 
 def only_name(label: Any, what: str = "classes", remedy: str = "") -> tuple[str]:

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the name everybody knows it by
 
 from recycle_cli.corpus import TEXT, Example, Form, several_labels
+from recycle_cli.errors import DataError
 from recycle_cli.models import OpenPreprocessor, TaskLayer
 from recycle_cli.models.outputs import Outputs
 from recycle_cli.settings import ClassificationSettings
@@ -57,6 +58,14 @@ class MultiLabel(Task):
         for row, label in zip(found, labels, strict=True):
             row[[places[name] for name in self.classes_in(label)]] = 1
         return found
+
+    def check_data(self, targets: Targets, names: Sequence[str], where: str = "") -> None:
+        """Refuse to train where every record has every class, as vectors of two flags seem to."""
+        if not where and len(targets) and targets.values.all():
+            raise DataError(
+                f"every record has all of the classes {', '.join(names)}, which leaves nothing to learn; if the labels "
+                "are vectors of flags, write the names of the classes instead"
+            )
 
     def weights(self, targets: Targets, names: Sequence[str]) -> torch.Tensor | None:
         """Balanced: negatives / positives of each class, float32 (C,): how much a positive counts beside a negative."""

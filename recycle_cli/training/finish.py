@@ -19,6 +19,7 @@ class Finetuned:
 
     `store_hit_share` is the share of the data that the store held before any of it was computed. `samples` are those
     with a label; `samples_per_second` counts the ones learnt from. `classes`: none for an embedding.
+    `evaluation_samples`: those with a label that the metrics are of, 0 without an evaluation.
     """
 
     train_seconds: float
@@ -31,6 +32,7 @@ class Finetuned:
     samples: int
     cut: str
     classes: list[str]
+    evaluation_samples: int = 0
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,7 @@ def _report(trainer: Trainer, held: float) -> Finetuned:
         samples=trainer.samples,
         cut=state.cut,
         classes=trainer.data.names if trainer.task.closed else [],
+        evaluation_samples=0 if trainer.evaluation is None else len(trainer.evaluation.labelled_samples),
     )
 
 

@@ -14,7 +14,7 @@ from recycle_cli.corpus import Corpus, Example
 from recycle_cli.errors import UsageError
 from recycle_cli.keys import Sample
 from recycle_cli.models.outputs import Outputs
-from recycle_cli.reports import Bar, bar
+from recycle_cli.reports import Bar, bar, say
 from recycle_cli.runs import open_output
 from recycle_cli.runtime.overlap import prefetch
 from recycle_cli.scorer import Rows, Scorer, open_scorer
@@ -26,8 +26,8 @@ from recycle_cli.trunk import Reject, TrunkBatch, Window, batches_of, prepared_a
 
 @dataclass(frozen=True)
 class Predicted:
-    """What a prediction did. `metrics` are there if the data are labelled, else `no_metrics` gives the reason; times in
-    seconds."""
+    """What a prediction did. `metrics` are there if the data are labelled, else `no_metrics` gives the reason; they are
+    of `labelled_samples`, which may be fewer than all; times in seconds."""
 
     samples: int
     hits: int
@@ -39,6 +39,7 @@ class Predicted:
     output: str
     failed_samples: int
     no_metrics: str | None = None
+    labelled_samples: int = 0
 
 
 def predict(
@@ -87,6 +88,10 @@ def score(scorer: Scorer, corpus: Corpus, output: str, progress: Bar) -> Predict
                     scores.add(examples, outputs)
     seconds = time.perf_counter() - started
     corpus.failures.tell()
+    metrics, unread = scores.figures(), _unread(corpus)
+    if metrics is not None and scores.samples < total:
+        say(f"the metrics are those of {scores.samples:,} of {total:,} samples, which alone have a label{unread}")
+    why_none = scores.why_none(corpus.columns.label)
     return Predicted(
         samples=total,
         hits=hits,
@@ -94,11 +99,18 @@ def score(scorer: Scorer, corpus: Corpus, output: str, progress: Bar) -> Predict
         hit_share=hits / max(1, total),
         seconds=seconds,
         samples_per_second=total / seconds,
-        metrics=scores.figures(),
+        metrics=metrics,
         output=output,
         failed_samples=corpus.failed,
-        no_metrics=scores.why_none(corpus.columns.label),
+        no_metrics=why_none and f"{why_none}{unread}",
+        labelled_samples=scores.samples,
     )
+
+
+def _unread(corpus: Corpus) -> str:
+    """How many labels were passed over because they cannot be read; nothing if none were."""
+    count = corpus.unread_labels
+    return f"; {count:,} that cannot be read are left out, the first since {corpus.unread_label}" if count else ""
 
 
 @dataclass

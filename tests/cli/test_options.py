@@ -4,6 +4,7 @@ import sys
 from types import SimpleNamespace
 
 import pytest
+import typer
 
 from recycle_cli.cli.main import app
 from recycle_cli.cli.options import filled
@@ -15,8 +16,11 @@ from recycle_cli.settings import (
     EmbeddingSettings,
     ImageSettings,
     ModelSettings,
+    PredictSettings,
     SimilaritySettings,
+    TrainingSettings,
 )
+from recycle_cli.settings.option import options_of
 
 
 @pytest.fixture
@@ -105,3 +109,26 @@ def test_given_fields_come_before_what_was_asked():
     assert filled(ModelSettings, {"model": "asked", "crop": (3,)}, name="given") == ModelSettings(
         "given", images=ImageSettings(crop=(3,))
     )
+
+
+FLOATS = [
+    name
+    for kind in (TrainingSettings, ClassificationSettings, SimilaritySettings, PredictSettings)
+    for name, one in options_of(kind).items()
+    if one.type is float
+]
+
+
+@pytest.mark.parametrize("value", ["nan", "-nan", "NaN", "inf"])
+@pytest.mark.parametrize("name", FLOATS)
+def test_no_number_is_no_value_of_an_option(name, value):
+    command = "predict data.csv run" if name == "threshold" else "finetune data.csv --output run"
+    with pytest.raises((UsageError, typer.BadParameter)) as caught:
+        app([*command.split(), f"--{name}", value], standalone_mode=False)
+    assert name in str(caught.value) or "range" in str(caught.value)
+
+
+@pytest.mark.parametrize("option", ["--mean=nan,0,0", "--std=1,inf,1", "--resize=nan", "--crop=inf", "--resize=22.5"])
+def test_no_number_is_no_color_and_no_side(option):
+    with pytest.raises(typer.BadParameter, match=r"expected (numbers with commas|whole numbers)"):
+        app(["finetune", "data.csv", "--output", "run", option], standalone_mode=False)

@@ -98,6 +98,25 @@ def test_numbers_come_in_their_order():
     assert Classification().names_of(["10", "9", "b", "1", "a"]) == ["1", "9", "10", "a", "b"]
 
 
+@pytest.mark.parametrize(
+    "names",
+    [["7", "²", "③"], ["٣", "१२", "b"], [5000 * "1", 5000 * "2", 5001 * "1"], ["01", "1", "١", "2"], ["½", "Ⅷ", "一"]],
+)
+def test_digits_of_any_script_and_number_are_names_in_a_fixed_order(names):
+    assert Classification().names_of(names) == names
+    assert Classification().names_of(names[::-1]) == names
+
+
+def test_vectors_of_two_flags_leave_nothing_to_learn():
+    task = MultiLabel()
+    names = task.names_of(["1", "0", "0", "1"])
+    targets = Targets(task.targets([("1", "0"), ("0", "1")], names))
+    with pytest.raises(DataError, match=r"every record has all of the classes 0, 1.*vectors of flags"):
+        task.check_data(targets, names)
+    task.check_data(Targets(task.targets([("1", "0"), ("0",)], names)), names)
+    task.check_data(targets, names, "--eval: ")
+
+
 @pytest.mark.parametrize("task", [Classification(), Similarity()])
 def test_several_labels_are_refused_where_one_is_expected(task):
     with pytest.raises(DataError, match=r"\['a', 'b'\]"):

@@ -251,6 +251,7 @@ def test_a_head_learns_from_the_records_that_have_its_label(targets, fit, train,
     report = targets([of("topic"), of("mood")])
     topic, mood = report.heads
     assert (topic["samples"], mood["samples"]) == (50, 40)
+    assert (topic["evaluation_samples"], mood["evaluation_samples"]) == (30, 24)
     assert (topic["classes"], mood["classes"]) == (["art", "bio", "code"], ["gay", "glum"])
     fit(tmp_path / "alone" / "topic", SHARED)
     same(tmp_path / "runs", tmp_path / "alone", ["topic"])

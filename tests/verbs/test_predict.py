@@ -201,6 +201,33 @@ def test_data_without_labels_get_predictions_and_no_metrics(run, tmp_path):
     assert score(data, run, tmp_path / "out.csv")[0].no_metrics == "no record has a label in the column 'label'"
 
 
+@pytest.mark.parametrize("others", [None, "", ["x"], {"name": "x"}])
+def test_metrics_of_a_few_records_say_of_how_many(run, test, tmp_path, capsys, others):
+    records = [record if place % 8 == 0 else {**record, "label": others} for place, record in enumerate(TEST[:24])]
+    (tmp_path / "few.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    report, rows = score(CorpusSettings((str(tmp_path / "few.jsonl"),)), run, tmp_path / "out.csv")
+    right = np.mean([rows[place]["label"] == TEST[place]["label"] for place in (0, 8, 16)])
+    assert (report.samples, report.labelled_samples) == (24, 3)
+    assert report.metrics["accuracy"] == pytest.approx(right)
+    said = capsys.readouterr().err
+    assert "the metrics are those of 3 of 24 samples" in said
+    assert ("21 that cannot be read are left out, the first since column 'label' holds" in said) == bool(others)
+
+
+def test_labels_none_of_which_can_be_read_give_no_metrics_but_the_reason(run, tmp_path):
+    records = [{**record, "label": ["x", "y"]} for record in TEST[:4]]
+    (tmp_path / "lists.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    report, _ = score(CorpusSettings((str(tmp_path / "lists.jsonl"),)), run, tmp_path / "out.csv")
+    assert (report.metrics, report.labelled_samples) == (None, 0)
+    assert "4 that cannot be read are left out, the first since column 'label' holds several" in report.no_metrics
+
+
+def test_metrics_of_all_records_need_no_words(run, test, tmp_path, capsys):
+    report, _ = score(test, run, tmp_path / "out.csv")
+    assert report.labelled_samples == report.samples == 40
+    assert "the metrics" not in capsys.readouterr().err
+
+
 def test_labels_that_the_run_does_not_know_give_no_metrics(run, tmp_path):
     data = CorpusSettings((str(write_csv(tmp_path / "t.csv", [{"text": "cell", "label": "sport"}])),))
     report, rows = score(data, run, tmp_path / "out.csv")

@@ -1,6 +1,7 @@
 """Files of every mode become upright 8-bit RGB; a file that cannot is one line."""
 
 import io
+import struct
 
 import numpy as np
 import pytest
@@ -51,6 +52,55 @@ def test_16_bits_keep_their_upper_8():
     grey = np.full((4, 4), 200 * 256 + 7, dtype=np.uint16)
     assert pixel(written(Image.fromarray(grey))) == (200, 200, 200)
     assert pixel(written(Image.fromarray(grey), "TIFF")) == (200, 200, 200)
+
+
+def test_16_bits_of_a_portable_graymap_are_scaled_by_its_largest_value():
+    content = b"P5 2 2 1023\n" + np.array([0, 256, 512, 1023], dtype=">u2").tobytes()
+    image = decode(content, "it")
+    assert [image.getpixel((x, y))[0] for y in (0, 1) for x in (0, 1)] == [0, 64, 128, 255]
+
+
+def tiff(values, **tags):
+    """A TIFF of one strip, written by hand since Pillow does not write every kind."""
+    bits, sign, white = tags.get("bits", 16), tags.get("sign", 1), tags.get("photometric", 1)
+    content = values.tobytes() if isinstance(values, np.ndarray) else values
+    entries = [(256, 4), (257, 4), (258, bits), (259, 1), (262, white), (273, 8), (277, 1), (278, 4)]
+    entries += [(279, len(content)), (339, sign)]
+    fields = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in entries)
+    directory = struct.pack("<H", len(entries)) + fields + struct.pack("<I", 0)
+    return b"II*\0" + struct.pack("<I", 8 + len(content)) + content + directory
+
+
+def test_a_tiff_of_16_bits_is_read_by_its_upper_8():
+    assert pixel(tiff(np.full((4, 4), 200 * 256 + 7, dtype=np.uint16))) == (200, 200, 200)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        written(Image.fromarray(np.full((4, 4), 200, dtype=np.int32)), "TIFF"),
+        tiff(np.full((4, 4), 200, dtype=np.int32), bits=32, sign=2),
+        tiff(np.full((4, 4), 200, dtype=np.uint32), bits=32),
+        tiff(np.full((4, 4), 200, dtype=np.int16), sign=2),
+        tiff(np.full((4, 4), 200, dtype=np.uint16), photometric=0),
+        tiff(bytes(24), bits=12),
+    ],
+)
+def test_integers_whose_range_is_not_known_are_refused_and_not_clipped(content):
+    assert Image.open(io.BytesIO(content)).mode.startswith("I")
+    with pytest.raises(DataError, match=r"it: the image has integer pixels .* whose range is not known"):
+        decode(content, "it")
+
+
+def test_a_pointer_is_named_for_what_it_is():
+    with pytest.raises(DataError, match=r"it: the file is a Git LFS pointer.*git lfs pull"):
+        decode(b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345678\n", "it")
+
+
+def test_whatever_a_decoder_raises_is_a_damaged_image(monkeypatch):
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda image: [].pop(image))
+    with pytest.raises(DataError, match="it: the image is damaged"):
+        decode(written(Image.new("RGB", (4, 4))), "it")
 
 
 def test_cmyk_is_converted():

@@ -1,0 +1,37 @@
+"""Small files that stand in for large ones: what a clone holds until their contents are fetched."""
+
+import re
+from pathlib import Path
+
+from recycle_cli.errors import DataError
+
+LARGEST = 1024
+"""Bytes; the specification of Git LFS allows a pointer no more, and git-annex writes less."""
+
+_LFS = re.compile(rb"version \S+\r?\n(?:[a-z0-9.-]+ [^\n]*\n)*oid \S+\r?\n(?:[a-z0-9.-]+ [^\n]*\n)*size \d+\s*")
+"""Lines of a key and a value, `version` first, with `oid` and `size` among them, as the specification orders them."""
+
+_ANNEX = re.compile(rb"\S*/annex/objects/\S+\s*")
+
+
+def what_pointer(content: bytes) -> str | None:
+    """What a file is, and the remedy, if its content is no data but a pointer to them; None for anything else."""
+    if len(content) > LARGEST:
+        return None
+    if _LFS.fullmatch(content):
+        return "is a Git LFS pointer in place of the data, which were not fetched; run `git lfs pull` where it lies"
+    if _ANNEX.fullmatch(content):
+        return "is a git-annex pointer in place of the data, which were not fetched; run `git annex get` on it"
+    return None
+
+
+def check_fetched(file: str) -> None:
+    """Raise DataError for a file that is a pointer; one that cannot be read is left to its reader."""
+    path = Path(file)
+    try:
+        with path.open("rb") as handle:
+            content = handle.read(LARGEST + 1)
+    except OSError:
+        return
+    if (problem := what_pointer(content)) is not None:
+        raise DataError(f"{file}: {problem}")
