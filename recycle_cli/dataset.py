@@ -1,6 +1,6 @@
 """Stored activations as a dataset of PyTorch, for a training loop of one's own."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,13 +9,17 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
 from recycle_cli.batches import StoredRows, widened
-from recycle_cli.corpus import FORMS, Corpus
+from recycle_cli.corpus import FORMS, Corpus, Example
 from recycle_cli.errors import MissingError, UsageError
-from recycle_cli.keys import keys_of
+from recycle_cli.keys import Sample
 from recycle_cli.settings import CorpusSettings
 from recycle_cli.store import Store
+from recycle_cli.trunk.stream import windows
 
 Item = dict[str, Any]
+
+READ_AT_ONCE = 8192
+"""Records that are looked up together."""
 
 
 class Activations(Dataset[Item]):
@@ -23,7 +27,8 @@ class Activations(Dataset[Item]):
 
     Records are found in the store by their content, so that an item cannot have the rows of another. An item has the
     record's `id`, its `label` as it stands in the corpus (None if it has none), and `rows` (L, *shape) in float32.
-    `collate` pads items to a batch. The keys are kept in memory, the rows are read as items are asked for.
+    `collate` pads items to a batch. Ids, labels and places in the store are kept in memory; rows are read as items
+    are asked for.
 
     Raises MissingError if the store lacks a record, UsageError for a cut that it does not have, and DataError for a
     corpus that cannot be read.
@@ -37,17 +42,25 @@ class Activations(Dataset[Item]):
         if cut not in held:
             asked = "choose one" if cut is None else f"not {cut}"
             raise UsageError(f"{store.path} holds the cuts {', '.join(held)}; {asked}")
-        examples = list(Corpus(corpus, form=FORMS[store.recipe.modality]))
-        self.ids = [example.id for example in examples]
-        self.labels = [example.label for example in examples]
-        positions = store.lookup(*keys_of([example.sample for example in examples]))
+        examples = Corpus(corpus, form=FORMS[store.recipe.modality])
+        self.ids: list[str] = []
+        self.labels: list[Any] = []
+        found = windows(self._noted(examples), READ_AT_ONCE, store.lookup)
+        positions = np.concatenate([window.positions for window in found])
         absent = np.flatnonzero(positions < 0)
         if len(absent):
             raise MissingError(
-                f"{store.path} lacks {len(absent):,} of {len(examples):,} records, the first {self.ids[absent[0]]}; "
+                f"{store.path} lacks {len(absent):,} of {len(self.ids):,} records, the first {self.ids[absent[0]]}; "
                 "run `recycle precompute` over this corpus"
             )
         self._rows = StoredRows.of(store, cut, positions)
+
+    def _noted(self, examples: Iterable[Example]) -> Iterator[Sample]:
+        """The samples of the examples, whose ids and labels are kept."""
+        for example in examples:
+            self.ids.append(example.id)
+            self.labels.append(example.labels or example.label)
+            yield example.sample
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -148,12 +148,13 @@ class Scorer:
         # The first batch of misses asks for it, but no model can be cut in inference mode, nor in mixed precision.
         with torch.inference_mode(False), autocast(self.device, "float32"):
             split = base.open().split(wanted, self.store.recipe.dtype)
-        expect(self.store, split.recipe.computed_in(self.store.recipe.precision))
+        for cut in wanted:
+            expect(self.store, split.recipe.at(cut).computed_in(self.store.recipe.precision), cut)
         split.model.to(self.device).eval()
         return split
 
     def find(self, samples: Sequence[Sample]) -> Window:
-        """Look samples up in the store, by their content alone: nothing is tokenised."""
+        """Look samples up in the store by their content; nothing is tokenized."""
         keys, digests = keys_of(samples)
         absent = np.full(len(samples), -1, dtype=np.int64)
         return Window(samples, keys, digests, absent if self.store is None else self.store.lookup(keys, digests))
@@ -161,7 +162,7 @@ class Scorer:
     def hits(self, window: Window) -> Iterator[tuple[Indices, Rows]]:
         """The rows of the samples that the store holds, in batches of like lengths, with their places in the window.
 
-        Of the first hits a few are proved against the trunk. Raises MismatchError if their rows are not the trunk's.
+        The rows of a few of the first hits are compared with the trunk's. Raises MismatchError if they differ.
         """
         held = np.flatnonzero(window.positions >= 0)
         if self.store is None or not len(held):
@@ -169,7 +170,8 @@ class Scorer:
         if self._unproved:
             few = held[np.unique(np.linspace(0, len(held) - 1, PROBES, dtype=np.int64))]
             for cut in self.cuts:
-                check_parity(self.store, self.split, cut, [window.samples[place] for place in few.tolist()])
+                split = next(run.head.split for run in self.runs.values() if run.cut == cut)
+                check_parity(self.store, split, cut, [window.samples[place] for place in few.tolist()])
             self._unproved = False
         stored = {cut: StoredRows.of(self.store, cut, window.positions[held]) for cut in self.cuts}
         lengths = stored[self.cuts[0]].lengths * self.preprocessor.row_cost
@@ -177,7 +179,7 @@ class Scorer:
             yield held[members], {cut: pinned_for(rows.load(members), self.device) for cut, rows in stored.items()}
 
     def from_rows(self, rows: Rows, window: Window, members: Indices) -> Answers:
-        """Answers from stored rows. Raises DamageError for rows that give no number."""
+        """Outputs from stored rows. Raises DamageError if an output is NaN or infinite."""
         with torch.inference_mode(), autocast(self.device, self.precision):
             on_device = {cut: to_device(batch, self.device) for cut, batch in rows.items()}
             ready = {cut: {"rows": widened(one), "lengths": one["lengths"]} for cut, one in on_device.items()}
@@ -253,7 +255,7 @@ def _store_for(path: str, cut: str) -> Store:
 
 
 def _not_a_number(answers: Answers) -> list[int]:
-    """The places in the batch of the samples for which a RUN gives something that is no number."""
+    """The places in the batch of the samples for which a RUN gives NaN or infinity."""
     wrong: set[int] = set()
     for outputs in answers.values():
         finite = torch.isfinite(outputs.values)

@@ -1,4 +1,4 @@
-"""Batches to learn from groups by: in each of them samples of one group, and of as many groups as it can hold."""
+"""Batches for learning from groups: each holds several samples of a group, and as many groups as fit."""
 
 import math
 from collections.abc import Sequence

@@ -20,8 +20,8 @@ def mixed(rows: torch.Tensor, *, mixup: float, cutmix: float) -> tuple[torch.Ten
 
     mixup   a of MixUp: the weighted mean of two samples' rows (Zhang et al. 2018; between layers: Verma et al. 2019)
     cutmix  a of CutMix: a box of the other sample's map in place of its own (Yun et al. 2019)
-    Where both are above 0, each batch draws one. The draws are of torch's own generator, which a resume restores.
-    Raises DataError where CutMix gets rows that are no maps (C, H, W).
+    If both are above 0, each batch draws one of them. The draws come from torch's generator, which a resume restores.
+    Raises DataError if CutMix gets rows that are no maps (C, H, W).
     """
     if not mixup and not cutmix:
         return rows, None

@@ -1,4 +1,4 @@
-"""Rows of a store that no memory map serves well, read in shuffled windows."""
+"""Reads compressed, remote and very large stores, for which a memory map is slow, in shuffled windows."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from recycle_cli.batches.stored import StoredRows
 from recycle_cli.runtime.memory import free_memory
 
 MOST_BYTES = 4 << 30
-"""Bytes of a store's windows, unless the user says how many."""
+"""Most bytes of all windows together, unless the user sets --memory."""
 
 
 @dataclass(frozen=True)

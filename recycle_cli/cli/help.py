@@ -40,8 +40,8 @@ class Command(TyperCommand):
         )
 
     def get_params(self, ctx: Any) -> list[Any]:
-        """The parameters and `--help`; `--help-all` if there is more to show."""
-        return [*super().get_params(ctx), *([self._help_all] if self._more else [])]
+        """The parameters, `--help` and `--help-all`, which is not listed if `--help` shows everything."""
+        return [*super().get_params(ctx), self._help_all]
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Print the screen of `--help`; its last words say how to see the rest."""

@@ -61,7 +61,7 @@ def check_number(name: str, value: Any) -> None:
 
 
 def filled(settings: type[S], asked: Asked, **given: Any) -> S:
-    """Settings of what was asked; `given` fields as they are, and the default if nothing was asked."""
+    """Settings from the parsed options; `given` fields come first, an option that was not given has its default."""
     for one in fields(cast(Any, settings)):
         about = option_of(one)
         if one.name in given:
@@ -108,7 +108,7 @@ def _parameter(name: str, one: "Field[Any]") -> inspect.Parameter:
 
 
 def _told(parser: Callable[[str], Any]) -> Callable[[str], Any]:
-    """The parser, whose ValueError Typer tells the user."""
+    """The parser, with its ValueError turned into the error that Typer shows."""
 
     @wraps(parser)
     def parse(text: str) -> Any:

@@ -1,4 +1,4 @@
-"""How to train, from what the command line or a --heads file asks for."""
+"""Training settings from the command line or from a --heads file."""
 
 from recycle_cli.cli.options import Asked, filled, value_of
 from recycle_cli.errors import UsageError

@@ -101,5 +101,5 @@ def _named_options(columns: Columns) -> list[tuple[str, str]]:
 
 
 def listing(schema: Mapping[str, bool]) -> str:
-    """The columns there are, in words."""
+    """A list of the columns for an error message."""
     return f"the columns are: {shown(', '.join(schema))}"

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 from recycle_cli.corpus.columns import Columns
@@ -58,7 +59,7 @@ class Corpus:
         self._named = Columns.of(settings)
         self.columns = form.resolve(self._named, schema, self.name, labelled=labelled)
 
-    @property
+    @cached_property
     def total(self) -> int | None:
         """Records in all; None if the files do not tell without being read."""
         total, limit = self._reader.total, self.settings.limit

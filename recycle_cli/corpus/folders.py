@@ -26,7 +26,7 @@ NO_CLASSES = "images without folders of classes have no labels; expected FOLDER/
 class ImageFolder:
     """`root/CLASS/.../image.jpg`, classes and files in sorted order; a file's id is its path below `root`.
 
-    Raises DataError where there is no image, or images stand beside the classes' folders.
+    Raises DataError if there is no image, or if images lie beside the folders of the classes.
     """
 
     root: str
@@ -146,7 +146,7 @@ class ImageFolders:
         return next(doubts, None)
 
     def schema(self) -> Mapping[str, bool]:
-        """As of one folder."""
+        """`image` and `id`, and `label` if every folder has classes."""
         columns = {"image": True, "id": True}
         return {**columns, "label": True} if self.classes else columns
 

@@ -1,4 +1,4 @@
-"""What the user names to the reader that answers for it."""
+"""Chooses the reader for the files, folders or names that the user gives."""
 
 import glob
 import os

@@ -1,7 +1,7 @@
 """The kinds of input that a model may take, in one table."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 from recycle_cli.models.hub import Source
 from recycle_cli.models.layers import Layer
@@ -12,7 +12,8 @@ from recycle_cli.models.text.opening import layers_of_text, open_text, preproces
 from recycle_cli.models.vision.loading import found_again as images_found_again
 from recycle_cli.models.vision.loading import is_images, layers_of_images, open_images
 from recycle_cli.recipe import Recipe
-from recycle_cli.settings import ImageSettings, ModelSettings
+from recycle_cli.settings import ModelSettings
+from recycle_cli.settings.option import changed_options
 
 TEXT, IMAGE = "text", "image"
 
@@ -48,11 +49,6 @@ def _text_options(max_length: int | None) -> list[str]:
     return [] if max_length is None else [f"--max-length {max_length}"]
 
 
-def _image_options(images: ImageSettings) -> list[str]:
-    changed = [one.name for one in fields(ImageSettings) if getattr(images, one.name) != one.default]
-    return [f"--{name.replace('_', '-')}" for name in changed]
-
-
 # An opener takes the parts of the settings that it needs; here they are taken apart.
 MODALITIES: dict[str, Modality] = {
     TEXT: Modality(
@@ -71,7 +67,7 @@ MODALITIES: dict[str, Modality] = {
         recognises=is_images,
         open=lambda source, model, layer, seed: open_images(source, model.images, layer, seed),
         layers=lambda source, model, dtype: (layers_of_images(source, model.images, dtype), None),
-        own_options=lambda model: _image_options(model.images),
+        own_options=lambda model: changed_options(model.images),
         remedy="leave the options of images out",
         found_again=lambda model, provenance, recipe: replace(
             model, images=images_found_again(model.images, provenance, same=model.name == provenance["model"])

@@ -1,4 +1,4 @@
-"""A pretrained model by its name, of whatever modality: opened, looked into and found again."""
+"""A pretrained model of any modality, known by its name and opened when it is needed."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -47,16 +47,16 @@ class NamedModel:
         return self._modality.open(self._source, self.settings, layer, seed)
 
     def preprocessor(self) -> Preprocessor:
-        """How it takes samples."""
+        """Its preprocessor, opened without the weights if the modality allows."""
         if self._modality.preprocessor is None:
             return self.open().split(("0",), "float32").preprocessor
         return self._modality.preprocessor(self._source, self.settings)
 
     def layers(self, dtype: str) -> tuple[list[Layer], int | None]:
-        """Its cuts in the order of computation, and the tokens of the sample that their bytes in `dtype` are of.
+        """Every cut in order of computation, with the bytes of one sample in `dtype`; and the tokens of that sample.
 
-        That is `max_length` (None: the longest), and None for an image, which is one row. An image model of torchvision
-        needs no weights, and none are fetched.
+        The tokens are `max_length` or the most that the model takes; None for an image, which is one row. For an image
+        model of torchvision no weights are fetched.
         """
         if self.modality != IMAGE and self.settings.images.resize:
             # `recycle layers` has one option of images, with a name of its own.

@@ -89,7 +89,7 @@ def load_state(
     randomness: Randomness,
     identity: Mapping[str, Any],
 ) -> State | None:
-    """Put a training back where it was; None if there is no checkpoint.
+    """Restore a training from its checkpoint and return its state; None if there is no checkpoint.
 
     Raises UsageError naming the first setting that is not as it was, StoreError for a checkpoint of another version.
     """

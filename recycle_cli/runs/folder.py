@@ -17,9 +17,9 @@ OWN = (ABOUT, LOG, CHECKPOINT)
 
 
 def claim(output: str, *, overwrite: bool, resume: bool) -> Path:
-    """The RUN's folder, found usable and left as it is; `clear` makes it.
+    """Check that a RUN may be written to `output`, and return its folder; `clear` makes or empties it later.
 
-    Raises UsageError where it holds what must not be lost, StorageError where it cannot be written.
+    Raises UsageError if it holds something that must not be lost, StorageError if it cannot be written.
     """
     folder = Path(output)
     finished, unfinished = is_finished(folder), (folder / CHECKPOINT).exists()

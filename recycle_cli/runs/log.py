@@ -1,4 +1,4 @@
-"""Where a training's records go: a line each in metrics.jsonl, and TensorBoard where it is installed."""
+"""Where a training's records go: a line each in metrics.jsonl, and TensorBoard if it is installed."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping

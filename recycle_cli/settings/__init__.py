@@ -1,9 +1,9 @@
-"""What belongs together travels together: the options of the commands as plain data, each default written once."""
+"""The options of the commands as plain data: what is used together is one class, each default is written once."""
 
 from recycle_cli.settings.corpus import LABEL_SEPARATOR, CorpusSettings
 from recycle_cli.settings.measuring import BenchSettings, LayersSettings, PlanSettings
 from recycle_cli.settings.model import MINILM, ImageSettings, ModelSettings, ViewSettings
-from recycle_cli.settings.option import decisive
+from recycle_cli.settings.option import decisive, same_for_all_heads
 from recycle_cli.settings.tasks import (
     TASKS,
     ClassificationSettings,
@@ -40,4 +40,5 @@ __all__ = [
     "TrainingSettings",
     "ViewSettings",
     "decisive",
+    "same_for_all_heads",
 ]

@@ -1,4 +1,4 @@
-"""What a bench measures and what a plan tries out, and how often."""
+"""Settings of `bench`, `plan` and `layers`."""
 
 from dataclasses import dataclass
 
@@ -44,7 +44,7 @@ class BenchSettings:
 
 @dataclass(frozen=True)
 class LayersSettings:
-    """For which images and which store the layers of a model are listed."""
+    """The size of images and the stored dtype for which the cuts of a model are listed."""
 
     image_size: int | None = option(
         None, "For an image model: the side of the images; by default as its weights expect.", "Images", minimum=1

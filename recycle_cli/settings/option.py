@@ -54,7 +54,7 @@ def same(settings: type, name: str, **changes: Any) -> Any:
 
 
 def option_of(one: "Field[Any]") -> Option | None:
-    """What a field says of its option, with its name; None for a field that is none."""
+    """The option of a field, with its name filled in; None for a field that is no option."""
     found: Option | None = one.metadata.get(_KEY)
     return found and replace(found, name=found.name or one.name.replace("_", "-"))
 
@@ -79,6 +79,18 @@ def changed_options(settings: Any) -> list[str]:
             found += changed_options(value)
         elif about is not None and value != one.default:
             found.append(f"--{about.name}")
+    return found
+
+
+def same_for_all_heads(settings: Any) -> dict[str, Any]:
+    """The options that heads which train together cannot each choose, by their names on the command line."""
+    found: dict[str, Any] = {}
+    for one in fields(settings):
+        value, about = getattr(settings, one.name), option_of(one)
+        if is_dataclass(value):
+            found |= same_for_all_heads(value)
+        elif about is not None and not about.per_head:
+            found[str(about.name)] = value
     return found
 
 

@@ -11,7 +11,7 @@ from recycle_cli.settings.tasks import Metric, TaskSettings
 
 @dataclass(frozen=True)
 class AdapterSettings:
-    """Few new weights instead of all: low-rank updates (`rank`, `alpha`), or bottlenecks behind the layers (`width`).
+    """Train few new weights instead of all: low-rank updates (`rank`, `alpha`), or bottlenecks behind layers (`width`).
 
     `layers`: endings of the names of the layers to adapt; none for all. `save` apart writes a LoRA adapter beside the
     merged checkpoint as well; bottlenecks cannot be merged.

@@ -38,15 +38,15 @@ class Classification(Task):
         return LabelEncoder(self, names)
 
     def names_of(self, found: Iterable[str]) -> list[str]:
-        """At least two."""
+        """The classes in their order; raises DataError for fewer than two."""
         return ordered(found)
 
     def classes_in(self, label: Any) -> tuple[str, ...]:
-        """The class."""
+        """The only class in the label."""
         return only_name(label, remedy="; add --multi-label")
 
     def targets(self, labels: Sequence[Any], names: Sequence[str]) -> Indices:
-        """Indices, int64 (n,)."""
+        """The index of each label's class, int64 (n,)."""
         return places((name for label in labels for name in self.classes_in(label)), names)
 
     def weights(self, targets: Targets, names: Sequence[str]) -> torch.Tensor | None:
@@ -64,7 +64,7 @@ class Classification(Task):
         return total, total.new_tensor(len(targets)) if weights is None else weights[targets].sum()
 
     def scores(self) -> DenseScores:
-        """Of the logits."""
+        """Keeps the logits."""
         return DenseScores(self.figures)
 
     def figures(self, logits: torch.Tensor, targets: torch.Tensor) -> dict[str, float]:
@@ -93,5 +93,5 @@ class Classification(Task):
         ]
 
     def identity(self) -> dict[str, Any]:
-        """By the names of version 1 of `recycle.json`."""
+        """The options by their names in version 1 of `recycle.json`."""
         return {"multi_label": False, "class_weights": self.settings.class_weights}

@@ -1,4 +1,4 @@
-"""What a task must say, whatever it is: the training loop, the data and the predictions ask it nothing else."""
+"""The contract of a task: all that the training loop, the data and the predictions ask of it."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
@@ -49,7 +49,7 @@ class Task:
     needs_labels: bool = True
 
     def layer(self, names: Sequence[str]) -> TaskLayer:
-        """The layer that the model is to end with."""
+        """The last layer of the model."""
         raise NotImplementedError
 
     def encoder(self, names: Sequence[str] | None, preprocessor: OpenPreprocessor) -> Encoder:

@@ -60,7 +60,7 @@ def task_of(name: str, modality: str, settings: TaskSettings | None = None, take
         remedy = f"use --task {fitting[0]}" if fitting else "there is no task for them"
         raise UsageError(f"--task {name}: {taker} takes {modality}s; {remedy}")
     if settings is not None and not isinstance(settings, kind.settings):
-        given = ", ".join(changed_options(settings))
+        given = ", ".join(changed_options(settings)) or type(settings).__name__
         takers = " or ".join(other for other, one in KINDS.items() if isinstance(settings, one.settings))
         raise UsageError(f"{given}: only --task {takers} takes it; leave it out of --task {name}")
     return kind.build(settings or kind.settings(), FORMS[modality])

@@ -76,7 +76,7 @@ class LabelEncoder:
         self._found += [code] * len(example.samples)
 
     def finish(self) -> Encoded:
-        """The targets, any for a sample without a label, and the classes in their order."""
+        """The targets and the classes in their order; the target of a sample without a label means nothing."""
         labels, names = list(self._codes), self._names
         if not labels:
             nothing = np.zeros(len(self._found), dtype=np.int64)

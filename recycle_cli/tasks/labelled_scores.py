@@ -1,4 +1,4 @@
-"""Figures of predictions, as far as the predicted records have labels."""
+"""Metrics of predictions, over the predicted records that have labels."""
 
 from collections.abc import Sequence
 
@@ -51,7 +51,7 @@ class LabelledScores:
         return example.label is not None or not self._task.needs_labels
 
     def _give_up(self, reason: str) -> None:
-        """Keep nothing any more: there will be no figures."""
+        """Drop what was kept and ignore what comes: there will be no figures."""
         self._given_up = reason
         self._start()
 

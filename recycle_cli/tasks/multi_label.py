@@ -44,7 +44,7 @@ class MultiLabel(Task):
         return LabelEncoder(self, names)
 
     def names_of(self, found: Iterable[str]) -> list[str]:
-        """At least two."""
+        """The classes in their order; raises DataError for fewer than two."""
         return ordered(found)
 
     def classes_in(self, label: Any) -> tuple[str, ...]:
@@ -84,7 +84,7 @@ class MultiLabel(Task):
         return each.sum(), each.new_tensor(len(each))
 
     def scores(self) -> DenseScores:
-        """Of the logits."""
+        """Keeps the logits."""
         return DenseScores(self.figures)
 
     def figures(self, logits: torch.Tensor, targets: torch.Tensor) -> dict[str, float]:
@@ -116,11 +116,11 @@ class MultiLabel(Task):
         ]
 
     def identity(self) -> dict[str, Any]:
-        """By the names of version 1 of `recycle.json`."""
+        """The options by their names in version 1 of `recycle.json`."""
         return {"multi_label": True, "class_weights": self.settings.class_weights}
 
     def at_threshold(self, threshold: float) -> "MultiLabel":
-        """The same at another threshold."""
+        """The same task with another threshold."""
         return replace(self, threshold=threshold)
 
     def described(self, names: Sequence[str]) -> str:

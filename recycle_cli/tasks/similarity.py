@@ -25,7 +25,7 @@ MOST_TO_COMPARE = 100_000
 """Labelled samples beyond which none are compared with all the others: that takes the square of their number."""
 
 LEAST_MET = 0.9
-"""Share of the samples, of those whose group has another, that must meet it in a batch, and one of another group."""
+"""Share of the samples not alone in their group that must share a batch with one of it, and with one of another."""
 
 PIPELINES = {
     "sentence-transformers": "sentence-similarity",
@@ -60,11 +60,11 @@ class Similarity(Task):
         return LabelEncoder(self, names)
 
     def names_of(self, found: Iterable[str]) -> list[str]:
-        """At least two."""
+        """The groups in their order; raises DataError for fewer than two."""
         return ordered(found, "groups")
 
     def classes_in(self, label: Any) -> tuple[str, ...]:
-        """The group."""
+        """The only group in the label."""
         return only_name(label, "groups")
 
     def targets(self, labels: Sequence[Any], names: Sequence[str]) -> Indices:
@@ -86,7 +86,7 @@ class Similarity(Task):
         return each.sum(), each.new_tensor(len(each))
 
     def scores(self) -> DenseScores:
-        """Of the vectors."""
+        """Keeps the vectors."""
         return DenseScores(self.figures)
 
     def figures(self, vectors: torch.Tensor, groups: torch.Tensor) -> dict[str, float]:
@@ -144,7 +144,7 @@ class Similarity(Task):
         )
 
     def identity(self) -> dict[str, Any]:
-        """By the names of version 1 of `recycle.json`."""
+        """The options by their names in version 1 of `recycle.json`."""
         return {"multi_label": False, "class_weights": "none", "similarity": asdict(self.settings)}
 
     def described(self, names: Sequence[str]) -> str:
@@ -152,5 +152,5 @@ class Similarity(Task):
         return "Its outputs are an embedding"
 
     def pipeline(self, name: str, library: str) -> str:
-        """By what its vectors are of."""
+        """The name depends on whether the vectors are of texts or of images, which the library tells."""
         return PIPELINES[library]

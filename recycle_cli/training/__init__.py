@@ -1,6 +1,13 @@
 """Examples to a trained head."""
 
-from recycle_cli.training.checks import check_batches, check_data, modality_asked, refuse_idle_options, task_asked
+from recycle_cli.training.checks import (
+    check_batches,
+    check_data,
+    check_heads,
+    modality_asked,
+    refuse_idle_options,
+    task_asked,
+)
 from recycle_cli.training.examples import TrainingData, read_data, usable_data
 from recycle_cli.training.finish import Finetuned, FinetunedHeads, leave_run, together
 from recycle_cli.training.head import Head
@@ -23,6 +30,7 @@ __all__ = [
     "TrainingData",
     "check_batches",
     "check_data",
+    "check_heads",
     "frozen",
     "identity_of",
     "leave_run",

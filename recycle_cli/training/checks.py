@@ -1,14 +1,19 @@
 """Refusing options: what a training is asked for and cannot be, found out before anything is computed."""
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
 
+from recycle_cli import runs
 from recycle_cli.batches import RowSource
 from recycle_cli.errors import DataError, UsageError
 from recycle_cli.models import NamedModel
-from recycle_cli.settings import Job, TrainingSettings
+from recycle_cli.settings import HeadSettings, Job, TrainingSettings, same_for_all_heads
 from recycle_cli.store import Store
 from recycle_cli.tasks import Task, chosen_metric, task_of
 from recycle_cli.training.labelled_data import LabelledData
+
+HEAD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 def modality_asked(job: Job, model: NamedModel, store: Store | None) -> str:
@@ -58,6 +63,35 @@ def _refuse_of_adapters(settings: TrainingSettings, modality: str) -> None:
         )
     if modality != "text" and adapter.kind != "none":
         raise UsageError(f"--adapter {adapter.kind}: only text models take adapters; leave the option out")
+
+
+def check_heads(heads: Sequence[HeadSettings]) -> None:
+    """Raise UsageError for heads that cannot train together: their names are no folders, or options that must be the
+    same for all of them differ."""
+    if not heads:
+        raise UsageError("there is no head to train; name at least one")
+    seen: set[str] = set()
+    first = _shared(heads[0])
+    for head in heads:
+        if not HEAD_NAME.fullmatch(head.name):
+            raise UsageError(
+                f"name = {head.name!r}; expected letters, digits, '.', '_' and '-': its RUN is OUTPUT/NAME"
+            )
+        if head.name.lower() in runs.OWN:
+            raise UsageError(f"head {head.name!r}: a RUN has a file of this name, and OUTPUT is none; name it anew")
+        if head.name.lower() in seen:
+            raise UsageError(f"two heads have the name {head.name!r}; each RUN is OUTPUT/NAME, so name each anew")
+        seen.add(head.name.lower())
+        for name, value in _shared(head).items():
+            if name in first and value != first[name]:
+                raise UsageError(
+                    f"head {head.name!r}: {name} is {value} and that of {heads[0].name!r} is {first[name]}, but all "
+                    "heads train on the same batches; give them the same"
+                )
+
+
+def _shared(head: HeadSettings) -> dict[str, Any]:
+    return same_for_all_heads(head.training) | {"order-seed": head.training.shuffle_seed}
 
 
 def check_data(task: Task, pairs: Iterable[tuple[LabelledData, LabelledData | None]]) -> None:

@@ -13,7 +13,7 @@ def goes_on(state: State, settings: TrainingSettings) -> bool:
 
 
 def improves(state: State, metric: str, figures: Mapping[str, float]) -> bool:
-    """Note an evaluation in the state. True if it is the best so far, so that its weights are to be kept."""
+    """Enter an evaluation into the state; return whether it is the best so far."""
     if not is_better(metric, figures, state.best):
         state.stale_evaluations += 1
         return False

@@ -94,7 +94,9 @@ def usable_data(data: TrainingData, job: Job, setup: Setup, settings: TrainingSe
     Only records that are skipped if they cannot be used are left out without a store.
     """
     if setup.store is None:
-        return replace(data, train=_readable(data.train, setup))
+        return replace(
+            data, train=_readable(data.train, setup), evaluation=data.evaluation and _readable(data.evaluation, setup)
+        )
     held = 1 - float(np.mean(absent_from(setup.store, data.train.data[0].contents)))
     train = _held(data.train, setup, settings, settings.views, views)
     evaluation = data.evaluation and _held(data.evaluation, setup, settings)
@@ -110,8 +112,13 @@ def _readable(examples: Examples, setup: Setup) -> Examples:
         return examples
     usable = np.zeros(len(examples.data[0]), dtype=bool)
     usable[readable(examples.data[0].samples, preprocessor, corpus.reject)] = True
+    if usable.all():
+        return examples
     corpus.failures.tell()
-    return examples.take(take_all(examples.data, examples.data[0].whole(usable)))
+    places = examples.data[0].whole(usable)
+    if not len(places):
+        raise DataError(f"{corpus.name}: none of the {len(usable):,} images can be used; correct them")
+    return examples.take(take_all(examples.data, places))
 
 
 def _held(

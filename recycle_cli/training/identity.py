@@ -19,7 +19,7 @@ def identity_of(
 ) -> dict[str, Any]:
     """The settings and digests, by the names that they have had since version 1 of `recycle.json`.
 
-    `order`: the digest of the first epoch's batches.
+    `order`: the digest of the first epoch's batches, as drawn before BatchNorm has its say on the smallest.
     """
     own, recipe = decisive(replace(settings, task=None)), setup.split.recipe
     own.pop("task")  # The task gives its own options.

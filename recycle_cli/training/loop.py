@@ -68,11 +68,12 @@ def train(trainers: Sequence[Trainer], source: RowSource, evaluation: RowSource 
                 trainer.save()
             signals.stop_here()
     for trainer in trainers:
-        runs.load_best(trainer.folder, trainer.head.tensors)
+        if trainer.state.best is not None:
+            runs.load_best(trainer.folder, trainer.head.tensors)
 
 
 def _step(trainer: Trainer, steps_an_epoch: int, progress: Bar) -> None:
-    """An optimizer step at the rate that the schedule gives."""
+    """Take an optimizer step at the learning rate of the schedule, and show its loss."""
     state, settings = trainer.state, trainer.settings
     loss = trainer.step(learning_rate(state.step, settings.epochs * steps_an_epoch, settings))
     if loss is not None:

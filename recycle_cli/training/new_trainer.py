@@ -1,4 +1,4 @@
-"""A head about to train: made of its model, its data and its settings."""
+"""Makes the trainer of a head from its model, its data and its settings."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -41,7 +41,7 @@ class Destination:
 
 
 def new_trainer(setup: Setup, settings: TrainingSettings, task: Task, data: Pair, to: Destination) -> Trainer:
-    """A head about to train on the first of the data and to be evaluated on the second. Its trunk is frozen already."""
+    """The trainer of a head that trains on the first of `data` and is evaluated on the second; the trunk is frozen."""
     torch.manual_seed(settings.seed)
     weights = dict(setup.split.head_parameters(setup.cut))
     if settings.adapter.kind != "none":

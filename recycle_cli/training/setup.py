@@ -3,8 +3,6 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import torch
-
 from recycle_cli.batches import RowSource, StoredRows, inputs_source, stored_source
 from recycle_cli.corpus import Views
 from recycle_cli.errors import MismatchError, UsageError
@@ -18,18 +16,13 @@ from recycle_cli.trunk import expect
 
 @dataclass(frozen=True)
 class Setup:
-    """A model split as the store was made, or, without a store (`store` None), as asked for; its trunk is frozen."""
+    """A model split at the store's cuts or, without a store, at the cut that was asked for."""
 
     model: NamedModel
     loaded: AnyLoaded
     split: SplitModel
     cut: str
     store: Store | None
-
-    @property
-    def device(self) -> torch.device:
-        """Where it computes."""
-        return next(self.split.model.parameters()).device
 
 
 def set_up(job: Job, store: Store | None, model: NamedModel, layers: Iterable[tuple[TaskLayer, int]]) -> list[Setup]:

@@ -177,9 +177,9 @@ class Trainer:
 
     def check_finite(self, outputs: Outputs) -> None:
         """Raise DataError for outputs of an evaluation that are no numbers."""
-        total = float(outputs.values.double().sum())
-        if not math.isfinite(total):
-            raise DataError(self._diverged("the evaluation's outputs", total))
+        for own in outputs.each():
+            if not torch.isfinite(own).all():
+                raise DataError(self._diverged("the evaluation's outputs", float(own.double().sum())))
 
     def save(self) -> None:
         """Keep all that an exact resume needs."""

@@ -27,10 +27,10 @@ Rows = dict[str, Encoded]
 
 @dataclass
 class Tally:
-    """Running counts of one pass; `samples` are those read, whether new or not."""
+    """Running counts of one pass: `samples` that were looked up, and those that need not be computed again."""
 
     samples: int = 0
-    new: int = 0
+    reused: int = 0
     trunk_seconds: float = 0.0
     started: float = field(default_factory=time.perf_counter)
 
@@ -104,8 +104,7 @@ def fill(
 
 
 def _note(tally: Tally, writer: SegmentWriter) -> str:
-    reused = (tally.samples - tally.new) / max(1, tally.samples)
-    return f"{writer.rows / tally.seconds:,.0f} rows/s, {reused:.0%} hits"
+    return f"{writer.rows / tally.seconds:,.0f} rows/s, {tally.reused / max(1, tally.samples):.0%} hits"
 
 
 class Lacking:
@@ -135,7 +134,6 @@ class Lacking:
         for ready in ahead:
             for batch in batches_of(ready.places, ready.prepared, self._preprocessor, batch_tokens):
                 batch = replace(batch, inputs=pinned_for(batch.inputs, self._device))
-                self.tally.new += len(batch.members)
                 yield Keyed(batch, ready.window.keys[batch.members], ready.window.digests[batch.members])
 
     def _fresh(self, window: Window) -> npt.NDArray[np.int64]:
@@ -146,8 +144,10 @@ class Lacking:
             self._copies.setdefault(window.keys[place].tobytes(), []).append(window.samples[place])
         for key in self._unusable & self._copies.keys():
             usable(self._copies.pop(key), self._preprocessor, self._refused)
+        reused = len(window.samples) - len(first)
         self.tally.samples += len(window.samples)
-        self._progress.update(len(window.samples) - len(first))
+        self.tally.reused += reused
+        self._progress.update(reused)
         return first
 
     def _refused(self, sample: Sample, error: DataError) -> None:

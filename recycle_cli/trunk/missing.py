@@ -51,8 +51,8 @@ class Wanted:
 
 
 def absent_from(store: Store, kinds: Iterable[Keys]) -> Mask:
-    """The samples (n,) that the store lacks. `kinds`: their keys, and those of each of their views, which it must hold
-    too."""
+    """A mask (n,) of the samples that the store lacks. `contents`: the keys of the samples, and of each of their views,
+    which it must hold too."""
     found = [store.lookup(keys, digests) < 0 for keys, digests in kinds]
     return np.logical_or.reduce(found)
 
@@ -60,7 +60,7 @@ def absent_from(store: Store, kinds: Iterable[Keys]) -> Mask:
 def held_by(
     store: Store, kinds: Sequence[Keys], split: SplitModel, wanted: Wanted, on_missing: str, make_views: Views = ()
 ) -> Mask:
-    """The samples (n,) to train on: those that the store holds with their views.
+    """A mask (n,) of the samples to train on: those that the store holds with their views.
 
     `fail` raises MissingError with the command that would fill the store, `compute` fills it, `skip` leaves out those
     that it lacks.

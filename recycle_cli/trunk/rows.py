@@ -38,9 +38,9 @@ def restored(rows: Encoded, lengths: Indices, dtype: str) -> torch.Tensor:
 
 
 def check_lengths(batch: TrunkBatch, activations: torch.Tensor) -> None:
-    """Guard against a model that changes the number of rows behind our back."""
+    """Raise DataError if the trunk gave fewer rows than the samples have: the model shortens its sequence."""
     if activations.shape[1] < int(batch.lengths.max()):
         raise DataError(
-            f"the trunk gave {activations.shape[1]} rows where {int(batch.lengths.max())} went in; "
+            f"the trunk gave {activations.shape[1]} rows for {int(batch.lengths.max())} tokens; "
             "this model shortens its sequence and cannot be recycled"
         )

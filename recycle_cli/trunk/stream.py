@@ -31,7 +31,7 @@ WINDOW_IMAGES = 256
 
 GROWTH = 2
 FIRST_SHARE = 32
-"""The first window is so small a part of the others, the next ones double: the trunk need not wait for long."""
+"""The first window is 1/32 of the full size and each next one twice as large, so that the trunk starts soon."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def prepared_ahead(
     wanted: Callable[[Window], Indices],
     reject: Reject | None,
 ) -> Iterator[Usable]:
-    """Windows with their `wanted` samples prepared, the next one by a thread while this one is computed."""
+    """Windows with their `wanted` samples prepared; a thread prepares the next window while this one is computed."""
     if preprocessor.row_cost > 1:
         size = min(size, WINDOW_IMAGES)
 
@@ -103,8 +103,8 @@ def prepared_ahead(
         found, prepared = usable([window.samples[place] for place in places.tolist()], preprocessor, reject)
         return Usable(window, places[found], prepared)
 
-    cut = windows(samples, size, lookup, first=max(1, size // FIRST_SHARE))
-    return prefetch(map(prepare, cut), depth=1)
+    growing = windows(samples, size, lookup, first=max(1, size // FIRST_SHARE))
+    return prefetch(map(prepare, growing), depth=1)
 
 
 def trunk_batches(samples: Sequence[Sample], preprocessor: Preprocessor, batch_tokens: int) -> Iterator[TrunkBatch]:

@@ -1,4 +1,4 @@
-"""Contents on their way to the store, so that none is computed twice in a run."""
+"""Remembers which samples a run has already taken on, so that no content is computed twice."""
 
 import numpy as np
 import numpy.typing as npt

@@ -23,6 +23,7 @@ from recycle_cli.training import (
     TrainingData,
     check_batches,
     check_data,
+    check_heads,
     identity_of,
     leave_run,
     modality_asked,
@@ -40,7 +41,7 @@ from recycle_cli.training import (
 
 @dataclass(frozen=True)
 class Request:
-    """What a command trains: `heads` by the folders of their RUNs, and those that an earlier run has finished."""
+    """The heads that a command trains, by the folders of their RUNs, and those that an earlier run has finished."""
 
     job: Job
     model: NamedModel
@@ -76,9 +77,7 @@ def finetune_heads(job: Job, model: ModelSettings, heads: Sequence[HeadSettings]
         raise UsageError("--heads trains several heads from one read of a STORE; give one, or train them one by one")
     if runs.is_run(job.output):
         raise UsageError(f"{job.output} is a run itself; choose another --output for the runs of several heads")
-    for head in heads:
-        if head.name.lower() in runs.OWN:
-            raise UsageError(f"head {head.name!r}: a RUN has a file of this name, and OUTPUT is none; name it anew")
+    check_heads(heads)
     targets = partial(_with_targets, columns=tuple(dict.fromkeys(head.label_column for head in heads)))
     job = replace(job, data=targets(job.data), evaluation=job.evaluation and targets(job.evaluation))
     folders = {head.name: Path(job.output, head.name) for head in heads}
@@ -100,7 +99,7 @@ def finetune_heads(job: Job, model: ModelSettings, heads: Sequence[HeadSettings]
 def _with_targets(corpus: CorpusSettings, columns: tuple[str | None, ...]) -> CorpusSettings:
     """The corpus with these columns of labels; None: the one that is found if it is obvious."""
     if len(columns) == 1:
-        return replace(corpus, label_column=columns[0])
+        return replace(corpus, label_column=columns[0] or corpus.label_column)
     named = tuple(column for column in columns if column is not None)
     if len(named) < len(columns):
         raise UsageError(f"one head names no label-column, another {named[0]!r}; name it for each of them")
@@ -143,26 +142,26 @@ def _trained(
     for (folder, head), pair in zip(request.finished.items(), pairs[len(request.heads) :], strict=True):
         task = task_asked(job, "", setups[0].split.recipe.modality, head.training)
         runs.check_settings(folder, identity_of(job, setups[0], head.training, task, pair, order))
+    evaluation = None if data.evaluation is None else source_of(setups[0], data.evaluation.data[0], shared)
+    trainers = [
+        new_trainer(
+            setup,
+            head.training,
+            task,
+            pair,
+            Destination(folder, identity_of(job, setup, head.training, task, pair, order), name=head.name),
+        )
+        for (folder, head), setup, task, pair in zip(request.heads.items(), setups, tasks, pairs, strict=False)
+    ]
+    batches = source.epoch(trainers[0].sampler, 0).batches
+    for trainer in trainers:
+        trainer.check_labels(batches)
+    # Not before all that can be refused has been: this is where --overwrite loses the RUN that was there.
     for folder in request.heads:
         if not (job.resume and (folder / runs.CHECKPOINT).exists()):
             runs.clear(folder)
-    evaluation = None if data.evaluation is None else source_of(setups[0], data.evaluation.data[0], shared)
     with ExitStack() as stack:
-        progress = stack.enter_context(bar("finetune"))
-        trainers = [
-            new_trainer(
-                setup,
-                head.training,
-                task,
-                pair,
-                Destination(
-                    folder,
-                    identity_of(job, setup, head.training, task, pair, order),
-                    stack.enter_context(runs.logger(folder, job.tensorboard)),
-                    head.name,
-                ),
-            )
-            for (folder, head), setup, task, pair in zip(request.heads.items(), setups, tasks, pairs, strict=False)
-        ]
-        train(trainers, source, evaluation, progress)
+        for trainer in trainers:
+            trainer.log = stack.enter_context(runs.logger(trainer.folder, job.tensorboard))
+        train(trainers, source, evaluation, stack.enter_context(bar("finetune")))
     return trainers

@@ -115,8 +115,8 @@ def _unread(corpus: Corpus) -> str:
 
 @dataclass
 class Scored:
-    """A window whose outputs come batch by batch; `kept`: places of the samples that get some, ascending; `left`: how
-    many of them are still to come."""
+    """A window whose outputs come batch by batch. `kept`: the places of the samples that get an output, ascending;
+    `left`: how many of these have none yet."""
 
     window: Window
     kept: Indices
@@ -142,7 +142,7 @@ class Scored:
 
 
 class Assembly:
-    """Puts the outputs of samples together to those of examples, in the corpus's order."""
+    """Collects the outputs of an example's samples, and gives examples back in the corpus's order."""
 
     def __init__(self) -> None:
         self._waiting: deque[Example] = deque()
