@@ -67,7 +67,7 @@ def begun_at(cut: int, rows: Tensor, blocks: Sequence[Block], stem: Stem | None 
         stack.enter_context(skipped(stem, rows))
         for number, block in enumerate(blocks[:cut]):
             last = number == len(blocks) - 1
-            stack.enter_context(_passing(block, rows if last else None))
+            stack.enter_context(handing_on(block, rows if last else None))
         if cut < len(blocks):
             stack.callback(_injecting(blocks[cut].module, rows).remove)
         yield
@@ -95,7 +95,7 @@ def _injecting(module: nn.Module, rows: Tensor) -> Any:
 
 
 @contextmanager
-def _passing(block: Block, rows: Tensor | None) -> Iterator[None]:
+def handing_on(block: Block, rows: Tensor | None = None) -> Iterator[None]:
     """Let the block compute nothing and return the rows it is given, or `rows`, in its own form."""
     module = block.module
     forward = module.forward
