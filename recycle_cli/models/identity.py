@@ -98,8 +98,8 @@ def _behaviour(tokenizer: Any) -> str | None:
     found = [_encoded(tokenizer, texts, length) for length in _PROBE_LENGTHS]
     if tokenizer.is_fast:
         alone = [_by_rules(tokenizer.backend_tokenizer, texts, length) for length in _PROBE_LENGTHS]
-        said = [{name: rules.get(name) for name in mine} for mine, rules in zip(found, alone, strict=True)]
-        return None if found == said else canonical_digest({"found": found})
+        by_rules = [{name: rules.get(name) for name in mine} for mine, rules in zip(found, alone, strict=True)]
+        return None if found == by_rules else canonical_digest({"found": found})
     files = _files(tokenizer)
     said = None if files else _of_class_alone(tokenizer, texts)
     return None if found == said else canonical_digest({"found": found, "files": files})

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from recycle_cli.errors import ModelError
+from recycle_cli.errors import ModelError, RecycleError
 from recycle_cli.keys import Sample
 from recycle_cli.models import NamedModel, SplitModel, TaskLayer
-from recycle_cli.models.hub import first_line, quiet
+from recycle_cli.models.hub import quiet
 from recycle_cli.runtime.devices import device_holding, to_device
 from recycle_cli.settings import ModelSettings
 from recycle_cli.training.setup import Setup
@@ -67,7 +67,7 @@ def _step(split: SplitModel, cut: str, inputs: Mapping[str, Tensor]) -> None:
         for parameter in own.values():
             if parameter.grad is not None:
                 steepest = parameter.grad.abs().max().clamp_min(1e-30)
-                parameter -= STEP * parameter.abs().max().clamp_min(STEP) * parameter.grad / steepest
+                parameter.sub_(STEP * parameter.abs().max().clamp_min(STEP) * parameter.grad / steepest)
     heads = own.keys() | dict(split.head_buffers(cut)).keys()
     changed = {key for key, total in _sums(split.model).items() if before.get(key) != total}
     changed = {key for key, total in _sums(split.model).items() if before.get(key) != total}
@@ -95,12 +95,15 @@ def _prove_run(setup: Setup, layer: TaskLayer, samples: Sequence[Sample], expect
     disk = next(one for one in (folder.resolve(), *folder.resolve().parents) if one.is_dir())
     with TemporaryDirectory(prefix="recycle-proof-", dir=disk) as place:
         try:
-            with _same_modules(split.model):
+            with _same_modules(split.model), quiet():
                 setup.loaded.save(Path(place), split.recipe.max_length)
-        except (ValueError, TypeError, KeyError, AttributeError, RuntimeError, NotImplementedError) as error:
+        except (RecycleError, OSError, MemoryError):
+            raise
+        except Exception as error:  # a library refuses to save in its own words
+            said = " ".join(str(error).split())
             raise ModelError(
-                f"model {setup.model.name!r} could not be saved after its training: {first_line(error)}; correct its "
-                "config.json, or take another model"
+                f"model {setup.model.name!r} could not be saved after its training: {said}; correct its config.json, or "
+                "take another model"
             ) from error
         settings = ModelSettings(
             place, max_length=split.recipe.max_length, trust_remote_code=asked.trust_remote_code, device=asked.device

@@ -36,6 +36,10 @@ COPIES = 16
 """Texts of each length at most."""
 
 
+Alone = Sequence[tuple[Tensor, Tensor]]
+"""The rows and outputs of texts by themselves."""
+
+
 def proved(engine: Engine, batch: Inputs, cuts: Sequence[int]) -> Engine:
     """The engine with the settings that the model turns out to need, proved on a few tokens and at every length.
 
@@ -43,8 +47,10 @@ def proved(engine: Engine, batch: Inputs, cuts: Sequence[int]) -> Engine:
     """
     engine = checked(engine, batch, cuts)
     with evaluating(engine.model), torch.no_grad():
+        first = each_alone(engine, batch)
         for lengths in _tried(engine):
             engine = _proved_at(engine, lengths, sorted({cuts[0], cuts[-1]}) if cuts else [])
+        _check_memory(engine, first, each_alone(engine, batch), max(LENGTHS), engine.inputs.max_length)
     return engine
 
 
@@ -96,23 +102,23 @@ def _proved_at(engine: Engine, lengths: Sequence[int], cuts: Sequence[int]) -> E
                 f"{type(engine.model).__name__} does not take texts of {lengths[0]} to {lengths[-1]} tokens "
                 f"({first_line(error)}); give a --max-length below {lengths[0]}, or another model"
             ) from error
-        _check_memory(engine, batch, alone)
+        row = max(row for row, length in enumerate(lengths) if length < lengths[-1])
+        again = each_alone(engine, {name: one[row : row + 1] for name, one in batch.items()})
+        _check_memory(engine, alone[row : row + 1], again, lengths[row], lengths[-1])
         if what and not engine.apart:
             engine = replace(engine.keeping_lengths_apart(), by_length=what == "rows")
         _check_halves(engine, {name: one[-1:] for name, one in batch.items()}, cuts)
     return engine
 
 
-def _check_memory(engine: Engine, batch: Inputs, before: Sequence[tuple[Tensor, Tensor]]) -> None:
+def _check_memory(engine: Engine, before: Alone, after: Alone, length: int, longer: int) -> None:
     """Raise ModelError if a text gives other rows or outputs now that a longer one has been through the model."""
-    lengths = batch["attention_mask"].sum(1).tolist()
-    row = max(row for row, length in enumerate(lengths) if length < lengths[-1])
-    again = each_alone(engine, {name: one[row : row + 1] for name, one in batch.items()})[0]
-    if not all(close(one, other, TOLERANCE) for one, other in zip(before[row], again, strict=True)):
-        raise ModelError(
-            f"{type(engine.model).__name__} cannot be cut: a text of {lengths[-1]} tokens changes what it makes of one "
-            f"of {lengths[row]} afterwards; give a --max-length below {lengths[row]}"
-        )
+    for (rows, outputs), (rows_again, outputs_again) in zip(before, after, strict=True):
+        if not (close(rows, rows_again, TOLERANCE) and close(outputs, outputs_again, TOLERANCE)):
+            raise ModelError(
+                f"{type(engine.model).__name__} cannot be cut: a text of {longer} tokens changes what it makes of one "
+                f"of {length} afterwards; give a smaller --max-length"
+            )
 
 
 def _check_halves(engine: Engine, text: Inputs, cuts: Sequence[int]) -> None:
