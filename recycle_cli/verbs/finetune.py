@@ -28,6 +28,7 @@ from recycle_cli.training import (
     leave_run,
     modality_asked,
     new_trainer,
+    prove_training,
     read_data,
     refuse_idle_options,
     set_up,
@@ -128,6 +129,8 @@ def _train(request: Request) -> list[Finetuned]:
     source = source_of(setups[0], data.train.data[0], settings[0], views)
     check_batches(tasks[0], data.train.data[0], source, settings[0])
 
+    # Heads of one request are of one task and one model: what is true of the first is true of all.
+    prove_training(setups[0], layers[0], data.train.data[0].probes, next(iter(request.heads)))
     trainers = _trained(request, tasks, setups, data, source)
     return [leave_run(trainer, own, job, data.held) for trainer, own in zip(trainers, setups, strict=True)]
 

@@ -8,6 +8,7 @@ import torch
 import transformers
 
 from recycle_cli.models import Loaded, SplitModel, load, split
+from recycle_cli.models.identity import architecture_of, tokenizer_digest
 from recycle_cli.recipe import Recipe
 from tests.conftest import tiny_config, tiny_tokenizer
 from tests.models.architectures import DECODERS, ENCODERS, random_model
@@ -124,6 +125,56 @@ def test_another_tokenizer_is_another_recipe(tiny_bert, tmp_path):
     difference = cut_at_two(loaded).recipe.difference(cut_at_two(Loaded("cased", loaded.model, cased)).recipe)
     assert difference is not None
     assert difference.startswith("preprocessor")
+
+
+@pytest.mark.parametrize("setting", ["truncation_side", "split_special_tokens"])
+def test_what_a_tokenizer_does_is_part_of_the_recipe(tiny_bert, setting, tmp_path):
+    """Settings that the rules do not hold; the default ones leave the digest as it always was."""
+    loaded = load(str(tiny_bert), labels=None)
+    before = cut_at_two(loaded).recipe
+    setattr(loaded.tokenizer, setting, "left" if setting == "truncation_side" else True)
+    after = cut_at_two(Loaded("other", loaded.model, loaded.tokenizer)).recipe
+    assert "preprocessor" in str(before.difference(after))
+
+
+def test_what_a_tokenizers_own_code_does_is_part_of_the_recipe(tiny_bert):
+    class Hasty(transformers.PreTrainedTokenizerFast):
+        def __call__(self, text, *args, **kwargs):
+            return super().__call__([one.replace("new", "old") for one in text], *args, **kwargs)
+
+    loaded = load(str(tiny_bert), labels=None)
+    before = cut_at_two(loaded).recipe
+    loaded.tokenizer.__class__ = Hasty
+    assert "preprocessor" in str(before.difference(cut_at_two(loaded).recipe))
+
+
+def test_slow_tokenizers_are_told_apart_by_what_they_do(tmp_path):
+    """By class and vocabulary alone if those say all; by merges, normalisation and the like if there are files."""
+    assert tokenizer_digest(transformers.ByT5Tokenizer(), ["input_ids"]) == "d55c8ac633af6e30e9df1600142511df"
+    vocabulary, merges = tmp_path / "vocab.txt", tmp_path / "bpe.codes"
+    vocabulary.write_text("".join(f"{token} 1\n" for token in ("a@@", "b", "ab", "c", "bc", "@USER")))
+    digests = set()
+    for order in ("a b</w> 1\nb c</w> 1\n", "b c</w> 1\na b</w> 1\n", "b c</w> 1\n"):
+        for normalization in (False, True):
+            merges.write_text(order)
+            tokenizer = transformers.BertweetTokenizer(str(vocabulary), str(merges), normalization=normalization)
+            digests.add(tokenizer_digest(tokenizer, ["input_ids"]))
+    assert len(digests) == 6
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "kept"),
+    [
+        ("token_dropout", True, True),
+        ("dropout_kind", "variational", True),
+        ("token_dropout", False, False),
+        ("hidden_dropout_prob", 0.3, False),
+        ("attn_pdrop", 0, False),
+        ("layerdrop", 0.1, False),
+    ],
+)
+def test_a_field_named_after_dropout_is_left_out_only_if_it_is_a_rate(field, value, kept):
+    assert (field in architecture_of({"hidden_size": 32, field: value})) is kept
 
 
 def test_recipe_goes_through_json(tiny_bert):

@@ -22,7 +22,8 @@ class Engine:
     """Runs a model and its halves.
 
     per_row  whether the model gives outputs for each token, and not for each text
-    apart    whether the model lets padding reach real tokens, so that lengths are not mixed
+    apart    whether a text's rows or outputs depend on the padding beside it, so that lengths are not mixed
+    by_length  whether that was found for rows of long texts alone: the recipe says so, since rows were mixed once
     stem     the module that a head leaves out beside the blocks before its cut
     """
 
@@ -31,6 +32,7 @@ class Engine:
     inputs: TextInputs
     per_row: bool = False
     apart: bool = False
+    by_length: bool = False
     stem: Stem | None = None
     # The halves set hooks on the model while they run: two threads take turns.
     lock: RLock = field(default_factory=RLock)

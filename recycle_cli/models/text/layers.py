@@ -13,9 +13,9 @@ from recycle_cli.models.eval_mode import evaluating
 from recycle_cli.models.hub import quiet
 from recycle_cli.models.layers import Layer, bytes_per_sample
 from recycle_cli.models.text.engine import Engine
+from recycle_cli.models.text.lengths import proved
 from recycle_cli.models.text.load import Loaded
 from recycle_cli.models.text.ownership import Ownership
-from recycle_cli.models.text.selfcheck import checked
 from recycle_cli.models.text.split import ownership, uncut
 from recycle_cli.recipe import DTYPES
 
@@ -30,7 +30,7 @@ def layers(loaded: Loaded, *, length: int, dtype: str = "float16") -> list[Layer
     with quiet():
         engine, batch = uncut(loaded, length)
         cuts = range(1, len(engine.blocks) + 1)
-        engine = checked(engine, batch, cuts)
+        engine = proved(engine, batch, cuts)
         flops = trunk_flops(engine, length)
         owned = [ownership(engine, batch, cut) for cut in cuts]
     return [_layer(engine, one, flops[one.cut] / flops[-1], length, dtype) for one in owned]

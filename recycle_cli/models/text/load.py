@@ -11,6 +11,11 @@ import transformers
 from recycle_cli.errors import ModelError
 from recycle_cli.models.hub import UNREADABLE, Source, first_line, hub_answers, is_package, place_of, quiet
 from recycle_cli.models.task_layer import SEQUENCES, TaskLayer
+from recycle_cli.models.text.relabel import fit_labels
+
+CLASSIFIERS = "Classification"
+"""In the name of an Auto class: the outputs are what the config's names say. In a class for question answering they are
+start and end, whatever the names."""
 
 
 @dataclass(frozen=True)
@@ -68,16 +73,20 @@ def load(
 def load_with(layer: TaskLayer, source: Source, *, seed: int = 0) -> Loaded:
     """Load a model that ends with `layer`, in eval and float32.
 
-    A task layer that the checkpoint does not have is made from `seed`. Raises ModelError if the name leads to no model,
-    to one without safetensors weights, or to one that is no text model.
+    A task layer that the checkpoint does not have is made from `seed`, and so is one for as many classes of other
+    names; the same names in another order keep their weights. Raises ModelError if the name leads to no model, to one
+    without safetensors weights, or to one that is no text model.
     """
     auto = getattr(transformers, layer.auto, None)
     if auto is None:
         raise ModelError(f"transformers has no class {layer.auto}, with which {source.name!r} was to be loaded")
+    known = _known_labels(source) if layer.labels is not None else ()
     model, report, tokenizer = checkpoint(source, auto, seed, **_label_options(layer))
     base = f"{model.base_model_prefix}."
     _check_sizes(source.name, report, base)
     missing = frozenset(report["missing_keys"]) | _mismatched(report)
+    if layer.labels is not None and CLASSIFIERS in layer.auto:
+        missing |= fit_labels(source.name, model, known, layer.labels, missing, seed)
     if missing >= {f"{base}{name}" for name, _ in model.base_model.named_parameters()}:
         missing = _with_base(source, model, missing)
     return Loaded(source.name, model.eval(), tokenizer, missing, layer.auto, layer.per_row)
@@ -132,6 +141,19 @@ def checkpoint(source: Source, auto: Any, seed: int, **more: Any) -> tuple[Any, 
             raise _unusable(source.name, place, error) from error
     _check_vocabulary(source.name, tokenizer)
     return model, report, tokenizer
+
+
+def _known_labels(source: Source) -> tuple[str, ...]:
+    """The classes that the checkpoint's config names."""
+    place, options = place_of(source.name, source.revision), source.options
+    if not Path(place).is_dir() and not hub_answers():
+        options["local_files_only"] = True
+    with quiet():
+        try:
+            config = transformers.AutoConfig.from_pretrained(place, **options)
+        except UNREADABLE as error:
+            raise _unusable(source.name, place, error) from error
+    return tuple(str(config.id2label[number]) for number in sorted(config.id2label))
 
 
 def _label_options(layer: TaskLayer) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from recycle_cli.errors import ModelError
 from recycle_cli.models.text.blocks import Block, first, rows_of, with_rows
 from recycle_cli.models.text.stem import Stem, skipped
 
@@ -63,14 +64,22 @@ def begun_at(cut: int, rows: Tensor, blocks: Sequence[Block], stem: Stem | None 
     block number (masks by layer type, groups, caches) holds; the rows enter before block `cut`. The `stem` would give
     its output to a block that hands it on unread: it computes nothing either.
     """
+    entry = blocks[min(cut, len(blocks) - 1)].module
+    entered: list[nn.Module] = []
     with ExitStack() as stack:
         stack.enter_context(skipped(stem, rows))
         for number, block in enumerate(blocks[:cut]):
             last = number == len(blocks) - 1
-            stack.enter_context(_passing(block, rows if last else None))
+            stack.enter_context(handing_on(block, rows if last else None))
         if cut < len(blocks):
-            stack.callback(_injecting(blocks[cut].module, rows).remove)
+            stack.callback(_injecting(entry, rows).remove)
+        stack.callback(entry.register_forward_pre_hook(lambda module, args: entered.append(module)).remove)
         yield
+        if not entered:
+            raise ModelError(
+                f"the layer at which the rows of cut {cut} enter ({type(entry).__name__}) was skipped: this model "
+                "leaves out layers at random in training; set its layerdrop to 0 in config.json"
+            )
 
 
 def _at_cut(blocks: Sequence[Block], cut: int, keep: Any) -> Any:
@@ -95,7 +104,7 @@ def _injecting(module: nn.Module, rows: Tensor) -> Any:
 
 
 @contextmanager
-def _passing(block: Block, rows: Tensor | None) -> Iterator[None]:
+def handing_on(block: Block, rows: Tensor | None = None) -> Iterator[None]:
     """Let the block compute nothing and return the rows it is given, or `rows`, in its own form."""
     module = block.module
     forward = module.forward

@@ -14,7 +14,7 @@ from recycle_cli.models.hub import first_line
 from recycle_cli.models.preprocessor import Inputs
 from recycle_cli.models.text.blocks import Block, first
 from recycle_cli.models.text.engine import Engine
-from recycle_cli.models.text.tokens import TextInputs, longest_text, mask_of, text_config
+from recycle_cli.models.text.tokens import TYPES, TextInputs, longest_text, mask_of, text_config
 
 LENGTHS = (7, 4, 2)
 """Unequal, so that padding is at work, and another count than samples, so that the two axes cannot be mistaken."""
@@ -45,23 +45,38 @@ def check_batch(model: Any, inputs: TextInputs, lengths: Sequence[int] = LENGTHS
     """A few random ordinary tokens in samples of unequal length, the second half of each of another type."""
     longest = max(lengths)
     special = {*inputs.tokenizer.all_special_ids, inputs.pad_id}
-    ordinary = [number for number in range(min(text_config(model).vocab_size, 1000)) if number not in special]
+    ordinary = [number for number in range(min(_vocabulary(inputs), 1000)) if number not in special]
     picks = torch.randint(len(ordinary), (len(lengths), longest), generator=torch.Generator().manual_seed(seed))
     mask = mask_of(torch.tensor(lengths), longest)
     batch = {
         "input_ids": torch.where(mask.bool(), torch.tensor(ordinary)[picks], inputs.pad_id),
         "attention_mask": mask,
     }
-    if "token_type_ids" in inputs.names and (getattr(text_config(model), "type_vocab_size", 0) or 0) > 1:
+    if TYPES in inputs.names and (getattr(text_config(model), "type_vocab_size", 0) or 0) > 1:
         second = torch.arange(longest) >= torch.tensor(lengths)[:, None] / 2
-        batch["token_type_ids"] = (second & mask.bool()).long()
+        batch[TYPES] = (second & mask.bool()).long()
+    for name, values in inputs.examples.items():
+        picked = values[torch.randint(len(values), mask.shape, generator=torch.Generator().manual_seed(seed + 1))]
+        batch[name] = picked * mask.reshape(*mask.shape, *(1 for _ in picked.shape[2:]))
     return batch
+
+
+def _vocabulary(inputs: TextInputs) -> int:
+    """How many tokens there are; not every config says it (CANINE hashes characters)."""
+    return inputs.vocabulary or len(inputs.tokenizer)
 
 
 def checked(engine: Engine, batch: Inputs, cuts: Sequence[int]) -> Engine:
     """The engine with the settings that the model turns out to need. Raises ModelError if a cut changes the output."""
     with evaluating(engine.model), torch.no_grad():
-        if padding_leaks(engine, batch):
+        try:
+            leaks = leak(engine, batch, each_alone(engine, batch))
+        except CANNOT_RUN as error:
+            raise ModelError(
+                f"{type(engine.model).__name__} cannot be cut: a text of {min(LENGTHS)} to {max(LENGTHS)} tokens does "
+                f"not pass alone ({first_line(error)})"
+            ) from error
+        if leaks:
             engine = engine.keeping_lengths_apart()
         engine = _proved(engine, batch, cuts)
         if cuts and _final_pad_matters(engine, batch, cuts[-1]):
@@ -77,18 +92,39 @@ def depends_on_task(engine: Engine, batch: Inputs, cuts: Sequence[int]) -> bool:
     except CANNOT_RUN:
         return True
     real = batch["attention_mask"].bool()
-    return not all(_close(through[cut][real], bare[cut][real], TOLERANCE) for cut in cuts)
+    return not all(close(through[cut][real], bare[cut][real], TOLERANCE) for cut in cuts)
 
 
-def padding_leaks(engine: Engine, batch: Inputs) -> bool:
-    """Whether a text's rows depend on the padding beside it (convolutions over tokens, Fourier mixing)."""
-    last = [len(engine.blocks)]
-    padded = engine.rows(batch, last)[last[0]]
-    for row, length in enumerate(batch["attention_mask"].sum(1).tolist()):
-        alone = engine.rows({name: tensor[row : row + 1, :length] for name, tensor in batch.items()}, last)[last[0]]
-        if not _close(padded[row, :length], alone[0], PADDING_TOLERANCE):
-            return True
-    return False
+def each_alone(engine: Engine, batch: Inputs) -> list[tuple[Tensor, Tensor]]:
+    """The last block's rows and the outputs of each text of the batch, never beside a longer one."""
+    lengths = batch["attention_mask"].sum(1)
+    found: dict[int, tuple[Tensor, Tensor]] = {}
+    for length in lengths.unique().tolist():
+        texts = (lengths == length).nonzero().flatten()
+        with _last_rows(engine.blocks) as seen:
+            outputs = engine.full({name: one[texts, :length] for name, one in batch.items()})
+        found |= {text: (seen[0][place, :length], outputs[place]) for place, text in enumerate(texts.tolist())}
+    return [found[text] for text in range(len(lengths))]
+
+
+def leak(
+    engine: Engine, batch: Inputs, alone: Sequence[tuple[Tensor, Tensor]], tolerance: float = PADDING_TOLERANCE
+) -> str | None:
+    """What of a text depends on the texts and the padding beside it: `rows` (convolutions over tokens, Fourier mixing,
+    windows counted over the padded length), `outputs` alone (pooling after the blocks), or nothing.
+
+    `alone`: the rows and outputs of each text by itself.
+    """
+    together = replace(engine, apart=False)
+    with _last_rows(engine.blocks) as seen:
+        outputs = together.full(batch)
+    found = None
+    for row, ((own_rows, own_outputs), length) in enumerate(zip(alone, batch["attention_mask"].sum(1), strict=True)):
+        if not close(own_rows, seen[0][row, :length], tolerance):
+            return "rows"
+        if not close(own_outputs, outputs[row, :length] if engine.per_row else outputs[row], tolerance):
+            found = "outputs"
+    return found
 
 
 def _proved(engine: Engine, batch: Inputs, cuts: Sequence[int]) -> Engine:
@@ -120,9 +156,9 @@ def _check_cut(engine: Engine, batch: Inputs, between: Inputs, cut: int) -> None
     except CANNOT_RUN as error:
         raise ModelError(f"{refused} their rows (the head alone fails: {first_line(error)}); use cut 0") from error
     for one, other in zip(whole, halves, strict=True):
-        if not _close(one, other, TOLERANCE):
+        if not close(one, other, TOLERANCE):
             raise ModelError(
-                f"{refused} their rows (head after trunk differs from the whole by {_difference(one, other):.1e}); "
+                f"{refused} their rows (head after trunk differs from the whole by {difference(one, other):.1e}); "
                 f"use cut 0"
             )
 
@@ -150,7 +186,7 @@ def _final_pad_matters(engine: Engine, batch: Inputs, cut: int) -> bool:
     ending: Mapping[str, Tensor] = {**batch, "input_ids": ids}
     whole = engine.full(ending)
     halves = engine.head(engine.trunk(ending, [cut])[cut].clone(), lengths, cut)
-    return not _close(real_outputs(engine, whole, mask), real_outputs(engine, halves, mask), TOLERANCE)
+    return not close(real_outputs(engine, whole, mask), real_outputs(engine, halves, mask), TOLERANCE)
 
 
 @contextmanager
@@ -168,10 +204,11 @@ def _last_rows(blocks: Sequence[Block]) -> Iterator[list[Tensor]]:
         handle.remove()
 
 
-def _close(one: Tensor, other: Tensor, tolerance: float) -> bool:
-    return _difference(one, other) <= tolerance
+def close(one: Tensor, other: Tensor, tolerance: float) -> bool:
+    """Whether they differ by no more than this share of the largest value."""
+    return difference(one, other) <= tolerance
 
 
-def _difference(one: Tensor, other: Tensor) -> float:
+def difference(one: Tensor, other: Tensor) -> float:
     """Largest difference as a share of the largest value."""
     return float((one - other).abs().max() / one.abs().max().clamp_min(1e-30))

@@ -16,9 +16,10 @@ from recycle_cli.models.preprocessor import Inputs
 from recycle_cli.models.split_model import SplitModel
 from recycle_cli.models.text.blocks import Block, find_blocks
 from recycle_cli.models.text.engine import Engine, forward_names
+from recycle_cli.models.text.lengths import proved
 from recycle_cli.models.text.load import Loaded
 from recycle_cli.models.text.ownership import Ownership, parameters_in, parameters_of_blocks
-from recycle_cli.models.text.selfcheck import CANNOT_RUN, check_batch, checked, depends_on_task
+from recycle_cli.models.text.selfcheck import CANNOT_RUN, check_batch, depends_on_task
 from recycle_cli.models.text.stem import find_stem
 from recycle_cli.models.text.tokens import text_inputs, word_embeddings
 from recycle_cli.models.text.untie import untie_blocks
@@ -26,7 +27,8 @@ from recycle_cli.recipe import Recipe
 
 
 def split(loaded: Loaded, cuts: Sequence[str], *, max_length: int, dtype: str) -> SplitModel:
-    """Cut `loaded` at each of `cuts`, and prove on a few tokens that head after trunk is the whole model.
+    """Cut `loaded` at each of `cuts`, and prove that head after trunk is the whole model: on a few tokens, and at every
+    length up to `max_length` at which the model may change what it does.
 
     `dtype` is the stored one. Changes `loaded.model` if its blocks share weights (ALBERT) or it has no padding
     token. Raises UsageError for a cut or length out of range, ModelError for an architecture that cannot be cut.
@@ -37,7 +39,7 @@ def split(loaded: Loaded, cuts: Sequence[str], *, max_length: int, dtype: str) -
         if not numbers:
             raise UsageError("no cut given: expected at least one, as 50% or a block count")
         stored = [number for number in numbers if number]
-        engine = checked(engine, batch, stored)
+        engine = proved(engine, batch, stored)
         owned = {str(number): ownership(engine, batch, number) for number in numbers}
         _check_weights(loaded, [owned[str(number)] for number in numbers])
         recipe = _recipe(loaded, engine, batch, [owned[str(number)] for number in stored], dtype)
@@ -153,7 +155,10 @@ def _recipe(loaded: Loaded, engine: Engine, batch: Inputs, owned: Sequence[Owner
         preprocessor=engine.inputs.digest,
         max_length=engine.inputs.max_length,
         dtype=dtype,
-        extra={"through": type(loaded.model).__name__} if through else {},
+        extra={
+            **({"through": type(loaded.model).__name__} if through else {}),
+            **({"lengths": "apart"} if engine.by_length else {}),
+        },
     )
 
 

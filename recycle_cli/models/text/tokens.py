@@ -1,7 +1,7 @@
 """Text to token ids: truncated ragged samples, and batches padded on the right."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from recycle_cli.errors import DataError, ModelError, UsageError
 from recycle_cli.keys import Sample
+from recycle_cli.models.hub import first_line
 from recycle_cli.models.identity import tokenizer_digest
 from recycle_cli.models.preprocessor import Inputs, Prepared
 from recycle_cli.models.text.load import Loaded
@@ -21,6 +22,9 @@ T = TypeVar("T")
 
 Take = Callable[[Any, Sequence[Sample]], list[T]]
 """The tokenizer's answer on some samples, and those samples, to a value for each."""
+
+TYPES = "token_type_ids"
+"""The input that most tokenizers give beside the ids; a model that takes it has it among its names, given or not."""
 
 DEFAULT_MAX_LENGTH = 512
 """Tokens kept of a text if neither the tokenizer nor the model asks for fewer."""
@@ -88,6 +92,15 @@ class TextInputs:
         """Tokens of each sample (n,)."""
         return np.fromiter((len(inputs["input_ids"]) for inputs in prepared), dtype=np.int64)
 
+    @cached_property
+    def examples(self) -> dict[str, Tensor]:
+        """Values (n, ...) that inputs other than ids and plain token types have for some tokens of the vocabulary."""
+        tokens = [token for token, _ in sorted(self.tokenizer.get_vocab().items(), key=lambda pair: pair[1])][:200]
+        text = Sample("", {"text": " ".join(tokens)})
+        (found,) = replace(self, max_length=max(self.max_length, 512))._tokenized([text], self._prepared)
+        plain = {name for name, values in found.items() if name in ("input_ids", TYPES) and values.ndim == 1}
+        return {name: torch.from_numpy(values).long() for name, values in found.items() if name not in plain}
+
     def stand_in(self, attention_mask: Tensor) -> Inputs:
         """Inputs for the head, which has rows but no text: an ordinary token at each real place, padding elsewhere.
 
@@ -134,7 +147,8 @@ class TextInputs:
         ]
 
     def _padded(self, name: str, prepared: Sequence[Prepared], longest: int) -> Tensor:
-        padded = np.full((len(prepared), longest), self.pad_id if name == "input_ids" else 0, dtype=np.int64)
+        shape = (len(prepared), longest, *prepared[0][name].shape[1:])
+        padded = np.full(shape, self.pad_id if name == "input_ids" else 0, dtype=np.int64)
         for row, inputs in zip(padded, prepared, strict=True):
             row[: len(inputs[name])] = inputs[name]
         return torch.from_numpy(padded)
@@ -172,11 +186,28 @@ def text_inputs(loaded: Loaded, forward_names: Sequence[str], max_length: int) -
         )
     if max_length < least:
         raise UsageError(f"max length {max_length}: expected at least {least}, the special tokens and one of each text")
-    names = ("input_ids", *(name for name in ("token_type_ids",) if name in forward_names))
+    names = ("input_ids", *(name for name in (TYPES, *_others_given(loaded)) if name in forward_names))
     pad = _pad_id(loaded)
     words = word_embeddings(loaded.model)
     vocabulary = words.num_embeddings if isinstance(words, nn.Embedding) else None
     return TextInputs(loaded.tokenizer, names, max_length, pad, _ordinary_id(loaded.tokenizer, pad), vocabulary)
+
+
+def _others_given(loaded: Loaded) -> list[str]:
+    """Names of what the tokenizer gives beside ids, types and mask (RoCBert: shapes and sounds; Tapas: columns).
+
+    Raises ModelError if it takes no text, or gives something that is no whole number, or numbers, for each token.
+    """
+    named = f"model {loaded.name!r}: its tokenizer ({type(loaded.tokenizer).__name__})"
+    try:
+        given = loaded.tokenizer(["a"], padding=False, return_attention_mask=False, verbose=False)
+        found = {name: np.asarray(given[name][0]) for name in given}
+    except Exception as error:  # a tokenizer that is made for other inputs raises whatever it likes
+        raise ModelError(f"{named} does not take a text alone ({first_line(error)})") from error
+    for name, values in found.items():
+        if values.dtype.kind not in "iub" or values.shape[:1] != found["input_ids"].shape:
+            raise ModelError(f"{named} gives {name} of another form than a number, or numbers, for each token")
+    return sorted(found.keys() - {"input_ids", TYPES, "attention_mask"})
 
 
 def default_max_length(loaded: Loaded) -> int:

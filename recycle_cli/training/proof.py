@@ -1,0 +1,176 @@
+"""Prove before the first epoch that a training changes the head alone, and that the RUN it leaves gives the same."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from recycle_cli.errors import ModelError, RecycleError
+from recycle_cli.keys import Sample
+from recycle_cli.models import NamedModel, SplitModel, TaskLayer
+from recycle_cli.models.hub import quiet
+from recycle_cli.runtime.devices import device_holding, to_device
+from recycle_cli.settings import ModelSettings
+from recycle_cli.training.setup import Setup
+
+SAMPLES = 4
+"""Few, since each costs some passes of the model."""
+
+STEP = 1e-3
+"""How far a weight moves in the trial step, as a share of the largest of its tensor: far enough to be seen."""
+
+TOLERANCE = 1e-3
+"""Largest difference of two outputs, as a share of the largest, that is rounding: other kernels may compute them."""
+
+
+def prove_training(setup: Setup, layer: TaskLayer, samples: Sequence[Sample], folder: Path) -> None:
+    """Take a training step on a few samples, save and load the model as its RUN will be, and undo the step.
+
+    Leaves the weights, the modes and the random generators as they were. `folder`: the RUN's, on whose disk the trial
+    lies. Raises ModelError if the step changes anything but the head, if training leaves out the layer at which the
+    rows enter, or if the loaded RUN has another recipe or gives other outputs.
+    """
+    split, device = setup.split, device_holding(setup.split.model)
+    inputs = to_device(split.collate(split.prepare(samples[:SAMPLES])), device)
+    with torch.random.fork_rng(), _undone(split, setup.cut):
+        _step(split, setup.cut, inputs)
+        with torch.no_grad():
+            after = _real(split, split.full(inputs), inputs)
+            if setup.cut in split.recipe.cuts:
+                _expect_equal(after, _real(split, _head(split, setup.cut, inputs)(), inputs), "a head that has trained")
+        _prove_run(setup, layer, samples[:SAMPLES], after, folder)
+
+
+def _step(split: SplitModel, cut: str, inputs: Mapping[str, Tensor]) -> None:
+    """A step of the head in training mode, on a loss without labels; the model is in eval afterwards."""
+    own = dict(split.head_parameters(cut))
+    compute = _head(split, cut, inputs) if cut in split.recipe.cuts else lambda: split.full(inputs)
+    with torch.no_grad():
+        compute()  # tables that follow the length of the texts are set now
+    before = _sums(split.model)
+    split.model.train()
+    if cut in split.recipe.cuts:
+        with _LowDraws(), torch.no_grad():
+            compute()
+    compute().float().square().mean().backward()
+    split.model.eval()
+    name = type(split.model).__name__
+    for other, parameter in split.model.named_parameters():
+        if parameter.grad is not None and other not in own:
+            raise ModelError(f"{name} cannot be trained from cut {cut}: the loss reaches {other}, no part of the head")
+    with torch.no_grad():
+        for parameter in own.values():
+            if parameter.grad is not None:
+                steepest = parameter.grad.abs().max().clamp_min(1e-30)
+                parameter.sub_(STEP * parameter.abs().max().clamp_min(STEP) * parameter.grad / steepest)
+    heads = own.keys() | dict(split.head_buffers(cut)).keys()
+    changed = {key for key, total in _sums(split.model).items() if before.get(key) != total}
+    changed = {key for key, total in _sums(split.model).items() if before.get(key) != total}
+    if strange := sorted(changed - heads):
+        raise ModelError(
+            f"{name} cannot be trained from cut {cut}: a step changes {strange[0]}, which is no part of the head"
+        )
+
+
+def _head(split: SplitModel, cut: str, inputs: Mapping[str, Tensor]) -> Callable[[], Tensor]:
+    """The head over the rows of the inputs."""
+    rows, mask = split.trunk(inputs)[cut], inputs.get("attention_mask")
+    lengths = torch.ones(len(rows), dtype=torch.int64, device=rows.device) if mask is None else mask.sum(1)
+    return lambda: split.head_from(cut)(rows.clone(), lengths)
+
+
+def _real(split: SplitModel, outputs: Tensor, inputs: Mapping[str, Tensor]) -> Tensor:
+    """The outputs that mean something."""
+    mask = inputs.get("attention_mask")
+    return outputs[mask.bool()] if split.per_row and mask is not None else outputs
+
+
+def _prove_run(setup: Setup, layer: TaskLayer, samples: Sequence[Sample], expected: Tensor, folder: Path) -> None:
+    asked, split = setup.model.settings, setup.split
+    disk = next(one for one in (folder.resolve(), *folder.resolve().parents) if one.is_dir())
+    with TemporaryDirectory(prefix="recycle-proof-", dir=disk) as place:
+        try:
+            with _same_modules(split.model), quiet():
+                setup.loaded.save(Path(place), split.recipe.max_length)
+        except (RecycleError, OSError, MemoryError):
+            raise
+        except Exception as error:  # a library refuses to save in its own words
+            said = " ".join(str(error).split())
+            raise ModelError(
+                f"model {setup.model.name!r} could not be saved after its training: {said}; correct its config.json, or "
+                "take another model"
+            ) from error
+        settings = ModelSettings(
+            place, max_length=split.recipe.max_length, trust_remote_code=asked.trust_remote_code, device=asked.device
+        )
+        with quiet():
+            again = NamedModel(settings).open(layer.kept).split((setup.cut,), split.recipe.dtype)
+    again.model.to(device_holding(split.model)).eval()
+    wanted = split.recipe.at(setup.cut) if setup.cut in split.recipe.cuts else split.recipe
+    if difference := wanted.difference(again.recipe):
+        raise ModelError(f"model {setup.model.name!r}: its RUN would be another model ({difference}); take another one")
+    inputs = to_device(again.collate(again.prepare(samples)), device_holding(again.model))
+    with torch.no_grad():
+        _expect_equal(expected, _real(again, again.full(inputs), inputs), "its RUN, saved and loaded,")
+
+
+def _expect_equal(one: Tensor, other: Tensor, what: str) -> None:
+    error = float((one - other).abs().max() / one.abs().max().clamp_min(1e-30))
+    if not error <= TOLERANCE:
+        raise ModelError(f"the model cannot be trained: {what} gives outputs {error:.1e} off; take another one")
+
+
+def _sums(model: nn.Module) -> dict[str, int]:
+    """A sum over the bytes of each tensor of floats, by name."""
+    return {name: _sum(one) for name, one in _tensors(model) if one.is_floating_point()}
+
+
+def _sum(tensor: Tensor) -> int:
+    flat = tensor.detach().contiguous().reshape(-1)
+    return int(flat.view(torch.int32 if flat.element_size() == 4 else torch.uint8).sum(dtype=torch.int64))
+
+
+def _tensors(model: nn.Module) -> Iterable[tuple[str, Tensor]]:
+    yield from model.named_parameters()
+    yield from model.named_buffers()
+
+
+@contextmanager
+def _undone(split: SplitModel, cut: str) -> Iterator[None]:
+    """Whatever happens inside, the head's tensors, all buffers and the modes are afterwards as they were."""
+    model = split.model
+    kept = [(one, one.detach().clone()) for _, one in (*split.head_parameters(cut), *model.named_buffers())]
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for one, was in kept:
+                one.copy_(was)
+        model.zero_grad(set_to_none=True)
+        for module, mode in modes:
+            module.training = mode
+
+
+@contextmanager
+def _same_modules(model: nn.Module) -> Iterator[None]:
+    """Put modules back that saving replaces: an embedding layer is merged into a plain one."""
+    children = [(module, dict(module._modules)) for module in model.modules()]
+    with ExitStack() as stack:
+        for module, own in children:
+            stack.callback(module._modules.update, own)
+        yield
+
+
+class _LowDraws(TorchFunctionMode):
+    """A single number drawn at random is 0 inside: a layer that is skipped now and then is skipped now."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        drawn = isinstance(result, Tensor) and result.numel() == 1 and getattr(func, "__name__", "").startswith("rand")
+        return torch.zeros_like(result) if drawn else result

@@ -1,0 +1,130 @@
+"""A training is proved before its first epoch: it changes the head alone, and its RUN gives the same."""
+
+import json
+
+import pytest
+import torch
+import transformers
+from torch import nn
+
+from recycle_cli.errors import ModelError
+from recycle_cli.keys import Sample
+from recycle_cli.models import NamedModel, TaskLayer
+from recycle_cli.settings import CorpusSettings, ModelSettings, TrainingSettings
+from recycle_cli.training import Setup, prove_training
+from recycle_cli.verbs.finetune import Job, finetune
+from tests.conftest import tiny_config
+from tests.records import records, write_csv
+
+LAYER = TaskLayer(labels=("a", "b", "c"))
+SAMPLES = [Sample(str(number), {"text": text}) for number, text in enumerate(["good new data", "we", "old cell"])]
+
+
+def setup_of(folder: object, cut: str = "2") -> Setup:
+    model = NamedModel(ModelSettings(str(folder), None, 16, device="cpu"))
+    network = model.open(LAYER)
+    split = network.split((cut,), "float32")
+    split.freeze(cut)
+    return Setup(model, network.loaded, split, cut, None)
+
+
+def prove(setup: Setup, folder: object) -> None:
+    prove_training(setup, LAYER, SAMPLES, folder)
+
+
+@pytest.mark.parametrize("cut", ["0", "2", "4"])
+@pytest.mark.parametrize("model_type", ["bert", "gpt2", "albert"])
+def test_a_proof_leaves_everything_as_it_was(make_tiny, tmp_path, model_type, cut):
+    fields = {"embedding_size": 16} if model_type == "albert" else {}
+    setup = setup_of(make_tiny("model", tiny_config(model_type, **fields), bare=True), cut)
+    model = setup.split.model
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    modes = [module.training for module in model.modules()]
+    state, files = torch.get_rng_state(), sorted(tmp_path.iterdir())
+    prove(setup, tmp_path)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert all(one.grad is None for one in model.parameters())
+    assert [module.training for module in model.modules()] == modes
+    assert torch.equal(torch.get_rng_state(), state)
+    assert sorted(tmp_path.iterdir()) == files
+
+
+@pytest.mark.parametrize("model_type", ["opt", "biogpt"])
+@pytest.mark.parametrize("cut", ["2", "4"])
+def test_a_layer_that_training_skips_at_the_cut_is_refused(make_tiny, tmp_path, model_type, cut):
+    config = tiny_config(model_type, ffn_dim=48, word_embed_proj_dim=32, layerdrop=0.01)
+    setup = setup_of(make_tiny("model", config, bare=True), cut)
+    with pytest.raises(ModelError, match=rf"at which the rows of cut {cut} enter .* was skipped"):
+        prove(setup, tmp_path)
+    setup = setup_of(make_tiny("whole", tiny_config(model_type, ffn_dim=48, word_embed_proj_dim=32), bare=True), cut)
+    prove(setup, tmp_path)
+
+
+class Moving(nn.Dropout):
+    """Keeps a running mean in training, which no checkpoint of the head holds."""
+
+    def __init__(self) -> None:
+        super().__init__(0.0)
+        self.register_buffer("mean", torch.zeros(()), persistent=False)
+
+    def forward(self, x):
+        if self.training:
+            self.mean += x.detach().mean()
+        return x
+
+
+class Reaching(nn.Dropout):
+    """Adds one of the trunk's tables in training alone."""
+
+    def __init__(self, table: nn.Parameter) -> None:
+        super().__init__(0.0)
+        self.__dict__["table"] = table
+
+    def forward(self, x):
+        return x + self.table.requires_grad_(True).mean() if self.training else x
+
+
+def test_a_step_that_changes_more_than_the_head_is_refused(tiny_bert, tmp_path):
+    setup = setup_of(tiny_bert)
+    setup.split.model.dropout = Moving()
+    with pytest.raises(ModelError, match=r"a step changes dropout\.mean, which is no part of the head"):
+        prove(setup, tmp_path)
+
+
+def test_a_loss_that_reaches_more_than_the_head_is_refused(tiny_bert, tmp_path):
+    setup = setup_of(tiny_bert)
+    setup.split.model.dropout = Reaching(setup.split.model.bert.embeddings.position_embeddings.weight)
+    with pytest.raises(ModelError, match=r"the loss reaches bert\.embeddings\.position_embeddings\.weight, no part"):
+        prove(setup, tmp_path)
+
+
+def test_a_run_that_gives_something_else_is_refused(tiny_bert, tmp_path):
+    setup = setup_of(tiny_bert)
+    setup.split.model.classifier.register_forward_hook(lambda module, args, output: 2 * output)
+    with pytest.raises(ModelError, match=r"its RUN, saved and loaded, gives outputs .* off"):
+        prove(setup, tmp_path)
+
+
+def test_a_run_that_cannot_be_saved_is_found_out_before_the_first_epoch(make_tiny, tmp_path):
+    folder = make_tiny("model", tiny_config(), bare=True)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "output_attentions": True}))
+    data = CorpusSettings((str(write_csv(tmp_path / "train.csv", records(20))),))
+    job = Job(data, str(tmp_path / "run"), None, cut="2", tensorboard=False)
+    with pytest.raises(ModelError, match="could not be saved after its training"):
+        finetune(job, ModelSettings(str(folder), None, 16), TrainingSettings(epochs=1))
+    assert not (tmp_path / "run").exists()
+
+
+def test_whatever_a_models_files_raise_is_one_line(make_tiny, monkeypatch):
+    class OddError(Exception):
+        pass
+
+    def odd(*args, **kwargs):
+        raise OddError("first\nsecond")
+
+    folder = make_tiny("model", tiny_config(), bare=True)
+    monkeypatch.setattr(transformers.AutoModelForSequenceClassification, "from_pretrained", odd)
+    with pytest.raises(ModelError, match=r"cannot be used: OddError: first$") as caught:
+        NamedModel(ModelSettings(str(folder))).open(LAYER)
+    assert isinstance(caught.value.__cause__, OddError)
