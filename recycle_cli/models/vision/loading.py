@@ -15,7 +15,7 @@ from recycle_cli.models.task_layer import OWN, TaskLayer
 from recycle_cli.models.vision.cutter import Cutter
 from recycle_cli.models.vision.graph import GraphCutter
 from recycle_cli.models.vision.modules import ModuleCutter
-from recycle_cli.models.vision.points import WHOLE, resolve_point
+from recycle_cli.models.vision.points import WHOLE
 from recycle_cli.models.vision.pretrained import is_image_model, load_pretrained
 from recycle_cli.models.vision.processors import processor_transform, transform_from
 from recycle_cli.models.vision.sources import LoadedImages, is_run, is_torchvision, load_torchvision
@@ -39,7 +39,7 @@ class ImageNetwork:
 
     def resolve(self, cut: str) -> str:
         """A cut's canonical name."""
-        point = resolve_point(cut, self.cutter.points, self.cutter.others)
+        point = self.cutter.resolve(cut)
         return WHOLE if point is None else point.name
 
     def layers(self, dtype: str) -> list[Layer]:
@@ -49,7 +49,7 @@ class ImageNetwork:
                 cut=point.name,
                 share=point.flops,
                 flops_share=point.flops,
-                parameter_share=point.parameters,
+                parameter_share=self.cutter.parameter_share(point.name),
                 row_shape=point.shape,
                 bytes_per_sample=bytes_per_sample(point.shape, 1, dtype),
             )
