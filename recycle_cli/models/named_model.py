@@ -1,15 +1,16 @@
 """A pretrained model by its name, of whatever modality: opened, looked into and found again."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 from recycle_cli.errors import UsageError
-from recycle_cli.models.hub import Source
+from recycle_cli.models.hub import Source, opening
 from recycle_cli.models.layers import Layer
 from recycle_cli.models.modalities import IMAGE, MODALITIES, Modality
 from recycle_cli.models.network import Network
 from recycle_cli.models.preprocessor import Preprocessor
+from recycle_cli.models.split_model import SplitModel
 from recycle_cli.models.task_layer import OWN, TaskLayer
 from recycle_cli.recipe import Recipe
 from recycle_cli.settings import ModelSettings
@@ -44,13 +45,21 @@ class NamedModel:
     def open(self, layer: TaskLayer = OWN, *, seed: int = 0) -> Network:
         """Load it with `layer` at its end, which is made from `seed` if the checkpoint does not have it."""
         self.refuse_foreign(self.name, self.modality)
-        return self._modality.open(self._source, self.settings, layer, seed)
+        with opening(self.name):
+            network = self._modality.open(self._source, self.settings, layer, seed)
+
+        def split(cuts: Sequence[str], dtype: str) -> SplitModel:
+            with opening(self.name):
+                return network.split(cuts, dtype)
+
+        return replace(network, split=split)
 
     def preprocessor(self) -> Preprocessor:
         """How it takes samples."""
         if self._modality.preprocessor is None:
             return self.open().split(("0",), "float32").preprocessor
-        return self._modality.preprocessor(self._source, self.settings)
+        with opening(self.name):
+            return self._modality.preprocessor(self._source, self.settings)
 
     def layers(self, dtype: str) -> tuple[list[Layer], int | None]:
         """Its cuts in the order of computation, and the tokens of the sample that their bytes in `dtype` are of.
@@ -63,7 +72,8 @@ class NamedModel:
             size = self.settings.images.resize[0]
             raise UsageError(f"--image-size {size}: {self.name} takes {self._modality.noun}; leave the option out")
         self.refuse_foreign(self.name, self.modality)
-        return self._modality.layers(self._source, self.settings, dtype)
+        with opening(self.name):
+            return self._modality.layers(self._source, self.settings, dtype)
 
     def refuse_foreign(self, taker: str, modality: str) -> None:
         """Raise UsageError for an option of another modality: it would have no effect, and be taken for done.

@@ -43,9 +43,12 @@ def load_pretrained(
     """
     name = source.name
     own = processor_transform(source) if transform is None else transform
-    options = source.options
+    # They decide nothing about the logits; but a tuple has no names, and attentions cannot be saved with sdpa.
+    options = source.options | {"return_dict": True, "output_attentions": False, "output_hidden_states": False}
     if layer.labels is not None:
         options["problem_type"] = layer.problem
+        # PVT's config has a number of labels of its own.
+        options["num_labels"] = len(layer.labels)
         options["id2label"] = dict(enumerate(layer.labels))
         options["label2id"] = {label: number for number, label in enumerate(layer.labels)}
     with quiet(), torch.random.fork_rng(devices=[]):
@@ -69,7 +72,7 @@ def load_pretrained(
         name,
         model.eval(),
         own,
-        tuple(model.config.id2label[number] for number in range(model.config.num_labels)),
+        tuple(model.config.id2label.get(number, f"LABEL_{number}") for number in range(model.config.num_labels)),
         {"library": "transformers", **architecture_of(model.config.to_dict())},
         weights=name,
         library="transformers",
