@@ -1,6 +1,6 @@
 """Eval mode: for the length of a block, or for good in the frozen part of a model."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from types import MethodType
 
@@ -9,15 +9,28 @@ from torch import nn
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put every module in eval inside the block, and each back in its own mode afterwards."""
-    training = [module for module in model.modules() if module.training]
-    for module in training:
-        module.training = False
+    """Put every module in eval inside the block, and each back in its own mode afterwards.
+
+    A module whose class does more when its mode changes is told so on the way in and out: LeViT's attention keeps its
+    biases in eval and forgets them in training, and would go on with those of before a step.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    set_modes([(module, False) for module, _ in modes])
     try:
         yield
     finally:
-        for module in training:
-            module.training = True
+        set_modes(modes)
+
+
+def set_modes(modes: Sequence[tuple[nn.Module, bool]]) -> None:
+    """Give each module its mode, whatever `freeze` said; a class with a `train` of its own goes through training."""
+    for module, training in modes:
+        if type(module).train is not nn.Module.train:
+            # Of the class, past the instance's of a module that `freeze` keeps in eval.
+            type(module).train(module, True)
+            type(module).train(module, training)
+    for module, training in modes:
+        module.training = training
 
 
 def freeze(model: nn.Module, parameters: Iterable[nn.Parameter], modules: Iterable[nn.Module]) -> None:

@@ -111,6 +111,17 @@ def quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
+@contextmanager
+def opening(name: str) -> Iterator[None]:
+    """The one boundary about a model's files and code, which may be anybody's: what they raise becomes a ModelError."""
+    try:
+        yield
+    except (RecycleError, MemoryError):
+        raise
+    except Exception as error:
+        raise ModelError(f"model {name!r} cannot be used: {type(error).__name__}: {first_line(error)}") from error
+
+
 def first_line(error: BaseException) -> str:
     """The first line of an error's message that is not blank, or the error's class if it has no message."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

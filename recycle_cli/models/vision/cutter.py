@@ -22,8 +22,18 @@ class Cutter(Protocol):
         """The cuts in the order of computation."""
 
     @property
+    def blocks(self) -> int:
+        """How many places may be cuts."""
+
+    @property
     def others(self) -> Mapping[str, tuple[int, int]]:
         """Names of places at which no cut is possible: their position, and the number of tensors that cross."""
+
+    def resolve(self, cut: str) -> CutPoint | None:
+        """The point that a cut names, None for the whole model. Raises UsageError if there is none."""
+
+    def parameter_share(self, name: str) -> float:
+        """Share of the model's parameters that lie before a cut."""
 
     def full(self, images: Tensor) -> Tensor:
         """Normalised images (B, 3, H, W) to logits (B, classes), in the mode the model is in."""
@@ -45,3 +55,6 @@ class Cutter(Protocol):
 
     def trunk_modules(self, name: str) -> list[nn.Module]:
         """The modules that the trunk alone calls."""
+
+    def check(self, name: str) -> None:
+        """Raise ModelError if training the head at a cut changed anything but the head."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from recycle_cli.models.vision.cutter import Named
-from recycle_cli.models.vision.points import CutPoint
+from recycle_cli.models.vision.points import CutPoint, resolve_point
 from recycle_cli.models.vision.tracing import Traced, crossings, measure, trace
 
 
@@ -37,19 +37,32 @@ class GraphCutter:
     def points(self) -> tuple[CutPoint, ...]:
         """The cuts in the order of computation."""
         total = max(1, sum(self.measured.flops.values()))
-        sizes = {id(one): one.numel() for one in self.model.parameters()}
-        seen: set[int] = set()
         points, flops, before = [], 0, -1
         for node in self._nodes:
             place = self.traced.order[node]
             passed = [one for one, at in self.traced.order.items() if before < at <= place]
             flops += sum(self.measured.flops.get(one, 0) for one in passed)
-            seen |= {id(tensor) for one in passed for _, tensor in self._tensors_of(one)}
             before = place
             names = sorted(self._names_of(node), key=lambda name: (":" in name, name.count("."), name))
-            held = sum(count for key, count in sizes.items() if key in seen) / max(1, sum(sizes.values()))
-            points.append(CutPoint(names[0], tuple(names[1:]), self.measured.shapes[node], flops / total, held, place))
+            points.append(CutPoint(names[0], tuple(names[1:]), self.measured.shapes[node], flops / total, place))
         return tuple(points)
+
+    @property
+    def blocks(self) -> int:
+        """How many cuts there are."""
+        return len(self.points)
+
+    def resolve(self, cut: str) -> CutPoint | None:
+        """The point that a cut names, None for the whole model. Raises UsageError if there is none."""
+        return resolve_point(cut, self.points, self.others)
+
+    def parameter_share(self, name: str) -> float:
+        """Share of the model's parameters that lie before a cut."""
+        sizes = {id(one): one.numel() for one in self.model.parameters()}
+        place = self.traced.order[self._node(name)]
+        passed = [node for node, at in self.traced.order.items() if at <= place]
+        seen = {id(tensor) for node in passed for _, tensor in self._tensors_of(node)}
+        return sum(count for key, count in sizes.items() if key in seen) / max(1, sum(sizes.values()))
 
     def full(self, images: Tensor) -> Tensor:
         """Logits (B, classes) of the whole model, in the mode it is in; those of auxiliary heads are left out."""
@@ -99,6 +112,9 @@ class GraphCutter:
         trunk = {id(tensor) for _, tensor in self.trunk_tensors(name)}
         head = self._tensors(self._needed([self.traced.output], self._node(name)))
         return [(name, tensor) for name, tensor in head if id(tensor) not in trunk]
+
+    def check(self, name: str) -> None:
+        """Nothing to find: the graph has every tensor that a half reads."""
 
     def trunk_modules(self, name: str) -> list[nn.Module]:
         """The modules that the trunk alone calls."""

@@ -2,11 +2,11 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from recycle_cli.errors import UsageError
+from recycle_cli.errors import ModelError, UsageError
 from recycle_cli.models.hub import Source
 from recycle_cli.models.layers import Layer, bytes_per_sample
 from recycle_cli.models.network import Network
@@ -15,11 +15,12 @@ from recycle_cli.models.task_layer import OWN, TaskLayer
 from recycle_cli.models.vision.cutter import Cutter
 from recycle_cli.models.vision.graph import GraphCutter
 from recycle_cli.models.vision.modules import ModuleCutter
-from recycle_cli.models.vision.points import WHOLE, resolve_point
-from recycle_cli.models.vision.pretrained import is_image_model, load_pretrained, processor_transform
+from recycle_cli.models.vision.points import WHOLE
+from recycle_cli.models.vision.pretrained import is_image_model, load_pretrained
+from recycle_cli.models.vision.processors import processor_transform, transform_from
 from recycle_cli.models.vision.sources import LoadedImages, is_run, is_torchvision, load_torchvision
 from recycle_cli.models.vision.split import split_images
-from recycle_cli.models.vision.transforms import ImageTransform, changed, from_json
+from recycle_cli.models.vision.transforms import ImageTransform, Transform, changed, from_json
 from recycle_cli.models.vision.weights import DEFAULT_WEIGHTS, NO_WEIGHTS, preset
 from recycle_cli.settings import ImageSettings
 
@@ -38,7 +39,7 @@ class ImageNetwork:
 
     def resolve(self, cut: str) -> str:
         """A cut's canonical name."""
-        point = resolve_point(cut, self.cutter.points, self.cutter.others)
+        point = self.cutter.resolve(cut)
         return WHOLE if point is None else point.name
 
     def layers(self, dtype: str) -> list[Layer]:
@@ -48,7 +49,7 @@ class ImageNetwork:
                 cut=point.name,
                 share=point.flops,
                 flops_share=point.flops,
-                parameter_share=point.parameters,
+                parameter_share=self.cutter.parameter_share(point.name),
                 row_shape=point.shape,
                 bytes_per_sample=bytes_per_sample(point.shape, 1, dtype),
             )
@@ -58,7 +59,7 @@ class ImageNetwork:
     @property
     def provenance(self) -> dict[str, str]:
         """The fields that a store keeps, so that the model is found again and gets its images in the same way."""
-        return {"weights": self.loaded.weights, "transform": json.dumps(asdict(self.loaded.transform))}
+        return {"weights": self.loaded.weights, "transform": json.dumps(self.loaded.transform.facts)}
 
 
 def load_images(source: Source, images: ImageSettings, layer: TaskLayer = OWN, *, seed: int = 0) -> ImageNetwork:
@@ -112,9 +113,30 @@ def _torchvision(name: str, images: ImageSettings, layer: TaskLayer, seed: int) 
 def _pretrained(source: Source, images: ImageSettings, layer: TaskLayer, seed: int) -> LoadedImages:
     if images.weights is not None:
         raise UsageError(f"--weights {images.weights}: {source.name!r} is a whole checkpoint; leave the option out")
-    kept = from_json(json.loads(images.transform)) if images.transform else processor_transform(source)
-    transform = changed(kept, images.resize, images.crop, images.mean, images.std)
-    return load_pretrained(source, layer, transform=transform, seed=seed)
+    return load_pretrained(source, layer, transform=_of_pretrained(source, images), seed=seed)
+
+
+def _of_pretrained(source: Source, images: ImageSettings) -> Transform:
+    """The store's or the image processor's transform with the user's changes, which may also take its place."""
+    given = (images.resize, images.crop, images.mean, images.std)
+    whole = bool((images.resize or images.crop) and images.mean and images.std)
+    try:
+        kept = transform_from(json.loads(images.transform), source) if images.transform else processor_transform(source)
+    except ModelError:
+        if not whole:
+            raise
+        kept = None
+    if not any(given) and kept is not None:
+        return kept
+    if not isinstance(kept, ImageTransform):
+        if not whole:
+            raise UsageError(
+                f"--resize, --crop, --mean, --std: {source.name} has its images made by its own image processor, of "
+                "which no single setting can be changed; leave them out, or give the size, --mean and --std together"
+            )
+        # Every field of it is replaced.
+        kept = ImageTransform((), (1, 1), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    return changed(kept, *given).as_transformers
 
 
 def _transform(name: str, images: ImageSettings, *, run: bool) -> ImageTransform | None:

@@ -1,4 +1,4 @@
-"""A model cut at its modules, for those that torch.fx does not trace: every cut is proved before it is offered.
+"""A model cut at its modules, for those that torch.fx does not trace: every cut is proved before it is used.
 
 Trunk: a forward pass that ends with the module of the cut. Head: a forward pass in which the modules that were
 done by then return blanks of the right shape, and the module of the cut returns the stored rows. If more than the rows
@@ -17,16 +17,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from recycle_cli.errors import ModelError
+from recycle_cli.errors import ModelError, UsageError
 from recycle_cli.models.dependence import parameters_behind
 from recycle_cli.models.eval_mode import evaluating
 from recycle_cli.models.hub import first_line
 from recycle_cli.models.vision.blanks import PROBE_IMAGES, blank, is_per_image, returning, rows_of, with_rows
 from recycle_cli.models.vision.cutter import Named
-from recycle_cli.models.vision.points import CutPoint
-
-TOLERANCE = 1e-4
-"""Largest difference of logits, as a share of their largest value, that is rounding and no proof of another course."""
+from recycle_cli.models.vision.keeping import Attributes, check_step, is_rounding
+from recycle_cli.models.vision.points import CutPoint, resolve_point
 
 _CANNOT_RUN = (RuntimeError, ValueError, TypeError, AttributeError, AssertionError, IndexError)
 
@@ -60,26 +58,46 @@ class ModuleCutter:
         self._lock = RLock()
         generator = torch.Generator().manual_seed(0)
         self._probe = torch.rand(PROBE_IMAGES, *size, generator=generator)
+        self._fresh = Attributes(model)
         self._calls, self._flops = self._watched()
-        self._proved = {call.name: call for call in self._candidates() if self._holds(call)}
-        if not self._proved:
+        self._offered = {call.name: call for call in self._candidates()}
+        self._proved: set[str] = set()
+        whole = self._whole()
+        deepest_first = sorted(self._offered.values(), key=lambda call: call.end, reverse=True)
+        if not any(self._holds(call, whole) for call in deepest_first):
             raise ModelError(f"{type(model).__name__} cannot be cut: no block's output is all that the rest needs")
-        self.others = {
-            call.name: (call.end, 2) for call in self._calls.values() if call.end >= 0 and call.name not in self._proved
-        }
 
     @cached_property
     def points(self) -> tuple[CutPoint, ...]:
-        """The cuts in the order of computation."""
-        total = sum(one.numel() for one in self.model.parameters())
-        found: list[CutPoint] = []
-        for call in sorted(self._proved.values(), key=lambda call: call.end):
-            rows = rows_of(call.output)
-            held = sum(one.numel() for name, one in self.trunk_tensors(call.name) if isinstance(one, nn.Parameter))
-            found.append(
-                CutPoint(call.name, (), tuple(rows.shape[1:]), call.flops / self._flops, held / total, call.end)
-            )
-        return tuple(found)
+        """The cuts in the order of computation: all are proved, which takes a pass for each."""
+        whole = self._whole()
+        return self._points([call for call in list(self._offered.values()) if self._holds(call, whole)])
+
+    @property
+    def blocks(self) -> int:
+        """How many blocks and stages may be cuts."""
+        return len(self._offered)
+
+    @property
+    def others(self) -> dict[str, tuple[int, int]]:
+        """Names of places at which no cut is possible: their position, and the number of tensors that cross."""
+        ended = {name: call for name, call in self._calls.items() if call.end >= 0 and name not in self._offered}
+        return {name: (call.end, 2) for name, call in ended.items()}
+
+    def resolve(self, cut: str) -> CutPoint | None:
+        """The point that a cut names, None for the whole model; proved. Raises UsageError if there is none."""
+        while True:
+            try:
+                point = resolve_point(cut, self._points(self._offered.values()), {})
+            except UsageError:
+                return resolve_point(cut, self.points, self.others)
+            if point is None or point.name in self._proved or self._holds(self._offered[point.name], self._whole()):
+                return point
+
+    def parameter_share(self, name: str) -> float:
+        """Share of the model's parameters that the rows at a cut depend on."""
+        held = sum(one.numel() for _, one in self.trunk_tensors(name) if isinstance(one, nn.Parameter))
+        return held / sum(one.numel() for one in self.model.parameters())
 
     def full(self, images: Tensor) -> Tensor:
         """Logits (B, classes) of the whole model, in the mode it is in."""
@@ -89,7 +107,7 @@ class ModuleCutter:
 
     def trunk(self, names: Sequence[str]) -> Callable[[Tensor], dict[str, Tensor]]:
         """Images (B, C, H, W) to rows (B, *shape) at each cut, in one pass that ends at the deepest."""
-        calls = [self._proved[name] for name in names]
+        calls = [self._offered[name] for name in names]
 
         def run(images: Tensor) -> dict[str, Tensor]:
             with self._lock:
@@ -99,7 +117,7 @@ class ModuleCutter:
 
     def head(self, name: str) -> Callable[[Tensor], Tensor]:
         """Rows at a cut (B, *shape) to logits (B, classes)."""
-        call = self._proved[name]
+        call = self._offered[name]
 
         def run(rows: Tensor) -> Tensor:
             with self._lock:
@@ -109,7 +127,7 @@ class ModuleCutter:
 
     def between(self, name: str, later: str) -> Callable[[Tensor], Tensor]:
         """Rows at a cut (B, *shape) to the rows at a later one."""
-        call, last = self._proved[name], self._proved[later]
+        call, last = self._offered[name], self._offered[later]
 
         def run(rows: Tensor) -> Tensor:
             with self._lock, self._begun_at(call, rows) as images:
@@ -119,7 +137,7 @@ class ModuleCutter:
 
     def trunk_tensors(self, name: str) -> Named:
         """Named parameters that the rows depend on, and buffers of the modules that are done by then."""
-        call = self._proved[name]
+        call = self._offered[name]
         with evaluating(self.model):
             behind = parameters_behind(lambda: self._trunk(self._probe_here, [call])[name], self.model)
         done = {id(one) for module in self._done(call) for one in module.buffers()}
@@ -127,7 +145,7 @@ class ModuleCutter:
 
     def head_tensors(self, name: str) -> Named:
         """Named parameters and buffers that the head uses and the trunk does not."""
-        call = self._proved[name]
+        call = self._offered[name]
         trunk = {id(one) for _, one in self.trunk_tensors(name)}
         with evaluating(self.model):
             rows = self._trunk(self._probe_here, [call])[name].detach()
@@ -144,7 +162,7 @@ class ModuleCutter:
 
     def trunk_modules(self, name: str) -> list[nn.Module]:
         """The modules that are done when the cut is reached, with all inside them."""
-        return [inner for module in self._done(self._proved[name]) for inner in module.modules()]
+        return [inner for module in self._done(self._offered[name]) for inner in module.modules()]
 
     @property
     def _probe_here(self) -> Tensor:
@@ -190,18 +208,40 @@ class ModuleCutter:
         members = [call for call in self._calls.values() if call.name.rpartition(".")[0] in lists]
         return [call for call in members if call.end >= 0 and rows_of(call.output) is not None]
 
-    def _holds(self, call: _Call) -> bool:
-        """Whether head after trunk gives the whole model's logits for other images, and for another number of them."""
-        images = self._probe_here.flip(0)[: PROBE_IMAGES - 1] * 0.7
-        with evaluating(self.model), torch.no_grad():
-            whole = self.full(images)
-            try:
-                halves = self._head(call, self._trunk(images, [call])[call.name])
-            except _CANNOT_RUN:
-                return False
-        return halves.shape == whole.shape and float((halves - whole).abs().max()) <= TOLERANCE * float(
-            whole.abs().max()
+    def _points(self, calls: Iterable[_Call]) -> tuple[CutPoint, ...]:
+        ordered = sorted(calls, key=lambda call: call.end)
+        return tuple(
+            CutPoint(call.name, (), tuple(rows_of(call.output).shape[1:]), call.flops / self._flops, call.end)
+            for call in ordered
         )
+
+    @property
+    def _others(self) -> Tensor:
+        """Other images than those that were watched, and another number of them."""
+        return self._probe_here.flip(0)[: PROBE_IMAGES - 1] * 0.7
+
+    def _whole(self) -> Tensor:
+        with evaluating(self.model), torch.no_grad():
+            return self.full(self._others)
+
+    def _holds(self, call: _Call, whole: Tensor) -> bool:
+        """Whether head after trunk gives the whole model's logits; a cut where it does not is offered no more."""
+        if call.name not in self._proved:
+            with evaluating(self.model), torch.no_grad():
+                try:
+                    halves = self._head(call, self._trunk(self._others, [call])[call.name])
+                except _CANNOT_RUN:
+                    halves = whole[:0]
+            if halves.shape != whole.shape or not is_rounding(halves, whole):
+                del self._offered[call.name]
+                return False
+            self._proved.add(call.name)
+        return True
+
+    def check(self, name: str) -> None:
+        """Raise ModelError if a step of the head at a cut changed anything but the head, or not all of what it does."""
+        with self._lock:
+            check_step(self, name, self._others, self._fresh)
 
     def _trunk(self, images: Tensor, calls: Sequence[_Call]) -> dict[str, Tensor]:
         found: dict[str, Tensor] = {}

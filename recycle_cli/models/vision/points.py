@@ -17,19 +17,17 @@ _LISTED = 12
 class CutPoint:
     """A place at which one tensor alone crosses.
 
-    name        of the outermost module that ends there (`layer3`), else of the operation (`layer3.0.add`)
-    aliases     other names of the same place (`layer3.1`, if it is the last of `layer3`)
-    shape       of the tensor that crosses, for one image
-    flops       share of the model's FLOPs that lie before it
-    parameters  share of the model's parameters that lie before it
-    place       its position in the order of computation
+    name     of the outermost module that ends there (`layer3`), else of the operation (`layer3.0.add`)
+    aliases  other names of the same place (`layer3.1`, if it is the last of `layer3`)
+    shape    of the tensor that crosses, for one image
+    flops    share of the model's FLOPs that lie before it
+    place    its position in the order of computation
     """
 
     name: str
     aliases: tuple[str, ...]
     shape: tuple[int, ...]
     flops: float
-    parameters: float
     place: int
 
     @property

@@ -1,25 +1,25 @@
 """Image models of transformers: loaded with their image processor's transform, saved as transformers loads them."""
 
-import json
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
+from torchvision.transforms import InterpolationMode
+from transformers.image_utils import torch_pil_interpolation_mapping
 
 from recycle_cli.errors import ModelError
 from recycle_cli.models.embedding import merge_embedding, numbered, parameters_below, put_embedding
 from recycle_cli.models.hub import UNREADABLE, Source, first_line, quiet, read_json
 from recycle_cli.models.identity import architecture_of
 from recycle_cli.models.task_layer import OWN, TaskLayer
+from recycle_cli.models.vision.processors import ProcessorTransform, opened, processor_transform, transform_of
 from recycle_cli.models.vision.sources import LoadedImages
-from recycle_cli.models.vision.transforms import ImageTransform, of_processor
+from recycle_cli.models.vision.transforms import ImageTransform, Transform
 from recycle_cli.settings import EmbeddingSettings
 
 CONFIG = "config.json"
-PROCESSOR = "preprocessor_config.json"
 
 
 def is_image_model(name: str, revision: str | None = None) -> bool:
@@ -33,7 +33,7 @@ def is_image_model(name: str, revision: str | None = None) -> bool:
 
 
 def load_pretrained(
-    source: Source, layer: TaskLayer = OWN, *, transform: ImageTransform | None = None, seed: int = 0
+    source: Source, layer: TaskLayer = OWN, *, transform: Transform | None = None, seed: int = 0
 ) -> LoadedImages:
     """Load an image model that ends with `layer`, in eval and float32.
 
@@ -43,9 +43,12 @@ def load_pretrained(
     """
     name = source.name
     own = processor_transform(source) if transform is None else transform
-    options = source.options
+    # They decide nothing about the logits; but a tuple has no names, and attentions cannot be saved with sdpa.
+    options = source.options | {"return_dict": True, "output_attentions": False, "output_hidden_states": False}
     if layer.labels is not None:
         options["problem_type"] = layer.problem
+        # PVT's config has a number of labels of its own.
+        options["num_labels"] = len(layer.labels)
         options["id2label"] = dict(enumerate(layer.labels))
         options["label2id"] = {label: number for number, label in enumerate(layer.labels)}
     with quiet(), torch.random.fork_rng(devices=[]):
@@ -65,29 +68,18 @@ def load_pretrained(
     _check(name, model, missing)
     if layer.head is not None:
         missing |= _embedding(model, layer.head, seed)
-    processor = read_json(name, PROCESSOR, source.revision)
     return LoadedImages(
         name,
         model.eval(),
         own,
-        tuple(model.config.id2label[number] for number in range(model.config.num_labels)),
+        tuple(model.config.id2label.get(number, f"LABEL_{number}") for number in range(model.config.num_labels)),
         {"library": "transformers", **architecture_of(model.config.to_dict())},
         weights=name,
         library="transformers",
         loads_with="AutoModelForImageClassification.from_pretrained",
-        write=partial(_write, model=model, processor=processor, transform=own),
+        write=partial(_write, model=model, processor=_processor_for(own, source)),
         missing=missing,
     )
-
-
-def processor_transform(source: Source) -> ImageTransform:
-    """The transform of a checkpoint's image processor. Raises ModelError if there is none, or it does more."""
-    processor = read_json(source.name, PROCESSOR, source.revision)
-    if not processor:
-        raise ModelError(
-            f"model {source.name!r}: it has no {PROCESSOR}; expected a model saved with its image processor"
-        )
-    return of_processor(processor, source.name)
 
 
 def _embedding(model: Any, head: EmbeddingSettings, seed: int) -> frozenset[str]:
@@ -99,32 +91,39 @@ def _embedding(model: Any, head: EmbeddingSettings, seed: int) -> frozenset[str]
     return parameters_below(model, place)
 
 
-def _write(folder: Path, *, model: Any, processor: Mapping[str, Any], transform: ImageTransform) -> None:
+def _write(folder: Path, *, model: Any, processor: Any) -> None:
     merge_embedding(model)
     with quiet():
         model.save_pretrained(folder)
-    kept = processor if processor and of_processor(processor, "") == transform else _as_processor(transform)
-    (folder / PROCESSOR).write_text(json.dumps(dict(kept), indent=2) + "\n", encoding="utf-8")
+        processor.save_pretrained(folder)
 
 
-def _as_processor(transform: ImageTransform) -> dict[str, Any]:
-    """The config of an image processor that does the same as the transform."""
+def _processor_for(transform: Transform, source: Source) -> Any:
+    """An image processor that does the same as the transform: the checkpoint's own if it does."""
+    try:
+        processor = opened(source)
+        if transform_of(processor, source.name).digest == transform.digest:
+            return processor
+    except ModelError:
+        pass
+    if isinstance(transform, ProcessorTransform):
+        return transform.processor
+    assert isinstance(transform, ImageTransform)
     resize, crop = transform.resize, transform.crop
     sides = {"shortest_edge": resize[0]} if len(resize) == 1 else dict(zip(("height", "width"), resize, strict=True))
-    return {
-        "image_processor_type": "BitImageProcessor",
-        "do_resize": bool(resize),
-        "size": sides or {"height": crop[0], "width": crop[1]},
-        "do_center_crop": bool(crop),
-        "crop_size": {"height": transform.size[0], "width": transform.size[1]},
-        "do_rescale": True,
-        "rescale_factor": 1 / 255,
-        "do_normalize": True,
-        "image_mean": list(transform.mean),
-        "image_std": list(transform.std),
-        "resample": {"nearest": 0, "bilinear": 2, "bicubic": 3}[transform.interpolation],
-        "do_convert_rgb": True,
-    }
+    return transformers.BitImageProcessor(
+        do_resize=bool(resize),
+        size=sides or {"height": crop[0], "width": crop[1]},
+        do_center_crop=bool(crop),
+        crop_size={"height": transform.size[0], "width": transform.size[1]},
+        do_rescale=True,
+        rescale_factor=1 / 255,
+        do_normalize=True,
+        image_mean=list(transform.mean),
+        image_std=list(transform.std),
+        resample=int(torch_pil_interpolation_mapping[InterpolationMode(transform.interpolation)]),
+        do_convert_rgb=True,
+    )
 
 
 def _check(name: str, model: Any, missing: frozenset[str]) -> None:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from torchvision import models as torchvision_models
 
 from recycle_cli.errors import ModelError
 from recycle_cli.models.embedding import merge_embedding, numbered, parameters_below, put_embedding
-from recycle_cli.models.vision.transforms import ImageTransform, from_json
+from recycle_cli.models.vision.transforms import ImageTransform, Transform, from_json
 from recycle_cli.models.vision.weights import DEFAULT_WEIGHTS, built, fill, preset, read_weights, weights_of
 from recycle_cli.settings import EmbeddingSettings
 
@@ -36,7 +36,7 @@ class LoadedImages:
 
     name: str
     model: Any
-    transform: ImageTransform
+    transform: Transform
     labels: tuple[str, ...]
     architecture: Mapping[str, Any]
     weights: str
@@ -131,7 +131,7 @@ def _loaded(
     about = {
         "architecture": made.architecture,
         "labels": list(labels),
-        "transform": asdict(made.transform),
+        "transform": made.transform.facts,
         "weights": made.source,
     }
     return LoadedImages(

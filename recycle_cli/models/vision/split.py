@@ -11,7 +11,7 @@ from recycle_cli.models.identity import weights_digest
 from recycle_cli.models.split_model import Buffers, Parameters, SplitModel
 from recycle_cli.models.vision.cutter import Cutter
 from recycle_cli.models.vision.inputs import PIXELS, ImageInputs
-from recycle_cli.models.vision.points import WHOLE, CutPoint, resolve_point
+from recycle_cli.models.vision.points import WHOLE, CutPoint
 from recycle_cli.models.vision.sources import LoadedImages
 from recycle_cli.recipe import Recipe
 
@@ -25,14 +25,16 @@ def split_images(
 
     The tensor that crosses for one image is one row, whatever its shape. `head_batchnorm` eval keeps the statistics of
     the head's BatchNorm layers too; the trunk's never move. Raises UsageError for a place at which not one tensor alone
-    crosses.
+    crosses, ModelError for a model whose head would not train as in the whole model.
     """
     if head_batchnorm not in BATCHNORM:
         raise UsageError(f"--head-batchnorm {head_batchnorm}: expected one of {', '.join(BATCHNORM)}")
-    found = {resolve_point(cut, cutter.points, cutter.others) for cut in cuts}
+    found = {cutter.resolve(cut) for cut in cuts}
     if not found:
         raise UsageError("no cut given: expected at least one, as 50% or a module's name")
     points = sorted((point for point in found if point), key=lambda point: point.place)
+    for point in points:
+        cutter.check(point.name)
     names = ((WHOLE,) if None in found else ()) + tuple(point.name for point in points)
     recipe = Recipe(
         modality="image",
@@ -45,7 +47,7 @@ def split_images(
     return SplitModel(
         recipe=recipe,
         cuts=names,
-        blocks=len(cutter.points),
+        blocks=cutter.blocks,
         row_shape=points[-1].shape if points else (),
         model=cutter.model,
         preprocessor=halves.inputs,
