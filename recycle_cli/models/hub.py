@@ -86,17 +86,6 @@ def read_json(name: str, file: str, revision: str | None = None) -> dict[str, An
 
 
 @contextmanager
-def opening(name: str) -> Iterator[None]:
-    """The boundary around other people's files: whatever they raise inside becomes a ModelError of one line."""
-    try:
-        yield
-    except (RecycleError, MemoryError):
-        raise
-    except Exception as error:  # a model's code and files may raise anything
-        raise ModelError(f"model {name!r} cannot be used: {type(error).__name__}: {first_line(error)}") from error
-
-
-@contextmanager
 def quiet() -> Iterator[None]:
     """Hide transformers' advice and progress bars inside the block; errors are raised, not logged, and stay visible."""
     logging = transformers.utils.logging
@@ -118,7 +107,7 @@ def opening(name: str) -> Iterator[None]:
         yield
     except (RecycleError, MemoryError):
         raise
-    except Exception as error:
+    except Exception as error:  # a model's code and files may raise anything
         raise ModelError(f"model {name!r} cannot be used: {type(error).__name__}: {first_line(error)}") from error
 
 

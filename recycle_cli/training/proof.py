@@ -102,8 +102,8 @@ def _prove_run(setup: Setup, layer: TaskLayer, samples: Sequence[Sample], expect
         except Exception as error:  # a library refuses to save in its own words
             said = " ".join(str(error).split())
             raise ModelError(
-                f"model {setup.model.name!r} could not be saved after its training: {said}; correct its config.json, or "
-                "take another model"
+                f"model {setup.model.name!r} could not be saved after its training: {said}; correct its config.json, "
+                "or take another model"
             ) from error
         settings = ModelSettings(
             place, max_length=split.recipe.max_length, trust_remote_code=asked.trust_remote_code, device=asked.device
