@@ -1,5 +1,6 @@
 """Image models of transformers: loaded with their image processor's transform, saved as transformers loads them."""
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from recycle_cli.errors import ModelError
 from recycle_cli.models.embedding import merge_embedding, numbered, parameters_below, put_embedding
 from recycle_cli.models.hub import UNREADABLE, Source, first_line, quiet, read_json
 from recycle_cli.models.identity import architecture_of
+from recycle_cli.models.same_labels import order_of, put_rows, say_new
 from recycle_cli.models.task_layer import OWN, TaskLayer
 from recycle_cli.models.vision.processors import ProcessorTransform, opened, processor_transform, transform_of
 from recycle_cli.models.vision.sources import LoadedImages
@@ -43,29 +45,10 @@ def load_pretrained(
     """
     name = source.name
     own = processor_transform(source) if transform is None else transform
-    # They decide nothing about the logits; but a tuple has no names, and attentions cannot be saved with sdpa.
-    options = source.options | {"return_dict": True, "output_attentions": False, "output_hidden_states": False}
-    if layer.labels is not None:
-        options["problem_type"] = layer.problem
-        # PVT's config has a number of labels of its own.
-        options["num_labels"] = len(layer.labels)
-        options["id2label"] = dict(enumerate(layer.labels))
-        options["label2id"] = {label: number for number, label in enumerate(layer.labels)}
-    with quiet(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        try:
-            model, report = transformers.AutoModelForImageClassification.from_pretrained(
-                name,
-                use_safetensors=True,
-                dtype=torch.float32,
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,
-                **options,
-            )
-        except UNREADABLE as error:
-            raise ModelError(f"model {name!r} cannot be loaded: {first_line(error)}") from error
-    missing = frozenset(report["missing_keys"]) | {str(entry[0]) for entry in report["mismatched_keys"]}
+    model, missing = _loaded(source, layer, layer.labels, seed)
     _check(name, model, missing)
+    if layer.labels is not None and layer.head is None:
+        missing |= _named_rows(source, layer, model, missing, seed)
     if layer.head is not None:
         missing |= _embedding(model, layer.head, seed)
     return LoadedImages(
@@ -96,6 +79,50 @@ def _write(folder: Path, *, model: Any, processor: Any) -> None:
     with quiet():
         model.save_pretrained(folder)
         processor.save_pretrained(folder)
+
+
+def _loaded(source: Source, layer: TaskLayer, labels: Sequence[str] | None, seed: int) -> tuple[Any, frozenset[str]]:
+    """The model with a classifier for `labels`, and the names of what the checkpoint does not have in this shape."""
+    # They decide nothing about the logits; but a tuple has no names, and attentions cannot be saved with sdpa.
+    options = source.options | {"return_dict": True, "output_attentions": False, "output_hidden_states": False}
+    if labels is not None:
+        options["problem_type"] = layer.problem
+        # PVT's config has a number of labels of its own.
+        options["num_labels"] = len(labels)
+        options["id2label"] = dict(enumerate(labels))
+        options["label2id"] = {label: number for number, label in enumerate(labels)}
+    with quiet(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            model, report = transformers.AutoModelForImageClassification.from_pretrained(
+                source.name,
+                use_safetensors=True,
+                dtype=torch.float32,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+                **options,
+            )
+        except UNREADABLE as error:
+            raise ModelError(f"model {source.name!r} cannot be loaded: {first_line(error)}") from error
+    return model, frozenset(report["missing_keys"]) | {str(entry[0]) for entry in report["mismatched_keys"]}
+
+
+def _named_rows(source: Source, layer: TaskLayer, model: Any, missing: frozenset[str], seed: int) -> frozenset[str]:
+    """Keep the classifier's rows by the names of its classes. Returns the parameters that are new."""
+    labels = tuple(layer.labels or ())
+    names = read_json(source.name, CONFIG, source.revision).get("id2label") or {}
+    known = [str(names.get(str(number), f"LABEL_{number}")) for number in range(len(labels))]
+    if known == list(labels) or len(names) > len(labels):
+        return frozenset()
+    # With one class more, what has another shape is the classifier, and is new: enough rows for ours.
+    more, other = _loaded(source, layer, (*labels, ""), seed)
+    keys = sorted(other - missing)
+    if not keys:
+        return frozenset()
+    order = order_of(labels, known)
+    if order is None:
+        say_new(source.name, known, labels, seed)
+    return put_rows(model, order, keys, more.state_dict())
 
 
 def _processor_for(transform: Transform, source: Source) -> Any:

@@ -15,8 +15,9 @@ from torchvision import models as torchvision_models
 
 from recycle_cli.errors import ModelError
 from recycle_cli.models.embedding import merge_embedding, numbered, parameters_below, put_embedding
+from recycle_cli.models.same_labels import order_of, put_rows, say_new
 from recycle_cli.models.vision.transforms import ImageTransform, Transform, from_json
-from recycle_cli.models.vision.weights import DEFAULT_WEIGHTS, built, fill, preset, read_weights, weights_of
+from recycle_cli.models.vision.weights import DEFAULT_WEIGHTS, RANDOM, built, fill, preset, read_weights, weights_of
 from recycle_cli.settings import EmbeddingSettings
 
 ABOUT = "torchvision.json"
@@ -89,11 +90,29 @@ def load_torchvision(
         made = _from_name(name, weights or DEFAULT_WEIGHTS, transform)
     classes = tuple(labels) if labels is not None else made.labels()
     model = built(made.architecture, len(classes), made.transform, seed)
+    first = {key: one.clone() for key, one in model.state_dict().items()} if labels is not None else {}
     missing = fill(model, made.tensors, name, fixed=labels is None)
+    if labels is not None and head is None and not missing:
+        missing = _named_rows(name, made, model, classes, first, seed)
     if head is not None:
         place, size = put_embedding(model, head, len(classes), seed)
         classes, missing = numbered(size), parameters_below(model, place)
     return _loaded(name, made, model, classes, missing)
+
+
+def _named_rows(
+    name: str, made: "_Weights", model: nn.Module, labels: tuple[str, ...], first: Mapping[str, Tensor], seed: int
+) -> frozenset[str]:
+    """Keep the classifier's rows by the names of its classes. Returns the parameters that are new."""
+    known = made.labels()
+    if known == labels or made.source == RANDOM:
+        return frozenset()
+    more = built(made.architecture, len(labels) + 1, made.transform, seed).state_dict()
+    keys = [key for key, one in model.state_dict().items() if one.shape != more[key].shape]
+    order = order_of(labels, known)
+    if order is None:
+        say_new(name, known, labels, seed)
+    return put_rows(model, order, keys, first)
 
 
 @dataclass(frozen=True)
