@@ -104,7 +104,16 @@ def _loaded(source: Source, layer: TaskLayer, labels: Sequence[str] | None, seed
             )
         except UNREADABLE as error:
             raise ModelError(f"model {source.name!r} cannot be loaded: {first_line(error)}") from error
+        _put_back(model.config, transformers.AutoConfig.from_pretrained(source.name, **options))
     return model, frozenset(report["missing_keys"]) | {str(entry[0]) for entry in report["mismatched_keys"]}
+
+
+def _put_back(config: Any, fresh: Any) -> None:
+    """Give a config the fields that building the model changed: LeViT's grows by one stage at every load."""
+    own, first = architecture_of(config.to_dict()), architecture_of(fresh.to_dict())
+    for name in own.keys() & first.keys():
+        if own[name] != first[name]:
+            setattr(config, name, getattr(fresh, name))
 
 
 def _named_rows(source: Source, layer: TaskLayer, model: Any, missing: frozenset[str], seed: int) -> frozenset[str]:

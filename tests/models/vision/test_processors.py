@@ -273,7 +273,10 @@ def test_a_store_and_a_run_find_the_processor_again(tmp_path):
     provenance = {"model": str(tmp_path / "model"), **network.provenance}
     found = NamedModel(ModelSettings()).found_again(provenance, recipe, named=False)
     assert found.open().split(["100%"], "float32").recipe.preprocessor == recipe.preprocessor
-    assert NamedModel(ModelSettings(str(tmp_path / "run"))).open().loaded.transform.digest == recipe.preprocessor
+    again = NamedModel(ModelSettings(str(tmp_path / "run"))).open()
+    assert again.loaded.transform.digest == recipe.preprocessor
+    # Its class appends to a field of its config.
+    assert again.split(["100%"], "float32").recipe == recipe
 
 
 def test_a_run_has_the_processor_of_its_checkpoint(tmp_path):
