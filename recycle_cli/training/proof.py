@@ -7,10 +7,11 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from recycle_cli.errors import ModelError, RecycleError
+from recycle_cli.errors import ModelError, RecycleError, StorageError
 from recycle_cli.keys import Sample
 from recycle_cli.models import NamedModel, SplitModel, TaskLayer
 from recycle_cli.models.hub import quiet
@@ -97,8 +98,13 @@ def _prove_run(setup: Setup, layer: TaskLayer, samples: Sequence[Sample], expect
         try:
             with _same_modules(split.model), quiet():
                 setup.loaded.save(Path(place), split.recipe.max_length)
-        except (RecycleError, OSError, MemoryError):
+        except (RecycleError, MemoryError):
             raise
+        except (OSError, SafetensorError) as error:
+            raise StorageError(
+                f"{disk} cannot be written ({error}), where the RUN is tried first; free some space, or choose another "
+                "--output"
+            ) from error
         except Exception as error:  # a library refuses to save in its own words
             said = " ".join(str(error).split())
             raise ModelError(
