@@ -14,8 +14,8 @@ from pyarrow.parquet import write_table
 from recycle_cli.corpus import IMAGE, Columns, several_labels
 from recycle_cli.errors import DataError
 from tests.corpora import open_corpus
-from tests.test_corpus import refusal, rows, texts
-from tests.test_image_corpus import SHAPES
+from tests.corpus.test_corpus import refusal, rows, texts
+from tests.corpus.test_image_corpus import SHAPES
 
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + 64 * b"4" + b"\nsize 12345678\n"
 POINTERS = {

@@ -13,7 +13,7 @@ from recycle_cli.corpus import IMAGE, TEXT, Columns
 from recycle_cli.corpus.boundary import reading
 from recycle_cli.errors import DataError, Interrupted
 from tests.corpora import open_corpus
-from tests.test_corpus import refusal, rows, texts
+from tests.corpus.test_corpus import refusal, rows, texts
 
 TEXTS = ["one", "two"]
 
