@@ -22,8 +22,8 @@ FLOORS = [
     ["tasks"],
     ["batches", "trunk"],
     ["runs", "store"],
-    ["corpus", "models", "runtime"],
-    ["recipe", "keys", "reports", "errors", "pointers", "settings"],
+    ["corpus", "models"],
+    ["recipe", "keys", "reports", "errors", "pointers", "runtime", "settings"],
 ]
 """Top to bottom. A part imports from floors below its own; those at the bottom nothing of ours but `errors`."""
 

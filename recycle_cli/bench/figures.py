@@ -39,7 +39,7 @@ def higher_is_better(name: str) -> bool:
 def unit_of(name: str) -> str:
     """The unit of a figure, from the last part of its name."""
     last = name.rpartition(".")[2]
-    if last.startswith(("speedup_vs_", "time_vs_")):
+    if last.startswith(("speedup_vs_", "time_vs_")) or last == "slowdown":
         return "x"
     units = {"samples_per_second": "samples/s", "bytes_per_second": "bytes/s"}
     return units.get(last, "bytes" if last.endswith("bytes") else "s")
@@ -91,4 +91,4 @@ def _compared(comparison: Comparison, runs: Mapping[str, Sequence[Run] | Unavail
             return unknown("x", variant.reason)
         found.append([run.seconds_a_sample for run in variant])
     ratios = [max(others) / own for own, *others in zip(*found, strict=True)]
-    return figure([1 / ratio for ratio in ratios] if comparison.kind == "time" else ratios, "x")
+    return figure(ratios if comparison.kind == "speedup" else [1 / ratio for ratio in ratios], "x")

@@ -34,6 +34,13 @@ def runners(subject: Subject) -> dict[str, Runner | Unavailable]:
     return found | _trainers(subject) | {LORA: _lora(subject)}
 
 
+def ours(subject: Subject) -> Runner:
+    """The runner of `recycle finetune` from the store at the first cut."""
+    halves = subject.split(subject.settings.cuts[:1])
+    halves.freeze(halves.cuts[0])
+    return partial(_from_store, subject, halves, halves.cuts[0])
+
+
 def _lora(subject: Subject) -> Runner | Unavailable:
     """Runner of training from the store at the first cut with LoRA on the head, as with `--adapter lora`."""
     if subject.images:

@@ -3,6 +3,7 @@
     VERB[.GROUP].VARIANT.MEASURE      finetune.store.samples_per_second, read.batch32.memmap.bytes_per_second
     VERB[.GROUP].time_vs_LIMIT        our time as a multiple of that of a limit that cannot be beaten; 1.0 is perfect
     VERB[.GROUP].speedup_vs_BASELINE  how many times as fast we are as a baseline that people use instead
+    contention.NAME.beside_N.slowdown  our time beside N busy processes as a multiple of that alone
 
 A group is a batch size of `read`, a cut other than the first, such as `at_100%`, or `lora`, which is training from the
 store with the default LoRA on the head.
@@ -24,6 +25,7 @@ MEASURES = {
     "finetune": (*_COMMON, "seconds_per_step", "epoch_seconds"),
     "predict": _COMMON,
     "heads": _COMMON,
+    "contention": ("seconds", "samples_per_second"),
 }
 
 TRAINERS = ("trainer_full", "trainer_frozen", "map_trainer")
@@ -33,9 +35,19 @@ LORA = "finetune.lora.store"
 """Training from the store at the first cut, with LoRA on the head."""
 
 
+CONTENDERS = ("precompute", "finetune", "predict")
+
+OF_TRAINER = ("trainer_full", "map_trainer")
+"""Baselines that contend as well."""
+
+BUSY = {"alone": 0, "beside_1": 1, "beside_2": 2}
+"""Busy processes beside a contender."""
+
+
 @dataclass(frozen=True)
 class Comparison:
-    """A comparison of `ours` with `other`: a speed-up over a baseline, or our time as a multiple of a limit's.
+    """A comparison of `ours` with `other`: a speed-up over a baseline, our time as a multiple of a limit's, or the
+    slow-down of one and the same work.
 
     `beside` is work that can overlap with `other`, so that the limit is the slower of the two.
     """
@@ -48,6 +60,10 @@ class Comparison:
     @property
     def name(self) -> str:
         """The group of `ours`, the kind, and the last part of `other`, as in `finetune.speedup_vs_full`."""
+        if self.kind == "slowdown":
+            return f"{self.ours}.slowdown"
+        if self.ours.startswith("contention."):
+            return f"{self.ours}.{self.kind}_vs_{self.other.split('.')[1]}"
         other = self.other.rpartition(".")[2] if self.beside is None else "slower"
         return f"{group_of(self.ours)}.{self.kind}_vs_{other}"
 
@@ -86,7 +102,9 @@ def layout(verb: str, cuts: Sequence[str], *, images: bool = False) -> Layout:
     """The layout of a verb at these cuts, named as the user named them, on texts or images."""
     if verb == "precompute":
         return _precompute(cuts, images=images)
-    return {"read": _read, "finetune": _finetune, "predict": _predict, "heads": _heads}[verb](cuts)
+    return {"read": _read, "finetune": _finetune, "predict": _predict, "heads": _heads, "contention": _contention}[
+        verb
+    ](cuts)
 
 
 def _precompute(cuts: Sequence[str], *, images: bool) -> Layout:
@@ -146,3 +164,23 @@ def _heads(cuts: Sequence[str]) -> Layout:
         variants += [f"{group}.together", f"{group}.apart"]
         comparisons.append(Comparison("speedup", f"{group}.together", f"{group}.apart"))
     return Layout("heads", tuple(variants), tuple(comparisons))
+
+
+def _contention(cuts: Sequence[str]) -> Layout:
+    names = (*CONTENDERS, *OF_TRAINER)
+    variants = [f"contention.{name}.{group}" for name in names for group in BUSY]
+    comparisons = [
+        Comparison("slowdown", f"contention.{name}.{group}", f"contention.{name}.alone")
+        for name in names
+        for group, busy in BUSY.items()
+        if busy
+    ]
+    comparisons += [
+        Comparison("speedup", f"contention.finetune.{group}", f"contention.{name}.{group}")
+        for name in OF_TRAINER
+        for group in BUSY
+    ]
+    return Layout("contention", tuple(variants), tuple(comparisons))
+
+
+_LAYOUTS = {"read": _read, "finetune": _finetune, "predict": _predict, "heads": _heads, "contention": _contention}

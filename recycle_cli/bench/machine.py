@@ -9,18 +9,19 @@ from typing import Any
 import torch
 
 from recycle_cli.runs import versions as of_packages
+from recycle_cli.runtime.threads import thread_settings, usable_cores
 
 _OPTIONAL = ("accelerate", "datasets")
 
 
 def machine(device: torch.device) -> dict[str, Any]:
     """Processor, cores, threads, memory and device, as far as the system reports them."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "system": platform.platform(),
         "processor": _processor(),
-        "cores": usable,
+        "cores": usable_cores(),
         "threads": torch.get_num_threads(),
+        "thread_settings": thread_settings(),
         "memory_bytes": _memory(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
     }

@@ -35,6 +35,11 @@ def runners(subject: Subject) -> dict[str, Runner]:
     return found
 
 
+def ours(subject: Subject) -> Runner:
+    """The runner of `recycle precompute` at the first cut."""
+    return partial(_recycle, subject, subject.split(subject.settings.cuts[:1]))
+
+
 def _recycle(subject: Subject, halves: SplitModel, repetition: int) -> Run:
     folder, clock = subject.folder(), Clock(subject.device)
     with clock.running():

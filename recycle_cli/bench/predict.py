@@ -27,17 +27,26 @@ def runners(subject: Subject) -> dict[str, Runner]:
     found: dict[str, Runner] = {}
     cuts = subject.settings.cuts
     for cut in predict_cuts(cuts):
-        name, group = subject.resolve(cut), prefix("predict", cut, cuts)
-        run = _run_at(subject, name)
-        network = replace(subject.model, name=run, revision=None, max_length=None, images=ImageSettings())
-        # Leave out the parity check, which is done once a run: rows of random weights may be too small for float16.
-        scoring = PredictSettings(batch_tokens=subject.batch_tokens, parity_check=False)
+        run, group = _run_at(subject, subject.resolve(cut)), prefix("predict", cut, cuts)
         if cut == cuts[0]:
-            found["predict.full"] = partial(_scored, subject, open_scorer(run, None, network, scoring))
-        hits = open_scorer(run, subject.store.path, network, scoring)
+            found["predict.full"] = partial(_scored, subject, _opened(subject, run, None))
+        hits = _opened(subject, run, subject.store.path)
         found[f"{group}.store"] = partial(_scored, subject, hits)
         found[f"{group}.bare_head"] = partial(_bare_head, subject, hits, _ready(subject, hits))
     return found
+
+
+def ours(subject: Subject) -> Runner:
+    """The runner of `recycle predict` with the store, at the first cut."""
+    run = _run_at(subject, subject.resolve(subject.settings.cuts[0]))
+    return partial(_scored, subject, _opened(subject, run, subject.store.path))
+
+
+def _opened(subject: Subject, run: str, store: str | None) -> Scorer:
+    """A RUN to measure, without the parity check, which is done once a run: rows of random weights may be too small for
+    float16."""
+    network = replace(subject.model, name=run, revision=None, max_length=None, images=ImageSettings())
+    return open_scorer(run, store, network, PredictSettings(batch_tokens=subject.batch_tokens, parity_check=False))
 
 
 def _run_at(subject: Subject, cut: str) -> str:

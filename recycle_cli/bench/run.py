@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from recycle_cli.bench import finetune, heads, precompute, predict, read
+from recycle_cli.bench import contention, finetune, heads, precompute, predict, read
 from recycle_cli.bench.bars import parse_bar
 from recycle_cli.bench.compare import Worse, read_figures, worse
 from recycle_cli.bench.figures import Figure, figures_of
@@ -30,6 +30,7 @@ RUNNERS: Mapping[str, Callable[[Subject], Mapping[str, Runner | Unavailable]]] =
     "finetune": finetune.runners,
     "predict": predict.runners,
     "heads": heads.runners,
+    "contention": contention.runners,
 }
 
 

@@ -9,7 +9,7 @@ from recycle_cli.bench.layout import MEASURES, Layout, layout
 from recycle_cli.bench.run import Bench
 from recycle_cli.reports import say, show_rows, size
 
-_NOTES = {"time": "1 is perfect", "speedup": "higher is better"}
+_NOTES = {"time": "1 is perfect", "speedup": "higher is better", "slowdown": "1 is as fast as alone"}
 
 
 def show_bench(bench: Bench) -> None:
@@ -20,6 +20,8 @@ def show_bench(bench: Bench) -> None:
         show_rows(f"{verb} compared (medians of the ratios)", list(_comparisons(one, bench.figures)))
     machine = bench.machine
     say(f"{machine['processor']}, {machine['cores']} cores, {machine['threads']} threads, {machine['device']}")
+    if machine["thread_settings"]:
+        say(", ".join(f"{name}={value}" for name, value in machine["thread_settings"].items()))
     say(", ".join(f"{name} {version}" for name, version in bench.versions.items()))
     if bench.worse is not None:
         _show_worse(bench.worse)

@@ -22,8 +22,8 @@ from recycle_cli.settings.measuring import BENCH_IMAGES, BENCH_TEXTS, VERBS
 def bench(
     asked: Asked,
     verb: Annotated[
-        Literal["precompute", "read", "finetune", "predict", "heads", "all"],
-        typer.Argument(metavar="[VERB]", help="What to measure; all means everything but heads."),
+        Literal["precompute", "read", "finetune", "predict", "heads", "contention", "all"],
+        typer.Argument(metavar="[VERB]", help="What to measure; all means everything but heads and contention."),
     ] = "all",
     corpus: Annotated[
         list[str] | None,

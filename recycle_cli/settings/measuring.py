@@ -8,7 +8,8 @@ from recycle_cli.settings.training import TrainingSettings
 from recycle_cli.settings.verbs import Codec, Dtype, PrecomputeSettings
 
 VERBS = ("precompute", "read", "finetune", "predict")
-"""What a bench of `all` measures; `heads` trains sixteen heads a repetition, so it is measured only if it is named."""
+"""What a bench of `all` measures. Only if it is named: `heads`, which trains sixteen heads a repetition, and
+`contention`, which keeps cores busy."""
 
 HEADS = 8
 """Heads that a bench trains from one read, and one after another."""

@@ -1,6 +1,5 @@
 """Verify a store: read every byte, report damage down to the byte range, and set damaged parts aside on request."""
 
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +12,7 @@ import numpy as np
 import xxhash
 
 from recycle_cli.errors import DamageError, GoneError, RecycleError, StoreError
+from recycle_cli.runtime.threads import usable_cores
 from recycle_cli.store.dtypes import is_finite
 from recycle_cli.store.files import BLOCK_BYTES
 from recycle_cli.store.index import Level, Segments, high_half
@@ -58,7 +58,7 @@ def verify(
     segments = _segments(place)
     total = sum(_to_read(place, place.listing(segment.id)) for segment in segments)
     meter = _Meter(progress, total)
-    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+    with ThreadPoolExecutor(workers or usable_cores()) as pool:
         for damages in pool.map(lambda segment: check_segment(segment, meter), segments):
             found += damages
     damaged = {damage.segment for damage in found}

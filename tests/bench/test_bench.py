@@ -1,6 +1,8 @@
 """A bench gives the figures it names, sets like against like, and judges bars and older figures by their spread."""
 
 import json
+import os
+import signal
 import time
 from dataclasses import asdict
 from types import SimpleNamespace
@@ -16,6 +18,7 @@ from recycle_cli.bench.figures import Figure, figures_of, higher_is_better
 from recycle_cli.bench.layout import Comparison, Layout, layout
 from recycle_cli.bench.memory import PeakMemory
 from recycle_cli.bench.timing import WARM_UP, Run, Unavailable, interleaved
+from recycle_cli.bench.worker import Worker
 from recycle_cli.errors import BarError, DataError, UsageError
 from recycle_cli.settings import BenchSettings, TrainingSettings
 from recycle_cli.settings.measuring import VERBS
@@ -109,6 +112,43 @@ def test_a_bench_on_a_corpus_without_labels_and_a_model_of_ones_own(recycle, tmp
     assert report["settings"]["cuts"] == ["1"]
     assert report["settings"]["batch_tokens"] > 0, "what was used where none was asked for"
     assert set(report["figures"]) == set(layout("precompute", ["1"]).names())
+
+
+def test_contention_sets_every_verb_beside_busy_processes(recycle, tmp_path):
+    report = recycle.json("bench", "contention", *SMALL, "--repetitions", 1, cwd=tmp_path)
+    figures = report["figures"]
+    assert set(figures) == set(layout("contention", ["50%"]).names())
+    for name, one in figures.items():
+        assert one["median"] > 0, (name, one["note"])
+    for verb in ("precompute", "finetune", "predict", "trainer_full", "map_trainer"):
+        alone, beside = (figures[f"contention.{verb}.{group}.seconds"]["median"] for group in ("alone", "beside_1"))
+        assert figures[f"contention.{verb}.beside_1.slowdown"]["median"] == pytest.approx(beside / alone)
+    ours, theirs = (figures[f"contention.{name}.beside_2.seconds"]["median"] for name in ("finetune", "trainer_full"))
+    assert figures["contention.finetune.beside_2.speedup_vs_trainer_full"]["median"] == pytest.approx(theirs / ours)
+    assert not higher_is_better("contention.finetune.beside_1.slowdown")
+    assert "GOMP_SPINCOUNT" in report["machine"]["thread_settings"]
+
+
+def test_a_worker_measures_in_its_own_environment_and_its_end_is_told():
+    worker = Worker(in_environment, None, {**os.environ, "GOMP_SPINCOUNT": "77"})
+    assert worker.run("spin", 3) == Run(77.0, 3)
+    assert os.environ.get("GOMP_SPINCOUNT") != "77"
+    with pytest.raises(DataError, match="no such corpus"):
+        worker.run("refused", 0)
+    assert worker.run("spin", 4).samples == 4, "a failure ends nothing"
+    with pytest.raises(MemoryError, match="the process that measured killed has ended"):
+        worker.run("killed", 0)
+
+
+def in_environment(subject):
+    def refused(repetition):
+        raise DataError("no such corpus")
+
+    return {
+        "spin": lambda repetition: Run(float(os.environ["GOMP_SPINCOUNT"]), repetition),
+        "refused": refused,
+        "killed": lambda repetition: os.kill(os.getpid(), signal.SIGKILL),
+    }
 
 
 @pytest.mark.parametrize("codec", ["none", "lz4"])

@@ -1,6 +1,5 @@
 """Image files to batches of pixels: decoded and resized by threads, ahead of the model."""
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from recycle_cli.models.preprocessor import Inputs, Prepared
 from recycle_cli.models.vision.decoding import decode
 from recycle_cli.models.vision.transforms import ImageTransform, Transform, array_of
 from recycle_cli.models.vision.views import draw_for, parse_view
+from recycle_cli.runtime.threads import usable_cores
 
 PIXELS = "pixel_values"
 
@@ -69,4 +69,4 @@ class ImageInputs:
 @cache
 def _workers() -> ThreadPoolExecutor:
     # Threads, not processes: Pillow decodes and resizes without the interpreter's lock, and nothing is copied.
-    return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="recycle-decode")
+    return ThreadPoolExecutor(usable_cores(), thread_name_prefix="recycle-decode")
