@@ -7,6 +7,7 @@ from recycle_cli.corpus.failures import Failure
 from recycle_cli.corpus.forms import Form
 from recycle_cli.corpus.images import IMAGE
 from recycle_cli.corpus.labels import ReadLabel, one_label, several_labels
+from recycle_cli.corpus.numbers import NumbersForm, read_numbers
 from recycle_cli.corpus.texts import TEXT
 
 FORMS: dict[str, Form] = {"text": TEXT, "image": IMAGE}
@@ -21,8 +22,10 @@ __all__ = [
     "Example",
     "Failure",
     "Form",
+    "NumbersForm",
     "ReadLabel",
     "Views",
     "one_label",
+    "read_numbers",
     "several_labels",
 ]

@@ -119,7 +119,7 @@ class Corpus:
         chosen = [
             f"{column!r} as the {role.replace('_', ' ')} (--{role.replace('_', '-')}-column)"
             for role, column in self.columns.single.items()
-            if role not in ("id", column) and role not in self._named.single
+            if role not in ("id", column) and role not in self._named.single and column not in self.columns.others
         ]
         if chosen:
             say(f"{self.name}: taking the column {', '.join(chosen)}")
@@ -142,8 +142,8 @@ class Corpus:
         identity = self._id_of(record) or self._unnamed(number, record)
         samples = self.form.samples(record, self.columns, identity)
         if self.columns.targets:
-            return Example(identity, samples, labels=self._labels(record))
-        return Example(identity, samples, self._label(record))
+            return Example(identity, samples, labels=self._labels(record), place=_place_of(record))
+        return Example(identity, samples, self._label(record), place=_place_of(record))
 
     def _id_of(self, record: Record) -> str | None:
         """The record's own id as text; None if it has none."""
@@ -176,7 +176,11 @@ class Corpus:
         return {column: self.read_label(record.values, column) for column in present}
 
     def _failure(self, number: int, record: Record, problem: str) -> Failure:
-        # A file that is a record of its own has no number.
-        where = f"{record.file}, record {record.number}" if record.number else record.file
+        where = _place_of(record)
         own = record.values.get(self.columns.id) if self.columns.id is not None else None
         return Failure(shown(str(self._unnamed(number, record) if own in (None, "") else own)), f"{where}: {problem}")
+
+
+def _place_of(record: Record) -> str:
+    """The file and the record's number in it; a file that is a record of its own has no number."""
+    return f"{record.file}, {record.unit} {record.number}" if record.number else record.file

@@ -18,6 +18,7 @@ class Example:
     label   what the task's `read_label` made of the label column; None if the record has none
     labels  the same by column, if several columns were asked for; those that the record lacks are left out
     starts  for the windows of a text, the first character of each
+    place   the file and the number of its record, for messages; no part of what it is
     """
 
     id: str
@@ -25,6 +26,7 @@ class Example:
     label: Any = None
     labels: Mapping[str, Any] = field(default_factory=dict)
     starts: tuple[int, ...] = ()
+    place: str = field(default="", compare=False)
 
     @property
     def sample(self) -> Sample:

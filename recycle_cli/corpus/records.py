@@ -6,13 +6,14 @@ from typing import Any, NamedTuple, Protocol
 
 class Record(NamedTuple):
     """One record as its file holds it. `number` counts from 1 in `file`; `problem` says why `values` cannot be read;
-    `blank`: it holds nothing and gives no sample, but has a number as the others do."""
+    `blank`: it holds nothing and gives no sample, but has a number as the others do; `unit`: what the number counts."""
 
     file: str
     number: int
     values: Mapping[str, Any]
     problem: str | None = None
     blank: bool = False
+    unit: str = "record"
 
 
 class Reader(Protocol):

@@ -27,12 +27,12 @@ TABLES: Mapping[str, Callable[[str, Sequence[str]], Reader]] = {".parquet": parq
 _FOR_TEXTS = "holds images, and the model takes texts; name one that takes images (--model resnet50)"
 
 
-def find_reader(sources: Sequence[str]) -> Reader:
+def find_reader(sources: Sequence[str], lines: Mapping[str, Parse] = LINES) -> Reader:
     """The reader of records: a file, a glob, several of those, a saved dataset's folder, or
     `hub:NAME[:config][:split]`.
 
-    Files of a glob come in sorted order, several sources in the order given. Raises DataError if there is nothing to
-    read, if the files are of several kinds, and for images.
+    Files of a glob come in sorted order, several sources in the order given. `lines`: the kinds of text files by their
+    endings. Raises DataError if there is nothing to read, if the files are of several kinds, and for images.
     """
     name = ", ".join(sources)
     if name.startswith("hub:") and len(sources) == 1:
@@ -44,7 +44,7 @@ def find_reader(sources: Sequence[str]) -> Reader:
     files = [file for each in sources for file in _expand(each)]
     if all(map(is_image, files)):
         raise DataError(f"{files[0]}: {_FOR_TEXTS}")
-    return _records_of(name, files)
+    return _records_of(name, files, lines)
 
 
 def find_images(sources: Sequence[str]) -> Reader:
@@ -70,15 +70,15 @@ def _is_named(source: str) -> bool:
     return source.startswith("hub:") or is_saved(source)
 
 
-def _records_of(name: str, files: Sequence[str]) -> Reader:
-    kinds = list(dict.fromkeys(map(_kind, files)))
+def _records_of(name: str, files: Sequence[str], lines: Mapping[str, Parse]) -> Reader:
+    kinds = list(dict.fromkeys(_kind(file, lines) for file in files))
     if len(kinds) != 1:
         raise DataError(f"{name}: files of several kinds ({', '.join(kinds)}); give files of one kind")
     for file in files:
         check_fetched(file)
     if kinds[0] in TABLES:
         return TABLES[kinds[0]](name, files)
-    return LineFiles(name, tuple(files), LINES[kinds[0]])
+    return LineFiles(name, tuple(files), lines[kinds[0]])
 
 
 def _expand(source: str) -> list[str]:
@@ -115,10 +115,10 @@ def _literal_first(path: Path) -> str:
     return glob.escape(str(path))
 
 
-def _kind(file: str) -> str:
+def _kind(file: str, lines: Mapping[str, Parse]) -> str:
     path = Path(file.lower())
     kind = Path(path.stem).suffix if path.suffix in COMPRESSIONS else path.suffix
-    if kind in LINES or path.suffix in TABLES:
+    if kind in lines or path.suffix in TABLES:
         return kind
-    known = ", ".join([*LINES, *TABLES])
+    known = ", ".join([*lines, *TABLES])
     raise DataError(f"{file}: of no known kind; expected one of {known}; the text kinds also compressed (.gz)")

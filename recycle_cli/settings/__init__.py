@@ -9,6 +9,7 @@ from recycle_cli.settings.tasks import (
     ClassificationSettings,
     EmbeddingSettings,
     Metric,
+    RegressionSettings,
     SimilaritySettings,
     TaskSettings,
 )
@@ -35,6 +36,7 @@ __all__ = [
     "PlanSettings",
     "PrecomputeSettings",
     "PredictSettings",
+    "RegressionSettings",
     "SimilaritySettings",
     "TaskSettings",
     "TrainingSettings",

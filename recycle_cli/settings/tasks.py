@@ -5,8 +5,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from recycle_cli.settings.option import option
+from recycle_cli.settings.reading import names
 
-Metric = Literal["macro_f1", "accuracy", "micro_f1", "mean_average_precision", "rrp", "loss"]
+Metric = Literal[
+    "macro_f1", "accuracy", "micro_f1", "mean_average_precision", "rrp", "pearson", "spearman", "rmse", "loss"
+]
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,19 @@ class ClassificationSettings(TaskSettings):
         "Give every sample the same weight (none), or those of rare classes more (balanced).",
         "Task",
         per_head=True,
+    )
+
+
+@dataclass(frozen=True)
+class RegressionSettings(TaskSettings):
+    """`target_columns`: a column for each number to learn; none for the numbers of the label column."""
+
+    target_columns: tuple[str, ...] = option(
+        (),
+        "For regression: learn the numbers in these columns, such as valence,arousal, in place of those in the label "
+        "column.",
+        "Task",
+        parser=names,
     )
 
 
@@ -91,6 +107,7 @@ class SimilaritySettings(TaskSettings):
 TASKS: Mapping[str, type[TaskSettings]] = {
     "text-classification": ClassificationSettings,
     "image-classification": ClassificationSettings,
+    "regression": RegressionSettings,
     "similarity": SimilaritySettings,
 }
 """The settings of each value of `--task`."""

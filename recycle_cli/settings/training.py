@@ -104,7 +104,7 @@ class TrainingSettings:
     )
     metric: Metric | None = option(
         None,
-        "Keep the checkpoint that is best by this metric; by default macro_f1, or rrp for similarity.",
+        "Keep the checkpoint that is best by this metric; by default the first of its task (docs/tasks.md).",
         "Training",
         per_head=True,
     )

@@ -22,7 +22,10 @@ Kind = Literal["text", "number", "texts", "numbers"]
 Columns = Mapping[str, Kind]
 """The columns of a prediction beside the record's id, and what each holds."""
 
-LOSS = "loss"
+LOSS, RMSE = "loss", "rmse"
+
+SMALLER_IS_BETTER = frozenset({LOSS, RMSE})
+"""The metrics that are errors; of all others more is better."""
 
 
 class Task:
@@ -151,7 +154,7 @@ def chosen_metric(task: Task, metric: str | None) -> str:
 
 
 def is_better(metric: str, new: Mapping[str, float], old: Mapping[str, float] | None) -> bool:
-    """Whether `new` beats `old` by this metric; a loss is better when smaller."""
+    """Whether `new` beats `old` by this metric; an error is better when smaller."""
     if old is None:
         return True
-    return new[metric] < old[metric] if metric == LOSS else new[metric] > old[metric]
+    return new[metric] < old[metric] if metric in SMALLER_IS_BETTER else new[metric] > old[metric]

@@ -6,11 +6,12 @@ from typing import Any
 
 from recycle_cli.corpus import FORMS, Form
 from recycle_cli.errors import StoreError, UsageError
-from recycle_cli.settings import ClassificationSettings, SimilaritySettings, TaskSettings
+from recycle_cli.settings import ClassificationSettings, RegressionSettings, SimilaritySettings, TaskSettings
 from recycle_cli.settings.option import changed_options
 from recycle_cli.tasks.classification import Classification
 from recycle_cli.tasks.contract import Task
 from recycle_cli.tasks.multi_label import MultiLabel
+from recycle_cli.tasks.regression import Regression
 from recycle_cli.tasks.similarity import Similarity
 
 
@@ -38,9 +39,14 @@ def _classes_of(about: Mapping[str, Any]) -> ClassificationSettings:
     return ClassificationSettings(multi_label=bool(about.get("multi_label")))
 
 
+def _numbers_of(about: Mapping[str, Any]) -> RegressionSettings:
+    return RegressionSettings(tuple(about["settings"].get("target_columns", ())))
+
+
 KINDS: dict[str, TaskKind] = {
     "text-classification": TaskKind(("text",), ClassificationSettings, _classification, _classes_of),
     "image-classification": TaskKind(("image",), ClassificationSettings, _classification, _classes_of),
+    "regression": TaskKind(("text", "image"), RegressionSettings, Regression, _numbers_of),
     "similarity": TaskKind(("text", "image"), SimilaritySettings, Similarity),
 }
 

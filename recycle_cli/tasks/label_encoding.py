@@ -35,11 +35,11 @@ class Encoder(Protocol):
 
 
 class UnknownLabel(DataError):  # noqa: N818 - it says which label, not that there is an error
-    """A class that training has not seen."""
+    """A label that training has not seen, such as a class of another name. `reason`: why it cannot be scored."""
 
-    def __init__(self, label: str, message: str) -> None:
+    def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
-        self.label = label
+        self.reason = reason
 
 
 class Naming(Protocol):
@@ -95,7 +95,7 @@ class LabelEncoder:
         if unknown := [name for name in classes if name not in self._known]:
             known = ", ".join(map(repr, self._names[:20]))
             raise UnknownLabel(
-                unknown[0],
+                f"the label {unknown[0]!r} is not one of the run's classes ({', '.join(self._names)})",
                 f"label {unknown[0]!r} of record {example.id} was not seen in training (classes: {known}); correct it, "
                 "or train on data that have it",
             )

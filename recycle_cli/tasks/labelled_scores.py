@@ -38,7 +38,7 @@ class LabelledScores:
             for example in labelled:
                 self._encoder.add(example, example.label)
         except UnknownLabel as error:
-            self._give_up(f"the label {error.label!r} is not one of the run's classes ({', '.join(self._names)})")
+            self._give_up(error.reason)
             return
         known = [self._counts(example) for example in examples for _ in example.samples]
         places = torch.tensor(known).nonzero().flatten()

@@ -85,7 +85,8 @@ def load_with(layer: TaskLayer, source: Source, *, seed: int = 0) -> Loaded:
     base = f"{model.base_model_prefix}."
     _check_sizes(source.name, report, base)
     missing = frozenset(report["missing_keys"]) | _mismatched(report)
-    if layer.labels is not None and CLASSIFIERS in layer.auto:
+    # A single output cannot be mistaken for another.
+    if layer.labels is not None and len(layer.labels) > 1 and CLASSIFIERS in layer.auto:
         missing |= fit_labels(source.name, model, known, layer.labels, missing, seed)
     if missing >= {f"{base}{name}" for name, _ in model.base_model.named_parameters()}:
         missing = _with_base(source, model, missing)
