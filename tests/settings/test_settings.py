@@ -73,6 +73,7 @@ def test_every_value_of_task_has_its_settings():
     assert {name: kind.__name__ for name, kind in TASKS.items()} == {
         "text-classification": "ClassificationSettings",
         "image-classification": "ClassificationSettings",
+        "regression": "RegressionSettings",
         "similarity": "SimilaritySettings",
     }
 
