@@ -1,7 +1,13 @@
-"""Cache remote blocks on the local disk, under a hard cap that processes share; the least recently used go first."""
+"""Cache remote blocks on the local disk, under a hard cap that processes share; the least recently used go first.
+
+The blocks lie in a folder of their own, `recycle-blocks-1`, below the one that the user names. A file of the cache is
+known by its name; anything else in there is not counted, not read and not removed.
+"""
 
 import fcntl
 import os
+import re
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,19 +25,31 @@ BLOCK = 1 << 20
 KEEP_SHARE = 0.9
 """Eviction goes on until the blocks fill only this share of the cap, so that not every new block has to evict one."""
 
+FOLDER = "recycle-blocks-1"
+"""Folder of the blocks below the one that the user names; the number counts up when their form changes."""
+
 _CHECK = 8
 _PART = ".part"
+_LOCK = "lock"
+_MARK = b"blocks of recycle, which removes them as it needs: "
+"""What the lock begins with. The number of bytes in use follows."""
+
+_OURS = re.compile(r"[0-9a-f]{32}-[0-9]+|[0-9]{8}T[0-9]{12}-[0-9a-f]{12}\.part")
+"""A block: the digest of its object's address and its number there. A block being written: a unique id."""
 
 
 class BlockCache:
-    """At most `cap` bytes of blocks in `folder`, which several processes may share."""
+    """At most `cap` bytes of blocks below `folder`, which several processes may share, and which may hold other files.
+
+    Raises UsageError if the place of the blocks is taken by something else.
+    """
 
     def __init__(self, folder: Path, cap: int) -> None:
         if cap < BLOCK + _CHECK:
             raise UsageError(f"a cache of {cap} bytes holds no block of {BLOCK}; give it more, or none")
-        self.folder, self.cap = folder, cap
+        self.folder, self.cap = folder / FOLDER, cap
         with storage_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
+            self.folder.mkdir(parents=True, exist_ok=True)
             with self._locked() as total:
                 total.write(self._evict(0))
 
@@ -86,16 +104,21 @@ class BlockCache:
     def _blocks(self) -> Iterator[tuple[float, int, Path]]:
         with os.scandir(self.folder) as entries:
             for entry in entries:
-                if entry.name != "lock":
+                if _OURS.fullmatch(entry.name):
                     with suppress(FileNotFoundError):
-                        stat = entry.stat(follow_symlinks=False)
-                        yield stat.st_mtime, stat.st_size, Path(entry.path)
+                        found = entry.stat(follow_symlinks=False)
+                        if stat.S_ISREG(found.st_mode):
+                            yield found.st_mtime, found.st_size, Path(entry.path)
 
     @contextmanager
     def _locked(self) -> Iterator["_Total"]:
-        descriptor = os.open(self.folder / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644)
+        path = self.folder / _LOCK
+        flags = os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        descriptor = os.open(path, flags, 0o644)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if os.pread(descriptor, len(_MARK), 0) not in (b"", _MARK):
+                raise UsageError(f"{path}: not of recycle's cache; set RECYCLE_CACHE to another folder")
             yield _Total(descriptor)
         finally:
             os.close(descriptor)
@@ -108,10 +131,10 @@ class _Total:
         self._descriptor = descriptor
 
     def read(self) -> int:
-        return int.from_bytes(os.pread(self._descriptor, 8, 0), "little")
+        return int.from_bytes(os.pread(self._descriptor, 8, len(_MARK)), "little")
 
     def write(self, count: int) -> None:
-        os.pwrite(self._descriptor, count.to_bytes(8, "little"), 0)
+        os.pwrite(self._descriptor, _MARK + count.to_bytes(8, "little"), 0)
 
 
 class CachedBytes:

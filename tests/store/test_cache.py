@@ -3,8 +3,9 @@ from contextlib import suppress
 
 import pytest
 
-from recycle_cli.errors import UsageError
-from recycle_cli.store.cache import BLOCK, BlockCache, cache_from_environment
+from recycle_cli.errors import RecycleError, UsageError
+from recycle_cli.store.cache import BLOCK, FOLDER, BlockCache, cache_from_environment
+from recycle_cli.store.liveness import unique_id
 
 CAP = 5 * BLOCK
 
@@ -25,8 +26,10 @@ class Remote:
 
 
 def size_on_disk(folder):
+    """Bytes of the blocks below the cache's folder."""
     total = 0
-    for path in folder.iterdir():
+    blocks = folder / FOLDER
+    for path in blocks.iterdir() if blocks.exists() else ():
         with suppress(FileNotFoundError):  # another process may just be evicting it
             total += path.stat().st_size if path.name != "lock" else 0
     return total
@@ -75,16 +78,56 @@ def test_a_block_damaged_on_the_disk_is_fetched_again(tmp_path):
     remote = Remote(BLOCK)
     cached = BlockCache(tmp_path, CAP).over(remote, "a")
     assert cached[0:9] == remote.content[0:9]
-    (block,) = [path for path in tmp_path.iterdir() if path.name != "lock"]
+    (block,) = [path for path in (tmp_path / FOLDER).iterdir() if path.name != "lock"]
     block.write_bytes(b"x" + block.read_bytes()[1:])
     assert cached[0:9] == remote.content[0:9]
     assert remote.fetched == 2
 
 
 def test_leftovers_of_a_crash_go_at_the_next_start(tmp_path):
-    (tmp_path / "x.part").write_bytes(bytes(100))
+    (tmp_path / FOLDER).mkdir()
+    (tmp_path / FOLDER / f"{unique_id()}.part").write_bytes(bytes(100))
     BlockCache(tmp_path, CAP)
     assert size_on_disk(tmp_path) == 0
+
+
+def test_only_the_caches_own_files_are_counted_and_removed(tmp_path):
+    """Beside the blocks' folder and in it; files of other programs, folders and links, also of names like a block's."""
+    others = ["thesis.docx", "film.part", "0123456789abcdef0123456789abcdef-0", f"{FOLDER}/photo.jpg"]
+    others += [f"{FOLDER}/film.part", f"{FOLDER}/notes-1", f"{FOLDER}/{'F' * 32}-0"]
+    (tmp_path / FOLDER).mkdir()
+    for name in others:
+        (tmp_path / name).write_bytes(bytes(3 * BLOCK))
+    (tmp_path / FOLDER / f"{'0' * 32}-0").symlink_to(tmp_path / "thesis.docx")
+    (tmp_path / FOLDER / f"{'0' * 32}-1").mkdir()
+    (tmp_path / FOLDER / f"{unique_id()}.part").mkdir()
+    before = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*"))
+    remote = Remote(9 * BLOCK)
+    for cap in (CAP, 2 * BLOCK):
+        cached = BlockCache(tmp_path, cap).over(remote, "a")
+        for number in range(9):
+            assert cached[number * BLOCK : number * BLOCK + 1] == remote.content[number * BLOCK : number * BLOCK + 1]
+    after = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*"))
+    assert set(before) < set(after)
+    assert all((tmp_path / name).stat().st_size == 3 * BLOCK for name in others)
+    assert 0 < BlockCache(tmp_path, CAP).bytes_used() <= CAP
+
+
+@pytest.mark.parametrize("taken", ["a file", "a lock of another program", "a link as the lock"])
+def test_a_place_that_is_taken_is_refused_and_left_alone(tmp_path, taken):
+    precious = tmp_path / "precious"
+    precious.write_bytes(b"of somebody else")
+    if taken == "a file":
+        precious = precious.rename(tmp_path / FOLDER)
+    else:
+        (tmp_path / FOLDER).mkdir()
+        lock = tmp_path / FOLDER / "lock"
+        precious = precious.rename(lock) if taken == "a lock of another program" else precious
+        if precious != lock:
+            lock.symlink_to(precious)
+    with pytest.raises(RecycleError):
+        BlockCache(tmp_path, CAP)
+    assert precious.read_bytes() == b"of somebody else"
 
 
 def test_the_environment_sets_the_cache(tmp_path, monkeypatch):
