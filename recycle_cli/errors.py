@@ -11,6 +11,7 @@ RecycleError                1
   MissingError              5   samples whose activations are not in the store
   BarError                  6   a bar set by the user was not met
   StorageError              4   the disk is full, read-only or unreachable
+    UnreadError             7   parts of a store could not be read, so that nobody knows whether they are whole
 """
 
 
@@ -56,6 +57,12 @@ class GoneError(StoreError):
 
 class StorageError(StoreError):
     """The disk is full, read-only or unreachable."""
+
+
+class UnreadError(StorageError):
+    """Parts of a store that could not be read: they count as neither sound nor damaged."""
+
+    exit_code = 7
 
 
 class MissingError(RecycleError):

@@ -9,7 +9,7 @@ import typer
 from recycle_cli.cli.arguments import StoreFolder
 from recycle_cli.cli.help import Command, Group
 from recycle_cli.cli.options import Asked, own, with_options
-from recycle_cli.errors import DamageError
+from recycle_cli.errors import DamageError, UnreadError
 from recycle_cli.reports import bar, say, show_fields, show_rows
 
 store_app = typer.Typer(cls=Group, help="Look after a store: info, verify, gc, export.", no_args_is_help=True)
@@ -53,7 +53,8 @@ def verify(
         int | None, own("workers", "Read with this many threads; by default one for each core.", minimum=1)
     ] = None,
 ) -> None:
-    """Read every byte of STORE and name each damaged segment, file and byte range; exit with 4 if damage is left."""
+    """Read every byte of STORE and name each damaged segment, file and byte range; exit with 4 if damage is left, and
+    with 7 if something could not be read."""
     from recycle_cli.store import verify as run
 
     with bar("verify") as progress:
@@ -69,18 +70,27 @@ def verify(
     if found["damaged"] and not repair:
         say(f"recycle: {store} is damaged; `recycle store verify {store} --repair` sets the damaged segments aside")
         raise typer.Exit(DamageError.exit_code)
+    if found["unread"]:
+        say(f"recycle: parts of {store} could not be read, and were left as they are; make them readable and run again")
+        raise typer.Exit(UnreadError.exit_code)
 
 
 def _show_verified(found: Mapping[str, Any], *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(found))
         return
-    count = len({damage["segment"] for damage in found["damaged"]})
-    show_fields("Verified", {**found, "damaged": f"{count} of {found['segments']} segments" if count else "nothing"})
-    if found["damaged"]:
-        show_rows("Damaged", found["damaged"])
+    damaged, tables = len({damage["segment"] for damage in found["damaged"]}), {}
+    for name in ("damaged", "unread"):
+        tables[name] = found[name]
+    summary = {name: value for name, value in found.items() if name not in tables}
+    show_fields(
+        "Verified", {**summary, "damaged": f"{damaged} of {found['segments']} segments" if damaged else "nothing"}
+    )
+    for name, rows in tables.items():
+        if rows:
+            show_rows(name.capitalize(), rows)
     if found["set_aside"]:
-        say("set aside; the next precompute fills in what they held")
+        say(f"set aside, with {found['set_aside_samples']:,} samples; the next precompute fills in what they held")
 
 
 @store_app.command(cls=Command)

@@ -1,11 +1,11 @@
 """The activation store: a Zarr v3 group of sealed segments; samples are found by content key, and rows are mapped."""
 
-from recycle_cli.store.check import verify
 from recycle_cli.store.collect import gc
 from recycle_cli.store.describe import info
 from recycle_cli.store.dtypes import Encoded, decode, encode, numpy_dtype
 from recycle_cli.store.export import export
 from recycle_cli.store.store import Store
+from recycle_cli.store.verify import verify
 from recycle_cli.store.windows import Window
 from recycle_cli.store.writer import SegmentWriter
 

@@ -1,5 +1,6 @@
 """Free space: remove leftovers of dead writers and samples stored twice, and merge small segments."""
 
+import re
 import shutil
 import time
 from dataclasses import dataclass
@@ -8,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from recycle_cli.errors import DamageError, UsageError
+from recycle_cli.errors import UsageError
 from recycle_cli.store.budget import bytes_below
-from recycle_cli.store.check import check_segment
+from recycle_cli.store.check import require_sound
 from recycle_cli.store.dtypes import Encoded
 from recycle_cli.store.files import storage_errors, sync
 from recycle_cli.store.index import Positions, build
-from recycle_cli.store.layout import DAMAGED, SCRATCH, SEGMENTS
+from recycle_cli.store.layout import DAMAGED, INDEX, SCRATCH, SEGMENTS
 from recycle_cli.store.liveness import Claim, maintenance, remove_dead, writers
 from recycle_cli.store.segment import Segment
 from recycle_cli.store.store import Store
@@ -22,6 +23,8 @@ from recycle_cli.store.writer import SEGMENT_BYTES, SegmentWriter
 
 SMALL = 8
 """A segment smaller than the target size divided by this is merged with other small ones."""
+
+_ASIDE = re.compile(rf"({SEGMENTS}|{INDEX})-.+-[0-9]{{16,}}")
 
 _BATCH_BYTES = 16 << 20
 
@@ -123,27 +126,14 @@ def _plan(store: Store, segment_bytes: int) -> _Plan:
 def _replace(store: Store, root: Path, plan: _Plan, segment_bytes: int) -> int:
     """Copy the samples to keep into new segments, then remove the stale ones. Returns the bytes freed."""
     before = store.bytes
-    _check(store if plan.duplicates else None, plan.stale)
+    # If there are duplicates, any segment of the store may hold the copy that stays.
+    require_sound(store.segments if plan.duplicates else plan.stale, "gc")
     # Remove the emptied segments first: on a full disk that makes room to rewrite the others.
     _remove(root, [root / SEGMENTS / segment.id for segment in plan.emptied])
     _rewrite(store, plan.rewritten, plan.kept, segment_bytes)
     _remove(root, [root / SEGMENTS / segment.id for segment in plan.rewritten])
     store.refresh()
     return before - store.bytes
-
-
-def _check(store: Store | None, stale: list[Segment]) -> None:
-    """Raise DamageError if a segment of `store`, or of `stale` if `store` is None, is damaged.
-
-    If there are duplicates, any segment of the store may hold the copy that stays.
-    """
-    for segment in stale if store is None else store.segments:
-        problems = check_segment(segment)
-        if problems:
-            raise DamageError(
-                f"{segment.where(problems[0].file)}: {problems[0].problem}; "
-                f"run `recycle store verify --repair` before gc, nothing was removed"
-            )
 
 
 def _rewrite(store: Store, stale: list[Segment], kept: dict[str, Positions], segment_bytes: int) -> None:
@@ -191,4 +181,5 @@ def _remove(root: Path, folders: list[Path]) -> None:
 
 
 def _folders(parent: Path) -> list[Path]:
-    return sorted(entry for entry in parent.iterdir() if entry.is_dir()) if parent.is_dir() else []
+    """Folders that `verify --repair` set aside, by the form of their names."""
+    return sorted(entry for entry in parent.iterdir() if entry.is_dir() and _ASIDE.fullmatch(entry.name))

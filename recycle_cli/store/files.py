@@ -27,7 +27,7 @@ BLOCK_BYTES = 4 << 20
 
 Mark = tuple[int, int, xxhash.xxh3_128, xxhash.xxh3_64]
 
-_READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
+_FORBIDDEN = (errno.EACCES, errno.EPERM)
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _TOO_MANY = (errno.EMFILE, errno.ENFILE)
 
@@ -239,8 +239,10 @@ def _write_all(descriptor: int, view: memoryview) -> None:
 def _remedy(error: OSError) -> str:
     if error.errno in _FULL:
         return "the disk is full; free some space and run again, what was sealed is kept"
-    if error.errno in _READ_ONLY:
-        return "cannot be written; choose a folder that can, or change its permissions"
+    if error.errno == errno.EROFS:
+        return "cannot be written, the disk is read-only; choose another folder"
+    if error.errno in _FORBIDDEN:
+        return "permission is denied; change the permissions, or choose another folder"
     if error.errno in _TOO_MANY:
         return "too many open files; raise the limit (`ulimit -n 65536`) or merge segments (`recycle store gc`)"
     return error.strerror or str(error)

@@ -22,7 +22,7 @@ from recycle_cli.store.layout import (
     sealed,
     unsealed,
 )
-from recycle_cli.store.liveness import Claim, unique_id
+from recycle_cli.store.liveness import Claim, is_unique_id, unique_id
 from recycle_cli.store.segment import Summary
 
 PERSIST_SAMPLES = 200_000
@@ -57,8 +57,13 @@ def save(path: Path, summaries: Sequence[Summary], level: Level) -> None:
     finally:
         claim.release()
     for entry in (path / INDEX).iterdir():
-        if entry.is_dir() and entry.name < draft.name:
+        if entry.is_dir() and entry.name < draft.name and is_index(entry):
             shutil.rmtree(entry, ignore_errors=True)
+
+
+def is_index(folder: Path) -> bool:
+    """Whether a folder is an index, whole or not, and not something else, by the form of its name."""
+    return is_unique_id(folder.name)
 
 
 def load_one(folder: Path) -> tuple[list[Summary], Level]:

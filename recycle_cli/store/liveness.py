@@ -4,6 +4,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 import secrets
 import shutil
 import socket
@@ -17,7 +18,6 @@ from pathlib import Path
 from recycle_cli.errors import DamageError, StorageError
 from recycle_cli.store.budget import bytes_below
 from recycle_cli.store.files import read_document
-from recycle_cli.store.layout import DOCUMENT
 
 LOCK_SUFFIX = ".lock"
 GONE_SUFFIX = "-gone"
@@ -25,12 +25,19 @@ MAINTENANCE = "maintenance"
 FOREIGN_IDLE_SECONDS = 86_400.0
 """A writer of another host counts as alive until its files have not changed for this long: we may not see its lock."""
 
+_UNIQUE_ID = re.compile(r"[0-9]{8}T[0-9]{12}-[0-9a-f]{12}")
+
 _UNSUPPORTED = (errno.ENOTSUP, errno.ENOLCK, errno.ENOSYS, errno.EINVAL)
 
 
 def unique_id() -> str:
     """Make a unique name that sorts by time."""
     return f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}-{secrets.token_hex(6)}"
+
+
+def is_unique_id(name: str) -> bool:
+    """Whether `unique_id` makes such names. What has another name is not ours to remove."""
+    return bool(_UNIQUE_ID.fullmatch(name))
 
 
 class Claim:
@@ -70,9 +77,10 @@ class Writer:
 
 
 def writers(scratch: Path) -> list[Writer]:
-    """List all writers that have a scratch folder or a lock, alive or dead."""
+    """List all writers that have a scratch folder or a lock, alive or dead; they are known by their names."""
     found = []
-    for name in sorted({_bare(entry.name) for entry in scratch.iterdir() if entry.name not in (DOCUMENT, MAINTENANCE)}):
+    names = {_bare(entry.name) for entry in scratch.iterdir()}
+    for name in sorted(name for name in names if is_unique_id(name.removesuffix(GONE_SUFFIX))):
         with dead(scratch, name) as is_dead:
             found.append(Writer(name, not is_dead, _owner(scratch, name)[1], bytes_below(scratch / name)))
     return found

@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -25,6 +25,9 @@ from recycle_cli.store.files import (
 from recycle_cli.store.layout import DAMAGED, DOCUMENT, INDEX, SCRATCH, SEGMENTS, dumps, group_document, is_name
 from recycle_cli.store.liveness import Claim, Writer, maintenance, unique_id, writers
 
+SEGMENT_PARTS = frozenset({DOCUMENT, "keys", "digests", "offsets", "cuts"})
+"""Entries of a segment's folder. A folder with none of them is not a segment, not even a damaged one."""
+
 LINK = -1
 """The size that `listing` reports for a link. No sealed file has it."""
 
@@ -39,8 +42,8 @@ class Drafts(Protocol):
     def release(self) -> None: ...
 
 
-class Place(Protocol):
-    """The operations a store needs. Names are relative, with `/`; an OSError becomes a StorageError."""
+class ReadablePlace(Protocol):
+    """What reading a store needs. Names are relative, with `/`; an OSError becomes a StorageError."""
 
     is_local: bool
 
@@ -58,11 +61,23 @@ class Place(Protocol):
 
     def segment_names(self) -> list[str]: ...
 
+    def is_segment(self, name: str) -> bool: ...
+
     def listing(self, segment: str) -> Mapping[str, int]: ...
+
+    def foreign(self) -> list[str]: ...
+
+
+class Place(ReadablePlace, Protocol):
+    """The operations a store needs."""
+
+    def uncached(self) -> "Place": ...
 
     def begin(self) -> None: ...
 
     def create(self, name: str, data: bytes) -> None: ...
+
+    def replace(self, name: str, data: bytes) -> None: ...
 
     def drafts(self) -> Drafts: ...
 
@@ -90,8 +105,13 @@ class LocalPlace:
     def where(self, name: str) -> str:
         return str(self.root / name) if name else str(self.root)
 
+    def uncached(self) -> "LocalPlace":
+        """This place: a local folder is read without a cache of ours."""
+        return self
+
     def is_store(self) -> bool:
-        return (self.root / DOCUMENT).exists()
+        with storage_errors(self.root):
+            return (self.root / DOCUMENT).exists()
 
     def has_begun(self) -> bool:
         """Whether there are segments here, even if the root is gone."""
@@ -113,21 +133,41 @@ class LocalPlace:
             return FileBytes(path, size, partial(self._gone, name))
 
     def segment_names(self) -> list[str]:
-        """Names of the sealed segments from oldest to newest; only folder names are read."""
+        """Names of the sealed segments from oldest to newest; only folder names are read. Links are refused later."""
         with storage_errors(self.root), os.scandir(self.root / SEGMENTS) as entries:
-            return sorted(entry.name for entry in entries if is_name(entry.name) and entry.name != DOCUMENT)
+            return sorted(
+                entry.name for entry in entries if is_name(entry.name) and (entry.is_symlink() or entry.is_dir())
+            )
+
+    def is_segment(self, name: str) -> bool:
+        """Whether anything in the folder says that it is a segment, and not a folder that somebody put there."""
+        folder = self.root / SEGMENTS / name
+        with storage_errors(folder), suppress(FileNotFoundError):
+            return folder.is_symlink() or not SEGMENT_PARTS.isdisjoint(entry.name for entry in folder.iterdir())
+        return True  # removed since it was listed
+
+    def foreign(self) -> list[str]:
+        """Names of what lies among the segments and is none."""
+        names = set(filter(self.is_segment, self.segment_names())) | {DOCUMENT}
+        with storage_errors(self.root), os.scandir(self.root / SEGMENTS) as entries:
+            return sorted(
+                f"{SEGMENTS}/{entry.name}"
+                for entry in entries
+                if entry.name not in names and not entry.name.startswith(f".{DOCUMENT}-")
+            )
 
     def listing(self, segment: str) -> Mapping[str, int]:
         """Sizes of all files and links below a segment, by their path within it."""
         folder = self.root / SEGMENTS / segment
         found: dict[str, int] = {}
         with storage_errors(folder):
-            for parent, folders, files in os.walk(folder):
+            for parent, folders, files in os.walk(folder, onerror=_unless_gone):
                 for path in (Path(parent) / name for name in (*folders, *files)):
-                    if path.is_symlink():
-                        found[path.relative_to(folder).as_posix()] = LINK
-                    elif path.name in files:
-                        found[path.relative_to(folder).as_posix()] = path.lstat().st_size
+                    with suppress(FileNotFoundError):  # removed since it was listed
+                        if path.is_symlink():
+                            found[path.relative_to(folder).as_posix()] = LINK
+                        elif path.name in files:
+                            found[path.relative_to(folder).as_posix()] = path.lstat().st_size
         return found
 
     def begin(self) -> None:
@@ -155,6 +195,22 @@ class LocalPlace:
                     scratch.replace(path)
             scratch.unlink(missing_ok=True)
             sync(path.parent)
+
+    def replace(self, name: str, data: bytes) -> None:
+        """Replace a damaged document in one step; a copy of the old one goes to `damaged/`."""
+        path = self._inside(name)
+        kept = self.root / DAMAGED / f"{name.replace('/', '-')}-{time.time_ns()}"
+        scratch = path.with_name(f".{DOCUMENT}-{unique_id()}")
+        with storage_errors(path), maintenance(self.root / SCRATCH):
+            try:
+                for copy, content in ((kept, path.read_bytes()), (scratch, data)):
+                    write_file(copy, content)
+                    sync(copy)
+                sync(kept.parent)
+                scratch.replace(path)
+                sync(path.parent)
+            finally:
+                scratch.unlink(missing_ok=True)
 
     def drafts(self) -> Drafts:
         with storage_errors(self.root):
@@ -218,6 +274,12 @@ class LocalPlace:
         """
         known = (SEGMENTS, SCRATCH, INDEX, DAMAGED, DOCUMENT)
         return all(entry.name in known or entry.name.startswith(f".{DOCUMENT}-") for entry in self.root.iterdir())
+
+
+def _unless_gone(error: OSError) -> None:
+    """Raise what kept a folder from being listed: its files are not missing, nobody knows."""
+    if not isinstance(error, FileNotFoundError):
+        raise error
 
 
 class LocalDrafts(Claim):

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from recycle_cli.errors import DamageError, StorageError, UsageError
-from recycle_cli.store.cache import BlockCache, cache_from_environment
+from recycle_cli.store.cache import cache_from_environment
 from recycle_cli.store.chunked import Bytes
 from recycle_cli.store.layout import (
     DAMAGED,
@@ -70,7 +70,7 @@ class RemotePlace:
 
     is_local = False
 
-    def __init__(self, url: str, cache: BlockCache | None = None) -> None:
+    def __init__(self, url: str, *, cached: bool = True) -> None:
         try:
             parts = urlsplit(url)
         except ValueError as error:
@@ -85,7 +85,7 @@ class RemotePlace:
             raise UsageError(f"{url}: names no bucket; expected such as {parts.scheme}://bucket/acts.zarr")
         self.url = url.rstrip("/")
         self._plain = parts.scheme.startswith("http")
-        self._cache = cache if cache is not None else cache_from_environment()
+        self._cache = cache_from_environment() if cached else None
         with _remote_errors(self.url):
             if parts.scheme == "memory":
                 self._store: Any = _MEMORY.setdefault(self.url, MemoryStore())
@@ -95,6 +95,10 @@ class RemotePlace:
 
     def where(self, name: str) -> str:
         return f"{self.url}/{name}" if name else self.url
+
+    def uncached(self) -> "RemotePlace":
+        """This place, read from the bucket alone."""
+        return self if self._cache is None else RemotePlace(self.url, cached=False)
 
     def is_store(self) -> bool:
         try:
@@ -139,6 +143,15 @@ class RemotePlace:
         documents = [meta["path"].split("/") for meta in self._below(SEGMENTS) if meta["path"].endswith(f"/{DOCUMENT}")]
         return sorted(path[1] for path in documents if len(path) == 3 and is_name(path[1]))
 
+    def is_segment(self, name: str) -> bool:
+        """True: only a prefix with a document counts as a segment."""
+        return True
+
+    def foreign(self) -> list[str]:
+        """Names of objects among the segments that belong to none."""
+        paths = [meta["path"] for meta in self._below(SEGMENTS)]
+        return sorted(path for path in paths if path != f"{SEGMENTS}/{DOCUMENT}" and not _in_segment(path))
+
     def listing(self, segment: str) -> Mapping[str, int]:
         prefix = f"{SEGMENTS}/{segment}/"
         with _remote_errors(self.where(prefix)):
@@ -159,6 +172,14 @@ class RemotePlace:
                 obstore.put(self._store, name, data, mode="create")
             except AlreadyExistsError:
                 return
+
+    def replace(self, name: str, data: bytes) -> None:
+        """Replace a damaged document; a copy of the old one goes to `damaged/`."""
+        self._writable()
+        with _remote_errors(self.where(name)):
+            old = bytes(obstore.get(self._store, name).bytes())
+            obstore.put(self._store, f"{DAMAGED}/{name.replace('/', '-')}.json", old)
+            obstore.put(self._store, name, data)
 
     def drafts(self) -> Drafts:
         self._writable()
@@ -281,6 +302,12 @@ class _remote_errors:  # noqa: N801 - used like a function
             raise StorageError(
                 f"{self._where}: cannot be reached ({reason}); check the address and the credentials in the environment"
             ) from error
+
+
+def _in_segment(path: str) -> bool:
+    """Whether an object below `segments/` lies in a folder with a segment's name."""
+    _, name, *rest = path.split("/")
+    return bool(rest) and is_name(name)
 
 
 def _allows_http(url: str) -> bool:

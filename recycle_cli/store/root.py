@@ -1,9 +1,10 @@
 """The root of a store, which holds its recipe: made once in one atomic step, never changed, checked when read."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
-from recycle_cli.errors import MismatchError, StoreError
+from recycle_cli.errors import DamageError, MismatchError, StoreError
 from recycle_cli.recipe import DTYPES, Recipe
 from recycle_cli.store.layout import (
     DAMAGED,
@@ -19,7 +20,8 @@ from recycle_cli.store.layout import (
     sealed,
     unsealed,
 )
-from recycle_cli.store.place import Place
+from recycle_cli.store.patient import ReadError
+from recycle_cli.store.place import Place, ReadablePlace
 
 GROUPS = (SEGMENTS, SCRATCH, INDEX, DAMAGED)
 
@@ -29,19 +31,23 @@ def create_root(place: Place, recipe: Recipe, provenance: Mapping[str, str]) -> 
     if place.is_store():
         return
     check_recipe(recipe, place.where(""))
+    place.begin()
+    for group in GROUPS:
+        place.create(f"{group}/{DOCUMENT}", dumps(group_document()))
+    place.create(DOCUMENT, _document(recipe, provenance))
+
+
+def _document(recipe: Recipe, provenance: Mapping[str, str]) -> bytes:
     record = {
         "version": FORMAT_VERSION,
         "recipe": recipe.to_json(),
         "fingerprint": recipe.fingerprint,
         "provenance": dict(provenance),
     }
-    place.begin()
-    for group in GROUPS:
-        place.create(f"{group}/{DOCUMENT}", dumps(group_document()))
-    place.create(DOCUMENT, dumps(sealed(group_document({"recycle": record}))))
+    return dumps(sealed(group_document({"recycle": record})))
 
 
-def read_root(place: Place, asked: Recipe | None = None) -> tuple[Recipe, dict[str, str]]:
+def read_root(place: ReadablePlace, asked: Recipe | None = None) -> tuple[Recipe, dict[str, str]]:
     """Read the store's recipe and provenance. Raises StoreError if it is no store, MismatchError if `asked` differs."""
     where = place.where("")
     if not place.is_store():
@@ -59,6 +65,54 @@ def read_root(place: Place, asked: Recipe | None = None) -> tuple[Recipe, dict[s
     if not isinstance(provenance, dict):
         raise StoreError(f"{where}: provenance {provenance!r:.80}, an object was expected")
     return recipe, {str(name): str(value) for name, value in provenance.items()}
+
+
+def root_problem(place: ReadablePlace) -> str | None:
+    """What is damaged in the root's document, or None.
+
+    Raises StoreError if another program or a newer version of the format made it, and no segment says otherwise.
+    """
+    where = place.where(DOCUMENT)
+    if not place.is_store() and place.has_begun():
+        return f"{where}: missing; run `recycle store verify --repair`"
+    try:
+        read_root(place)
+        data = place.document(DOCUMENT)
+        return None if dumps(loads(data, where)) == data else f"{where}: not the canonical JSON that was sealed"
+    except DamageError as error:
+        return str(error)
+    except StoreError as error:
+        if not place.is_store() or next(_sealed_with(place), None) is None:
+            raise
+        return str(error)
+
+
+def mended_root(place: ReadablePlace) -> tuple[Recipe, bytes] | None:
+    """The recipe in a damaged root, if it is the one that a segment was sealed with, and the document made anew.
+
+    The fingerprint in the segment proves the recipe. The provenance, which nothing proves, is kept as it was found.
+    """
+    try:
+        record = loads(place.document(DOCUMENT), place.where(DOCUMENT))["attributes"]["recycle"]
+        recipe = Recipe.from_json(record["recipe"])
+        check_recipe(recipe, place.where(""))
+        proved = recipe.fingerprint in _sealed_with(place)
+    except (StoreError, ReadError, KeyError, TypeError, AttributeError, ValueError, RecursionError):
+        return None
+    if not proved:
+        return None
+    provenance = record.get("provenance")
+    return recipe, _document(recipe, provenance if isinstance(provenance, dict) else {})
+
+
+def _sealed_with(place: ReadablePlace) -> Iterator[str]:
+    """The fingerprints in sound seals of segments of this version."""
+    for name in place.segment_names():
+        document = f"{SEGMENTS}/{name}/{DOCUMENT}"
+        with suppress(StoreError, ReadError):
+            record = unsealed(loads(place.document(document), place.where(document)), place.where(document))
+            if record.get("version") == FORMAT_VERSION:
+                yield str(record.get("fingerprint"))
 
 
 def check_version(document: Mapping[str, Any], where: str) -> None:

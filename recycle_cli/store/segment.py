@@ -23,7 +23,7 @@ from recycle_cli.store.layout import (
     parse_array,
     unsealed,
 )
-from recycle_cli.store.place import Place
+from recycle_cli.store.place import ReadablePlace
 
 Rows = Array | ChunkedRows
 KEYS, DIGESTS, OFFSETS = "keys", "digests", "offsets"
@@ -50,7 +50,7 @@ def scales_name(cut: str) -> str:
 class Segment:
     """A sealed segment of the store at `place`. Everything is read on first use."""
 
-    def __init__(self, place: Place, id: str, fingerprint: str, dtype: str) -> None:
+    def __init__(self, place: ReadablePlace, id: str, fingerprint: str, dtype: str) -> None:
         self.place = place
         self.id = id
         self.fingerprint = fingerprint
@@ -149,17 +149,18 @@ class Segment:
 
     def chunked_values(self, cut: str) -> ChunkedRows:
         """The values, read by whole chunks and never mapped, whatever the codec."""
-        return self._chunked(values_name(cut))
+        return self.chunked(values_name(cut))
+
+    def chunked(self, name: str) -> ChunkedRows:
+        """A row array by its name, read by whole chunks and never mapped."""
+        spec = self.specs[name]
+        file = f"{name}/{spec.chunk_key}"
+        return ChunkedRows(self.place.ranged(self.name(file), self._recorded_bytes(file)), spec, self.where(file))
 
     def _row_array(self, name: str) -> Rows:
         spec = self.specs[name]
         mapped = self.place.is_local and spec.compressor is None
-        return self._whole(name) if mapped or not spec.shape[0] else self._chunked(name)
-
-    def _chunked(self, name: str) -> ChunkedRows:
-        spec = self.specs[name]
-        file = f"{name}/{spec.chunk_key}"
-        return ChunkedRows(self.place.ranged(self.name(file), self._recorded_bytes(file)), spec, self.where(file))
+        return self._whole(name) if mapped or not spec.shape[0] else self.chunked(name)
 
     def _recorded_bytes(self, file: str) -> int:
         try:

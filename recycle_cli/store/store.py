@@ -105,8 +105,9 @@ class Store:
                 try:
                     return self._index(names)
                 except StoreError:
-                    # `gc` may remove a segment meanwhile (it seals its replacement first): then list again.
-                    names, before = self.place.segment_names(), names
+                    # `gc` may remove a segment meanwhile (it seals its replacement first), and others may put folders
+                    # of their own among the segments: then go on without them.
+                    names, before = list(filter(self.place.is_segment, self.place.segment_names())), names
                     if set(names).issuperset(before):
                         raise
 

@@ -90,7 +90,7 @@ def test_every_file_that_is_cut_short_or_missing_is_named(store, harm):
     assert verify(store.path)["damaged"] == []
 
 
-@pytest.mark.parametrize("harm", ["flip", "truncate", "grow", "remove", "document", "extra", "link"])
+@pytest.mark.parametrize("harm", ["flip", "truncate", "grow", "remove", "document", "link"])
 def test_repair_sets_a_damaged_segment_aside_and_only_that(store, harm):
     segment = store.segments[1]
     held = segment.summary.samples
@@ -107,8 +107,6 @@ def test_repair_sets_a_damaged_segment_aside_and_only_that(store, harm):
         values.unlink()
     elif harm == "document":
         (Path(segment.where()) / "zarr.json").unlink()
-    elif harm == "extra":
-        (Path(segment.where()) / "cuts/evil.bin").write_bytes(b"x")
     else:
         values.rename(values.with_name("elsewhere"))
         values.symlink_to(values.with_name("elsewhere"))
