@@ -79,7 +79,9 @@ def show_rows(title: str, rows: list[Mapping[str, Any]], notes: str = "") -> Non
 
     table = Table(title=title, title_justify="left", caption=notes or None, caption_justify="left")
     for name in rows[0]:
-        table.add_column(name.replace("_", " "), justify="right" if _is_number(rows[0][name]) else "left")
+        table.add_column(
+            escape(printable(name.replace("_", " "))), justify="right" if _is_number(rows[0][name]) else "left"
+        )
     for row in rows:
         table.add_row(*(escape(human(name, value)) for name, value in row.items()))
     console().print(table)
@@ -97,7 +99,7 @@ def _table(title: str, fields: Mapping[str, Any]) -> Any:
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     for name, value in _leaves(fields):
-        table.add_row(escape(name.replace("_", " ")), escape(human(name, value)))
+        table.add_row(escape(printable(name.replace("_", " "))), escape(human(name, value)))
     return table
 
 

@@ -1,5 +1,6 @@
 """Arguments that several commands take, and the file that failures are listed in by default."""
 
+import re
 from typing import Annotated
 
 import typer
@@ -18,4 +19,6 @@ StoreFolder = Annotated[str, typer.Argument(metavar="STORE", help="Folder or URL
 def failures_beside(store: str) -> str:
     """Where failures are listed unless told otherwise: beside a local store, here for a bucket's."""
     name = store.rstrip("/")
+    if "://" in name:
+        name = re.split("[?#]", name)[0].rstrip("/")  # a URL with a query is refused later, and its token not kept
     return f"{name.rpartition('/')[2] if '://' in name else name}.failures.jsonl"

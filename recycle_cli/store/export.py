@@ -1,9 +1,11 @@
 """Export chosen samples to one safetensors file or a folder of NumPy files, for other programs to read."""
 
 import json
+import os
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import numpy as np
 from recycle_cli.errors import MissingError, UsageError
 from recycle_cli.keys import KEY_BYTES
 from recycle_cli.store.dtypes import Array
-from recycle_cli.store.files import storage_errors
+from recycle_cli.store.files import NO_HARD_LINKS, storage_errors, sync, sync_tree, write_file
 from recycle_cli.store.index import Positions
 from recycle_cli.store.liveness import unique_id
 from recycle_cli.store.store import Store
@@ -42,8 +44,9 @@ def export(
     cut = _chosen_cut(store, cut)
     if format not in FORMATS:
         raise UsageError(f"--format {format}: one of {', '.join(FORMATS)} was expected")
-    if Path(out).exists():
-        raise UsageError(f"{out}: exists already; choose another name")
+    with storage_errors(out):
+        if os.path.lexists(out):
+            raise UsageError(f"{out}: exists already; choose another name")
     positions = _positions(store, keys)[:limit]
     if not len(positions):
         raise MissingError(f"{path}: nothing to export; the store holds {len(store)} samples")
@@ -57,9 +60,10 @@ def export(
         shapes["scales"] = ((int(offsets[-1]),), np.dtype("<f4"), "F32")
     create = _safetensors if format == "safetensors" else _numpy
     metadata = {"cut": cut, "dtype": store.recipe.dtype, "fingerprint": store.fingerprint}
-    with storage_errors(out), _in_one_step(Path(out)) as scratch:
-        _fill(store, cut, positions, offsets, create(scratch, shapes, metadata))
-    size = sum(file.stat().st_size for file in (Path(out), *Path(out).rglob("*")) if file.is_file())
+    with storage_errors(out):
+        with _in_one_step(Path(out)) as scratch, ExitStack() as opened:
+            _fill(store, cut, positions, offsets, create(scratch, shapes, metadata, opened))
+        size = sum(file.stat().st_size for file in (Path(out), *Path(out).rglob("*")) if file.is_file())
     return {
         "output": out,
         "format": format,
@@ -73,8 +77,29 @@ def export(
 Shapes = dict[str, tuple[tuple[int, ...], np.dtype[Any], str]]
 
 
-def _safetensors(path: Path, shapes: Shapes, metadata: dict[str, str]) -> dict[str, Array]:
-    """Create a safetensors file (8 bytes of header length, JSON header, data) and map its arrays for writing."""
+class _Out:
+    """An array in a file, written from front to back. It is not mapped: on a full disk that would end the process."""
+
+    def __init__(self, descriptor: int, at: int) -> None:
+        self._descriptor, self._at = descriptor, at
+
+    def write(self, data: Array) -> None:
+        """Append the array's bytes."""
+        view = np.ascontiguousarray(data).reshape(-1).view(np.uint8).data
+        while view:
+            written = os.pwrite(self._descriptor, view, self._at)
+            self._at, view = self._at + written, view[written:]
+
+
+def _created(path: Path, opened: ExitStack) -> int:
+    """A new file, open for writing until `opened` is left."""
+    descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o666)
+    opened.callback(os.close, descriptor)
+    return descriptor
+
+
+def _safetensors(path: Path, shapes: Shapes, metadata: dict[str, str], opened: ExitStack) -> dict[str, _Out]:
+    """Create a safetensors file: 8 bytes of header length, JSON header, then the arrays."""
     header: dict[str, Any] = {"__metadata__": metadata}
     end = 0
     # Widest item first, so that every array starts at a multiple of its item size.
@@ -83,52 +108,67 @@ def _safetensors(path: Path, shapes: Shapes, metadata: dict[str, str]) -> dict[s
         header[name] = {"dtype": code, "shape": list(shape), "data_offsets": [start, end]}
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    with path.open("xb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        file.truncate(8 + len(text) + end)
-    return {
-        name: np.memmap(path, dtype, "r+", 8 + len(text) + header[name]["data_offsets"][0], shape)
-        for name, (shape, dtype, _) in shapes.items()
-        if np.prod(shape, dtype=np.int64)
-    }
+    descriptor = _created(path, opened)
+    _Out(descriptor, 0).write(np.frombuffer(len(text).to_bytes(8, "little") + text, np.uint8))
+    return {name: _Out(descriptor, 8 + len(text) + header[name]["data_offsets"][0]) for name in shapes}
 
 
-def _numpy(path: Path, shapes: Shapes, metadata: dict[str, str]) -> dict[str, Array]:
-    """Create a folder of `.npy` files with an `export.json`, and map the files for writing."""
+def _numpy(path: Path, shapes: Shapes, metadata: dict[str, str], opened: ExitStack) -> dict[str, _Out]:
+    """Create a folder of `.npy` files with an `export.json`."""
     path.mkdir()
-    (path / "export.json").write_text(json.dumps(metadata, indent=2) + "\n")
-    return {
-        name: np.lib.format.open_memmap(path / f"{name}.npy", "w+", dtype, shape)
-        for name, (shape, dtype, _) in shapes.items()
-    }
+    write_file(path / "export.json", (json.dumps(metadata, indent=2) + "\n").encode())
+    out = {}
+    for name, (shape, dtype, _) in shapes.items():
+        header = BytesIO()
+        about = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(header, about)
+        out[name] = _Out(_created(path / f"{name}.npy", opened), 0)
+        out[name].write(np.frombuffer(header.getvalue(), np.uint8))
+    return out
 
 
-def _fill(store: Store, cut: str, positions: Positions, offsets: Array, out: dict[str, Array]) -> None:
-    """Copy the samples into the mapped arrays, about `_BATCH_ROWS` rows at a time."""
-    out["keys"][:] = store.keys(positions)
-    out["offsets"][:] = offsets
+def _fill(store: Store, cut: str, positions: Positions, offsets: Array, out: dict[str, _Out]) -> None:
+    """Write the samples, about `_BATCH_ROWS` rows at a time."""
+    out["keys"].write(store.keys(positions))
+    out["offsets"].write(offsets)
     first = 0
     while first < len(positions):
         last = max(first + 1, int(np.searchsorted(offsets, offsets[first] + _BATCH_ROWS, side="right")) - 1)
-        start, stop = int(offsets[first]), int(offsets[last])
-        if start < stop:
+        if offsets[first] < offsets[last]:
             values, scales = store.gather_rows(cut, positions[first:last])
-            out["values"][start:stop] = values
+            out["values"].write(values)
             if scales is not None:
-                out["scales"][start:stop] = scales
+                out["scales"].write(scales)
         first = last
 
 
 @contextmanager
 def _in_one_step(out: Path) -> Iterator[Path]:
-    """Yield a scratch path beside `out`, renamed to `out` at the end or removed if the block fails."""
-    scratch = out.with_name(f".{out.name}-{unique_id()}")
+    """Yield a scratch path beside `out`, which becomes `out` at the end, or is removed if anything fails."""
+    scratch = out.with_name(f".export-{unique_id()}")
     try:
         yield scratch
+        sync_tree(scratch) if scratch.is_dir() else sync(scratch)
+        _appear(scratch, out)
+        sync(out.parent)
+    finally:
+        with suppress(OSError):
+            shutil.rmtree(scratch) if scratch.is_dir() else scratch.unlink(missing_ok=True)
+
+
+def _appear(scratch: Path, out: Path) -> None:
+    """Give the scratch path its name, unless something has taken that meanwhile."""
+    try:
+        if scratch.is_dir():
+            scratch.rename(out)  # fails on anything but an empty folder
+        else:
+            os.link(scratch, out)
+    except (FileExistsError, NotADirectoryError):
+        raise UsageError(f"{out}: exists already; choose another name") from None
+    except OSError as error:
+        if error.errno not in NO_HARD_LINKS or os.path.lexists(out):
+            raise
         scratch.rename(out)
-    except BaseException:
-        shutil.rmtree(scratch, ignore_errors=True) if scratch.is_dir() else scratch.unlink(missing_ok=True)
-        raise
 
 
 def _chosen_cut(store: Store, cut: str | None) -> str:

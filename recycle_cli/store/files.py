@@ -1,6 +1,7 @@
 """Read and write files: synced writes with block checksums, mapped reads, and errors that name the remedy."""
 
 import errno
+import mmap
 import os
 import resource
 import stat
@@ -28,6 +29,9 @@ BLOCK_BYTES = 4 << 20
 Mark = tuple[int, int, xxhash.xxh3_128, xxhash.xxh3_64]
 
 _FORBIDDEN = (errno.EACCES, errno.EPERM)
+NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV)
+"""What file systems without hard links say when asked for one."""
+
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _TOO_MANY = (errno.EMFILE, errno.ENFILE)
 
@@ -185,6 +189,15 @@ def map_file(path: Path, size: int) -> npt.NDArray[np.uint8]:
         if error.errno not in _TOO_MANY or not _allow_more_files():
             raise
         return _map(path, size)
+
+
+def require_uncut(array: npt.NDArray[Any], where: str) -> None:
+    """Raise DamageError if the file that an array is mapped from is shorter now: touching it would end the process."""
+    base: Any = array
+    while base is not None and not isinstance(base, mmap.mmap):
+        base = getattr(base, "_mmap", None) or getattr(base, "base", None)
+    if base is not None and base.size() < len(base):
+        raise DamageError(f"{where}: shorter than it was; run `recycle store verify --repair`")
 
 
 def _map(path: Path, size: int) -> npt.NDArray[np.uint8]:

@@ -81,7 +81,9 @@ class Segments:
         """Gather the `keys` or `digests` (by `name`) at the positions: (n, 16) uint8."""
         rows = np.empty((len(positions), 16), np.uint8)
         for segment, part, local in self.by_segment(positions):
-            rows[part] = np.take(getattr(segment, name), local, axis=0)  # ten times as fast as indexing rows
+            held = getattr(segment, name)
+            segment.require_uncut(name, held)
+            rows[part] = np.take(held, local, axis=0)  # ten times as fast as indexing rows
         return rows
 
 

@@ -184,16 +184,18 @@ class LocalPlace:
         path = self._inside(name)
         scratch = path.with_name(f".{DOCUMENT}-{unique_id()}")
         with storage_errors(path):
-            write_file(scratch, data)
-            sync(scratch)
             try:
-                os.link(scratch, path)
-            except FileExistsError:
-                pass
-            except OSError:  # no hard links here: if several try at the same instant, the last one wins
-                if not path.exists():
-                    scratch.replace(path)
-            scratch.unlink(missing_ok=True)
+                write_file(scratch, data)
+                sync(scratch)
+                try:
+                    os.link(scratch, path)
+                except FileExistsError:
+                    pass
+                except OSError:  # no hard links here: if several try at the same instant, the last one wins
+                    if not path.exists():
+                        scratch.replace(path)
+            finally:
+                scratch.unlink(missing_ok=True)
             sync(path.parent)
 
     def replace(self, name: str, data: bytes) -> None:

@@ -1,4 +1,4 @@
-"""Stores in a bucket, on a web server or in memory, through obstore. Credentials come from the environment only.
+"""Stores in a bucket or in memory, through obstore. Credentials come from the environment only.
 
 A segment's own zarr.json is uploaded last and makes the segment visible. An interrupted upload leaves files without
 one, which are not a segment.
@@ -8,17 +8,17 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
-from urllib.parse import unquote, urlsplit
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from recycle_cli.errors import DamageError, StorageError, UsageError
+from recycle_cli.errors import DamageError, StorageError, StoreError, UsageError
 from recycle_cli.store.cache import cache_from_environment
 from recycle_cli.store.chunked import Bytes
 from recycle_cli.store.layout import (
@@ -35,16 +35,18 @@ from recycle_cli.store.place import Drafts
 
 try:
     import obstore
-    from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError
+    from obstore.exceptions import AlreadyExistsError, BaseError, GenericError, NotFoundError
     from obstore.store import MemoryStore, from_url
 except ImportError as error:  # an optional library, so the message says how to install it
     raise UsageError("object stores need obstore: `pip install recycle-cli[remote]`") from error
 
-SCHEMES = ("s3", "gs", "az", "http", "https", "memory")
-
 RETRY: dict[str, Any] = {"max_retries": 6, "retry_timeout": timedelta(seconds=60)}
 """How obstore retries a failed request; each wait is longer than the last. `retry_timeout` is how long a server that
 accepts requests but answers none can hold us up."""
+
+TRIES, PAUSE, LONG_SECONDS = 4, 0.2, 5.0
+"""How often a request that ended without an answer is repeated by us, the seconds before the first repetition (each
+further pause is twice as long), and after how many seconds no more."""
 
 _ENDPOINTS = (
     "AWS_ENDPOINT_URL",
@@ -62,7 +64,10 @@ _ASKED_FOR_CREDENTIALS = ("/latest/api/token", "/latest/meta-data", "/computeMet
 """Addresses that a client asks for credentials, on a cloud's machine, if the environment has none."""
 
 _MEMORY: dict[str, MemoryStore] = {}
-_LINKED = re.compile(rb'href="([^"?#]+)/"')
+_QUERY = re.compile(r"[?][^\s)\"']*")
+"""A query in an address, which may hold a token."""
+
+T = TypeVar("T")
 
 
 class RemotePlace:
@@ -71,23 +76,10 @@ class RemotePlace:
     is_local = False
 
     def __init__(self, url: str, *, cached: bool = True) -> None:
-        try:
-            parts = urlsplit(url)
-        except ValueError as error:
-            raise UsageError(f"{url}: not a URL ({error}); expected such as s3://bucket/acts.zarr") from None
-        if parts.scheme not in SCHEMES:
-            raise UsageError(f"{url}: one of {', '.join(f'{scheme}://' for scheme in SCHEMES)} was expected")
-        if "@" in parts.netloc:  # messages and reports would repeat the credentials
-            raise UsageError(
-                f"{parts.scheme}://…@{parts.hostname}: a URL with credentials; they come from the environment alone"
-            )
-        if not parts.netloc:
-            raise UsageError(f"{url}: names no bucket; expected such as {parts.scheme}://bucket/acts.zarr")
         self.url = url.rstrip("/")
-        self._plain = parts.scheme.startswith("http")
         self._cache = cache_from_environment() if cached else None
         with _remote_errors(self.url):
-            if parts.scheme == "memory":
+            if url.startswith("memory://"):
                 self._store: Any = _MEMORY.setdefault(self.url, MemoryStore())
             else:
                 options: Any = {"client_options": {"allow_http": _allows_http(url)}, "retry_config": RETRY}
@@ -102,8 +94,8 @@ class RemotePlace:
 
     def is_store(self) -> bool:
         try:
-            with _remote_errors(self.url):
-                obstore.get(self._store, DOCUMENT)  # the answer to `head` does not tell that the bucket is missing
+            # The answer to `head` does not tell that the bucket is missing.
+            _tried(self.url, lambda: obstore.get(self._store, DOCUMENT))
         except DamageError:
             return False
         return True
@@ -112,22 +104,23 @@ class RemotePlace:
         return bool(self.segment_names())
 
     def document(self, name: str) -> bytes:
-        with _remote_errors(self.where(name)):
+        def fetched() -> bytes:
             found = obstore.get(self._store, name)
-            if found.meta["size"] > DOCUMENT_LIMIT:
+            size = found.meta["size"]
+            if size > DOCUMENT_LIMIT:
                 raise DamageError(
-                    f"{self.where(name)}: {found.meta['size']} bytes of metadata, more than the {DOCUMENT_LIMIT} "
-                    f"that are read"
+                    f"{self.where(name)}: {size} bytes of metadata, more than the {DOCUMENT_LIMIT} that are read"
                 )
             return bytes(found.bytes())
+
+        return _tried(self.where(name), fetched)
 
     def whole(self, name: str, size: int) -> npt.NDArray[np.uint8]:
         return np.frombuffer(self.ranged(name, size)[0:size], np.uint8)
 
     def ranged(self, name: str, size: int) -> Bytes:
         """Bytes that are fetched slice by slice. Raises DamageError if the object has another size."""
-        with _remote_errors(self.where(name)):
-            found = obstore.head(self._store, name)["size"]
+        found = _tried(self.where(name), lambda: obstore.head(self._store, name)["size"])
         if found != size:
             raise DamageError(f"{self.where(name)}: {found} bytes, {size} were sealed; run `recycle store verify`")
         remote = RemoteBytes(self._store, self.where(name), name, size)
@@ -135,11 +128,6 @@ class RemotePlace:
 
     def segment_names(self) -> list[str]:
         """Names of the sealed segments, the folders that hold a document, from oldest to newest."""
-        if self._plain:
-            with _remote_errors(self.where(SEGMENTS)):
-                page = bytes(obstore.get(self._store, f"{SEGMENTS}/").bytes())
-            names = {unquote(link.decode()).strip("/").rsplit("/")[-1] for link in _LINKED.findall(page)}
-            return sorted(filter(is_name, names))
         documents = [meta["path"].split("/") for meta in self._below(SEGMENTS) if meta["path"].endswith(f"/{DOCUMENT}")]
         return sorted(path[1] for path in documents if len(path) == 3 and is_name(path[1]))
 
@@ -154,50 +142,46 @@ class RemotePlace:
 
     def listing(self, segment: str) -> Mapping[str, int]:
         prefix = f"{SEGMENTS}/{segment}/"
-        with _remote_errors(self.where(prefix)):
-            return {
-                meta["path"].removeprefix(prefix): meta["size"]
-                for batch in obstore.list(self._store, prefix)
-                for meta in batch
-            }
+        return {meta["path"].removeprefix(prefix): meta["size"] for meta in self._listed(prefix)}
 
     def begin(self) -> None:
         """Do nothing: a bucket has no folders to make."""
 
     def create(self, name: str, data: bytes) -> None:
-        """Create an object unless it exists. If several processes try at once, one of them wins."""
-        self._writable()
-        with _remote_errors(self.where(name)):
-            try:
-                obstore.put(self._store, name, data, mode="create")
-            except AlreadyExistsError:
-                return
+        """Create an object unless it exists. If several processes try at once, one of them wins.
+
+        A connection that breaks off leaves open whether the object was made. Another attempt, or a look, tells.
+        """
+        where = self.where(name)
+        try:
+            _tried(where, lambda: obstore.put(self._store, name, data, mode="create"))
+        except _Exists:
+            return
+        except StorageError:
+            with suppress(StoreError):
+                if self.document(name) == data:
+                    return
+            raise
 
     def replace(self, name: str, data: bytes) -> None:
         """Replace a damaged document; a copy of the old one goes to `damaged/`."""
-        self._writable()
-        with _remote_errors(self.where(name)):
-            old = bytes(obstore.get(self._store, name).bytes())
-            obstore.put(self._store, f"{DAMAGED}/{name.replace('/', '-')}.json", old)
-            obstore.put(self._store, name, data)
+        old = self._content(name)
+        self._put(f"{DAMAGED}/{name.replace('/', '-')}.json", old)
+        self._put(name, data)
 
     def drafts(self) -> Drafts:
-        self._writable()
-        return RemoteDrafts(self._store, self.url)
+        return RemoteDrafts(self._put, self.url)
 
     def bytes_used(self) -> int:
-        with _remote_errors(self.url):
-            return sum(meta["size"] for batch in obstore.list(self._store) for meta in batch)
+        return sum(meta["size"] for meta in self._listed())
 
     def set_aside(self, names: list[str]) -> None:
         """Move the documents of segments to `damaged/`, which hides each segment as a whole."""
-        self._writable()
         for name in names:
             document = name if name.endswith(DOCUMENT) else f"{name}/{DOCUMENT}"
-            with _remote_errors(self.url), suppress(NotFoundError, FileNotFoundError):
-                data = bytes(obstore.get(self._store, document).bytes())
-                obstore.put(self._store, f"{DAMAGED}/{name.replace('/', '-')}.json", data)
-                obstore.delete(self._store, document)
+            with suppress(DamageError):
+                self._put(f"{DAMAGED}/{name.replace('/', '-')}.json", self._content(document))
+                self._delete(document)
             if name.endswith(f"/{DOCUMENT}"):
                 self.create(name, dumps(group_document()))
 
@@ -226,15 +210,24 @@ class RemotePlace:
         return sorted(name for name in names if name != DOCUMENT)
 
     def _below(self, folder: str) -> list[Any]:
-        """Path, size and time of all objects below a folder; none on a web server, which does not list them."""
-        if self._plain:
-            return []
-        with _remote_errors(self.where(folder)):
-            return [meta for batch in obstore.list(self._store, f"{folder}/") for meta in batch]
+        """Path, size and time of all objects below a folder."""
+        return self._listed(f"{folder}/")
 
-    def _writable(self) -> None:
-        if self._plain:
-            raise StorageError(f"{self.url}: a web server can only be read; write to a folder or a bucket")
+    def _listed(self, prefix: str | None = None) -> list[Any]:
+        def listed() -> list[Any]:
+            return [meta for batch in obstore.list(self._store, prefix) for meta in batch]
+
+        return _tried(self.where(prefix or ""), listed)
+
+    def _content(self, name: str) -> bytes:
+        """All of an object, whatever its size."""
+        return _tried(self.where(name), lambda: bytes(obstore.get(self._store, name).bytes()))
+
+    def _delete(self, name: str) -> None:
+        _tried(self.where(name), lambda: obstore.delete(self._store, name))
+
+    def _put(self, name: str, data: bytes | Path) -> None:
+        _tried(self.where(name), lambda: obstore.put(self._store, name, data))
 
 
 class RemoteBytes:
@@ -249,8 +242,8 @@ class RemoteBytes:
     def __getitem__(self, span: slice) -> bytes:
         if span.start >= span.stop:
             return b""
-        with _remote_errors(self._where):
-            data = bytes(obstore.get_range(self._store, self._name, start=span.start, end=span.stop))
+        start, end = span.start, span.stop
+        data = _tried(self._where, lambda: bytes(obstore.get_range(self._store, self._name, start=start, end=end)))
         if len(data) != span.stop - span.start:
             raise DamageError(f"{self._where}: shorter than it was; run `recycle store verify`")
         return data
@@ -259,21 +252,44 @@ class RemoteBytes:
 class RemoteDrafts:
     """A local temporary folder. Its segments are uploaded with their document last."""
 
-    def __init__(self, store: Any, url: str) -> None:
-        self._store, self._url = store, url
+    def __init__(self, put: Callable[[str, Path], None], url: str) -> None:
+        self._put, self._url = put, url
         self.folder = Path(tempfile.mkdtemp(prefix="recycle-"))
 
     def publish(self, draft: Path) -> None:
         """Upload a draft and remove the local copy."""
         files = [path for path in draft.rglob("*") if path.is_file() and path != draft / DOCUMENT]
-        with _remote_errors(self._url):
-            for path in (*files, draft / DOCUMENT):
-                name = f"{SEGMENTS}/{draft.name}/{path.relative_to(draft).as_posix()}"
-                obstore.put(self._store, name, path)
+        for path in (*files, draft / DOCUMENT):
+            self._put(f"{SEGMENTS}/{draft.name}/{path.relative_to(draft).as_posix()}", path)
         shutil.rmtree(draft)
 
     def release(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class _Exists(Exception):  # noqa: N818 - an answer, which `create` takes
+    """The object is there already."""
+
+
+def _tried(where: str, call: Callable[[], T]) -> T:
+    """Make a call, again if it ended without an answer: obstore repeats what a server answers with an error, but not
+    each request whose connection broke off. What took long has been repeated by obstore."""
+    began, pauses = time.monotonic(), [PAUSE * 2**number for number in range(min(TRIES, RETRY["max_retries"]))]
+    with _remote_errors(where):
+        while True:
+            try:
+                return call()
+            except AlreadyExistsError:
+                raise _Exists from None
+            except GenericError as error:
+                if not pauses or time.monotonic() - began > LONG_SECONDS or _is_answer(error):
+                    raise
+                time.sleep(pauses.pop(0))
+
+
+def _is_answer(error: Exception) -> bool:
+    """Whether nothing can come of another attempt: there are no credentials, or no such bucket."""
+    return any(name in str(error) for name in (*_ASKED_FOR_CREDENTIALS, *_NO_BUCKET))
 
 
 class _remote_errors:  # noqa: N801 - used like a function
@@ -298,7 +314,7 @@ class _remote_errors:  # noqa: N801 - used like a function
                 "AWS_SECRET_ACCESS_KEY)"
             ) from error
         if isinstance(error, BaseError):
-            reason = " ".join(str(error).partition("Debug source")[0].split())[:200]
+            reason = _QUERY.sub("", " ".join(str(error).partition("Debug source")[0].split()))[:200]
             raise StorageError(
                 f"{self._where}: cannot be reached ({reason}); check the address and the credentials in the environment"
             ) from error

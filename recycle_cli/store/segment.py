@@ -13,6 +13,7 @@ from recycle_cli.keys import KEY_BYTES
 from recycle_cli.store.chunked import ChunkedRows
 from recycle_cli.store.codecs import CodecName, codec_of
 from recycle_cli.store.dtypes import Array, numpy_dtype
+from recycle_cli.store.files import require_uncut
 from recycle_cli.store.layout import (
     DOCUMENT,
     FORMAT_VERSION,
@@ -123,8 +124,11 @@ class Segment:
 
     @cached_property
     def offsets(self) -> npt.NDArray[np.int64]:
-        """(samples + 1,) int64, mapped. Raises DamageError if they decrease or do not end at the number of rows."""
-        offsets = self._whole(OFFSETS)
+        """(samples + 1,) int64, in memory. Raises DamageError if they decrease or do not end at the number of rows."""
+        spec = self.specs[OFFSETS]
+        assert spec.file_bytes is not None, "offsets are not compressed"
+        data = self.place.ranged(self.name(f"{OFFSETS}/{spec.chunk_key}"), spec.file_bytes)
+        offsets: npt.NDArray[np.int64] = np.frombuffer(data[0 : spec.file_bytes], spec.dtype)
         ends = int(offsets[0]), int(offsets[-1])
         if ends != (0, self.summary.rows) or bool((offsets[1:] < offsets[:-1]).any()):
             raise DamageError(f"{self.where(OFFSETS)}: must rise from 0 to {self.summary.rows}; run verify --repair")
@@ -146,6 +150,11 @@ class Segment:
         if cut not in self._scales:
             self._scales[cut] = self._row_array(scales_name(cut))
         return self._scales[cut]
+
+    def require_uncut(self, name: str, array: Any) -> None:
+        """Raise DamageError if the array `name` is mapped from a file that was cut short since."""
+        if isinstance(array, np.ndarray):
+            require_uncut(array, self.where(f"{name}/{self.specs[name].chunk_key}"))
 
     def chunked_values(self, cut: str) -> ChunkedRows:
         """The values, read by whole chunks and never mapped, whatever the codec."""

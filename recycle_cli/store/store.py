@@ -1,9 +1,10 @@
 """Open a store, find samples by content, and read their rows at the speed of a memory map."""
 
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from time import perf_counter
 from typing import Self
 
 import numpy as np
@@ -16,7 +17,7 @@ from recycle_cli.recipe import Recipe
 from recycle_cli.runtime.memory import free_memory
 from recycle_cli.store.codecs import CodecName
 from recycle_cli.store.dtypes import Array, numpy_dtype
-from recycle_cli.store.files import storage_errors
+from recycle_cli.store.files import require_uncut, storage_errors
 from recycle_cli.store.index import (
     EMPTY,
     Level,
@@ -33,9 +34,11 @@ from recycle_cli.store.padded import padded
 from recycle_cli.store.place import Place
 from recycle_cli.store.places import open_place
 from recycle_cli.store.root import create_root, read_root
-from recycle_cli.store.segment import Segment, Summary, values_name
+from recycle_cli.store.segment import Segment, Summary, scales_name, values_name
 from recycle_cli.store.windows import Window, WindowPlan, plan_windows, read_windows
 from recycle_cli.store.writer import SEGMENT_BYTES, SEGMENT_SECONDS, SegmentWriter
+
+_LOOKS, _LONGEST = 50, 0.02
 
 
 class Store:
@@ -52,6 +55,7 @@ class Store:
         self._segments = Segments([], [])
         self._summaries: list[Summary] = []
         self._base = self._delta = EMPTY
+        self._next_look = 0.0
         self.refresh()
 
     @classmethod
@@ -166,6 +170,7 @@ class Store:
         """Rows (length, *shape) of one sample in the stored dtype, as a read-only view of the map if there is one."""
         self._known_cut(cut)
         segment, start, stop = self._place(int(position))
+        self._require_uncut(cut, [segment])
         return segment.values(cut)[start:stop]
 
     def gather(self, cut: str, positions: Positions) -> tuple[Array, npt.NDArray[np.float32] | None]:
@@ -173,6 +178,7 @@ class Store:
         self._known_cut(cut)
         spans = self._segments.spans(positions.tolist())
         segments, touched = self._segments.list, {number for number, _, _ in spans}
+        self._require_uncut(cut, [segments[number] for number in touched])
         rows = {number: segments[number].values(cut) for number in touched}
         values = padded(spans, rows, self.row_shape(cut), self.stored_dtype)
         if self.recipe.dtype != "int8":
@@ -183,6 +189,7 @@ class Store:
     def gather_rows(self, cut: str, positions: Positions) -> tuple[Array, npt.NDArray[np.float32] | None]:
         """Gather the rows of samples one after another: values (sum of lengths, *shape), and for int8 scales (sum,)."""
         places = [self._place(position) for position in np.asarray(positions).tolist()]
+        self._require_uncut(cut, {segment.id: segment for segment, _, _ in places}.values())
         total = sum(stop - start for _, start, stop in places)
         values = np.empty((total, *self.row_shape(cut)), self.stored_dtype)
         scales = np.empty(total, np.float32) if self.recipe.dtype == "int8" else None
@@ -243,9 +250,28 @@ class Store:
             max_disk=max_disk,
         )
 
+    def _require_uncut(self, cut: str, segments: Iterable[Segment]) -> None:
+        """Raise DamageError if a mapped file of these segments was cut short, since reading it would end the process.
+
+        Looking takes at most one part in `_LOOKS` of the time, or is put off for at most `_LONGEST` seconds, so that
+        reads in quick succession are as fast as without it.
+        """
+        if perf_counter() < self._next_look:
+            return
+        arrays = [(segment, values_name(cut), segment.values(cut)) for segment in segments]
+        if self.recipe.dtype == "int8":
+            arrays += [(segment, scales_name(cut), segment.scales(cut)) for segment, _, _ in arrays]
+        began = perf_counter()
+        for segment, name, array in arrays:
+            segment.require_uncut(name, array)
+        ended = perf_counter()
+        self._next_look = ended + min(_LOOKS * (ended - began), _LONGEST)
+
     def _search(self, keys: Bytes16, digests: Bytes16 | None) -> Positions:
         found = np.full(len(keys), -1, np.int64)
         for level in (self._base, self._delta):
+            for array in (level.high, level.positions):
+                require_uncut(array, f"{self.path}: the index")
             missing = np.flatnonzero(found < 0)
             queries, entries = find(level, keys if len(missing) == len(keys) else keys[missing])
             self._confirm(level, keys, digests, missing[queries], entries, found)

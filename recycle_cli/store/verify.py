@@ -67,7 +67,7 @@ def verify(
         "bytes": meter.checked,
         "damaged": [asdict(damage) for damage in found.damaged],
         "unread": [asdict(unread) for unread in found.unread],
-        "foreign": found.foreign,
+        "foreign": sorted(found.foreign),
         "set_aside": aside,
         "set_aside_samples": sum(held.get(name, 0) for name in aside),
         "mended": [DOCUMENT] if repair and mended is not None else [],

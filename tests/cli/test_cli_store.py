@@ -14,6 +14,7 @@ from recycle_cli.store import Store
 from recycle_cli.store.layout import dumps, sealed
 from recycle_cli.verbs.precompute import precompute
 from tests.records import records, write_csv
+from tests.store.faults import failing
 
 
 @pytest.fixture
@@ -99,14 +100,16 @@ def test_info_fits_a_narrow_terminal_and_is_not_steered_by_what_it_shows(recycle
     monkeypatch.chdir(store.parent)
     root = Path("acts.zarr/zarr.json")
     document = json.loads(root.read_text())
-    document["attributes"]["recycle"]["provenance"] = {"model": "[/bold] \x1b[2J\n[red]tiny"}
+    names = {"\x1b]0;pwned\x07\x1b[31mkey": "x", "[/b]\u202e": "y", "line\rfeed": "z"}
+    document["attributes"]["recycle"]["provenance"] = {"model": "[/bold] \x1b[2J\n[red]tiny", **names}
     document["attributes"]["recycle"].pop("seal")
     root.write_bytes(dumps(sealed(document)))
     code, _, err = recycle("store", "info", "acts.zarr", "--segments")
     assert code == 0
     assert max(map(len, err.splitlines())) <= 80
     assert "[/bold] \N{REPLACEMENT CHARACTER}[2J" in err
-    assert "\x1b[2J" not in err
+    assert not {"\x1b", "\x07", "\r", "\u202e"} & set(err)
+    assert "[/b]\N{REPLACEMENT CHARACTER}" in err
 
 
 def test_a_whole_store_verifies(recycle, store):
@@ -159,6 +162,33 @@ def test_a_flipped_bit_at_100_places_over_every_file_of_a_segment_is_named_and_r
     assert number > 5 * len(files)
     assert recycle("store", "verify", store, "--json")[0] == 0
     assert len(Store.open(str(store))) == 40
+
+
+def test_what_cannot_be_read_has_an_exit_of_its_own(recycle, store, monkeypatch):
+    monkeypatch.setattr("recycle_cli.store.patient.PAUSES", (0.0,))
+    victim = segments_of(store)[1] / "cuts/2/values/c.0.0"
+    with failing(store, "pread", name=str(victim)):
+        for options in ((), ("--repair",)):
+            code, out, err = recycle("store", "verify", store, "--json", *options)
+            found = json.loads(out)
+            assert (code, found["damaged"], found["set_aside"]) == (7, [], [])
+            assert [one["file"] for one in found["unread"]] == ["cuts/2/values/c.0.0"]
+            assert "could not be read" in err
+        truncate(store)
+        assert recycle("store", "verify", store)[0] == 4, "damage comes first"
+        code, _, err = recycle("store", "verify", store, "--repair")
+        assert code == 7
+    with failing(store, "open", name="acts.zarr/zarr.json"):
+        code, _, err = recycle("store", "verify", store)
+    assert (code, len(err.splitlines())) == (7, 1)
+
+
+def test_repair_says_how_many_samples_it_set_aside(recycle, store):
+    held = {segment.id: segment.summary.samples for segment in Store.open(str(store)).segments}
+    ((segment, _),) = flip(store)
+    code, out, err = recycle("store", "verify", store, "--repair")
+    assert (code, out) == (0, "")
+    assert f"with {held[segment]} samples" in err
 
 
 def test_gc_counts_first_and_then_collects(recycle, store):

@@ -1,5 +1,6 @@
 import os
 import re
+import subprocess
 from urllib.request import Request, urlopen
 
 import pytest
@@ -41,3 +42,15 @@ def bucket(s3_endpoint, monkeypatch, request):
 @pytest.fixture
 def memory(request):
     return f"memory://{named(request)}"
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of 6 MiB, which only root may mount."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=6m", "none", str(folder)]
+    if subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("a small disk cannot be mounted here")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)

@@ -1,22 +1,8 @@
 """A short run of the crash test; `python -m tests.store.crash --kills 200` is the long one."""
 
-import subprocess
-
 import pytest
 
 from . import crash
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """A disk of 6 MiB, which only root may mount."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=6m", "none", str(folder)]
-    if subprocess.run(mount, check=False, capture_output=True).returncode:
-        pytest.skip("a small disk cannot be mounted here")
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 @pytest.fixture(scope="module")
