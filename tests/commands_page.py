@@ -18,9 +18,11 @@ there, separated by spaces. `--help` shows the options that most runs need, and 
 
 A STORE is a folder, or a URL: `s3://`, `gs://` and `az://`, with credentials from the environment alone (such as
 `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_REGION` and, for another server than the provider's,
-`AWS_ENDPOINT_URL`), and `http(s)://` to read only; they need `pip install 'recycle-cli[remote]'`. With `RECYCLE_CACHE`
-set to a folder, what was read from a URL is kept there, at most `RECYCLE_CACHE_BYTES` of it (10 GiB unless set), for
-all commands and processes together; what was used least recently goes first.
+`AWS_ENDPOINT_URL`), and `http(s)://` to read only; they need `pip install 'recycle-cli[remote]'`. A URL is repeated in
+messages and reports, so one with a query is refused: for `http(s)://`, `RECYCLE_URL_QUERY` is sent as the query of each
+request and shown nowhere. A web server that redirects to another host is refused. With `RECYCLE_CACHE` set to a folder,
+what was read from a URL is kept in its folder `recycle-blocks-1`, at most `RECYCLE_CACHE_BYTES` of it (10 GiB unless
+set), for all commands and processes together; what was used least recently goes first, and other files stay.
 
 | exit code | meaning |
 |---|---|
@@ -30,6 +32,7 @@ all commands and processes together; what was used least recently goes first.
 | 4 | a store or a run that does not fit, is damaged, or cannot be written |
 | 5 | activations that the store lacks |
 | 6 | a bar that you set was not met |
+| 7 | `store verify` could not read a part of the store, so that nobody knows whether it is damaged |
 | 130 | interrupted by Ctrl-C or SIGTERM; the same command goes on (`finetune` with `--resume`) |
 """
 

@@ -1,6 +1,5 @@
 """Verify a store: read every byte, report damage down to the byte range, and set damaged parts aside on request."""
 
-import os
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +12,7 @@ import numpy as np
 from recycle_cli.errors import GoneError, StorageError, StoreError, UnreadError
 from recycle_cli.keys import KEY_BYTES
 from recycle_cli.recipe import Recipe
+from recycle_cli.runtime.threads import usable_cores
 from recycle_cli.store.check import Damage, Findings, Meter, Progress, Unread, bytes_to_read, check_segment
 from recycle_cli.store.files import storage_errors
 from recycle_cli.store.index import Level, Segments, high_half
@@ -52,7 +52,7 @@ def verify(
     except ReadError as error:
         raise _lost(error) from error
     meter = Meter(progress, total)
-    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+    with ThreadPoolExecutor(workers or usable_cores()) as pool:
         for one in pool.map(lambda segment: check_segment(segment, meter), segments):
             found.add(one)
     known = {damage.segment for damage in found.damaged} | {unread.segment for unread in found.unread}
