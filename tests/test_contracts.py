@@ -1,5 +1,5 @@
-"""A task with an output for each row, one with two samples an example, and a third modality: each made in a test module
-of the package's contracts alone, then trained from a store, resumed and predicted."""
+"""A task with an output for each row, one with two samples an example, one over windows, and a third modality: each
+made in a test module of the package's contracts alone, then trained from a store, resumed and predicted."""
 
 import csv
 import json
@@ -14,7 +14,15 @@ import pytest
 from recycle_cli.corpus import FORMS
 from recycle_cli.errors import DataError, Interrupted, MissingError
 from recycle_cli.models import MODALITIES
-from recycle_cli.settings import CorpusSettings, ModelSettings, PrecomputeSettings, PredictSettings, TrainingSettings
+from recycle_cli.settings import (
+    CorpusSettings,
+    ModelSettings,
+    PrecomputeSettings,
+    PredictSettings,
+    SampleSettings,
+    TrainingSettings,
+    WindowSettings,
+)
 from recycle_cli.store import Store
 from recycle_cli.tasks import KINDS
 from recycle_cli.training.head import Head
@@ -23,7 +31,7 @@ from recycle_cli.verbs.finetune import Job, finetune
 from recycle_cli.verbs.precompute import precompute
 from recycle_cli.verbs.predict import predict
 from tests.records import TOPICS, records, write_csv
-from tests.toys import MATCHING, NUMBERS, TABLE, TABLE_CLASSES, TAGGING, TableForm
+from tests.toys import CHAPTERS, MATCHING, NUMBERS, TABLE, TABLE_CLASSES, TAGGING, TableForm
 
 SETTINGS = TrainingSettings(epochs=4, batch_size=8, learning_rate=1e-2)
 
@@ -39,19 +47,22 @@ class Toy:
     `whole`: a corpus of all samples, as precompute takes it; `half`: of some of those that are predicted.
     """
 
-    def __init__(self, task, folder, model, *, train, test, whole, half):
-        self.task, self.folder, self.model = task, folder, model
+    def __init__(self, task, folder, model, *, train, test, whole, half, samples=SampleSettings()):  # noqa: B008
+        self.task, self.folder, self.model, self.samples = task, folder, model, samples
         self.train, self.test = (CorpusSettings((str(path),)) for path in (train, test))
         self.store, self.partial = str(folder / "store"), str(folder / "partial")
+        self.whole = whole
         self.fill(self.store, whole)
         self.fill(self.partial, half)
 
     def fill(self, store, corpora):
         for corpus in corpora:
-            precompute(corpus, store, self.model, PrecomputeSettings(("2",), "float32"))
+            precompute(corpus, store, self.model, PrecomputeSettings(("2",), "float32", samples=self.samples))
 
     def fit(self, name, settings=SETTINGS, **changes):
         """Fine-tune from the store, evaluating on the test data."""
+        if self.samples.task:
+            settings = replace(settings, task=KINDS[self.task].settings(windows=self.samples.windows))
         job = Job(self.train, str(self.folder / name), self.store, self.test, task=self.task, tensorboard=False)
         model = self.model if changes.get("model_named") else ModelSettings()
         return finetune(replace(job, **changes), model, settings)
@@ -144,7 +155,26 @@ def table(tmp_path, monkeypatch):
     )
 
 
-@pytest.fixture(params=["tagging", "matching", "table"])
+@pytest.fixture
+def chapters(tmp_path, tiny_bert, monkeypatch):
+    """A class of texts of which some have more tokens than the model takes."""
+    monkeypatch.setitem(KINDS, "chapters", CHAPTERS)
+    train = write_csv(tmp_path / "train.csv", records(48, longest=30))
+    test = write_csv(tmp_path / "test.csv", records(24, seed=1, longest=30))
+    both = [CorpusSettings((str(path),)) for path in (train, test)]
+    return Toy(
+        "chapters",
+        tmp_path,
+        ModelSettings(str(tiny_bert), None, 16),
+        train=train,
+        test=test,
+        whole=both,
+        half=[replace(both[1], limit=11)],
+        samples=SampleSettings("chapters", WindowSettings(3)),
+    )
+
+
+@pytest.fixture(params=["tagging", "matching", "table", "chapters"])
 def toy(request):
     return request.getfixturevalue(request.param)
 
@@ -186,11 +216,18 @@ def test_hits_misses_and_no_store_give_one_prediction(toy):
     mixed, mixed_rows = toy.score("run", toy.partial)
     assert (hits.misses, plain.hits) == (0, 0)
     assert 0 < mixed.hits < hits.hits
-    assert plain.samples == len(plain_rows) * (2 if toy.task == "matching" else 1)
+    assert plain.samples == len(Store.open(toy.store)) - stored_for_training(toy)
+    assert len(plain_rows) == (30 if toy.task == "tagging" else 40 if toy.task == "table" else 24)
     for rows in (hit_rows, mixed_rows):
         same(rows, plain_rows)
     assert hits.metrics == pytest.approx(report.metrics, abs=1e-5)
     assert mixed.metrics == pytest.approx(plain.metrics, abs=1e-5)
+
+
+def stored_for_training(toy):
+    only = str(toy.folder / "only")
+    toy.fill(only, [one for one in toy.whole if one.source == toy.train.source])
+    return len(Store.open(only))
 
 
 def same(found, expected):
@@ -226,6 +263,17 @@ def test_each_row_of_a_prediction_has_its_own_tag(tagging):
     with Path(tagging.test.source[0]).open(newline="") as file:
         texts = [row["text"].split() for row in csv.DictReader(file)]
     assert [len(row["tags"]) for row in rows] == [2 + len(words) for words in texts]
+
+
+def test_the_windows_of_a_text_are_one_prediction(chapters):
+    chapters.fit("run")
+    report, rows = chapters.score("run", chapters.store)
+    assert sum(row["windows"] for row in rows) == report.samples > len(rows) == 24
+
+
+def test_a_missing_window_is_told_with_the_precompute_that_makes_it(chapters):
+    with pytest.raises(MissingError, match=r"recycle precompute .* --task chapters --stride 3"):
+        chapters.fit("run", store=chapters.partial)
 
 
 def test_heads_read_pairs_from_one_batch(matching, monkeypatch):

@@ -1,4 +1,4 @@
-"""Two tasks and a modality that the package does not have, made here of its contracts alone."""
+"""Three tasks and a modality that the package does not have, made here of its contracts alone."""
 
 import json
 from dataclasses import dataclass, field
@@ -19,8 +19,14 @@ from recycle_cli.keys import Sample
 from recycle_cli.models import Modality, Network, SplitModel, TaskLayer
 from recycle_cli.models.identity import weights_digest
 from recycle_cli.recipe import Recipe, canonical_digest
-from recycle_cli.settings import ClassificationSettings, TaskSettings
-from recycle_cli.tasks import IGNORED, Classification, DenseScores, Encoded, Targets, Task, TaskKind
+from recycle_cli.settings import (
+    ClassificationSettings,
+    SampleSettings,
+    TaskSettings,
+    WindowedSettings,
+    WindowSettings,
+)
+from recycle_cli.tasks import IGNORED, Classification, DenseScores, Encoded, Targets, Task, TaskKind, in_windows
 
 # A task with an output for each row
 
@@ -102,7 +108,7 @@ class Tagging(Task):
     def columns(self, names):
         return {"tags": "texts"}
 
-    def answers(self, outputs, examples, names):
+    def answers(self, outputs, examples, names, preprocessor):
         return [{"tags": [names[best] for best in own.argmax(dim=1).tolist()]} for own in outputs.each()]
 
 
@@ -204,7 +210,7 @@ class Matching(Task):
     def columns(self, names):
         return {"similarity": "number"}
 
-    def answers(self, outputs, examples, names):
+    def answers(self, outputs, examples, names, preprocessor):
         assert len(outputs) == 2 * len(examples)
         vectors = nn.functional.normalize(outputs.values, dim=1)
         return [{"similarity": float(cosine)} for cosine in (vectors[0::2] * vectors[1::2]).sum(dim=1)]
@@ -216,6 +222,46 @@ class MatchingSettings(TaskSettings):
 
 
 MATCHING = TaskKind(("text",), MatchingSettings, lambda settings, form: Matching())
+
+
+# A task over the windows of a text
+
+
+@dataclass(frozen=True)
+class ChaptersSettings(WindowedSettings):
+    """No options but those of windows."""
+
+
+@dataclass(frozen=True)
+class Chapters(Classification):
+    """A class for a text of any length: each window learns it, and together they vote."""
+
+    windows: WindowSettings = WindowSettings()  # noqa: RUF009 - frozen
+
+    def expand(self, preprocessor):
+        return in_windows(preprocessor, self.windows)
+
+    def samples_as(self, name):
+        return SampleSettings(name, self.windows)
+
+    def columns(self, names):
+        return {"label": "text", "windows": "number"}
+
+    def answers(self, outputs, examples, names, preprocessor):
+        assert all(len(example.samples) == len(example.starts) for example in examples)
+        votes = torch.split(outputs.values, [len(example.samples) for example in examples])
+        return [{"label": names[int(own.mean(dim=0).argmax())], "windows": len(own)} for own in votes]
+
+    def identity(self):
+        return {**super().identity(), "stride": self.windows.stride}
+
+
+CHAPTERS = TaskKind(
+    ("text",),
+    ChaptersSettings,
+    lambda settings, form: Chapters(form=form, windows=settings.windows),
+    lambda about: ChaptersSettings(WindowSettings(about["settings"]["stride"])),
+)
 
 
 # A third modality: rows of a table of numbers

@@ -5,13 +5,12 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-from recycle_cli.batches import Indices, RowSource, shuffled
+from recycle_cli.batches import Indices, RowSource, Sampler
 from recycle_cli.bench.subject import SILENT, Subject, discard
 from recycle_cli.bench.timing import WARM_UP
 from recycle_cli.models import SplitModel
 from recycle_cli.runs import Log, ignore
 from recycle_cli.settings import TrainingSettings
-from recycle_cli.tasks import Classification
 from recycle_cli.training import Destination, Head, LabelledData, Trainer, train, trainer_of
 
 FEW = 2
@@ -25,16 +24,12 @@ def training(subject: Subject) -> TrainingSettings:
     return TrainingSettings(epochs=1, batch_size=subject.settings.batch_size, seed=subject.settings.seed)
 
 
-def slice_of(lengths: Indices, settings: TrainingSettings, batches: int, place: float) -> Indices:
+def slice_of(lengths: Indices, sampler: Sampler, batches: int, place: float) -> Indices:
     """Choose whole batches of the first epoch, evenly spread over the batches' lengths, and return their members.
 
     `place` from 0 to 1 shifts the choice, so that each repetition takes other batches with the same spread.
     """
-    whole = [
-        members
-        for members in shuffled(lengths, settings.batch_size, settings.seed, 0)
-        if len(members) == settings.batch_size
-    ]
+    whole = [members for members in sampler.batches(lengths, 0) if len(members) == sampler.batch_size]
     whole.sort(key=lambda members: int(lengths[members].max()))
     count = min(batches, len(whole))
     # Shift every other batch the opposite way, so that all slices have about the same number of tokens.
@@ -49,11 +44,11 @@ def slice_for(subject: Subject, repetition: int, batches: int | None = None) -> 
 
     If `batches` is None, as in a bench, the settings say how many. A plan asks for more if steps are short.
     """
-    settings = subject.settings
+    settings, sampler = subject.settings, subject.task.sampler(subject.data.targets, training(subject))
     if repetition == WARM_UP:
-        return slice_of(subject.lengths, training(subject), FEW, 0.5)
+        return slice_of(subject.lengths, sampler, FEW, 0.5)
     place = (repetition + 0.5) / settings.repetitions
-    return slice_of(subject.lengths, training(subject), batches or settings.batches, place)
+    return slice_of(subject.lengths, sampler, batches or settings.batches, place)
 
 
 def epoch_seconds(
@@ -79,4 +74,4 @@ def epoch_seconds(
 
 def trainer_for(subject: Subject, head: Head, to: Destination, data: LabelledData) -> Trainer:
     """The trainer of a head of the subject's model, as `recycle finetune` makes it."""
-    return trainer_of(head, training(subject), Classification(), (data, None), to, subject.model.precision)
+    return trainer_of(head, training(subject), subject.task, (data, None), to, subject.model.precision)

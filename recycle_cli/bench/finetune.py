@@ -3,10 +3,8 @@
 from functools import partial
 from importlib.util import find_spec
 
-import torch.nn.functional as F  # noqa: N812 - the name everybody knows it by
-
-from recycle_cli.batches import StoredRows, shuffled, widened
-from recycle_cli.bench.epoch import Weights, epoch_seconds, slice_for, trainer_for, training
+from recycle_cli.batches import StoredRows, widened
+from recycle_cli.bench.epoch import Weights, epoch_seconds, slice_for, trainer_for
 from recycle_cli.bench.layout import LORA, TRAINERS, prefix
 from recycle_cli.bench.subject import Subject, discard
 from recycle_cli.bench.timing import Clock, Run, Runner, Unavailable
@@ -59,6 +57,9 @@ def _lora(subject: Subject) -> Runner | Unavailable:
 
 
 def _trainers(subject: Subject) -> dict[str, Runner | Unavailable]:
+    if subject.settings.samples.task not in (None, "text-classification", "image-classification"):
+        reason = "the Trainer is measured for classification alone"
+        return {f"finetune.{name}": Unavailable(reason) for name in TRAINERS}
     # Check here: without accelerate, transformers' Trainer can be imported, and fails only when it is used.
     if find_spec("accelerate") is None:
         reason = "needs accelerate: pip install 'recycle-cli[bench]'"
@@ -86,25 +87,23 @@ def _from_inputs(subject: Subject, halves: SplitModel, cut: str, repetition: int
 
 def _bare_head(subject: Subject, halves: SplitModel, cut: str, repetition: int) -> Run:
     """Time forward, backward and step on the same batches, widened and moved to the device before the clock starts."""
-    members, settings = slice_for(subject, repetition), training(subject)
+    members = slice_for(subject, repetition)
     source = StoredRows.of(subject.store, cut, subject.positions[members])
-    targets = subject.data.targets.take(members).tensor()
-    ready = []
-    for places in shuffled(source.lengths, settings.batch_size, settings.seed, 0):
-        batch = to_device(source.load(places), subject.device)
-        ready.append((widened(batch), batch["lengths"], targets[places].to(subject.device)))
-    folder, clock = subject.folder(), Clock(subject.device)
+    folder, clock, data = subject.folder(), Clock(subject.device), subject.data.take(members)
     head = Head(halves, cut, cut, dict(halves.head_parameters(cut)))
-    trainer, logits_of = (
-        trainer_for(subject, head, Destination(folder), subject.data.take(members)),
-        halves.head_from(cut),
-    )
+    trainer = trainer_for(subject, head, Destination(folder), data)
+    ready = []
+    for places in trainer.sampler.batches(source.lengths, 0):
+        batch = to_device(source.load(places), subject.device)
+        wanted = data.targets.take(places).tensor().to(subject.device)
+        ready.append(({"rows": widened(batch), "lengths": batch["lengths"]}, wanted))
     halves.model.train()
     with quick_masks(), clock.running():
-        for rows, lengths, wanted in ready:
+        for rows, wanted in ready:
             with trainer.autocast():
-                logits = logits_of(rows, lengths)
-            F.cross_entropy(logits.float(), wanted).backward()
+                outputs = head(rows)
+            loss, weight = subject.task.loss(outputs, wanted, None)
+            (loss / weight).backward()
             trainer.optimizer.step()
             trainer.optimizer.zero_grad(set_to_none=True)
     discard(folder)

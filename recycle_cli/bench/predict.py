@@ -3,6 +3,7 @@
 from dataclasses import replace
 from functools import partial
 
+import numpy as np
 import torch
 
 from recycle_cli.batches import StoredRows, widened
@@ -52,8 +53,10 @@ def _opened(subject: Subject, run: str, store: str | None) -> Scorer:
 def _run_at(subject: Subject, cut: str) -> str:
     """Save a RUN that was never trained. Its predictions are worthless, but its speed is that of any RUN."""
     folder = subject.folder()
+    plain = "image-classification" if subject.images else "text-classification"
     info = RunInfo(
-        task="image-classification" if subject.images else "text-classification",
+        task=subject.settings.samples.task or plain,
+        settings=subject.task.identity(),
         model=subject.model.name,
         cut=cut,
         max_length=subject.all_cuts.recipe.max_length,
@@ -65,7 +68,7 @@ def _run_at(subject: Subject, cut: str) -> str:
 
 def _scored(subject: Subject, scorer: Scorer, repetition: int) -> Run:
     output = subject.scratch / "predictions.jsonl"
-    limit = FEW if repetition == WARM_UP else len(subject.data) // SHARE
+    limit = FEW if repetition == WARM_UP else _scored_part(subject)[0]
     done = score(scorer, subject.records(limit), str(output), SILENT)
     return Run(done.seconds, done.samples)
 
@@ -76,7 +79,7 @@ Ready = list[tuple[torch.Tensor, torch.Tensor]]
 def _ready(subject: Subject, scorer: Scorer) -> Ready:
     """Batches of rows and lengths of all records to score, widened and on the device."""
     assert scorer.store is not None
-    positions = subject.positions[: len(subject.data) // SHARE]
+    positions = subject.positions[: _scored_part(subject)[1]]
     stored = StoredRows.of(scorer.store, scorer.cuts[0], positions)
     batches = by_token_budget(stored.lengths * scorer.preprocessor.row_cost, scorer.batch_tokens)
     loaded = (to_device(stored.load(members), subject.device) for members in batches)
@@ -89,4 +92,13 @@ def _bare_head(subject: Subject, scorer: Scorer, ready: Ready, repetition: int) 
     with clock.running(), torch.inference_mode(), autocast(subject.device, subject.model.precision):
         for rows, lengths in chosen:
             head(rows, lengths)
-    return Run(clock.seconds, len(subject.data) // SHARE)
+    return Run(clock.seconds, _scored_part(subject)[1])
+
+
+def _scored_part(subject: Subject) -> tuple[int, int]:
+    """How many records are scored, and how many samples they have."""
+    parents = subject.data.parents
+    if parents is None:
+        return len(subject.data) // SHARE, len(subject.data) // SHARE
+    records = (int(parents[-1]) + 1) // SHARE
+    return records, int(np.searchsorted(parents, records))

@@ -60,6 +60,8 @@ def bench(
     If the corpus has no source or the model no name, a synthetic one is made. Stores are written in `scratch`.
     """
     _check(settings)
+    if corpus.label_column is not None and settings.samples.task is None:
+        raise UsageError(f"--label-column {corpus.label_column}: labels are invented here; name the --task they are of")
     images = bool(model.name) and NamedModel(model).modality == "image"
     layouts = [layout(verb, settings.cuts, images=images) for verb in settings.verbs]
     known = [name for one in layouts for name in one.names()]

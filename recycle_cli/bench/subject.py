@@ -1,8 +1,8 @@
 """The subject of a bench: a corpus, a model, and a store of the corpus made with the model."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from shutil import rmtree
 from tempfile import mkdtemp
@@ -13,16 +13,16 @@ import torch
 from recycle_cli.batches import Images, Indices, RawInputs, RowSource
 from recycle_cli.bench.layout import predict_cuts
 from recycle_cli.bench.synthetic import write_corpus, write_images, write_model
-from recycle_cli.corpus import FORMS, Corpus, Views
+from recycle_cli.corpus import Corpus, Views
 from recycle_cli.errors import UsageError
 from recycle_cli.keys import Sample
-from recycle_cli.models import NamedModel, Network, SplitModel, TaskLayer
+from recycle_cli.models import NamedModel, Network, Preprocessor, SplitModel
 from recycle_cli.reports import Bar
 from recycle_cli.runtime.devices import batch_tokens_on, device_of
 from recycle_cli.settings import BenchSettings, CorpusSettings, ModelSettings, PrecomputeSettings
 from recycle_cli.settings.measuring import BENCH_IMAGES, BENCH_TEXTS
 from recycle_cli.store import Store
-from recycle_cli.tasks import Classification
+from recycle_cli.tasks import Classification, Task, read_corpus, read_samples, task_of_samples
 from recycle_cli.training import LabelledData, read_one
 from recycle_cli.trunk import Filled, fill
 
@@ -58,17 +58,31 @@ class Subject:
         return PrecomputeSettings(self.settings.cuts, self.settings.dtype, self.batch_tokens, codec=self.settings.codec)
 
     @cached_property
+    def task(self) -> Task:
+        """The task that the heads train for: classification of records as they are, unless one is named."""
+        return task_of_samples(self.settings.samples, self.named) or Classification()
+
+    @cached_property
     def data(self) -> LabelledData:
-        """The records with invented labels, which cost as much as real ones, so that a corpus needs none."""
-        records = [
-            replace(example, label=CLASSES[number % len(CLASSES)]) for number, example in enumerate(self.records())
-        ]
-        if len(records) < 2 * self.settings.batch_size:
+        """The records with the labels of the task that was named. Without one, labels are invented, which cost as much
+        as real ones, so that a corpus needs none."""
+        if self.settings.samples.task is None:
+            found = [
+                replace(example, label=CLASSES[number % len(CLASSES)]) for number, example in enumerate(self.records())
+            ]
+        else:
+            found = list(read_corpus(self.corpus, self.task, self._preprocessor, labelled=self.task.needs_labels))
+        data = read_one(found, self.task, self._preprocessor)
+        if len(data) < 2 * self.settings.batch_size:
             raise UsageError(
-                f"{', '.join(self.corpus.source)}: {len(records)} records are too few to measure with batches of "
+                f"{', '.join(self.corpus.source)}: {len(data)} records are too few to measure with batches of "
                 f"{self.settings.batch_size}; give more records or a smaller --batch-size"
             )
-        return read_one(records, Classification(), lambda: self.all_cuts.preprocessor)
+        return data
+
+    @cached_property
+    def _preprocessor(self) -> Callable[[], Preprocessor]:
+        return cache(self.named.preprocessor)
 
     @cached_property
     def images(self) -> bool:
@@ -78,11 +92,12 @@ class Subject:
     def records(self, limit: int | None = None) -> Corpus:
         """Read the records again. `limit` takes only the first so many."""
         corpus = replace(self.corpus, limit=limit or self.corpus.limit)
-        return Corpus(corpus, form=FORMS[self.named.modality])
+        return read_samples(corpus, self.settings.samples, self.named)
 
     def load(self) -> Network:
         """Load a new copy of the model with a new task layer, so that freezing one copy does not affect the others."""
-        return self.named.open(TaskLayer("single_label_classification", CLASSES), seed=self.settings.seed)
+        names = CLASSES if self.settings.samples.task is None else self.data.names
+        return self.named.open(self.task.layer(names), seed=self.settings.seed)
 
     def split(self, cuts: Sequence[str], network: Network | None = None) -> SplitModel:
         """Split `network`, or a new copy of the model, at `cuts` and move it to the device."""

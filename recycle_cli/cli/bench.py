@@ -17,7 +17,7 @@ from recycle_cli.settings.measuring import BENCH_IMAGES, BENCH_TEXTS, VERBS
     CorpusSettings,
     ModelSettings,
     BenchSettings,
-    leave_out=("label-column", "id-column", "on-error", "failures", "head-batchnorm"),
+    leave_out=("id-column", "on-error", "failures", "head-batchnorm"),
 )
 def bench(
     asked: Asked,

@@ -98,7 +98,7 @@ def _parameter(name: str, one: "Field[Any]") -> inspect.Parameter:
     kind: Any = one.type
     default: Any = inspect.Parameter.empty if one.default is MISSING else one.default
     if about.choices:
-        kind = cast(Any, Literal)[about.choices]
+        kind = cast(Any, Literal)[about.choices] if default is not None else cast(Any, Literal)[about.choices] | None
     elif about.parser:
         kind, default = str | None, default or None
     elif get_origin(kind) is tuple:

@@ -19,5 +19,5 @@ def _refuse_of_others(task: str, asked: Asked) -> None:
         idle = {name: one for name, one in options_of(kind).items() if name not in mine}
         changed = [f"--{name}" for name, one in idle.items() if value_of(name, asked) not in (None, one.default)]
         if changed:
-            takers = " or ".join(name for name, other in TASKS.items() if other is kind)
+            takers = " or ".join(name for name, other in TASKS.items() if changed[0][2:] in options_of(other))
             raise UsageError(f"{', '.join(changed)}: only --task {takers} takes it; leave it out of --task {task}")

@@ -2,7 +2,7 @@
 
 from recycle_cli.corpus.columns import Columns
 from recycle_cli.corpus.corpus import Corpus
-from recycle_cli.corpus.examples import Example, Views
+from recycle_cli.corpus.examples import Example, Expand, Views
 from recycle_cli.corpus.failures import Failure
 from recycle_cli.corpus.forms import Form
 from recycle_cli.corpus.images import IMAGE
@@ -20,6 +20,7 @@ __all__ = [
     "Columns",
     "Corpus",
     "Example",
+    "Expand",
     "Failure",
     "Form",
     "NumbersForm",

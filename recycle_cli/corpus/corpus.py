@@ -2,21 +2,22 @@
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
 from recycle_cli.corpus.columns import Columns
-from recycle_cli.corpus.examples import Example, Views
+from recycle_cli.corpus.examples import Example, Expand, Views
 from recycle_cli.corpus.failures import Failure, Failures
 from recycle_cli.corpus.forms import Form
 from recycle_cli.corpus.labels import ReadLabel, has_label, one_label
+from recycle_cli.corpus.progress import RecordsDone
 from recycle_cli.corpus.records import BadRecord, Record, shown, sound
 from recycle_cli.corpus.texts import TEXT
 from recycle_cli.errors import DataError, RecycleError, UsageError
 from recycle_cli.keys import Sample
-from recycle_cli.reports import Bar, say
+from recycle_cli.reports import Bar, bar, say
 from recycle_cli.settings import CorpusSettings
 
 EMPTY = "is empty, expected at least one record"
@@ -25,9 +26,10 @@ EMPTY = "is empty, expected at least one record"
 class Corpus:
     """Examples of the records that the settings name, streamed; iterate as often as needed, each pass starts anew.
 
-    Opening decides the columns and reads nothing but the first records. `labelled`: every record must have a label;
-    otherwise a missing one is None. `read_label` makes a label of a record's value. `on_failure` hears of each record
-    that is skipped.
+    Opening decides the columns and reads nothing but the first records. `used` counts the records of the latest pass
+    that gave an example. `labelled`: every record must have a label;
+    otherwise a missing one is None. `read_label` makes a label of a record's value; `expand` gives an example other
+    samples, the windows of a long text. `on_failure` hears of each record that is skipped.
 
     Opening and iterating raise DataError for a corpus that cannot be read or in which no record can be used, and,
     unless the settings skip them, for a record that cannot be used.
@@ -39,14 +41,17 @@ class Corpus:
         *,
         form: Form = TEXT,
         read_label: ReadLabel = one_label,
+        expand: Expand | None = None,
         labelled: bool = False,
         on_failure: Callable[[Failure], None] | None = None,
     ) -> None:
         if settings.limit is not None and settings.limit < 1:
             raise UsageError(f"--limit {settings.limit}: expected at least 1")
         self.settings, self.form, self.read_label, self.labelled = settings, form, read_label, labelled
+        self._expand = expand
+        self._done = RecordsDone(Bar())
         self.failures = Failures(settings, on_failure)
-        self.unread_labels, self.unread_label = 0, ""
+        self.used, self.unread_labels, self.unread_label = 0, 0, ""
         self._reader = form.reader(settings.source)
         self.name = self._reader.name
         if labelled and self._reader.why_unlabelled is not None:
@@ -82,8 +87,7 @@ class Corpus:
         )
 
     def __iter__(self) -> Iterator[Example]:
-        given = 0
-        self.unread_labels = 0
+        self.used = self.unread_labels = 0
         self.failures.begin()
         with closing(self._reader.records(self.columns.named)) as records:
             for number, record in enumerate(records):
@@ -93,12 +97,14 @@ class Corpus:
                     example = self._example(number, record)
                 except BadRecord as problem:
                     self.failures.unread(self._failure(number, record, str(problem)))
+                    self._done.expect(0)
                     continue
-                given += 1
+                self.used += 1
+                self._done.expect(len(example.samples))
                 yield example
-                if given == self.settings.limit:
+                if self.used == self.settings.limit:
                     return
-        if not given:
+        if not self.used:
             raise DataError(f"{self.name}: " + (f"none of {self.failed} records can be used" if self.failed else EMPTY))
 
     def samples(self, views: Views = ()) -> Iterator[Sample]:
@@ -124,17 +130,32 @@ class Corpus:
         if chosen:
             say(f"{self.name}: taking the column {', '.join(chosen)}")
 
-    def count_ahead(self, progress: Bar, views: Views = ()) -> None:
-        """If the number of samples is not known and somebody watches, count them in a thread: for the time left."""
-        if self.total is None and progress.shown:
-            threading.Thread(target=self._count, args=(progress, views), daemon=True).start()
+    @contextmanager
+    def progress(self, description: str, views: Views = ()) -> Iterator[Bar]:
+        """A bar of the records of one pass, to be told of samples, each `view` counting as one.
 
-    def _count(self, progress: Bar, views: Views) -> None:
+        If the number of records is not known and somebody watches, a thread counts them: for the time left.
+        """
+        with bar(description, self.total) as drawn:
+            self._done = RecordsDone(drawn, 1 + len(views))
+            self.count_ahead(drawn)
+            try:
+                yield self._done
+            finally:
+                self._done = RecordsDone(Bar())
+
+    def count_ahead(self, progress: Bar) -> None:
+        """Tell a bar that somebody watches the number of records, if it is not known, from a thread that counts."""
+        if self.total is None and progress.shown:
+            threading.Thread(target=self._count, args=(progress,), daemon=True).start()
+
+    def _count(self, progress: Bar) -> None:
         again = replace(self.settings, on_error="skip", failures=None)
         # The reading itself says what is wrong with the corpus.
         with suppress(RecycleError):
             corpus = Corpus(again, form=self.form, read_label=self.read_label, labelled=self.labelled)
-            progress.update(total=sum(1 for _ in corpus.samples(views)))
+            count = sum(1 for _ in corpus)
+            progress.update(total=count + corpus.failed)
 
     def _example(self, number: int, record: Record) -> Example:
         if record.problem is not None:
@@ -142,8 +163,10 @@ class Corpus:
         identity = self._id_of(record) or self._unnamed(number, record)
         samples = self.form.samples(record, self.columns, identity)
         if self.columns.targets:
-            return Example(identity, samples, labels=self._labels(record), place=_place_of(record))
-        return Example(identity, samples, self._label(record), place=_place_of(record))
+            example = Example(identity, samples, labels=self._labels(record), place=_place_of(record))
+        else:
+            example = Example(identity, samples, self._label(record), place=_place_of(record))
+        return example if self._expand is None else self._expand(example)
 
     def _id_of(self, record: Record) -> str | None:
         """The record's own id as text; None if it has none."""

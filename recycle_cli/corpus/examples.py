@@ -10,6 +10,10 @@ Views = Sequence[Callable[[Sample], Sample]]
 """Functions that make the augmented views of an image sample."""
 
 
+Expand = Callable[["Example"], "Example"]
+"""The example with other samples in place of its own: the windows of a long text. Raises BadRecord."""
+
+
 @dataclass(frozen=True, slots=True)
 class Example:
     """One record. A text, a pair of texts or an image gives one sample; question and answer give two; the windows of a

@@ -8,6 +8,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from recycle_cli.keys import Sample
+from recycle_cli.models.text.windows import TextWindow
 
 Prepared = Mapping[str, npt.NDArray[Any]]
 """One sample as the model takes it, one array an input: token ids, truncated and not padded, or an image's pixels."""
@@ -50,6 +51,14 @@ class TextPreprocessor(Preprocessor, Protocol):
         A row holds the field (0 `text`, 1 `text_pair`, -1 a special token, which lies nowhere: 0, 0) and the first and
         the last + 1 character of the piece in that field, without white space around it. Raises ModelError for a slow
         tokenizer, which does not know.
+        """
+
+    def windows(self, sample: Sample, stride: int | None) -> list[TextWindow]:
+        """The windows of a sample that has more tokens than the model takes, or else the sample itself: parts of its
+        text, or of the second text of a pair, that share at least `stride` tokens; None for 128, or a third of the
+        most tokens if that is less.
+
+        Raises DataError if the first text of a pair leaves no room, UsageError for a stride that no text has room for.
         """
 
 

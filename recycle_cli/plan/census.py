@@ -31,8 +31,8 @@ _KEY_BITS = 128
 
 @dataclass
 class Census:
-    """Counts of a corpus. `sizes` has the characters of the kept contents, one in 2**`halvings` of the unique ones, by
-    key. At most `most` contents are drawn, which are kept whole."""
+    """Counts of a corpus; each sample of a record counts as one of `records`. `sizes` has the characters of the kept
+    contents, one in 2**`halvings` of the unique ones, by key. At most `most` contents are drawn, kept whole."""
 
     records: int = 0
     halvings: int = 0

@@ -14,7 +14,6 @@ import numpy as np
 from recycle_cli.batches import Indices
 from recycle_cli.bench.machine import machine, versions
 from recycle_cli.bench.subject import Subject
-from recycle_cli.corpus import FORMS, Corpus
 from recycle_cli.errors import UsageError
 from recycle_cli.keys import Sample
 from recycle_cli.models import NamedModel, bytes_per_sample, views_of
@@ -27,6 +26,7 @@ from recycle_cli.reports import bar
 from recycle_cli.runtime.memory import free_memory
 from recycle_cli.settings import BenchSettings, CorpusSettings, ModelSettings, PlanSettings
 from recycle_cli.settings.measuring import PLAN_IMAGES, PLAN_TEXTS
+from recycle_cli.tasks import read_samples
 from recycle_cli.trunk import by_token_budget, readable
 
 SAMPLE_BYTES = 40
@@ -67,10 +67,12 @@ class CutPlan:
 class Plan:
     """Counts of a corpus, the time to train on it without a store, and the cuts. Error shares are at 95% confidence.
 
-    For images, which are one row each, `tokens` and `max_length` are None, and the error is that of `unique_samples`.
+    A record is one sample, or several if it is a long text whose windows a task asks for. For images, which are one row
+    each, `tokens` and `max_length` are None, and the error is that of `unique_samples`.
     """
 
     records: int
+    samples: int
     unique_samples: int
     tokens: int | None
     tokens_error_share: float
@@ -96,13 +98,14 @@ def plan(corpus: CorpusSettings, model: ModelSettings, settings: PlanSettings, s
     started = time.perf_counter()
     if any(cut in ("0", "0%") for cut in settings.cuts):
         raise UsageError("--cut 0 freezes nothing, so there is nothing to plan; name another")
-    modality = NamedModel(model).modality
+    named = NamedModel(model)
+    modality = named.modality
     images = modality == "image"
     views = views_of(settings.views, modality)
-    records = Corpus(corpus, form=FORMS[modality])
+    records = read_samples(corpus, settings.samples, named)
     records.tell_columns()
     size = settings.sample or (PLAN_IMAGES if images else PLAN_TEXTS)
-    with bar("plan: counting", records.total) as progress:
+    with records.progress("plan: counting") as progress:
         # Drawn images are kept whole, so draw no more than are tried.
         census = count(records.samples(), progress.update, most=size if images else None)
     if census.unique < 2 * settings.batch_size:
@@ -127,7 +130,8 @@ def plan(corpus: CorpusSettings, model: ModelSettings, settings: PlanSettings, s
             trial = try_out(subject, lambda name: progress.update(1, note=name), views)
         forecast = Forecast(settings, subject, census, tokens, lengths, trial, free)
         return Plan(
-            records=census.records,
+            records=records.used,
+            samples=census.records,
             unique_samples=census.unique,
             tokens=None if images else round(tokens.total),
             tokens_error_share=1.96 * tokens.error_share,

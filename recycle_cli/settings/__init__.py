@@ -10,8 +10,11 @@ from recycle_cli.settings.tasks import (
     EmbeddingSettings,
     Metric,
     RegressionSettings,
+    SampleSettings,
     SimilaritySettings,
     TaskSettings,
+    WindowedSettings,
+    WindowSettings,
 )
 from recycle_cli.settings.training import AdapterSettings, HeadSettings, TrainingSettings
 from recycle_cli.settings.verbs import Codec, Dtype, Job, PrecomputeSettings, PredictSettings
@@ -37,10 +40,13 @@ __all__ = [
     "PrecomputeSettings",
     "PredictSettings",
     "RegressionSettings",
+    "SampleSettings",
     "SimilaritySettings",
     "TaskSettings",
     "TrainingSettings",
     "ViewSettings",
+    "WindowSettings",
+    "WindowedSettings",
     "decisive",
     "same_for_all_heads",
 ]

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from recycle_cli.settings.model import ViewSettings
 from recycle_cli.settings.option import option, same
+from recycle_cli.settings.tasks import SampleSettings
 from recycle_cli.settings.training import TrainingSettings
 from recycle_cli.settings.verbs import Codec, Dtype, PrecomputeSettings
 
@@ -41,6 +42,7 @@ class BenchSettings:
     )
     seed: int = option(0, "Seed of made-up data, new weights and the order of samples.", "Measuring", minimum=0)
     codec: Codec = same(PrecomputeSettings, "codec")
+    samples: SampleSettings = SampleSettings()
 
 
 @dataclass(frozen=True)
@@ -85,3 +87,4 @@ class PlanSettings:
     repetitions: int = same(BenchSettings, "repetitions", default=2)
     seed: int = 0
     views: ViewSettings = ViewSettings()
+    samples: SampleSettings = SampleSettings()

@@ -18,6 +18,27 @@ class TaskSettings:
 
 
 @dataclass(frozen=True)
+class WindowSettings:
+    """How a text that is longer than a model takes becomes several samples, the windows. `stride`: the tokens that a
+    window shares with the next; None for 128, or a third of the tokens that a sample may have if these are fewer."""
+
+    stride: int | None = option(
+        None,
+        "Let neighbouring windows of a long text share at least this many tokens; by default 128, but no more than a "
+        "third of --max-length.",
+        "Task",
+        minimum=0,
+    )
+
+
+@dataclass(frozen=True)
+class WindowedSettings(TaskSettings):
+    """The options of a task whose long texts are cut into windows."""
+
+    windows: WindowSettings = WindowSettings()
+
+
+@dataclass(frozen=True)
 class ClassificationSettings(TaskSettings):
     """`multi_label`: a record may have any number of classes. `class_weights` balanced: rare classes count more."""
 
@@ -111,3 +132,18 @@ TASKS: Mapping[str, type[TaskSettings]] = {
     "similarity": SimilaritySettings,
 }
 """The settings of each value of `--task`."""
+
+
+@dataclass(frozen=True)
+class SampleSettings:
+    """Which samples a record gives: those of `task`; None for the record as it is, a text, a pair of texts or an
+    image."""
+
+    task: str | None = option(
+        None,
+        "Take the samples of a record that this task asks for, as windows of a long text; by default the record itself "
+        "is the sample: a text, a pair of texts, an image.",
+        "Task",
+        choices=tuple(TASKS),
+    )
+    windows: WindowSettings = WindowSettings()

@@ -7,7 +7,7 @@ from recycle_cli.settings.corpus import CorpusSettings
 from recycle_cli.settings.model import ViewSettings
 from recycle_cli.settings.option import REQUIRED, option, same
 from recycle_cli.settings.reading import size
-from recycle_cli.settings.tasks import TASKS
+from recycle_cli.settings.tasks import TASKS, SampleSettings
 from recycle_cli.settings.training import TrainingSettings
 
 Dtype = Literal["float16", "bfloat16", "float32", "int8"]
@@ -64,6 +64,7 @@ class PrecomputeSettings:
         usual=True,
     )
     views: ViewSettings = ViewSettings()
+    samples: SampleSettings = SampleSettings()
 
 
 @dataclass(frozen=True)

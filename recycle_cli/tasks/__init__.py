@@ -7,9 +7,11 @@ from recycle_cli.tasks.label_encoding import Encoded, Encoder, LabelEncoder, Unk
 from recycle_cli.tasks.labelled_scores import LabelledScores
 from recycle_cli.tasks.multi_label import MultiLabel
 from recycle_cli.tasks.regression import Regression
+from recycle_cli.tasks.reading import read_corpus, read_samples, task_of_samples
 from recycle_cli.tasks.scores import DenseScores, Scores
 from recycle_cli.tasks.similarity import Similarity
 from recycle_cli.tasks.targets import IGNORED, Targets
+from recycle_cli.tasks.windows import in_windows
 
 __all__ = [
     "IGNORED",
@@ -31,7 +33,11 @@ __all__ = [
     "TaskKind",
     "UnknownLabel",
     "chosen_metric",
+    "in_windows",
     "is_better",
+    "read_corpus",
+    "read_samples",
     "task_of",
     "task_of_run",
+    "task_of_samples",
 ]

@@ -82,7 +82,9 @@ class Classification(Task):
         """The class, its score, and the score of each class."""
         return {"label": "text", "score": "number", **{f"score_{name}": "number" for name in names}}
 
-    def answers(self, outputs: Outputs, examples: Sequence[Example], names: Sequence[str]) -> list[dict[str, Any]]:
+    def answers(
+        self, outputs: Outputs, examples: Sequence[Example], names: Sequence[str], preprocessor: OpenPreprocessor
+    ) -> list[dict[str, Any]]:
         """Scores are the softmax, 0 to 1."""
         scores = torch.softmax(outputs.values.float(), dim=1)
         best, at = scores.max(dim=1)

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 
 from recycle_cli.batches import Indices, Sampler, Shuffled
-from recycle_cli.corpus import Example, Form, ReadLabel, one_label
+from recycle_cli.corpus import Example, Expand, Form, ReadLabel, one_label
 from recycle_cli.errors import DataError, UsageError
 from recycle_cli.models import OpenPreprocessor, TaskLayer
 from recycle_cli.models.outputs import Outputs
-from recycle_cli.settings import TrainingSettings
+from recycle_cli.settings import SampleSettings, TrainingSettings
 from recycle_cli.tasks.label_encoding import Encoder
 from recycle_cli.tasks.scores import Scores
 from recycle_cli.tasks.targets import Targets
@@ -60,6 +60,15 @@ class Task:
         `preprocessor` is for labels of a sample's rows."""
         raise NotImplementedError
 
+    def expand(self, preprocessor: OpenPreprocessor) -> Expand | None:
+        """What gives an example other samples than its form does, as the windows of a long text; None if nothing."""
+        return None
+
+    def samples_as(self, name: str) -> SampleSettings:
+        """The settings by which a precompute takes the task's samples; `name` is the task's own. The default is for
+        samples that are plain records."""
+        return SampleSettings()
+
     def sampler(self, targets: Targets, training: TrainingSettings, least: int = 1) -> Sampler:
         """How a training draws its batches. `least`: the fewest samples that a batch may have."""
         return Shuffled(training.batch_size, training.shuffle_seed, least)
@@ -83,9 +92,11 @@ class Task:
         """The columns of the predictions."""
         raise NotImplementedError
 
-    def answers(self, outputs: Outputs, examples: Sequence[Example], names: Sequence[str]) -> list[dict[str, Any]]:
+    def answers(
+        self, outputs: Outputs, examples: Sequence[Example], names: Sequence[str], preprocessor: OpenPreprocessor
+    ) -> list[dict[str, Any]]:
         """A prediction an example: a value for each of the columns. The outputs are those of the examples' samples, in
-        their order."""
+        their order; `preprocessor` tells where a sample's rows lie in its text."""
         raise NotImplementedError
 
     def check_options(self, training: TrainingSettings) -> None:

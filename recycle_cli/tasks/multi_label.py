@@ -107,7 +107,9 @@ class MultiLabel(Task):
         """The predicted classes, and the score of each class."""
         return {"labels": "texts", **{f"score_{name}": "number" for name in names}}
 
-    def answers(self, outputs: Outputs, examples: Sequence[Example], names: Sequence[str]) -> list[dict[str, Any]]:
+    def answers(
+        self, outputs: Outputs, examples: Sequence[Example], names: Sequence[str], preprocessor: OpenPreprocessor
+    ) -> list[dict[str, Any]]:
         """Scores are the sigmoid, 0 to 1; a class is predicted if its score reaches the threshold."""
         return [
             {"labels": [name for name, score in zip(names, row, strict=True) if score >= self.threshold]}

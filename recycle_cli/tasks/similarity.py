@@ -97,7 +97,9 @@ class Similarity(Task):
         """The vector."""
         return {"embedding": "numbers"}
 
-    def answers(self, outputs: Outputs, examples: Sequence[Example], names: Sequence[str]) -> list[dict[str, Any]]:
+    def answers(
+        self, outputs: Outputs, examples: Sequence[Example], names: Sequence[str], preprocessor: OpenPreprocessor
+    ) -> list[dict[str, Any]]:
         """Vectors of length one, so that their product is their cosine."""
         return [{"embedding": vector} for vector in F.normalize(outputs.values.float(), dim=1).tolist()]
 

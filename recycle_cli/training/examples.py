@@ -8,8 +8,8 @@ import numpy as np
 from recycle_cli.corpus import Corpus, Views
 from recycle_cli.errors import DataError
 from recycle_cli.models import OpenPreprocessor
-from recycle_cli.settings import CorpusSettings, Job, TrainingSettings, ViewSettings
-from recycle_cli.tasks import Task
+from recycle_cli.settings import CorpusSettings, Job, SampleSettings, TrainingSettings, ViewSettings
+from recycle_cli.tasks import Task, read_corpus
 from recycle_cli.training.labelled_data import LabelledData, read_labelled, take_all
 from recycle_cli.training.setup import Setup
 from recycle_cli.trunk import Wanted, absent_from, check_parity, held_by, readable
@@ -76,7 +76,7 @@ def _read(
     views: Views = (),
 ) -> tuple[Corpus, dict[str | None, LabelledData]]:
     """A corpus, and its data with the labels of each column; `known`: the known classes of each column."""
-    corpus = Corpus(settings, form=task.form, read_label=task.read_label, labelled=task.needs_labels)
+    corpus = read_corpus(settings, task, preprocessor, labelled=task.needs_labels)
     corpus.tell_columns()
     encoders = {column: task.encoder(names, preprocessor) for column, names in known.items()}
     found = read_labelled(corpus, encoders, keep=keep, views=views)
@@ -88,7 +88,9 @@ def _for_heads(corpus: Corpus, data: dict[str | None, LabelledData], columns: Co
     return Examples(corpus, [data[column] for column in columns])
 
 
-def usable_data(data: TrainingData, job: Job, setup: Setup, settings: TrainingSettings, views: Views) -> TrainingData:
+def usable_data(
+    data: TrainingData, job: Job, task: Task, setup: Setup, settings: TrainingSettings, views: Views
+) -> TrainingData:
     """Keep the samples that the store holds, and check the parity of a few; without a store those that can be prepared.
 
     Only records that are skipped if they cannot be used are left out without a store.
@@ -98,8 +100,9 @@ def usable_data(data: TrainingData, job: Job, setup: Setup, settings: TrainingSe
             data, train=_readable(data.train, setup), evaluation=data.evaluation and _readable(data.evaluation, setup)
         )
     held = 1 - float(np.mean(absent_from(setup.store, data.train.data[0].contents)))
-    train = _held(data.train, setup, settings, settings.views, views)
-    evaluation = data.evaluation and _held(data.evaluation, setup, settings)
+    samples = task.samples_as(job.task)
+    train = _held(data.train, setup, settings, samples, settings.views, views)
+    evaluation = data.evaluation and _held(data.evaluation, setup, settings, samples)
     if settings.parity_check:
         check_parity(setup.store, setup.split, setup.cut, train.data[0].probes)
     return TrainingData(train, evaluation, held)
@@ -125,13 +128,14 @@ def _held(
     examples: Examples,
     setup: Setup,
     settings: TrainingSettings,
+    samples: SampleSettings,
     asked: ViewSettings = ViewSettings(),  # noqa: B008 - frozen
     views: Views = (),
 ) -> Examples:
     """The examples that the store holds, with their views: all of them, or as `--on-missing` says."""
     assert setup.store is not None
     model = setup.model.settings
-    wanted = Wanted(examples.corpus, model.name, model.revision, model.trust_remote_code, asked)
+    wanted = Wanted(examples.corpus, model.name, model.revision, model.trust_remote_code, asked, samples)
     contents = examples.data[0].contents
     held = held_by(setup.store, contents, setup.split, wanted, settings.on_missing, views)
     if held.all():

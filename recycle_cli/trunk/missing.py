@@ -13,8 +13,8 @@ from recycle_cli.errors import MismatchError, MissingError, UsageError
 from recycle_cli.keys import Bytes16
 from recycle_cli.models import SplitModel
 from recycle_cli.recipe import Recipe
-from recycle_cli.reports import bar, say
-from recycle_cli.settings import CorpusSettings, PrecomputeSettings, ViewSettings
+from recycle_cli.reports import say
+from recycle_cli.settings import CorpusSettings, PrecomputeSettings, SampleSettings, ViewSettings
 from recycle_cli.store import Store
 from recycle_cli.trunk.fill import fill
 
@@ -41,6 +41,7 @@ class Wanted:
 
     model, revision, trust_remote_code  as the user would name the model
     views                               the augmented views that the training asks for
+    samples                             which samples a record gives
     """
 
     corpus: Corpus
@@ -48,6 +49,7 @@ class Wanted:
     revision: str | None = None
     trust_remote_code: bool = False
     views: ViewSettings = ViewSettings()  # noqa: RUF009 - frozen
+    samples: SampleSettings = SampleSettings()  # noqa: RUF009 - frozen
 
 
 def absent_from(store: Store, kinds: Iterable[Keys]) -> Mask:
@@ -86,8 +88,7 @@ def held_by(
 def _compute(store: Store, split: SplitModel, wanted: Wanted, views: Views) -> None:
     """Fill the store over the corpus, compressed as it is."""
     records = wanted.corpus
-    total = None if records.total is None else records.total * (1 + len(views))
-    with bar("precompute", total) as progress:
+    with records.progress("precompute", views) as progress:
         fill(store, records.samples(views), split, PrecomputeSettings(codec=store.codec), progress, records.reject)
     records.failures.tell()
 
@@ -108,6 +109,8 @@ def _command(store: Store, wanted: Wanted) -> str:
         ("--image-column", corpus.image_column),
         ("--weights", store.provenance.get("given_weights")),
         *_transform_options(store),
+        ("--task", wanted.samples.task),
+        ("--stride", wanted.samples.windows.stride),
         ("--views", views.views or None),
         ("--augment", views.augment if views.views else None),
         ("--limit", corpus.limit),

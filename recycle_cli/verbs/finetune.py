@@ -124,7 +124,7 @@ def _train(request: Request) -> list[Finetuned]:
     check_data(tasks[0], data.pairs)
     layers = [task.layer(one.names) for task, one in zip(tasks, data.train.data, strict=False)]
     setups = set_up(job, store, model, zip(layers, (one.seed for one in settings), strict=True))
-    data = usable_data(data, job, setups[0], settings[0], views)
+    data = usable_data(data, job, tasks[0], setups[0], settings[0], views)
     check_data(tasks[0], data.pairs)  # of what --on-missing skip has left
     source = source_of(setups[0], data.train.data[0], settings[0], views)
     check_batches(tasks[0], data.train.data[0], source, settings[0])

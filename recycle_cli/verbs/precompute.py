@@ -8,13 +8,12 @@ from pathlib import Path
 import torch
 
 from recycle_cli import __version__
-from recycle_cli.corpus import FORMS, Corpus
 from recycle_cli.errors import UsageError
 from recycle_cli.models import NamedModel, Network, views_of
-from recycle_cli.reports import bar
 from recycle_cli.runtime.devices import device_of
 from recycle_cli.settings import CorpusSettings, ModelSettings, PrecomputeSettings
 from recycle_cli.store import Store
+from recycle_cli.tasks import read_samples
 from recycle_cli.trunk import Filled, fill
 
 
@@ -47,7 +46,7 @@ def precompute(
     """Fill a store with what it lacks of the corpus; what it holds is not computed again."""
     device, named = device_of(model.device), NamedModel(model)
     views = views_of(settings.views, named.modality)
-    records = Corpus(corpus, form=FORMS[named.modality])
+    records = read_samples(corpus, settings.samples, named)
     records.tell_columns()
     network = named.open()
     split = network.split(settings.cuts, settings.dtype)
@@ -57,9 +56,7 @@ def precompute(
     recipe = split.recipe.computed_in(model.precision)
     store = Store.create_or_open(store_path, recipe, provenance_of(named, network))
     split.model.to(device)
-    total = None if records.total is None else records.total * (1 + len(views))
-    with bar("precompute", total) as progress:
-        records.count_ahead(progress, views)
+    with records.progress("precompute", views) as progress:
         filled = fill(store, records.samples(views), split, settings, progress, records.reject)
     records.failures.tell()
     return _report(store, filled, records.failed)

@@ -14,13 +14,13 @@ from recycle_cli.corpus import Corpus, Example
 from recycle_cli.errors import UsageError
 from recycle_cli.keys import Sample
 from recycle_cli.models.outputs import Outputs
-from recycle_cli.reports import Bar, bar, say
+from recycle_cli.reports import Bar, say
 from recycle_cli.runs import open_output
 from recycle_cli.runtime.overlap import prefetch
 from recycle_cli.scorer import Rows, Scorer, open_scorer
 from recycle_cli.settings import CorpusSettings, ModelSettings, PredictSettings
 from recycle_cli.store import SegmentWriter
-from recycle_cli.tasks import LabelledScores
+from recycle_cli.tasks import LabelledScores, read_corpus
 from recycle_cli.trunk import Reject, TrunkBatch, Window, batches_of, prepared_ahead
 
 
@@ -58,10 +58,9 @@ def predict(
     ending = ".parquet" if "numbers" in loaded.task.columns(()).values() else ".csv"
     output = output or f"{run.rstrip('/')}/predictions{ending}"
     data = replace(data, failures=data.failures or f"{output}.failures.jsonl")
-    corpus = Corpus(data, form=loaded.task.form, read_label=loaded.task.read_label)
+    corpus = read_corpus(data, loaded.task, lambda: scorer.preprocessor)
     corpus.tell_columns()
-    with bar("predict", corpus.total) as progress:
-        corpus.count_ahead(progress)
+    with corpus.progress("predict") as progress:
         return score(scorer, corpus, output, progress)
 
 
@@ -84,7 +83,7 @@ def score(scorer: Scorer, corpus: Corpus, output: str, progress: Bar) -> Predict
             progress.update(len(work.members), note=f"{hits / max(1, total):.0%} hits")
             if scored.left == 0:
                 for examples, outputs in assembly.finished(scored):
-                    out(examples, task.answers(outputs, examples, names))
+                    out(examples, task.answers(outputs, examples, names, lambda: scorer.preprocessor))
                     scores.add(examples, outputs)
     seconds = time.perf_counter() - started
     corpus.failures.tell()

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from recycle_cli.batches import Shuffled
 from recycle_cli.bench.bars import check_bars, parse_bar
 from recycle_cli.bench.compare import read_figures, worse
 from recycle_cli.bench.epoch import slice_of
@@ -20,7 +21,7 @@ from recycle_cli.bench.memory import PeakMemory
 from recycle_cli.bench.timing import WARM_UP, Run, Unavailable, interleaved
 from recycle_cli.bench.worker import Worker
 from recycle_cli.errors import BarError, DataError, UsageError
-from recycle_cli.settings import BenchSettings, TrainingSettings
+from recycle_cli.settings import BenchSettings
 from recycle_cli.settings.measuring import VERBS
 from tests.records import records, write_csv
 
@@ -347,8 +348,7 @@ def test_what_is_better(name, higher):
 
 def test_a_slice_of_an_epoch_is_whole_batches_of_all_lengths():
     lengths = np.random.default_rng(0).integers(5, 200, 3000)
-    settings = TrainingSettings(batch_size=32)
-    slices = [slice_of(lengths, settings, 6, place) for place in (0.1, 0.5, 0.9)]
+    slices = [slice_of(lengths, Shuffled(32, 0), 6, place) for place in (0.1, 0.5, 0.9)]
     for members in slices:
         assert len(members) == len(set(members.tolist())) == 6 * 32
         assert lengths[members].mean() == pytest.approx(lengths.mean(), rel=0.06)

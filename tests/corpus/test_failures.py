@@ -37,8 +37,9 @@ def corpus(tmp_path):
     return path
 
 
-def test_usable_records_are_counted_ahead_where_somebody_watches(corpus):
-    assert counted(corpus, Shown()) == [7]
+def test_records_are_counted_ahead_where_somebody_watches(corpus):
+    """Those that cannot be used, too: the bar moves on by them."""
+    assert counted(corpus, Shown()) == [8]
 
 
 def test_the_limit_bounds_the_count(corpus):

@@ -67,7 +67,7 @@ def test_the_contract_is_answered_from_labels_to_predictions(task, labels):
     figures = task.figures(OUTPUTS, torch.from_numpy(targets))
     assert set(figures) == set(task.metrics)
     assert chosen_metric(task, None) == task.metrics[0]
-    predictions = task.answers(Outputs(OUTPUTS), examples, names)
+    predictions = task.answers(Outputs(OUTPUTS), examples, names, lambda: None)
     assert len(predictions) == 6
     kinds = {"text": str, "number": float, "texts": list, "numbers": list}
     for prediction in predictions:
@@ -191,7 +191,7 @@ def test_balanced_weights_make_positives_count_as_much_as_negatives():
 
 def test_the_threshold_decides_what_is_predicted():
     logits = torch.tensor([[2.0, 0.0, -2.0], [-3.0, -3.0, -3.0]])
-    high, low = (MultiLabel(threshold).answers(Outputs(logits), [], NAMES) for threshold in (0.6, 0.1))
+    high, low = (MultiLabel(threshold).answers(Outputs(logits), [], NAMES, lambda: None) for threshold in (0.6, 0.1))
     assert [one["labels"] for one in high] == [["a"], []]
     assert [one["labels"] for one in low] == [["a", "b", "c"], []]
     assert high[0]["score_c"] == pytest.approx(1 / (1 + np.exp(2)))
@@ -201,7 +201,7 @@ def test_the_threshold_decides_what_is_predicted():
 
 
 def test_embeddings_have_length_one():
-    for one in Similarity().answers(Outputs(OUTPUTS), [], NAMES):
+    for one in Similarity().answers(Outputs(OUTPUTS), [], NAMES, lambda: None):
         assert np.linalg.norm(one["embedding"]) == pytest.approx(1)
 
 

@@ -17,6 +17,7 @@ from recycle_cli.models.identity import tokenizer_digest
 from recycle_cli.models.preprocessor import Inputs, Prepared
 from recycle_cli.models.text.load import Loaded
 from recycle_cli.models.text.spans import spans_of
+from recycle_cli.models.text.windows import Spans, TextWindow, windows_of
 
 T = TypeVar("T")
 
@@ -28,6 +29,12 @@ TYPES = "token_type_ids"
 
 DEFAULT_MAX_LENGTH = 512
 """Tokens kept of a text if neither the tokenizer nor the model asks for fewer."""
+
+DEFAULT_STRIDE = 128
+"""Tokens that neighbouring windows share, as in transformers' question answering."""
+
+ANY_LENGTH = 2**31 - 1
+"""More tokens than any text has."""
 
 _AT_ONCE = 512
 """Texts tokenised in one call. A window of 16,384 texts of 50 tokens takes 148 MB in one call, 13 MB in calls of this
@@ -81,6 +88,27 @@ class TextInputs:
                 "text; expected a model with a fast one (tokenizer.json)"
             )
         return self._tokenized(samples, spans_of, return_offsets_mapping=True)
+
+    def windows(self, sample: Sample, stride: int | None) -> list[TextWindow]:
+        """The windows of a sample that has more than `max_length` tokens, as TextPreprocessor says."""
+        shared = min(DEFAULT_STRIDE, self.max_length // 3) if stride is None else stride
+        room = self.max_length - self.tokenizer.num_special_tokens_to_add(pair="text_pair" in sample.fields)
+        if shared >= room:
+            raise UsageError(
+                f"--stride {shared}: a window of {self.max_length} tokens (--max-length) has room for {room} of a "
+                "text, expected fewer to be shared"
+            )
+
+        def measure(one: Sample) -> Spans:
+            (spans,) = self._untruncated.spans([one])
+            return spans
+
+        return windows_of(sample, measure, self.max_length, shared)
+
+    @cached_property
+    def _untruncated(self) -> "TextInputs":
+        """The same for texts of any length."""
+        return replace(self, max_length=ANY_LENGTH)
 
     def collate(self, prepared: Sequence[Prepared]) -> Inputs:
         """Pad on the right to the longest sample: int64 tensors (B, L), with `attention_mask`."""
