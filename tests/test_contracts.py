@@ -159,8 +159,11 @@ def table(tmp_path, monkeypatch):
 def chapters(tmp_path, tiny_bert, monkeypatch):
     """A class of texts of which some have more tokens than the model takes."""
     monkeypatch.setitem(KINDS, "chapters", CHAPTERS)
-    train = write_csv(tmp_path / "train.csv", records(48, longest=30))
-    test = write_csv(tmp_path / "test.csv", records(24, seed=1, longest=30))
+
+    def write(name, rows):
+        return write_csv(tmp_path / name, [{**row, "text": " ".join([row["text"]] * 5)} for row in rows])
+
+    train, test = write("train.csv", records(48, longest=5)), write("test.csv", records(24, seed=1, longest=5))
     both = [CorpusSettings((str(path),)) for path in (train, test)]
     return Toy(
         "chapters",
@@ -186,8 +189,9 @@ def test_it_learns_from_a_store_as_with_the_trunk_in_the_loop(toy):
     assert losses(toy.folder / "stored") == pytest.approx(losses(toy.folder / "whole"), rel=2e-3)
     assert stored.metrics == pytest.approx(whole.metrics, abs=0.02)
     assert stored.store_hit_share == 1.0
-    first, *_, last = losses(toy.folder / "stored")
-    assert last < 0.8 * first, "nothing was learnt"
+    found = losses(toy.folder / "stored")
+    epoch = len(found) // SETTINGS.epochs
+    assert np.mean(found[-epoch:]) < 0.9 * np.mean(found[:epoch]), "nothing was learnt"
 
 
 def test_it_resumes_as_if_nothing_had_happened(toy, monkeypatch):
@@ -217,7 +221,7 @@ def test_hits_misses_and_no_store_give_one_prediction(toy):
     assert (hits.misses, plain.hits) == (0, 0)
     assert 0 < mixed.hits < hits.hits
     assert plain.samples == len(Store.open(toy.store)) - stored_for_training(toy)
-    assert len(plain_rows) == (30 if toy.task == "tagging" else 40 if toy.task == "table" else 24)
+    assert len(plain_rows) == len(Path(toy.test.source[0]).read_text().splitlines()) - 1, "a row a record"
     for rows in (hit_rows, mixed_rows):
         same(rows, plain_rows)
     assert hits.metrics == pytest.approx(report.metrics, abs=1e-5)

@@ -47,9 +47,11 @@ def lengths_of(some, samples):
 def test_windows_cover_the_text_and_fit(tokenizer, pair):
     draw, most, stride = random.Random(0), 40, 12
     some = inputs(most, TOKENIZERS[tokenizer]())
+    # A Metaspace tokenizer without a token for a line end drops it, and the places of what follows are then wrong.
+    spaces = [" ", " ", "  ", " " if tokenizer == "pieces" else "\n"]
     for _ in range(30):
         words = draw.choices(WORDS, k=draw.randint(1, 90))
-        text = "".join(word + draw.choice([" ", " ", "  ", "\n"]) for word in words)
+        text = "".join(word + draw.choice(spaces) for word in words)
         fields = {"text": QUESTION, "text_pair": text} if pair else {"text": text}
         own = "text_pair" if pair else "text"
         windows = some.windows(Sample("7", fields), stride)
@@ -88,7 +90,7 @@ def test_a_text_without_white_space_is_cut_between_tokens():
 
 
 def test_only_white_space_between_two_words_makes_no_empty_window():
-    some = inputs(12, byte_pairs(pre_tokenizers.Split(" ", "isolated")))
+    some = inputs(12, TOKENIZERS["bytes"]())
     windows = some.windows(Sample("0", {"text": "cell" + " " * 60 + "data"}), 2)
     assert [window.sample.fields["text"] for window in windows] == ["cell", "data"]
 
