@@ -57,12 +57,12 @@ def _lora(subject: Subject) -> Runner | Unavailable:
 
 
 def _trainers(subject: Subject) -> dict[str, Runner | Unavailable]:
-    if subject.settings.samples.task not in (None, "text-classification", "image-classification"):
-        reason = "the Trainer is measured for classification alone"
-        return {f"finetune.{name}": Unavailable(reason) for name in TRAINERS}
     # Check here: without accelerate, transformers' Trainer can be imported, and fails only when it is used.
     if find_spec("accelerate") is None:
         reason = "needs accelerate: pip install 'recycle-cli[bench]'"
+        return {f"finetune.{name}": Unavailable(reason) for name in TRAINERS}
+    if subject.settings.samples.task not in (None, "text-classification", "image-classification"):
+        reason = "the Trainer is measured for classification alone"
         return {f"finetune.{name}": Unavailable(reason) for name in TRAINERS}
     from recycle_cli.bench.trainer import runners as of_trainer
 
