@@ -79,7 +79,9 @@ class Regression(Task):
         """The number, or each of them by its name."""
         return dict.fromkeys(_columns(names), "number")
 
-    def answers(self, outputs: Outputs, examples: Sequence[Example], names: Sequence[str]) -> list[dict[str, Any]]:
+    def answers(
+        self, outputs: Outputs, examples: Sequence[Example], names: Sequence[str], preprocessor: OpenPreprocessor
+    ) -> list[dict[str, Any]]:
         """The outputs as they are."""
         return [dict(zip(_columns(names), row, strict=True)) for row in outputs.values.float().tolist()]
 
