@@ -14,6 +14,8 @@ RecycleError                1
     UnreadError             7   parts of a store could not be read, so that nobody knows whether they are whole
 """
 
+from typing import Any
+
 
 class RecycleError(Exception):
     """An expected failure. The message names the value, what was expected and the remedy, in one line."""
@@ -72,9 +74,13 @@ class MissingError(RecycleError):
 
 
 class BarError(RecycleError):
-    """A bar set by the user was not met."""
+    """A bar set by the user was not met. `report`: that of the command, which has done its work nevertheless."""
 
     exit_code = 6
+
+    def __init__(self, message: str, report: Any = None) -> None:
+        super().__init__(message)
+        self.report = report
 
 
 class Interrupted(BaseException):

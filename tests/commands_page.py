@@ -12,7 +12,8 @@ HEAD = """# Commands
 
 Every command shows its result as a table on stderr, and with `--json` as exactly one JSON object on stdout; a failure
 is one line on stderr, and with `--json` an object with the field `error` (`kind`, `message`, `exit_code`). Progress is
-shown on stderr: a bar on a terminal, and elsewhere, as in a log, one line every 30 seconds; `--quiet` leaves it out.
+shown on stderr: a bar on a terminal, and elsewhere, as in a log, one line every 30 seconds; a training leaves a line
+for each epoch in both. `--quiet` leaves it out.
 Every option can be given by its environment variable instead; an option that may be repeated takes several values
 there, separated by spaces. `--help` shows the options that most runs need, and `--help-all` shows every option.
 

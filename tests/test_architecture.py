@@ -23,11 +23,11 @@ FLOORS = [
     ["batches", "trunk"],
     ["runs", "store"],
     ["corpus", "models"],
-    ["recipe", "keys", "reports", "errors", "pointers", "runtime", "settings"],
+    ["recipe", "keys", "reports", "errors", "pointers", "requirements", "runtime", "settings"],
 ]
 """Top to bottom. A part imports from floors below its own; those at the bottom nothing of ours but `errors`."""
 
-LIGHT = {"cli", "__main__", "reports", "errors", "settings", "__init__"}
+LIGHT = {"cli", "__main__", "reports", "errors", "requirements", "settings", "__init__"}
 """What `recycle --help` loads; nothing heavy may be imported there at module level."""
 
 HEAVY = {"torch", "transformers", "torchvision", "zarr", "datasets", "numpy"}

@@ -111,6 +111,7 @@ def test_a_head_among_several_takes_the_steps_that_it_took():
 def same_steps(run, before):
     """The same steps and evaluations, equal but for the rounding of another machine."""
     for line, old in zip(log(run), log(before), strict=True):
+        old["epoch"] += "loss" in old  # it counted the epochs of steps from 0
         evaluation = old.pop("evaluation", {})
         assert line.pop("evaluation", {}) == pytest.approx(evaluation, rel=1e-5)
         assert line == pytest.approx(old, rel=1e-5)

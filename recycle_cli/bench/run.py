@@ -3,13 +3,12 @@
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from recycle_cli.bench import contention, finetune, heads, precompute, predict, read
-from recycle_cli.bench.bars import parse_bar
 from recycle_cli.bench.compare import Worse, read_figures, worse
 from recycle_cli.bench.figures import Figure, figures_of
 from recycle_cli.bench.layout import layout
@@ -19,7 +18,10 @@ from recycle_cli.bench.timing import Runner, Unavailable, interleaved
 from recycle_cli.errors import UsageError
 from recycle_cli.models import LoadedImages, NamedModel
 from recycle_cli.reports import Bar, bar
+from recycle_cli.requirements import parse_requirement
 from recycle_cli.settings import BenchSettings, CorpusSettings, ModelSettings
+
+NOT_MEASURED = "by this bench, whose --json lists all figures"
 
 COMPRESSED = {"precompute", "heads"}
 """Verbs that can measure a compressed store. The others read it sample by sample at random, as training never does."""
@@ -43,7 +45,6 @@ class Bench:
     versions: dict[str, str]
     settings: dict[str, Any]
     worse: list[Worse] | None = None
-    error: dict[str, Any] | None = field(default=None)
 
 
 def bench(
@@ -55,7 +56,8 @@ def bench(
     require: Sequence[str] = (),
     compare: str | None = None,
 ) -> Bench:
-    """Measure all figures. Raises UsageError first if a bar or a cut makes no sense; `check_bars` checks the bars.
+    """Measure all figures. Raises UsageError first if a cut or what is required makes no sense; `check_requirements`
+    judges the figures.
 
     If the corpus has no source or the model no name, a synthetic one is made. Stores are written in `scratch`.
     """
@@ -66,7 +68,7 @@ def bench(
     layouts = [layout(verb, settings.cuts, images=images) for verb in settings.verbs]
     known = [name for one in layouts for name in one.names()]
     for text in require:
-        parse_bar(text, known)
+        parse_requirement(text, known, NOT_MEASURED)
     old = None if compare is None else read_figures(compare)
     figures: dict[str, Figure] = {}
     with (

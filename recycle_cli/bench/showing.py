@@ -7,7 +7,7 @@ from recycle_cli.bench.compare import Worse
 from recycle_cli.bench.figures import Figure
 from recycle_cli.bench.layout import MEASURES, Layout, layout
 from recycle_cli.bench.run import Bench
-from recycle_cli.reports import say, show_rows, size
+from recycle_cli.reports import counted, say, show_rows, size
 
 _NOTES = {"time": "1 is perfect", "speedup": "higher is better", "slowdown": "1 is as fast as alone"}
 
@@ -31,7 +31,7 @@ def _subject(settings: Mapping[str, Any]) -> str:
     size = settings["image_size"]
     amount = f"{settings['tokens']:,} tokens" if size is None else f"{size[0]} x {size[1]} pixels"
     return (
-        f"{settings['records']:,} records, {amount}, {settings['model']}, "
+        f"{counted(settings['records'], 'record')}, {amount}, {settings['model']}, "
         f"cut {settings['cuts'][0]}, {settings['dtype']}, batches of {settings['batch_size']}"
     )
 

@@ -1,14 +1,15 @@
 """`recycle bench`."""
 
-import json
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Annotated, Literal
 
 import typer
 
 from recycle_cli.cli.options import Asked, filled, own, with_options
+from recycle_cli.cli.required import end
 from recycle_cli.errors import BarError
-from recycle_cli.reports import say
+from recycle_cli.reports import show_json, spinner
+from recycle_cli.requirements import check_requirements, parse_requirement
 from recycle_cli.settings import MINILM, BenchSettings, CorpusSettings, ModelSettings
 from recycle_cli.settings.measuring import BENCH_IMAGES, BENCH_TEXTS, VERBS
 
@@ -61,10 +62,11 @@ def bench(
     plot: Annotated[str | None, own("plot", "Draw throughput and cost into this .png or .svg file.", "Output")] = None,
 ) -> None:
     """Measure the speed of recycle on this machine, beside upper limits and beside training without it."""
-    from recycle_cli.bench import plot as drawing
-    from recycle_cli.bench.bars import check_bars, parse_bar
-    from recycle_cli.bench.run import bench as run
-    from recycle_cli.bench.showing import show_bench
+    with spinner("loading PyTorch"):
+        from recycle_cli.bench import plot as drawing
+        from recycle_cli.bench.run import NOT_MEASURED
+        from recycle_cli.bench.run import bench as run
+        from recycle_cli.bench.showing import show_bench
 
     settings = filled(BenchSettings, asked, verbs=VERBS if verb == "all" else (verb,))
     if plot is not None:
@@ -81,15 +83,15 @@ def bench(
         drawing.plot(report, plot)
     missed = None
     try:
-        check_bars(report.figures, [parse_bar(text, report.figures) for text in require or ()])
+        check_requirements(
+            [parse_requirement(text, report.figures, NOT_MEASURED) for text in require or ()],
+            {name: one.median for name, one in report.figures.items()},
+            {name: one.note for name, one in report.figures.items() if one.note},
+        )
     except BarError as error:
         missed = error
-        report = replace(report, error={"kind": "BarError", "message": str(error), "exit_code": error.exit_code})
-    if not asked["as_json"]:
-        show_bench(report)
+    if asked["as_json"]:
+        show_json(asdict(report), missed)
     else:
-        print(json.dumps(asdict(report), allow_nan=False), flush=True)
-    if missed is not None:
-        # One JSON object at most: what the error boundary would print is part of the report already.
-        say(f"recycle: {missed}")
-        raise typer.Exit(missed.exit_code)
+        show_bench(report)
+    end(missed)

@@ -6,8 +6,10 @@ from typing import Annotated
 import typer
 
 from recycle_cli.cli.options import Asked, filled, own, with_options
+from recycle_cli.cli.required import end, reported
+from recycle_cli.cli.trained import show_finetuned, show_heads
 from recycle_cli.cli.training import training_settings
-from recycle_cli.reports import show
+from recycle_cli.reports import spinner
 from recycle_cli.settings import MINILM, TASKS, CorpusSettings, Job, ModelSettings, TrainingSettings
 
 
@@ -41,15 +43,21 @@ def finetune(
     ] = None,
 ) -> None:
     """Train the layers after the cut from STORE, or without STORE from the records (--cut 0 trains the whole model)."""
-    from recycle_cli.cli.heads_file import head_settings
-    from recycle_cli.verbs.finetune import finetune as run
-    from recycle_cli.verbs.finetune import finetune_heads as run_heads
+    with spinner("loading PyTorch"):
+        from recycle_cli.cli.heads_file import head_settings
+        from recycle_cli.verbs.finetune import finetune as run
+        from recycle_cli.verbs.finetune import finetune_heads as run_heads
 
     records = filled(CorpusSettings, asked, source=(data,))
     judged = None if evaluation is None else replace(records, source=(evaluation,), limit=None)
     job = filled(Job, asked, data=records, store=store, evaluation=judged, model_named=model is not None)
     network = filled(ModelSettings, asked, name=model or MINILM)
     if heads is None:
-        show(run(job, network, training_settings(asked)), as_json=asked["as_json"])
+        settings = training_settings(asked)
+        report, missed = reported(lambda: run(job, network, settings))
+        show_finetuned(report, as_json=asked["as_json"], missed=missed)
     else:
-        show(run_heads(job, network, head_settings(heads, context)), as_json=asked["as_json"])
+        several = head_settings(heads, context)
+        reports, missed = reported(lambda: run_heads(job, network, several))
+        show_heads(reports, as_json=asked["as_json"], missed=missed)
+    end(missed)

@@ -58,6 +58,10 @@ class Command(TyperCommand):
 class Group(TyperGroup):
     """A group of commands. Typer's own screen would import a Markdown parser, which takes longer than all the rest."""
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Without a command, show the screen: that is no mistake."""
+        return super().parse_args(ctx, args or ["--help"])
+
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Print the commands, then the group's own options."""
         rows: list[Row] = [("Commands", _styled(name), _plain(one.help)) for name, one in self.commands.items()]

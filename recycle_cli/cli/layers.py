@@ -1,6 +1,5 @@
 """`recycle layers`."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Annotated, Any
@@ -8,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from recycle_cli.cli.options import Asked, filled, with_options
-from recycle_cli.reports import show_rows
+from recycle_cli.reports import show_json, show_rows, spinner
 from recycle_cli.settings import ImageSettings, LayersSettings, ModelSettings
 from recycle_cli.settings.option import options_of
 
@@ -21,7 +20,8 @@ def layers(
     asked: Asked,
 ) -> None:
     """List the cuts of MODEL: each one's share of the work and of the parameters, and the bytes that a sample takes."""
-    from recycle_cli.models import NamedModel
+    with spinner("loading PyTorch"):
+        from recycle_cli.models import NamedModel
 
     asked_for = filled(LayersSettings, asked)
     side = () if asked_for.image_size is None else (asked_for.image_size,)
@@ -29,8 +29,7 @@ def layers(
     found, length = NamedModel(network).layers(asked_for.dtype)
     rows: list[Mapping[str, Any]] = [asdict(layer) for layer in found]
     if asked["as_json"]:
-        about = {"model": model, "max_length": length, "dtype": asked_for.dtype, "layers": rows}
-        print(json.dumps(about), flush=True)
+        show_json({"model": model, "max_length": length, "dtype": asked_for.dtype, "layers": rows})
     else:
         sample = "an image" if length is None else f"a sample of {length} tokens"
         show_rows(f"{model}: {sample} in {asked_for.dtype}", rows)

@@ -1,11 +1,11 @@
 """`recycle plan`."""
 
-import json
 from dataclasses import asdict
 from typing import Annotated
 
 from recycle_cli.cli.arguments import Corpus
 from recycle_cli.cli.options import Asked, filled, own, with_options
+from recycle_cli.reports import show_json, spinner
 from recycle_cli.settings import CorpusSettings, ModelSettings, PlanSettings
 
 
@@ -24,12 +24,13 @@ def plan(
     ] = None,
 ) -> None:
     """Forecast the bytes and the time of each cut, and when a store pays off, by trying a sample of CORPUS."""
-    from recycle_cli.plan.run import plan as run
-    from recycle_cli.plan.showing import show_plan
+    with spinner("loading PyTorch"):
+        from recycle_cli.plan.run import plan as run
+        from recycle_cli.plan.showing import show_plan
 
     records = filled(CorpusSettings, asked, source=tuple(corpus))
     found = run(records, filled(ModelSettings, asked), filled(PlanSettings, asked), scratch)
     if asked["as_json"]:
-        print(json.dumps(asdict(found), allow_nan=False), flush=True)
+        show_json(asdict(found))
     else:
         show_plan(found)

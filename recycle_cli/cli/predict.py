@@ -6,7 +6,8 @@ import typer
 
 from recycle_cli.cli.arguments import Corpus
 from recycle_cli.cli.options import Asked, filled, own, with_options
-from recycle_cli.reports import show
+from recycle_cli.cli.required import end, reported
+from recycle_cli.reports import show, spinner
 from recycle_cli.settings import CorpusSettings, ImageSettings, ModelSettings, PredictSettings
 from recycle_cli.settings.option import options_of
 
@@ -35,8 +36,12 @@ def predict(
     ] = None,
 ) -> None:
     """Predict with RUN; what a --store holds is not computed again, and the predictions are the same."""
-    from recycle_cli.verbs.predict import predict as score
+    with spinner("loading PyTorch"):
+        from recycle_cli.verbs.predict import predict as score
 
     records = filled(CorpusSettings, asked, source=tuple(data))
     network = filled(ModelSettings, asked, name=run, images=ImageSettings())
-    show(score(records, run, store, output, network, filled(PredictSettings, asked)), as_json=asked["as_json"])
+    settings = filled(PredictSettings, asked)
+    report, missed = reported(lambda: score(records, run, store, output, network, settings))
+    show(report, "Predicted", as_json=asked["as_json"], error=missed)
+    end(missed)

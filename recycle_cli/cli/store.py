@@ -10,9 +10,9 @@ from recycle_cli.cli.arguments import StoreFolder
 from recycle_cli.cli.help import Command, Group
 from recycle_cli.cli.options import Asked, own, with_options
 from recycle_cli.errors import DamageError, UnreadError
-from recycle_cli.reports import bar, say, show_fields, show_rows
+from recycle_cli.reports import bar, counted, say, show_fields, show_rows, spinner
 
-store_app = typer.Typer(cls=Group, help="Look after a store: info, verify, gc, export.", no_args_is_help=True)
+store_app = typer.Typer(cls=Group, help="Look after a store: info, verify, gc, export.")
 
 
 @store_app.command(cls=Command)
@@ -29,16 +29,25 @@ def info(
     if asked["as_json"]:
         print(json.dumps(found))
         return
-    recipe, provenance = found.pop("recipe"), found.pop("provenance")
-    architecture = recipe.pop("architecture")
     tables = {name: found.pop(name, []) for name in ("writers", "leftovers", "segment_list")}
-    # Tables of their own: names of one part, not of three, fit into 80 columns.
-    parts = {"Recipe": recipe, "Architecture": architecture, "Made by": provenance, "Store": found}
-    for title, fields in parts.items():
+    for title, fields in _described(found).items():
         show_fields(title, fields)
     for name, rows in tables.items():
         if rows:
             show_rows(name.replace("_", " ").capitalize(), rows)
+
+
+def _described(found: dict[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """What there is to know of a store, by the titles of its tables; each value has a name that says what it is."""
+    recipe, provenance, cuts, codecs = (found.pop(name) for name in ("recipe", "provenance", "cuts", "codecs"))
+    architecture, digests = recipe.pop("architecture"), recipe.pop("cuts")
+    for cut, about in cuts.items():
+        shape = about["row_shape"]
+        found[f"row at cut {cut}"] = None if shape is None else f"{' x '.join(map(str, shape))} values"
+    found["compression"] = [f"{codec} ({counted(count, 'segment')})" for codec, count in codecs.items()]
+    recipe |= {f"digest of the trunk at cut {cut}": digest for cut, digest in digests.items()}
+    recipe["digest of the preprocessor"] = recipe.pop("preprocessor")
+    return {"Recipe": recipe, "Architecture": architecture, "Made by": provenance, "Store": found}
 
 
 @store_app.command(cls=Command)
@@ -57,7 +66,7 @@ def verify(
     with 7 if something could not be read."""
     from recycle_cli.store import verify as run
 
-    with bar("verify") as progress:
+    with bar("verify", unit="bytes") as progress:
         done = 0
 
         def advance(read: int, total: int) -> None:
@@ -104,7 +113,8 @@ def gc(
     """Free space: remove what interrupted writers left and what is stored twice, and merge small segments."""
     from recycle_cli.store import gc as run
 
-    found = run(store, damaged=damaged, dry_run=dry_run)
+    with spinner("looking for what can go" if dry_run else "freeing space"):
+        found = run(store, damaged=damaged, dry_run=dry_run)
     if asked["as_json"]:
         print(json.dumps(found))
     else:
@@ -129,7 +139,8 @@ def export(
     """Write samples of STORE for other programs, as one safetensors file or a folder of NumPy files."""
     from recycle_cli.store import export as run
 
-    found = run(store, out, cut=cut, keys=key, limit=limit, format=format)
+    with spinner("writing the samples"):
+        found = run(store, out, cut=cut, keys=key, limit=limit, format=format)
     if asked["as_json"]:
         print(json.dumps(found))
     else:

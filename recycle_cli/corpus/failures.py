@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from recycle_cli.errors import DataError, StorageError
-from recycle_cli.reports import say
+from recycle_cli.reports import counted, say
 from recycle_cli.settings import CorpusSettings
 
 
@@ -49,7 +49,7 @@ class Failures:
         """Say in one line how many were skipped, once all is read and prepared."""
         if self.count:
             where = f"; {self._list} lists them" if self._list is not None else ""
-            say(f"skipped {self.count:,} records that could not be used{where}")
+            say(f"skipped {counted(self.count, 'record')} that could not be used{where}")
 
     def _note(self, failure: Failure) -> None:
         self.count += 1

@@ -25,7 +25,10 @@ def resolve_cut(cut: str, n_blocks: int) -> str:
             f"cut pooled: text classification trains its pooling with the head, so that no pooled vector is frozen; "
             f"use 100% ({n_blocks} blocks) for the deepest cut"
         )
-    raise UsageError(f"cut {cut!r}: expected a block count from 0 to {n_blocks} or a share from 0% to 100%")
+    raise UsageError(
+        f"--cut {cut!r}: expected a number of blocks from 0 to {n_blocks}, or a share of them from 0% to 100%; "
+        "`recycle layers MODEL` lists the cuts"
+    )
 
 
 def _blocks_of(percent: float, n_blocks: int) -> int:

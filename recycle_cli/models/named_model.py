@@ -13,6 +13,7 @@ from recycle_cli.models.preprocessor import Preprocessor
 from recycle_cli.models.split_model import SplitModel
 from recycle_cli.models.task_layer import OWN, TaskLayer
 from recycle_cli.recipe import Recipe
+from recycle_cli.reports import spinner
 from recycle_cli.settings import ModelSettings
 
 
@@ -36,7 +37,8 @@ class NamedModel:
     @cached_property
     def _modality(self) -> Modality:
         known = reversed(MODALITIES.values())
-        return next(one for one in known if one.recognises(self.name, self.settings.revision))
+        with spinner(f"looking for the model {self.name}"):
+            return next(one for one in known if one.recognises(self.name, self.settings.revision))
 
     @property
     def _source(self) -> Source:
@@ -45,11 +47,12 @@ class NamedModel:
     def open(self, layer: TaskLayer = OWN, *, seed: int = 0) -> Network:
         """Load it with `layer` at its end, which is made from `seed` if the checkpoint does not have it."""
         self.refuse_foreign(self.name, self.modality)
-        with opening(self.name):
-            network = self._modality.open(self._source, self.settings, layer, seed)
+        modality = self._modality
+        with opening(self.name), spinner(f"loading the model {self.name}"):
+            network = modality.open(self._source, self.settings, layer, seed)
 
         def split(cuts: Sequence[str], dtype: str) -> SplitModel:
-            with opening(self.name):
+            with opening(self.name), spinner(f"cutting the model {self.name}, and proving its cuts"):
                 return network.split(cuts, dtype)
 
         return replace(network, split=split)
@@ -72,8 +75,9 @@ class NamedModel:
             size = self.settings.images.resize[0]
             raise UsageError(f"--image-size {size}: {self.name} takes {self._modality.noun}; leave the option out")
         self.refuse_foreign(self.name, self.modality)
-        with opening(self.name):
-            return self._modality.layers(self._source, self.settings, dtype)
+        modality = self._modality
+        with opening(self.name), spinner(f"looking for the cuts of the model {self.name}"):
+            return modality.layers(self._source, self.settings, dtype)
 
     def refuse_foreign(self, taker: str, modality: str) -> None:
         """Raise UsageError for an option of another modality: it would have no effect, and be taken for done.

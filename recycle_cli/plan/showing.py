@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from recycle_cli.plan.run import CutPlan, Plan
-from recycle_cli.reports import human, say, show_rows, size
+from recycle_cli.reports import counted, human, say, show_rows, size
 
 
 def show_plan(plan: Plan) -> None:
     """Print a table of the cuts to stderr, and the figures it is based on."""
-    title = f"{plan.records:,} records, {plan.unique_samples:,} different"
+    title = f"{counted(plan.records, 'record')}, {plan.unique_samples:,} different"
     title += f", {plan.tokens:,} tokens" if plan.tokens is not None else ""
     title += f", --views {plan.views}" if plan.views else ""
     show_rows(f"{title} (to {plan.tokens_error_share:.1%})", [_row(cut, plan) for cut in plan.cuts])

@@ -12,10 +12,11 @@ from recycle_cli.runs.checkpoint import (
     steps_of,
 )
 from recycle_cli.runs.folder import ABOUT, CHECKPOINT, LOG, OWN, claim, clear, is_finished, is_run
-from recycle_cli.runs.log import Log, ignore, last_loss, logger
+from recycle_cli.runs.log import Log, chosen_trackers, ignore, last_loss, logger
 from recycle_cli.runs.metadata import RunInfo, check_settings, read_info
 from recycle_cli.runs.predictions import open_output
 from recycle_cli.runs.save import finish, save_run, versions
+from recycle_cli.runs.trackers import check_trackers
 
 __all__ = [
     "ABOUT",
@@ -27,6 +28,8 @@ __all__ = [
     "State",
     "card_of",
     "check_settings",
+    "check_trackers",
+    "chosen_trackers",
     "claim",
     "clear",
     "finish",

@@ -26,9 +26,13 @@ VERSION = "2"
 class State:
     """How far a training is: the next batch of the next epoch, and the best evaluation so far. Times in seconds.
 
-    cut    where the head begins
-    lines  lines of the log by then, so that a resumed run drops those that came after
-    seen   samples that it learnt from, once for each time
+    epoch, batch  those that are finished, the batches of the epoch that is not
+    cut           where the head begins
+    lines         lines of the log by then, so that a resumed run drops those that came after
+    seen          samples that it learnt from, once for each time
+    loss, weight  sums over the steps of the epoch that is not finished
+    epochs        of each finished epoch: its number, its last step, its mean loss (None if it had nothing to learn
+                  from), its seconds, and the metrics at its end (None without an evaluation)
     """
 
     epoch: int = 0
@@ -42,6 +46,15 @@ class State:
     lines: int = 0
     seen: int = 0
     cut: str = "0"
+    best_step: int = 0
+    loss: float = 0.0
+    weight: float = 0.0
+    epochs: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def current_epoch(self) -> int:
+        """The epoch that it is in, counted from 1; between two of them the one that is finished."""
+        return self.epoch + (1 if self.batch else 0)
 
 
 def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor], notes: Mapping[str, str]) -> None:

@@ -1,13 +1,14 @@
-"""Where a training's records go: a line each in metrics.jsonl, and TensorBoard if it is installed."""
+"""Where a training's records go: a line each in metrics.jsonl, and the trackers that were asked for."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from recycle_cli.runs.checkpoint import steps_of
 from recycle_cli.runs.folder import LOG
+from recycle_cli.runs.trackers import About, installed, tracking
 
 Log = Callable[[Mapping[str, Any]], None]
 
@@ -17,35 +18,44 @@ def ignore(record: Mapping[str, Any]) -> None:
 
 
 @contextmanager
-def logger(folder: Path, tensorboard: bool) -> Iterator[Log]:
-    """A function that keeps a record of a step or of an evaluation."""
-    board = _board(folder, steps_of(folder)) if tensorboard else None
-    with (folder / LOG).open("a", encoding="utf-8") as lines:
+def logger(folder: Path, trackers: Sequence[str], name: str, settings: Mapping[str, Any]) -> Iterator[Log]:
+    """A function that keeps a record of a step or of an evaluation. One of an epoch, whose steps are there already,
+    goes to the trackers alone.
+
+    `name` and `settings`: what trackers call the training, and all that decided it.
+    """
+    about = About(folder, name, dict(_flat(settings)), steps_of(folder))
+    with tracking(trackers, about) as track, (folder / LOG).open("a", encoding="utf-8") as lines:
 
         def log(record: Mapping[str, Any]) -> None:
-            lines.write(json.dumps(record) + "\n")
-            lines.flush()
-            if board is not None:
-                for name, value in {**record, **record.get("evaluation", {})}.items():
-                    if isinstance(value, float):
-                        board.add_scalar(
-                            f"{'evaluation' if 'evaluation' in record else 'train'}/{name}", value, record["step"]
-                        )
+            if "epoch_loss" not in record:
+                lines.write(json.dumps(record) + "\n")
+                lines.flush()
+            track(record["step"], figures_of(record))
 
-        try:
-            yield log
-        finally:
-            if board is not None:
-                board.close()
+        yield log
 
 
-def _board(folder: Path, steps: int) -> Any:
-    """A writer that goes on after `steps`: TensorBoard then hides what an interrupted run logged beyond them."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        return None
-    return SummaryWriter(str(folder / "tensorboard"), purge_step=steps + 1 if steps else None)
+def chosen_trackers(named: Sequence[str], tensorboard: bool) -> list[str]:
+    """The trackers that were named, each once, and TensorBoard if it is wanted where it is installed."""
+    usual = ["tensorboard"] if tensorboard and installed("tensorboard") else []
+    return list(dict.fromkeys([*named, *usual]))
+
+
+def figures_of(record: Mapping[str, Any]) -> dict[str, float]:
+    """The figures of a record by the names that trackers have for them, `train/loss` or `evaluation/loss`."""
+    kind, figures = ("evaluation", record["evaluation"]) if "evaluation" in record else ("train", record)
+    found = {f"{kind}/{name}": value for name, value in figures.items() if isinstance(value, float)}
+    return {"epoch": record["epoch"], **found}
+
+
+def _flat(settings: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    """Settings by dotted names; what is no text, number or flag is written out."""
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{before}{name}.")
+        else:
+            yield f"{before}{name}", value if isinstance(value, str | int | float) else str(value)
 
 
 def last_loss(folder: Path) -> float:

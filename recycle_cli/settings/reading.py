@@ -3,6 +3,9 @@
 import math
 import re
 
+LOGS = ("csv", "tensorboard", "wandb", "mlflow", "trackio")
+"""What the figures of a training can be logged to, beside its own log."""
+
 
 def size(text: str) -> int:
     """Bytes from `4GiB`, `500MB` or `1000`. Raises ValueError for anything else."""
@@ -35,3 +38,12 @@ def sides(text: str) -> tuple[int, ...]:
 def names(text: str) -> tuple[str, ...]:
     """Names from `query,value`."""
     return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def logs(text: str) -> tuple[str, ...]:
+    """Some of LOGS from `csv,wandb`. Raises ValueError for any other name."""
+    found = names(text)
+    for name in found:
+        if name not in LOGS:
+            raise ValueError(f"{name!r}: expected some of {', '.join(LOGS)}, with commas between them")
+    return found

@@ -6,7 +6,7 @@ from typing import Literal
 from recycle_cli.settings.corpus import CorpusSettings
 from recycle_cli.settings.model import ViewSettings
 from recycle_cli.settings.option import REQUIRED, option, same
-from recycle_cli.settings.reading import size
+from recycle_cli.settings.reading import LOGS, logs, size
 from recycle_cli.settings.tasks import TASKS, SampleSettings
 from recycle_cli.settings.training import TrainingSettings
 
@@ -93,7 +93,18 @@ class Job:
     model_named: bool = False
     overwrite: bool = option(False, "Replace the RUN in the folder --output.", "Output")
     resume: bool = option(False, "Go on with the unfinished RUN in the folder --output.", "Output", usual=True)
-    tensorboard: bool = option(True, "Log to TensorBoard if it is installed.", "Output")
+    log: tuple[str, ...] = option(
+        (),
+        f"Log to these as well, with commas between them: {', '.join(LOGS)}.",
+        "Output",
+        parser=logs,
+    )
+    tensorboard: bool = option(True, "Log to TensorBoard if it is installed, also if --log does not name it.", "Output")
+    require: tuple[str, ...] = option(
+        (),
+        "Exit with 6 unless this is true of the trained head, such as 'macro_f1>=0.8'. May be repeated.",
+        "Training",
+    )
 
 
 @dataclass(frozen=True)
@@ -118,3 +129,9 @@ class PredictSettings:
         usual=True,
     )
     parity_check: bool = same(TrainingSettings, "parity_check")
+    require: tuple[str, ...] = same(
+        Job,
+        "require",
+        help="Exit with 6 unless this is true of the predictions, such as 'macro_f1>=0.8'. May be repeated.",
+        panel="Task",
+    )

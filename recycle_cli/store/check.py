@@ -149,8 +149,9 @@ def _guarded(found: Findings, segment: Segment, check: Callable[[], Iterable[Dam
 
 
 def bytes_to_read(place: ReadablePlace, files: Mapping[str, int]) -> int:
-    """Bytes that checking a segment reads: files of rows count twice if `_numbers` reads them too."""
-    sizes = {name: size for name, size in files.items() if size != LINK}
+    """Bytes that checking a segment reads: files of rows count twice if `_numbers` reads them too, and its document,
+    which has no checksum beside it, not at all."""
+    sizes = {name: size for name, size in files.items() if size != LINK and name != DOCUMENT}
     again = [size for name, size in sizes.items() if name.startswith("cuts/") and not name.endswith(DOCUMENT)]
     return sum(sizes.values()) + (sum(again) if place.is_local else 0)
 

@@ -18,5 +18,5 @@ def improves(state: State, metric: str, figures: Mapping[str, float]) -> bool:
         state.stale_evaluations += 1
         return False
     state.best, state.stale_evaluations = dict(figures), 0
-    state.best_epoch = state.epoch + (1 if state.batch else 0)
+    state.best_epoch, state.best_step = state.current_epoch, state.step
     return True

@@ -8,6 +8,7 @@ import numpy as np
 from recycle_cli.corpus import Corpus, Views
 from recycle_cli.errors import DataError
 from recycle_cli.models import OpenPreprocessor
+from recycle_cli.reports import bar, spinner
 from recycle_cli.settings import CorpusSettings, Job, SampleSettings, TrainingSettings, ViewSettings
 from recycle_cli.tasks import Task, read_corpus
 from recycle_cli.training.labelled_data import LabelledData, read_labelled, take_all
@@ -79,7 +80,8 @@ def _read(
     corpus = read_corpus(settings, task, preprocessor, labelled=task.needs_labels)
     corpus.tell_columns()
     encoders = {column: task.encoder(names, preprocessor) for column, names in known.items()}
-    found = read_labelled(corpus, encoders, keep=keep, views=views)
+    with bar("read", corpus.total, stays=False) as progress:
+        found = read_labelled(corpus, encoders, keep=keep, views=views, progress=progress)
     corpus.failures.tell()
     return corpus, dict(zip(known, found, strict=True))
 
@@ -104,7 +106,8 @@ def usable_data(
     train = _held(data.train, setup, settings, samples, settings.views, views)
     evaluation = data.evaluation and _held(data.evaluation, setup, settings, samples)
     if settings.parity_check:
-        check_parity(setup.store, setup.split, setup.cut, train.data[0].probes)
+        with spinner("computing a few samples again, to compare them with the store"):
+            check_parity(setup.store, setup.split, setup.cut, train.data[0].probes)
     return TrainingData(train, evaluation, held)
 
 

@@ -1,7 +1,7 @@
 """What a training leaves: its figures, and the RUN."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,11 @@ class Finetuned:
 
     `store_hit_share` is the share of the data that the store held before any of it was computed. `samples` are those
     with a label; `samples_per_second` counts the ones learnt from. `classes`: none for an embedding.
-    `evaluation_samples`: those with a label that the metrics are of, 0 without an evaluation.
+    `evaluation_samples`: those with a label that the metrics are of, 0 without an evaluation. `metric`: the one that
+    chose the best weights, None without an evaluation; they are those of `best_epoch`, after `best_step` steps.
+
+    `epochs`: of each epoch, counted from 1, its number `epoch`, its last `step`, its mean training loss `epoch_loss`,
+    its `seconds`, and the `metrics` at its end.
     """
 
     train_seconds: float
@@ -33,6 +37,9 @@ class Finetuned:
     cut: str
     classes: list[str]
     evaluation_samples: int = 0
+    metric: str | None = None
+    best_step: int = 0
+    epochs: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -95,6 +102,9 @@ def _report(trainer: Trainer, held: float) -> Finetuned:
         cut=state.cut,
         classes=trainer.data.names if trainer.task.closed else [],
         evaluation_samples=0 if trainer.evaluation is None else len(trainer.evaluation.labelled_samples),
+        metric=None if state.best is None else trainer.metric,
+        best_step=state.best_step or state.step,
+        epochs=state.epochs,
     )
 
 

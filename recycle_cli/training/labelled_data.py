@@ -14,6 +14,7 @@ from recycle_cli.corpus import Example, Views
 from recycle_cli.errors import DataError
 from recycle_cli.keys import Bytes16, Sample, keys_of
 from recycle_cli.models import OpenPreprocessor
+from recycle_cli.reports import Bar
 from recycle_cli.tasks import Encoded, Encoder, Targets, Task
 from recycle_cli.trunk import PROBES, Keys
 
@@ -106,6 +107,7 @@ def read_labelled(
     *,
     keep: bool = False,
     views: Views = (),
+    progress: Bar = Bar(),  # noqa: B008 - it shows nothing and keeps nothing
 ) -> list[LabelledData]:
     """Read all of a labelled corpus: the same samples for each column of labels, each time with that column's.
 
@@ -118,6 +120,7 @@ def read_labelled(
     reader = _Reader(keep, views)
     for examples in _in_parts(corpus):
         reader.add(examples)
+        progress.update(len(examples))
         for example in examples:
             for column, encoder in columns.items():
                 encoder.add(example, example.label_in(column))

@@ -14,6 +14,7 @@ from recycle_cli.runtime.quick_masks import quick_masks
 from recycle_cli.runtime.signals import deferred_signals
 from recycle_cli.training.evaluation import judge
 from recycle_cli.training.learning_rate import learning_rate
+from recycle_cli.training.told import tell_epoch, tell_evaluation, tell_resumed
 from recycle_cli.training.trainer import Trainer
 
 
@@ -28,6 +29,7 @@ def train(trainers: Sequence[Trainer], source: RowSource, evaluation: RowSource 
     for trainer in trainers:
         trainer.check_labels(first_batches)
         trainer.load()
+    tell_resumed(trainers, progress)
     last = max(trainer.settings.epochs for trainer in trainers)
     progress.update(min(trainer.state.step for trainer in trainers), total=last * steps_an_epoch)
 
@@ -53,6 +55,7 @@ def train(trainers: Sequence[Trainer], source: RowSource, evaluation: RowSource 
                 if evaluation and not ends and (due := [trainer for trainer in ready if _is_due(trainer)]):
                     with clock.stopped():
                         judge(due, evaluation)
+                        tell_evaluation(due, progress)
                 if signals.asked or (shared.save_steps and ready[0].state.step % shared.save_steps == 0):
                     with clock.stopped():
                         for trainer in current:
@@ -64,9 +67,11 @@ def train(trainers: Sequence[Trainer], source: RowSource, evaluation: RowSource 
                 trainer.end_epoch()
             if evaluation:
                 judge(current, evaluation)
+            tell_epoch(current, progress)
             for trainer in current:
                 trainer.save()
             signals.stop_here()
+    progress.update(total=max(trainer.state.step for trainer in trainers))  # fewer if all have stopped early
     for trainer in trainers:
         if trainer.state.best is not None:
             runs.load_best(trainer.folder, trainer.head.tensors)
@@ -77,7 +82,7 @@ def _step(trainer: Trainer, steps_an_epoch: int, progress: Bar) -> None:
     state, settings = trainer.state, trainer.settings
     loss = trainer.step(learning_rate(state.step, settings.epochs * steps_an_epoch, settings))
     if loss is not None:
-        progress.update(note=f"epoch {state.epoch + 1}, loss {loss:.4f}")
+        progress.update(note=f"epoch {state.current_epoch} of {settings.epochs}, loss {loss:.4f}")
 
 
 def _is_due(trainer: Trainer) -> bool:

@@ -15,6 +15,7 @@ from recycle_cli.errors import ModelError, RecycleError, StorageError
 from recycle_cli.keys import Sample
 from recycle_cli.models import NamedModel, SplitModel, TaskLayer
 from recycle_cli.models.hub import quiet
+from recycle_cli.reports import spinner
 from recycle_cli.runtime.devices import device_holding, to_device
 from recycle_cli.settings import ModelSettings
 from recycle_cli.training.setup import Setup
@@ -38,7 +39,8 @@ def prove_training(setup: Setup, layer: TaskLayer, samples: Sequence[Sample], fo
     """
     split, device = setup.split, device_holding(setup.split.model)
     inputs = to_device(split.collate(split.prepare(samples[:SAMPLES])), device)
-    with torch.random.fork_rng(), _undone(split, setup.cut):
+    trial = spinner("trying a training step, and saving and loading its RUN")
+    with trial, torch.random.fork_rng(), _undone(split, setup.cut):
         _step(split, setup.cut, inputs)
         with torch.no_grad():
             after = _real(split, split.full(inputs), inputs)

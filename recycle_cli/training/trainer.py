@@ -146,6 +146,8 @@ class Trainer:
             self.optimizer.zero_grad(set_to_none=True)
             return None
         self.state.seen += samples
+        self.state.loss += loss
+        self.state.weight += weight
         self.scaler.unscale_(self.optimizer)
         norm = divide_and_clip(self.head.weights.values(), weight, self.settings.max_grad_norm)
         if not self.scaler.is_enabled() and not math.isfinite(norm):
@@ -157,10 +159,16 @@ class Trainer:
         return loss / weight
 
     def end_epoch(self) -> None:
-        """Go on to the first batch of the next epoch."""
-        self.state.epoch_seconds.append(self.state.seconds)
-        self.state.seconds, self.state.batch = 0.0, 0
-        self.state.epoch += 1
+        """Tell the trackers the epoch's mean loss, and go on to the first batch of the next one."""
+        state = self.state
+        state.epoch, state.batch = state.epoch + 1, 0
+        loss = state.loss / state.weight if state.weight else None
+        self.log({"step": state.step, "epoch": state.epoch, "epoch_loss": loss})  # the lines of its steps tell it
+        state.epochs.append(
+            {"epoch": state.epoch, "step": state.step, "epoch_loss": loss, "seconds": state.seconds, "metrics": None}
+        )
+        state.epoch_seconds.append(state.seconds)
+        state.seconds = state.loss = state.weight = 0.0
 
     def note(self, record: Mapping[str, Any]) -> None:
         """Log a record."""
@@ -171,7 +179,9 @@ class Trainer:
         """Log the metrics of an evaluation; the weights are kept if they are the best so far."""
         if LOSS in figures and not math.isfinite(figures[LOSS]):
             raise DataError(self._diverged("the evaluation's loss", figures[LOSS]))
-        self.note({"step": self.state.step, "epoch": self.state.epoch, "evaluation": dict(figures)})
+        self.note({"step": self.state.step, "epoch": self.state.current_epoch, "evaluation": dict(figures)})
+        if not self.state.batch:
+            self.state.epochs[-1]["metrics"] = dict(figures)
         if improves(self.state, self.metric, figures):
             runs.save_best(self.folder, self.head.tensors)
 
@@ -210,7 +220,7 @@ def step_record(state: State, loss: float, rate: float, norm: float, samples: in
     """The line that a step leaves in the log."""
     return {
         "step": state.step,
-        "epoch": state.epoch,
+        "epoch": state.current_epoch,
         "loss": loss,
         "learning_rate": rate,
         "grad_norm": norm,

@@ -38,6 +38,7 @@ from recycle_cli.training import (
     train,
     usable_data,
 )
+from recycle_cli.verbs.required import judge, refuse_unmeasured
 
 
 @dataclass(frozen=True)
@@ -61,9 +62,13 @@ class Request:
 
 
 def finetune(job: Job, model: ModelSettings, settings: TrainingSettings) -> Finetuned:
-    """Fine-tune on a labelled corpus and leave a RUN: an ordinary checkpoint of trunk and head."""
+    """Fine-tune on a labelled corpus and leave a RUN: an ordinary checkpoint of trunk and head.
+
+    Raises BarError, with the report, if the RUN misses what the job requires.
+    """
     folder = runs.claim(job.output, overwrite=job.overwrite, resume=job.resume)
     (report,) = _train(Request(job, NamedModel(model), {folder: HeadSettings("", settings)}, {}))
+    judge(report, job.require)
     return report
 
 
@@ -72,7 +77,8 @@ def finetune_heads(job: Job, model: ModelSettings, heads: Sequence[HeadSettings]
 
     Each head is trained as it would be alone, in the same order of the samples; if they have several columns of labels,
     it passes over the records that lack its own. A resume leaves alone the heads that are finished, which must have
-    been trained with the same settings on the same data.
+    been trained with the same settings on the same data. Raises BarError, with the report, if a head misses what the
+    job requires.
     """
     if job.store is None:
         raise UsageError("--heads trains several heads from one read of a STORE; give one, or train them one by one")
@@ -94,7 +100,9 @@ def finetune_heads(job: Job, model: ModelSettings, heads: Sequence[HeadSettings]
     finished = {folders[head.name]: head for head in heads if head.name in reports}
     for head, report in zip(asked, _train(Request(job, NamedModel(model), claimed, finished)), strict=True):
         reports[head.name] = asdict(report)
-    return together({name: reports[name] for name in folders}, job.output, resumed=job.resume)
+    trained = together({name: reports[name] for name in folders}, job.output, resumed=job.resume)
+    judge(trained, job.require)
+    return trained
 
 
 def _with_targets(corpus: CorpusSettings, columns: tuple[str | None, ...]) -> CorpusSettings:
@@ -110,10 +118,12 @@ def _with_targets(corpus: CorpusSettings, columns: tuple[str | None, ...]) -> Co
 def _train(request: Request) -> list[Finetuned]:
     """Train heads on the same batches and leave each one's RUN in its folder, beside those that are finished."""
     job, model, settings = request.job, request.model, request.settings
+    runs.check_trackers(job.log)
     store = None if job.store is None else Store.open(job.store)
     modality = modality_asked(job, model, store)
     taker = job.store if job.store is not None and not job.model_named else model.name
     tasks = [task_asked(job, taker, modality, one) for one in settings]
+    _refuse_unmeasured(request, tasks[0])
     for one in settings:
         refuse_idle_options(job, model, one, modality)
     views = views_of(settings[0].views, modality)
@@ -133,6 +143,13 @@ def _train(request: Request) -> list[Finetuned]:
     prove_training(setups[0], layers[0], data.train.data[0].probes, next(iter(request.heads)))
     trainers = _trained(request, tasks, setups, data, source)
     return [leave_run(trainer, own, job, data.held) for trainer, own in zip(trainers, setups, strict=True)]
+
+
+def _refuse_unmeasured(request: Request, task: Task) -> None:
+    evaluated = request.job.evaluation is not None
+    metrics, where = (task.metrics, "here") if evaluated else (("train_loss",), "without --eval")
+    names = [head.name for head in (*request.heads.values(), *request.finished.values()) if head.name]
+    refuse_unmeasured(request.job.require, metrics, Finetuned, names, where)
 
 
 def _trained(
@@ -163,8 +180,15 @@ def _trained(
     for folder in request.heads:
         if not (job.resume and (folder / runs.CHECKPOINT).exists()):
             runs.clear(folder)
+    trackers = runs.chosen_trackers(job.log, job.tensorboard)
     with ExitStack() as stack:
         for trainer in trainers:
-            trainer.log = stack.enter_context(runs.logger(trainer.folder, job.tensorboard))
+            about = {**trainer.identity, "samples": trainer.samples, "versions": runs.versions()}
+            trainer.log = stack.enter_context(runs.logger(trainer.folder, trackers, _title(trainer), about))
         train(trainers, source, evaluation, stack.enter_context(bar("finetune")))
     return trainers
+
+
+def _title(trainer: Trainer) -> str:
+    """What trackers call a training: its RUN, with the folder of all of them if it is one of several heads."""
+    return "-".join(trainer.folder.resolve().parts[-2 if trainer.name else -1 :])

@@ -20,8 +20,9 @@ from recycle_cli.runtime.overlap import prefetch
 from recycle_cli.scorer import Rows, Scorer, open_scorer
 from recycle_cli.settings import CorpusSettings, ModelSettings, PredictSettings
 from recycle_cli.store import SegmentWriter
-from recycle_cli.tasks import LabelledScores, read_corpus
+from recycle_cli.tasks import LabelledScores, Task, read_corpus
 from recycle_cli.trunk import Reject, TrunkBatch, Window, batches_of, prepared_ahead
+from recycle_cli.verbs.required import judge, refuse_unmeasured
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,10 @@ def predict(
     model: ModelSettings,
     settings: PredictSettings,
 ) -> Predicted:
-    """Score a corpus with a RUN and write a record an example, in the corpus's order; without `output` into the RUN."""
+    """Score a corpus with a RUN and write a record an example, in the corpus's order; without `output` into the RUN.
+
+    Raises BarError, with the report, if the predictions miss what the settings require.
+    """
     if settings.write_back and store is None:
         raise UsageError("--write-back needs a --store to write to")
     scorer = open_scorer(run, store, model, settings)
@@ -60,8 +64,17 @@ def predict(
     data = replace(data, failures=data.failures or f"{output}.failures.jsonl")
     corpus = read_corpus(data, loaded.task, lambda: scorer.preprocessor)
     corpus.tell_columns()
+    _refuse_unmeasured(settings, loaded.task, corpus)
     with corpus.progress("predict") as progress:
-        return score(scorer, corpus, output, progress)
+        report = score(scorer, corpus, output, progress)
+    judge(report, settings.require, report.no_metrics or "")
+    return report
+
+
+def _refuse_unmeasured(settings: PredictSettings, task: Task, corpus: Corpus) -> None:
+    unlabelled = task.needs_labels and corpus.columns.label is None
+    where = "without a column of labels, which --label-column names" if unlabelled else "here"
+    refuse_unmeasured(settings.require, () if unlabelled else task.metrics, Predicted, where=where)
 
 
 def score(scorer: Scorer, corpus: Corpus, output: str, progress: Bar) -> Predicted:

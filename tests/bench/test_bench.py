@@ -12,7 +12,6 @@ import pytest
 import torch
 
 from recycle_cli.batches import Shuffled
-from recycle_cli.bench.bars import check_bars, parse_bar
 from recycle_cli.bench.compare import read_figures, worse
 from recycle_cli.bench.epoch import slice_of
 from recycle_cli.bench.figures import Figure, figures_of, higher_is_better
@@ -20,7 +19,7 @@ from recycle_cli.bench.layout import Comparison, Layout, layout
 from recycle_cli.bench.memory import PeakMemory
 from recycle_cli.bench.timing import WARM_UP, Run, Unavailable, interleaved
 from recycle_cli.bench.worker import Worker
-from recycle_cli.errors import BarError, DataError, UsageError
+from recycle_cli.errors import DataError, UsageError
 from recycle_cli.settings import BenchSettings
 from recycle_cli.settings.measuring import VERBS
 from tests.records import records, write_csv
@@ -211,32 +210,6 @@ def test_what_cannot_be_measured_is_said_before_anything_is(recycle, arguments, 
     assert done.code == 2
     assert said in done.json["error"]["message"]
     assert time.perf_counter() - started < 30
-
-
-@pytest.mark.parametrize(("text", "relation", "value"), [("a.b>=1.8", ">=", 1.8), (" a.b < 2e3 ", "<", 2000.0)])
-def test_a_bar_is_read(text, relation, value):
-    bar = parse_bar(text, ["a.b"])
-    assert (bar.figure, bar.relation, bar.value) == ("a.b", relation, value)
-
-
-@pytest.mark.parametrize("text", ["", "a.b", ">=1", "a.b=1", "a.b==1", "a.b>=", "a.b>=x", "a.b>=1; 2", "1>=a.b"])
-def test_what_is_no_bar_is_refused(text):
-    with pytest.raises(UsageError, match="expected a figure"):
-        parse_bar(text, ["a.b"])
-
-
-def test_an_unknown_figure_is_refused_with_the_nearest():
-    with pytest.raises(UsageError, match=r"did you mean finetune\.speedup_vs_full"):
-        parse_bar("finetune.speedup_vs_ful>=1", known())
-
-
-def test_bars_hold_or_name_figure_value_and_bar():
-    figures = {"a": Figure(1.5, 1.4, 1.6, 5, "x"), "b": Figure(None, None, None, 0, "x", "needs accelerate")}
-    check_bars(figures, [parse_bar("a>=1.5", figures), parse_bar("a<2", figures)])
-    with pytest.raises(BarError, match=r"^a is 1\.5; >= 1\.8 was required$"):
-        check_bars(figures, [parse_bar("a>=1.8", figures)])
-    with pytest.raises(BarError, match=r"b could not be measured \(needs accelerate\)"):
-        check_bars(figures, [parse_bar("b>=0", figures)])
 
 
 def test_only_what_left_its_spread_on_the_wrong_side_is_worse():

@@ -3,6 +3,7 @@
 import csv
 import json
 import random
+import re
 import shlex
 import shutil
 import subprocess
@@ -128,7 +129,7 @@ def test_bad_records_may_be_skipped_and_are_listed(recycle, place, tiny_bert, tm
         (3, "./no-such-folder", ("--cut", 2), ["./no-such-folder", "no such folder"]),
         (2, None, ("--cut", 9), ["'9'", "from 0 to 4"]),
         (2, None, ("--cut", "150%"), ["'150%'", "0% to 100%"]),
-        (2, None, ("--cut", "layer3"), ["'layer3'", "block count"]),
+        (2, None, ("--cut", "layer3"), ["'layer3'", "number of blocks from 0 to 4"]),
         (2, None, ("--cut", 0), ["--cut 0 freezes nothing"]),
         (2, None, ("--cut", 2, "--max-length", 4000), ["4000", "--max-length 64"]),
         (2, None, ("--cut", 2, "--limit", 0), ["--limit", "1"]),
@@ -347,6 +348,37 @@ def test_json_prints_one_object_and_nothing_else(recycle, place):
     assert (done.code, done.err) == (0, "")
     assert set(done.json) >= {"samples", "hits", "misses", "seconds", "samples_per_second", "metrics", "output"}
     assert done.json["hits"] == 40
+
+
+def test_what_is_missed_of_what_is_required_is_exit_6_with_the_report(recycle, place, tmp_path):
+    done = recycle(
+        "predict", "train.csv", "run", "--require", "macro_f1>=2", "--require", "loss<9", "--json", cwd=place
+    )
+    assert done.code == 6
+    assert done.json["samples"] == 40
+    error = done.json["error"]
+    assert (error["kind"], error["exit_code"]) == ("BarError", 6)
+    assert re.fullmatch(r"macro_f1 is 0\.\d+; >= 2 was required", error["message"])
+    assert done.err == f"recycle: {error['message']}\n"
+    command = finetune("train.csv", "--eval", "train.csv", "--epochs", 1, output=tmp_path / "run")
+    done = recycle(*command, "--require", "macro_f1>=2", cwd=place)
+    assert (done.code, done.out) == (6, "")
+    assert "epoch 1 of 1: train loss " in done.err
+    assert "Fine-tuned" in done.err
+    assert done.err.splitlines()[-1].endswith(">= 2 was required")
+    assert (tmp_path / "run" / "recycle.json").exists()
+    done = recycle(*command, "--overwrite", "--require", "macro_f1>=0", "--quiet", "--json", cwd=place)
+    assert (done.code, done.err) == (0, "")
+    assert "error" not in done.json
+
+
+def test_figures_that_will_not_be_measured_are_refused(fails, place):
+    write_csv(place / "plain.csv", [{"text": "cell"}])
+    message = fails(2, "predict", "plain.csv", "run", "--require", "accuracy>=0.8")
+    assert "accuracy is not measured without a column of labels, which --label-column names" in message
+    assert "rrp is not measured here" in fails(2, "predict", "train.csv", "run", "--require", "rrp>=0.8")
+    message = fails(2, *finetune("train.csv", "--log", "csv,nonsense"))
+    assert "'nonsense': expected some of csv, tensorboard" in message
 
 
 def test_without_json_stdout_is_empty_and_a_table_is_on_stderr(recycle, place):

@@ -1,5 +1,6 @@
 """Help screens: the usual options on one screen, every option behind --help-all, good at any width."""
 
+import os
 import re
 import subprocess
 import sys
@@ -49,6 +50,13 @@ def test_every_option_is_on_the_screen_of_all(command):
     assert shown == {one.opts[0] for one in COMMANDS[command].params if one.param_type_name == "option"}
 
 
+@pytest.mark.parametrize("command", [[], ["store"]])
+def test_a_group_without_a_command_shows_its_commands_and_is_no_mistake(command):
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0
+    assert done.output == CliRunner().invoke(app, [*command, "--help"]).output
+
+
 def test_every_panel_is_on_the_screen_of_all():
     titles = [line for line in screen("finetune", "--help-all") if re.fullmatch(r"[A-Z][a-z ]+", line)]
     panels = ["Arguments", "Data", "Model and cut", "Training", "Task", "Adapters", "Images", "Store", "Output"]
@@ -64,6 +72,21 @@ def test_a_group_lists_its_commands_without_a_parser_of_markdown():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "precompute" in done.stdout
     assert "markdown_it" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    "environment", [{"LC_ALL": "C"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"}]
+)
+def test_a_terminal_that_knows_ascii_alone_is_told_everything(environment):
+    command = [sys.executable, "-m", "recycle_cli"]
+    env = {**os.environ, **environment}
+    done = subprocess.run([*command, "finetune", "--help-all"], capture_output=True, env=env, check=True)
+    assert b"--learning-rate" in done.stdout
+    done = subprocess.run([*command, "caf\u00e9", "--json"], capture_output=True, env=env)
+    assert done.returncode == 2
+    assert done.stdout.isascii()
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(b"recycle: No such command 'caf")
 
 
 @pytest.mark.parametrize("width", [50, 80, 200])

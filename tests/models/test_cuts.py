@@ -29,7 +29,7 @@ def test_canonical_name(cut, blocks, name):
 
 @pytest.mark.parametrize("cut", ["7", "-1", "101%", "half", "", "3.5", "0.5", "%", "layer3"])
 def test_out_of_range_lists_what_is_valid(cut):
-    with pytest.raises(UsageError, match="a block count from 0 to 6 or a share from 0% to 100%"):
+    with pytest.raises(UsageError, match="a number of blocks from 0 to 6, or a share of them from 0% to 100%"):
         resolve_cut(cut, 6)
 
 

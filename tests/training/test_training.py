@@ -165,11 +165,16 @@ def test_an_evaluation_moves_its_batches_to_the_device(data, model, tmp_path, mo
     assert finetune(job, ModelSettings(), SETTINGS).metrics["accuracy"] > 0
 
 
-def test_the_log_has_one_line_a_step(data, model, tmp_path):
-    run(data, tmp_path / "run", model, SETTINGS, cut="2")
+def test_the_log_has_one_line_a_step_and_the_report_one_entry_an_epoch(data, model, tmp_path):
+    report = run(data, tmp_path / "run", model, SETTINGS, cut="2")
     lines = log(tmp_path / "run")
     assert [line["step"] for line in lines] == list(range(1, 15))
-    assert [line["epoch"] for line in lines] == [0] * 7 + [1] * 7
+    assert [line["epoch"] for line in lines] == [1] * 7 + [2] * 7
+    assert [(one["step"], one["epoch"]) for one in report.epochs] == [(7, 1), (14, 2)]
+    for number, epoch in enumerate(report.epochs):
+        steps = lines[7 * number : 7 * number + 7]
+        mean = sum(line["loss"] * line["samples"] for line in steps) / sum(line["samples"] for line in steps)
+        assert epoch["epoch_loss"] == pytest.approx(mean)
     assert sum(line["samples"] for line in lines) == 100
     assert lines[0]["learning_rate"] == SETTINGS.learning_rate
     assert lines[-1]["learning_rate"] == pytest.approx(SETTINGS.learning_rate / 13)

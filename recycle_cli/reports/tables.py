@@ -1,0 +1,102 @@
+"""Results of a command: tables on stderr for people, one JSON object on stdout for programs."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from recycle_cli.errors import RecycleError
+from recycle_cli.reports.screen import console
+from recycle_cli.reports.words import human, is_number, printable
+
+SHORTEST = 16
+"""Columns of a terminal that a text in a table needs at least: longer ones go on in the next line."""
+
+
+def show(report: Any, title: str, *, as_json: bool, error: RecycleError | None = None) -> None:
+    """Show a report dataclass: a table on stderr, or with `as_json` one JSON object on stdout.
+
+    `error`: what went wrong although there is a report; the object then has it as well.
+    """
+    fields: dict[str, Any] = asdict(report)
+    if as_json:
+        show_json(fields, error)
+    else:
+        show_fields(title, fields)
+
+
+def show_json(fields: Mapping[str, Any], error: RecycleError | None = None) -> None:
+    """Print one JSON object on stdout, with the error if there is one."""
+    told = {} if error is None else {"error": described(error)}
+    print(json.dumps({**fields, **told}, allow_nan=False, default=str), flush=True)
+
+
+def described(error: RecycleError) -> dict[str, Any]:
+    """An error as JSON has it."""
+    return {"kind": type(error).__name__, "message": str(error), "exit_code": error.exit_code}
+
+
+def show_fields(title: str, fields: Mapping[str, Any]) -> None:
+    """Show named values as a table on stderr."""
+    console().print(_pairs(title, [fields]))
+
+
+def show_rows(title: str, rows: list[Mapping[str, Any]], notes: str = "") -> None:
+    """Show records of equal fields as a table on stderr, one line each, with a caption below.
+
+    If the terminal is too narrow for that, the fields of each record stand below one another.
+    """
+    from rich.markup import escape
+    from rich.table import Table
+
+    columns = [_Column(name, [row[name] for row in rows]) for name in rows[0]]
+    screen = console()
+    if sum(one.least for one in columns) + 3 * len(columns) + 1 > screen.width:
+        screen.print(_pairs(title, rows, notes))
+        return
+    table = Table(title=title, title_justify="left", caption=notes or None, caption_justify="left")
+    for one in columns:
+        justify: Any = "right" if one.numeric else "left"
+        table.add_column(escape(one.title), justify=justify, overflow="fold", min_width=one.least)
+    for cells in zip(*(one.cells for one in columns), strict=True):
+        table.add_row(*map(escape, cells))
+    screen.print(table)
+
+
+class _Column:
+    """A column of a table: its title, its cells as people read them, and the width that it needs."""
+
+    def __init__(self, name: str, values: Sequence[Any]) -> None:
+        self.title = printable(name.replace("_", " "))
+        self.cells = [human(name, value) for value in values]
+        self.numeric = any(map(is_number, values))
+
+    @property
+    def least(self) -> int:
+        """Numbers and the words of the title are not broken, longer texts may be."""
+        words = max(map(len, self.title.split()), default=0)
+        longest = max(map(len, self.cells), default=0)
+        return max(words, longest if self.numeric else min(longest, SHORTEST))
+
+
+def _pairs(title: str, records: Iterable[Mapping[str, Any]], notes: str = "") -> Any:
+    """A table of names and values; a line between two records."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", show_header=False, caption=notes or None, caption_justify="left")
+    table.add_column(style="bold", overflow="fold")
+    table.add_column(overflow="fold")
+    for fields in records:
+        for name, value in _leaves(fields):
+            table.add_row(escape(printable(name.replace("_", " "))), escape(human(name, value)))
+        table.add_section()
+    return table
+
+
+def _leaves(fields: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in fields.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{name} ")
+        elif value is not None and value != []:
+            yield f"{prefix}{name}", value
