@@ -1,4 +1,4 @@
-"""The commands that look after a store: info, verify, gc and export."""
+"""The commands that look after a store: info, verify, gc and export; `stored_records.py` has the others."""
 
 import json
 from collections.abc import Mapping
@@ -9,10 +9,11 @@ import typer
 from recycle_cli.cli.arguments import StoreFolder
 from recycle_cli.cli.help import Command, Group
 from recycle_cli.cli.options import Asked, own, with_options
+from recycle_cli.cli.stored_records import contains, find, merge, remove
 from recycle_cli.errors import DamageError, UnreadError
 from recycle_cli.reports import bar, counted, say, show_fields, show_rows, spinner
 
-store_app = typer.Typer(cls=Group, help="Look after a store: info, verify, gc, export.")
+store_app = typer.Typer(cls=Group, help="Look after a store: what it holds, whether it is whole, and removing.")
 
 
 @store_app.command(cls=Command)
@@ -145,3 +146,7 @@ def export(
         print(json.dumps(found))
     else:
         show_fields("Exported", found)
+
+
+for _command in (find, contains, remove, merge):
+    store_app.command(cls=Command)(_command)

@@ -4,6 +4,9 @@ from recycle_cli.store.collect import gc
 from recycle_cli.store.describe import info
 from recycle_cli.store.dtypes import Encoded, decode, encode, numpy_dtype
 from recycle_cli.store.export import export
+from recycle_cli.store.find import find
+from recycle_cli.store.merge import merge
+from recycle_cli.store.remove import remove
 from recycle_cli.store.store import Store
 from recycle_cli.store.verify import verify
 from recycle_cli.store.windows import Window
@@ -17,8 +20,11 @@ __all__ = [
     "decode",
     "encode",
     "export",
+    "find",
     "gc",
     "info",
+    "merge",
     "numpy_dtype",
+    "remove",
     "verify",
 ]

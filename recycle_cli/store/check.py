@@ -102,7 +102,7 @@ def require_sound(segments: Iterable[Segment], purpose: str) -> None:
     for segment in segments:
         found = check_segment(segment)
         for unread in found.unread:
-            raise StorageError(f"{unread.problem}; {purpose} needs it, nothing was removed")
+            raise StorageError(f"{unread.problem}; {purpose} needs it and stopped, nothing was removed")
         for damage in found.damaged:
             raise DamageError(
                 f"{segment.where(damage.file)}: {damage.problem}; "

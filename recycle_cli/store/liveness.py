@@ -56,14 +56,21 @@ class Claim:
             if _lock(self._descriptor) is not False and _still_there(self._lock, self._descriptor):
                 break
             os.close(self._descriptor)
-        os.write(self._descriptor, json.dumps({"host": _host(), "pid": os.getpid()}).encode())
-        self.folder.mkdir()
+        try:
+            os.write(self._descriptor, json.dumps({"host": _host(), "pid": os.getpid()}).encode())
+            self.folder.mkdir()
+        except BaseException:
+            self.release()
+            raise
 
     def release(self) -> None:
-        """Remove the folder, with anything left in it, and release the lock."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self._lock.unlink(missing_ok=True)
-        os.close(self._descriptor)
+        """Remove the folder, with anything left in it, and release the lock. What cannot be removed is left to gc."""
+        try:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            with suppress(OSError):
+                self._lock.unlink(missing_ok=True)
+        finally:
+            os.close(self._descriptor)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,118 @@
+"""The store's commands about records and whole stores: remove, merge, contains, find."""
+
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import typer
+
+from recycle_cli.cli.arguments import Corpus, StoreFolder, failures_beside
+from recycle_cli.cli.options import Asked, filled, own, with_options
+from recycle_cli.errors import MissingError
+from recycle_cli.reports import bar, say, show_fields, show_rows
+from recycle_cli.settings import CorpusSettings, ViewSettings
+
+SHOWN = 20
+"""Records that a table lists; --json has all."""
+
+_LABELS = ("label-column",)
+
+
+@with_options(CorpusSettings, ViewSettings, leave_out=_LABELS)
+def remove(
+    store: StoreFolder,
+    corpus: Corpus,
+    asked: Asked,
+    dry_run: Annotated[bool, own("dry-run", "Only count what would be removed.")] = False,
+) -> None:
+    """Remove from STORE what it holds of the texts or images in CORPUS, by their content."""
+    from recycle_cli.verbs.stored_records import remove_records as run
+
+    found = run(_records(asked, corpus, store), store, filled(ViewSettings, asked), dry_run=dry_run)
+    if asked["as_json"]:
+        print(json.dumps(found))
+    else:
+        show_fields("Would remove" if dry_run else "Removed", found)
+    if found["set_aside"]:
+        say(f"{store} has damaged parts, which may hold these records too; `recycle store gc --damaged` removes them")
+    if found["writers"]:
+        say(
+            f"{found['writers']} writers are at work and may add these records again; run this again when they are done"
+        )
+
+
+@with_options()
+def merge(
+    store: StoreFolder,
+    into: Annotated[str, typer.Argument(metavar="INTO", help="Folder or URL of the store that is added to.")],
+    asked: Asked,
+) -> None:
+    """Copy to the store INTO what it lacks of STORE; both must have one recipe, and STORE is only read."""
+    from recycle_cli.store import merge as run
+
+    with bar("merge") as progress:
+        before = 0
+
+        def advance(done: int, total: int) -> None:
+            nonlocal before
+            progress.update(done - before, total=total)
+            before = done
+
+        found = run(store, into, progress=advance)
+    if asked["as_json"]:
+        print(json.dumps(found))
+    else:
+        show_fields("Merged", found)
+
+
+@with_options(CorpusSettings, ViewSettings, leave_out=_LABELS)
+def contains(store: StoreFolder, corpus: Corpus, asked: Asked) -> None:
+    """Say which records of CORPUS STORE holds; exit with 5 if it lacks one."""
+    from recycle_cli.verbs.stored_records import contained as run
+
+    found = run(_records(asked, corpus, store), store, filled(ViewSettings, asked))
+    if asked["as_json"]:
+        print(json.dumps(found))
+    else:
+        _show_contained(found)
+    if found["missing"]:
+        raise typer.Exit(MissingError.exit_code)
+
+
+@with_options()
+def find(
+    store: StoreFolder,
+    asked: Asked,
+    text: Annotated[str | None, own("text", "Look for this text.")] = None,
+    text_pair: Annotated[str | None, own("text-pair", "Look for the pair of --text and this second text.")] = None,
+    file: Annotated[
+        str | None, own("file", "Look for the image in this file, or for the text that the file is.")
+    ] = None,
+) -> None:
+    """Say where STORE holds a text, a pair of texts or an image: its key, segments and rows; exit with 5 if nowhere."""
+    from recycle_cli.verbs.stored_records import found as run
+
+    found = run(store, text=text, text_pair=text_pair, file=file)
+    if asked["as_json"]:
+        print(json.dumps(found))
+    else:
+        copies = found.pop("copies")
+        show_fields("Found" if found["held"] else "Not held", found)
+        if copies:
+            show_rows("Copies", copies)
+    if not found["held"]:
+        raise typer.Exit(MissingError.exit_code)
+
+
+def _records(asked: Asked, corpus: list[str], store: str) -> CorpusSettings:
+    failures = asked["failures"] or failures_beside(store)
+    return filled(CorpusSettings, asked, source=tuple(corpus), failures=failures)
+
+
+def _show_contained(found: Mapping[str, Any]) -> None:
+    lists = {name: found[name] for name in ("held_records", "missing_records")}
+    show_fields("Contains", {name: value for name, value in found.items() if name not in lists})
+    for name, ids in lists.items():
+        if ids:
+            more = f"and {len(ids) - SHOWN:,} more; --json lists all" if len(ids) > SHOWN else ""
+            show_rows(name.replace("_", " ").capitalize(), [{"record": one} for one in ids[:SHOWN]], more)

@@ -1,0 +1,100 @@
+"""Remove samples for good: the segments that hold them are replaced by ones without them."""
+
+import time
+from collections.abc import Iterable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from recycle_cli.errors import StoreError
+from recycle_cli.keys import KEY_BYTES, Bytes16
+from recycle_cli.store.files import storage_errors
+from recycle_cli.store.index import Segments, high_half
+from recycle_cli.store.indexfile import is_index, load_one
+from recycle_cli.store.layout import INDEX, SCRATCH
+from recycle_cli.store.liveness import maintenance, writers
+from recycle_cli.store.rewrite import Plan, remove_folders, replace, require_local, unique_in
+from recycle_cli.store.segment import Segment
+from recycle_cli.store.store import Store
+from recycle_cli.store.writer import SEGMENT_BYTES
+
+Mask = npt.NDArray[np.bool_]
+
+
+def remove(
+    store: Store, keys: Iterable[Bytes16], *, dry_run: bool = False, segment_bytes: int = SEGMENT_BYTES
+) -> dict[str, Any]:
+    """Remove all copies of the samples with these keys (batches (n, 16)); `dry_run` only counts.
+
+    Returns {store, asked, samples, copies, rewritten, removed, freed_bytes, set_aside, writers, seconds}: the different
+    keys asked for, how many of them the store held, their copies, the segments replaced and removed, and what may
+    hold them still: the parts that `verify --repair` set aside, and writers at work.
+    Crash-safe as gc is: a run that was cut short is completed by the next. Writers and readers may be at work, as
+    with gc. Raises UsageError for a bucket, DamageError if a segment that must be rewritten is damaged, StorageError if
+    another maintenance is running.
+    """
+    began = time.perf_counter()
+    require_local(store, "remove")
+    wanted = np.unique(np.concatenate([np.empty((0, KEY_BYTES), np.uint8), *keys]), axis=0)
+    root = Path(store.place.where(""))
+    with storage_errors(store.path), nullcontext() if dry_run else maintenance(root / SCRATCH):
+        store.refresh()  # another maintenance may have run before we got the lock
+        masks = {segment.id: _among(segment, wanted) for segment in store.segments}
+        plan = _plan(store, masks)
+        held = np.unique(np.concatenate([wanted[:0], *(part.keys[masks[part.id]] for part in plan.stale)]), axis=0)
+        freed = plan.surplus_bytes
+        if not dry_run:
+            freed = replace(store, plan, segment_bytes, "remove") if plan.stale else 0
+            remove_folders(root, _stale_indexes(root, store))
+        at_work = sum(writer.alive for writer in writers(root / SCRATCH))
+    return {
+        "store": store.path,
+        "asked": len(wanted),
+        "samples": len(held),
+        "copies": int(sum(mask.sum() for mask in masks.values())),
+        "rewritten": len(plan.rewritten),
+        "removed": len(plan.stale),
+        "freed_bytes": freed,
+        "set_aside": store.place.aside(),
+        "writers": at_work,
+        "seconds": time.perf_counter() - began,
+    }
+
+
+def _among(segment: Segment, wanted: Bytes16) -> Mask:
+    """Which samples of a segment have one of the keys. Only the few whose first halves fit are compared in full."""
+    mask: Mask = np.isin(high_half(segment.keys), high_half(wanted))
+    found = np.flatnonzero(mask)
+    if len(found):
+        known = {key.tobytes() for key in wanted}
+        mask[found] = [segment.keys[place].tobytes() in known for place in found.tolist()]
+    return mask
+
+
+def _plan(store: Store, masks: dict[str, Mask]) -> Plan:
+    """Plan to replace the segments that hold wanted samples, by the samples of theirs that no other segment holds.
+
+    So a run that was cut short after it had sealed the replacement does not seal a second one.
+    """
+    segments = store.by_age().list
+    stale = [segment for segment in segments if masks[segment.id].any()]
+    ordered = [*(segment for segment in segments if not masks[segment.id].any()), *stale]
+    unique = unique_in(Segments(ordered, [segment.summary.samples for segment in ordered]))
+    return Plan(stale, {segment.id: unique[segment.id][~masks[segment.id][unique[segment.id]]] for segment in stale})
+
+
+def _stale_indexes(root: Path, store: Store) -> list[Path]:
+    """Indexes over segments that are gone: they hold halves of the removed keys, and no reader uses them."""
+    there = {segment.id for segment in store.segments}
+    found = []
+    for folder in (entry for entry in (root / INDEX).iterdir() if entry.is_dir() and is_index(entry)):
+        try:
+            summaries, _ = load_one(folder)
+        except (StoreError, ValueError):
+            continue  # damaged, or replaced just now
+        if not there.issuperset(summary.id for summary in summaries):
+            found.append(folder)
+    return found

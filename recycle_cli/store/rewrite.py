@@ -1,0 +1,131 @@
+"""Replace segments: seal copies of the samples to keep, then remove the old segments. A crash in between costs space.
+
+Readers that have opened the store keep what they have mapped, and writers may go on.
+"""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from recycle_cli.errors import UsageError
+from recycle_cli.store.check import require_sound
+from recycle_cli.store.dtypes import Encoded
+from recycle_cli.store.files import sync
+from recycle_cli.store.index import Positions, Segments, build
+from recycle_cli.store.layout import SCRATCH, SEGMENTS
+from recycle_cli.store.liveness import Claim
+from recycle_cli.store.segment import Segment
+from recycle_cli.store.store import Store
+from recycle_cli.store.writer import SegmentWriter
+
+_BATCH_BYTES = 16 << 20
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The segments to remove (`stale`), and for every segment the numbers of the samples to keep (`kept`)."""
+
+    stale: list[Segment]
+    kept: dict[str, Positions]
+
+    @property
+    def duplicates(self) -> int:
+        return sum(segment.summary.samples - len(self.kept[segment.id]) for segment in self.stale)
+
+    @property
+    def rewritten(self) -> list[Segment]:
+        """Stale segments with samples to keep, which are copied to new segments."""
+        return [segment for segment in self.stale if len(self.kept[segment.id])]
+
+    @property
+    def emptied(self) -> list[Segment]:
+        """Stale segments without samples to keep."""
+        return [segment for segment in self.stale if not len(self.kept[segment.id])]
+
+    @property
+    def surplus_bytes(self) -> int:
+        """Estimated bytes of the samples to remove, by the mean size of a sample in their segments."""
+        return sum(
+            segment.summary.bytes
+            * (segment.summary.samples - len(self.kept[segment.id]))
+            // max(1, segment.summary.samples)
+            for segment in self.stale
+        )
+
+
+def require_local(store: Store, command: str) -> None:
+    """Raise UsageError if the store lies in a bucket: removing segments takes a lock, which no bucket has."""
+    if not store.place.is_local:
+        raise UsageError(
+            f"{store.path}: {command} removes segments under a lock, which no bucket has; download the store, run "
+            f"`recycle store {command}` on the copy, and upload that to a new URL"
+        )
+
+
+def unique_in(ordered: Segments) -> dict[str, Positions]:
+    """The numbers of the samples of each segment, by its id, that no segment before it has."""
+    positions = np.sort(build(ordered).positions)
+    parts = np.split(positions, np.searchsorted(positions, ordered.starts[1:-1]))
+    return {
+        segment.id: part - start for segment, part, start in zip(ordered.list, parts, ordered.starts_list, strict=False)
+    }
+
+
+def replace(store: Store, plan: Plan, segment_bytes: int, purpose: str) -> int:
+    """Copy the samples to keep into new segments, then remove the stale ones. Returns the bytes freed."""
+    root, before = Path(store.place.where("")), store.bytes
+    # If there are duplicates, any segment of the store may hold the copy that stays.
+    require_sound(store.segments if plan.duplicates else plan.stale, purpose)
+    # Remove the emptied segments first: on a full disk that makes room to rewrite the others.
+    remove_folders(root, [root / SEGMENTS / segment.id for segment in plan.emptied])
+    rewrite(store, plan.rewritten, plan.kept, segment_bytes)
+    remove_folders(root, [root / SEGMENTS / segment.id for segment in plan.rewritten])
+    store.refresh()
+    return before - store.bytes
+
+
+def rewrite(store: Store, stale: list[Segment], kept: dict[str, Positions], segment_bytes: int) -> None:
+    """Copy the samples to keep into new segments, each with the codec it has now."""
+    for codec in sorted({segment.codec for segment in stale}):
+        with store.writer(segment_bytes=segment_bytes, codec=codec) as writer:
+            for segment in stale:
+                if segment.codec == codec:
+                    copy_samples(store, segment, kept[segment.id], writer)
+
+
+def copy_samples(store: Store, segment: Segment, samples: Positions, writer: SegmentWriter) -> None:
+    """Append samples of a segment, by their numbers there, to a writer of a store of the same recipe."""
+    per_sample = max(1, segment.summary.bytes // max(segment.summary.samples, 1))
+    step = max(1, _BATCH_BYTES // per_sample)
+    for start in range(0, len(samples), step):
+        local = samples[start : start + step]
+        lengths = segment.offsets[local + 1] - segment.offsets[local]
+        rows = {cut: _rows(store, segment, cut, local) for cut in segment.cuts}
+        writer.append(segment.keys[local], segment.digests[local], lengths, rows)
+
+
+def _rows(store: Store, segment: Segment, cut: str, local: Positions) -> Encoded:
+    spans = [(segment.bounds[sample], segment.bounds[sample + 1]) for sample in local.tolist()]
+    values = np.concatenate([segment.values(cut)[start:stop] for start, stop in spans])
+    if store.recipe.dtype != "int8":
+        return Encoded(values)
+    return Encoded(values, np.concatenate([segment.scales(cut)[start:stop] for start, stop in spans]))
+
+
+def remove_folders(root: Path, folders: list[Path]) -> None:
+    """Remove folders that readers may be using: move each out of sight in one step, then delete its files."""
+    if not folders:
+        return
+    claim = Claim(root / SCRATCH)
+    try:
+        for folder in folders:
+            taken = folder.rename(claim.folder / folder.name)
+            sync(folder.parent)
+            if taken.is_symlink():  # it was set aside for being a link; its target is not ours to delete
+                taken.unlink()
+            else:
+                shutil.rmtree(taken)
+    finally:
+        claim.release()

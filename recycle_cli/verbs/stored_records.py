@@ -1,0 +1,142 @@
+"""Which records of a corpus a store holds, and removing them: the commands that know a sample by its content."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from recycle_cli.corpus import FORMS, Columns, Corpus, Views
+from recycle_cli.corpus.records import BadRecord, Record
+from recycle_cli.errors import UsageError
+from recycle_cli.keys import Bytes16, Sample, keys_of
+from recycle_cli.reports import bar
+from recycle_cli.settings import CorpusSettings, ViewSettings
+from recycle_cli.store import Store, find, remove
+
+BATCH_SAMPLES, BATCH_BYTES = 4096, 64 << 20
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some samples: the number of the record that each belongs to, its id, its key and its digest (n, 16)."""
+
+    records: list[int]
+    ids: list[str]
+    keys: Bytes16
+    digests: Bytes16
+
+
+def remove_records(corpus: CorpusSettings, path: str, views: ViewSettings, *, dry_run: bool = False) -> dict[str, Any]:
+    """Remove the records of a corpus from a store, with as many views of images as are asked for.
+
+    Returns what `recycle_cli.store.remove` does, with `records` and `failed_records`.
+    """
+    store = Store.open(path)
+    records = _corpus(corpus, store)
+    numbers: set[int] = set()
+
+    def keys() -> Iterator[Bytes16]:
+        for batch in _batches(records, _views(views, store), "remove"):
+            numbers.update(batch.records)
+            yield batch.keys
+
+    removed = remove(store, keys(), dry_run=dry_run)
+    records.failures.tell()
+    return {"store": path, "records": len(numbers), "failed_records": records.failed, **removed}
+
+
+def contained(corpus: CorpusSettings, path: str, views: ViewSettings) -> dict[str, Any]:
+    """Which records of a corpus a store holds; of an image, with as many views as are asked for.
+
+    Returns {store, records, held, missing, failed_records, held_records, missing_records}, the last two with ids.
+    """
+    store = Store.open(path)
+    records = _corpus(corpus, store)
+    names: dict[int, str] = {}
+    absent: set[int] = set()
+    for batch in _batches(records, _views(views, store), "contains"):
+        names.update(zip(batch.records, batch.ids, strict=True))
+        lacking = np.flatnonzero(store.lookup(batch.keys, batch.digests) < 0)
+        absent.update(batch.records[place] for place in lacking.tolist())
+    records.failures.tell()
+    return {
+        "store": path,
+        "records": len(names),
+        "held": len(names) - len(absent),
+        "missing": len(absent),
+        "failed_records": records.failed,
+        "held_records": [name for number, name in names.items() if number not in absent],
+        "missing_records": [name for number, name in names.items() if number in absent],
+    }
+
+
+def found(path: str, *, text: str | None, text_pair: str | None, file: str | None) -> dict[str, Any]:
+    """Where a store holds one text, pair of texts or image; see `recycle_cli.store.find`."""
+    store = Store.open(path)
+    if (text is None) == (file is None):
+        raise UsageError("name what to look for: either --text or --file")
+    form = FORMS.get(store.recipe.modality)
+    values: dict[str, Any] = {"text": text, "text_pair": text_pair}
+    if file is not None:
+        values["image"] = _content(file)
+        values["text"] = values["image"].decode("utf-8", "surrogateescape").removesuffix("\n").removesuffix("\r")
+    if store.recipe.modality == "image" and file is None:
+        raise UsageError(f"{path} holds images; name one with --file")
+    if form is None:
+        raise UsageError(f"{path} holds samples of the kind {store.recipe.modality!r}, which cannot be looked up")
+    columns = Columns(text="text", text_pair="text_pair" if text_pair is not None else None, image="image")
+    try:
+        (sample,) = form.samples(Record(file or "--text", 1, values), columns, "")
+    except BadRecord as problem:
+        raise UsageError(f"{file or '--text'}: {problem}") from None
+    return find(store, *keys_of([sample]))
+
+
+def _content(file: str) -> bytes:
+    try:
+        if not Path(file).is_file():
+            raise UsageError(f"--file {file}: no such file")
+        return Path(file).read_bytes()
+    except OSError as error:
+        raise UsageError(f"--file {file}: cannot be read ({error.strerror})") from error
+
+
+def _corpus(settings: CorpusSettings, store: Store) -> Corpus:
+    form = FORMS.get(store.recipe.modality)
+    if form is None:
+        raise UsageError(
+            f"{store.path} holds samples of the kind {store.recipe.modality!r}, of which no corpus can be read"
+        )
+    corpus = Corpus(settings, form=form)
+    corpus.tell_columns()
+    return corpus
+
+
+def _views(settings: ViewSettings, store: Store) -> Views:
+    if settings == ViewSettings():
+        return ()
+    from recycle_cli.models import views_of  # loads torch, which the plain samples do not need
+
+    return views_of(settings, store.recipe.modality)
+
+
+def _batches(corpus: Corpus, views: Views, what: str) -> Iterator[Batch]:
+    """The samples of a corpus with their views, as many at a time as fit the memory."""
+    with bar(what, corpus.total) as progress:
+        records: list[int] = []
+        samples: list[Sample] = []
+        size = 0
+        for number, example in enumerate(corpus):
+            for sample in example.samples:
+                every = [sample, *(view(sample) for view in views)]
+                samples += every
+                records += [number] * len(every)
+                size += sum(len(content) for content in sample.fields.values())
+            progress.update(1)
+            if len(samples) >= BATCH_SAMPLES or size >= BATCH_BYTES:
+                yield Batch(records, [sample.id for sample in samples], *keys_of(samples))
+                records, samples, size = [], [], 0
+        if samples:
+            yield Batch(records, [sample.id for sample in samples], *keys_of(samples))
