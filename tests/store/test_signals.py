@@ -85,7 +85,7 @@ def check(path, whole, kept):
 
 
 def test_a_few_signals_lose_nothing(recycle, made, tmp_path):
-    trial(recycle, made, tmp_path, 1, 4)
+    trial(recycle, made, tmp_path, 1, 2)
 
 
 @pytest.mark.long
