@@ -13,6 +13,10 @@ _LFS = re.compile(rb"version \S+\r?\n(?:[a-z0-9.-]+ [^\n]*\n)*oid \S+\r?\n(?:[a-
 
 _ANNEX = re.compile(rb"\S*/annex/objects/\S+\s*")
 
+_PAGE = re.compile(
+    rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)*<(?:!doctype\s+html|html)\b", re.I | re.S
+)
+
 
 def what_pointer(content: bytes) -> str | None:
     """What a file is, and the remedy, if its content is no data but a pointer to them; None for anything else."""
@@ -22,6 +26,13 @@ def what_pointer(content: bytes) -> str | None:
         return "is a Git LFS pointer in place of the data, which were not fetched; run `git lfs pull` where it lies"
     if _ANNEX.fullmatch(content):
         return "is a git-annex pointer in place of the data, which were not fetched; run `git annex get` on it"
+    return None
+
+
+def what_page(content: bytes) -> str | None:
+    """What a file is, and the remedy, if its content begins as an HTML page does; None for anything else."""
+    if _PAGE.match(content):
+        return "is an HTML page in place of the file, such as a login or an error; download it again"
     return None
 
 

@@ -54,7 +54,10 @@ def tiny_tokenizer(**special: str) -> transformers.PreTrainedTokenizerFast:
 
 
 def tiny_config(model_type: str = "bert", **fields: object) -> transformers.PreTrainedConfig:
-    """A config of 4 blocks, 32 wide, with a large spread of weights, so that an error shows in the output."""
+    """A config of 4 blocks, 32 wide, with a large spread of weights, so that an error shows in the output.
+
+    A field given as `...` is left to the class.
+    """
     sizes = {
         "vocab_size": len(WORDS) + 5,
         "hidden_size": 32,
@@ -67,7 +70,8 @@ def tiny_config(model_type: str = "bert", **fields: object) -> transformers.PreT
         "bos_token_id": 2,
         "eos_token_id": 3,
     }
-    return transformers.AutoConfig.for_model(model_type, **(sizes | fields))
+    given = {name: value for name, value in (sizes | fields).items() if value is not ...}
+    return transformers.AutoConfig.for_model(model_type, **given)
 
 
 def save_tiny(folder: Path, config: transformers.PreTrainedConfig, seed: int = 0, bare: bool = False) -> Path:

@@ -6,6 +6,11 @@ from recycle_cli.errors import UsageError
 
 POOLED = "pooled"
 
+_LONGEST = 9
+"""Digits of a block count; Python reads no number of thousands."""
+
+_SHOWN = 40
+
 _SHARE = re.compile(r"(\d+(?:\.\d+)?)%")
 
 
@@ -16,8 +21,9 @@ def resolve_cut(cut: str, n_blocks: int) -> str:
     out of range or of another form, and for `pooled`, which a model with its pooling in the head does not have.
     """
     text = cut.strip().lower()
-    if text.isdecimal() and int(text) <= n_blocks:
-        return str(int(text))
+    digits = text.lstrip("0") or text[:1]
+    if digits.isdecimal() and len(digits) <= _LONGEST and int(digits) <= n_blocks:
+        return str(int(digits))
     if (share := _SHARE.fullmatch(text)) and float(share[1]) <= 100:
         return str(_blocks_of(float(share[1]), n_blocks))
     if text == POOLED:
@@ -26,9 +32,14 @@ def resolve_cut(cut: str, n_blocks: int) -> str:
             f"use 100% ({n_blocks} blocks) for the deepest cut"
         )
     raise UsageError(
-        f"--cut {cut!r}: expected a number of blocks from 0 to {n_blocks}, or a share of them from 0% to 100%; "
+        f"--cut {quoted(cut)}: expected a number of blocks from 0 to {n_blocks}, or a share of them from 0% to 100%; "
         "`recycle layers MODEL` lists the cuts"
     )
+
+
+def quoted(cut: str) -> str:
+    """What the user gave as a cut, in quotes, and no longer than a line has room for."""
+    return repr(cut if len(cut) <= _SHOWN else f"{cut[:_SHOWN]}...")
 
 
 def _blocks_of(percent: float, n_blocks: int) -> int:

@@ -5,6 +5,10 @@ from contextlib import contextmanager
 from types import MethodType
 
 from torch import nn
+from transformers import PreTrainedModel
+
+_PLAIN = (nn.Module.train, PreTrainedModel.train)
+"""Ways to change the mode that do nothing more; transformers' own casts kernels, if they are in use."""
 
 
 @contextmanager
@@ -25,7 +29,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 def set_modes(modes: Sequence[tuple[nn.Module, bool]]) -> None:
     """Give each module its mode, whatever `freeze` said; a class with a `train` of its own goes through training."""
     for module, training in modes:
-        if type(module).train is not nn.Module.train:
+        if type(module).train not in _PLAIN or getattr(module, "use_kernels", False):
             # Of the class, past the instance's of a module that `freeze` keeps in eval.
             type(module).train(module, True)
             type(module).train(module, training)

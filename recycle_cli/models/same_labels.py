@@ -1,40 +1,82 @@
-"""A classifier's rows follow the names of its classes: permuted for another order, new for other names."""
+"""Fit a checkpoint's classifier to the classes asked for: by their names, not by their number."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from recycle_cli.reports import say
 
-
-def order_of(labels: Sequence[str], known: Sequence[str]) -> list[int] | None:
-    """The place of each label among the known ones; None if they are other names."""
-    if len(set(known)) < len(known) or set(labels) != set(known):
-        return None
-    places = {name: place for place, name in enumerate(known)}
-    return [places[label] for label in labels]
+SHOWN = 3
 
 
-def put_rows(
-    model: nn.Module, order: Sequence[int] | None, keys: Sequence[str], new: Mapping[str, Tensor]
+def fit_rows(
+    name: str,
+    known: Sequence[str],
+    labels: Sequence[str],
+    classifier: Mapping[str, tuple[Tensor, int]],
+    renew: Callable[[], None],
 ) -> frozenset[str]:
-    """Put a classifier's rows (tensors `keys`) into an order, or new ones in their place; names of those that are new.
+    """Put a classifier's rows in the order of `labels`, or new ones in their place if it `known` other names.
 
-    `new`: tensors with at least as many rows.
+    `classifier`: the tensors that have a row for each class, by name, and on which axis. Returns the names of those
+    made anew, by `renew`; one line says so. Another number of classes has a new classifier already.
     """
-    tensors = model.state_dict()
-    with torch.no_grad():
-        for key in keys:
-            own = tensors[key]
-            own.copy_(new[key][: len(own)] if order is None else own[list(order)])
-    return frozenset(keys) if order is None else frozenset()
-
-
-def say_new(name: str, known: Sequence[str], labels: Sequence[str], seed: int) -> None:
-    """Tell that a classifier is not kept, since its classes have other names than the data's."""
-    foreign = next((label for label in labels if label not in known), labels[0])
+    if tuple(known) == tuple(labels) or len(known) != len(labels) or not classifier:
+        return frozenset()
+    if sorted(known) == sorted(labels) and len(set(known)) == len(known):
+        places = {label: place for place, label in enumerate(known)}
+        order = torch.tensor([places[label] for label in labels])
+        with torch.no_grad():
+            for tensor, axis in classifier.values():
+                tensor.copy_(tensor.index_select(axis, order))
+        return frozenset()
     say(
-        f"{name}: its {len(labels)} classes have other names than the data's ({known[0]!r}, not {foreign!r}); "
-        f"a new layer is made from --seed {seed}"
+        f"model {name!r}: its classes ({_shown(known)}) are not those of the data ({_shown(labels)}); its classifier "
+        "is made anew from --seed"
     )
+    renew()
+    return frozenset(classifier)
+
+
+def with_a_row_a_class(tensors: Mapping[str, Tensor], larger: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, int]]:
+    """The tensors with a row for each class, and on which axis: those that are `larger` for one class more."""
+    return {
+        key: (one, [mine == its for mine, its in zip(one.shape, larger[key].shape, strict=True)].index(False))
+        for key, one in tensors.items()
+        if one.shape != larger[key].shape
+    }
+
+
+def fit_labels(
+    name: str, model: Any, known: Sequence[str], labels: Sequence[str], missing: frozenset[str], seed: int
+) -> frozenset[str]:
+    """`fit_rows` for a model of transformers; a layer that is `missing` from the checkpoint is new already."""
+    if tuple(known) == tuple(labels) or len(known) != len(labels):
+        return frozenset()
+    config = deepcopy(model.config)
+    config.num_labels = len(labels) + 1
+    with torch.device("meta"):
+        larger = type(model)(config)
+    own = {key: one for key, one in model.named_parameters() if key not in missing}
+    classifier = with_a_row_a_class(own, dict(larger.named_parameters()))
+    return fit_rows(name, known, labels, classifier, lambda: _renew(model, list(classifier), seed))
+
+
+def _renew(model: Any, keys: Sequence[str], seed: int) -> None:
+    """Draw these parameters as the model draws new ones."""
+    modules: list[Any] = [model.get_submodule(key.rpartition(".")[0]) for key in keys]
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(seed)
+        for module in dict.fromkeys(modules):
+            if hasattr(module, "reset_parameters"):
+                module.reset_parameters()
+            for parameter in module.parameters(recurse=False):
+                parameter._is_hf_initialized = False
+            model._init_weights(module)
+
+
+def _shown(names: Sequence[str]) -> str:
+    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")

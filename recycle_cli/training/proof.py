@@ -1,11 +1,14 @@
 """Prove before the first epoch that a training changes the head alone, and that the RUN it leaves gives the same."""
 
+import pickle
+import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
@@ -55,7 +58,7 @@ def _step(split: SplitModel, cut: str, inputs: Mapping[str, Tensor]) -> None:
     compute = _head(split, cut, inputs) if cut in split.recipe.cuts else lambda: split.full(inputs)
     with torch.no_grad():
         compute()  # tables that follow the length of the texts are set now
-    before = _sums(split.model)
+    before, drawn = _sums(split.model), _drawn()
     split.model.train()
     if cut in split.recipe.cuts:
         with _LowDraws(), torch.no_grad():
@@ -63,6 +66,12 @@ def _step(split: SplitModel, cut: str, inputs: Mapping[str, Tensor]) -> None:
     compute().float().square().mean().backward()
     split.model.eval()
     name = type(split.model).__name__
+    if _drawn() != drawn:
+        raise ModelError(
+            f"{name} cannot be trained from cut {cut}: in training it draws from Python's or numpy's own generator, "
+            "which --seed does not set, as models do that leave out layers at random; set its layerdrop to 0 in "
+            "config.json, or take another model"
+        )
     for other, parameter in split.model.named_parameters():
         if parameter.grad is not None and other not in own:
             raise ModelError(f"{name} cannot be trained from cut {cut}: the loss reaches {other}, no part of the head")
@@ -73,11 +82,15 @@ def _step(split: SplitModel, cut: str, inputs: Mapping[str, Tensor]) -> None:
                 parameter.sub_(STEP * parameter.abs().max().clamp_min(STEP) * parameter.grad / steepest)
     heads = own.keys() | dict(split.head_buffers(cut)).keys()
     changed = {key for key, total in _sums(split.model).items() if before.get(key) != total}
-    changed = {key for key, total in _sums(split.model).items() if before.get(key) != total}
     if strange := sorted(changed - heads):
         raise ModelError(
             f"{name} cannot be trained from cut {cut}: a step changes {strange[0]}, which is no part of the head"
         )
+
+
+def _drawn() -> tuple[object, bytes]:
+    """Where the generators stand that are not PyTorch's: a training neither sets nor saves them."""
+    return random.getstate(), pickle.dumps(np.random.get_state())
 
 
 def _head(split: SplitModel, cut: str, inputs: Mapping[str, Tensor]) -> Callable[[], Tensor]:
@@ -150,13 +163,16 @@ def _tensors(model: nn.Module) -> Iterable[tuple[str, Tensor]]:
 
 @contextmanager
 def _undone(split: SplitModel, cut: str) -> Iterator[None]:
-    """Whatever happens inside, the head's tensors, all buffers and the modes are afterwards as they were."""
-    model = split.model
+    """Whatever happens inside, the head's tensors, all buffers, the modes and the generators are afterwards as they
+    were."""
+    model, drawn = split.model, (random.getstate(), np.random.get_state())
     kept = [(one, one.detach().clone()) for _, one in (*split.head_parameters(cut), *model.named_buffers())]
     modes = [(module, module.training) for module in model.modules()]
     try:
         yield
     finally:
+        random.setstate(drawn[0])
+        np.random.set_state(drawn[1])
         with torch.no_grad():
             for one, was in kept:
                 one.copy_(was)

@@ -41,6 +41,17 @@ ENCODERS: dict[str, dict[str, Any]] = {
     "convbert": {"embedding_size": 16, "head_ratio": 2, "conv_kernel_size": 3},
     "roformer": {"embedding_size": 16},
     "albert": {"embedding_size": 16, "num_hidden_groups": 1},
+    "xlnet": {
+        **dict.fromkeys(("hidden_size", "num_hidden_layers", "num_attention_heads", "max_position_embeddings"), ...),
+        "d_model": 32,
+        "n_layer": 4,
+        "n_head": 4,
+        "d_inner": 48,
+        "summary_type": "mean",
+    },
+    "squeezebert": {"embedding_size": 32},
+    "xlm": {"pad_index": 0, "init_std": 0.3, "embed_init_std": 0.3},
+    "flaubert": {"pad_index": 0, "init_std": 0.3, "embed_init_std": 0.3},
     "t5": {"d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 4, "num_heads": 4, "is_encoder_decoder": False},
 }
 

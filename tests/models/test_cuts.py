@@ -21,6 +21,9 @@ from recycle_cli.models import resolve_cut
         ("25%", 6, "2"),
         ("33.3%", 12, "4"),
         ("50%", 5, "3"),
+        ("0" * 5000 + "3", 6, "3"),
+        ("0" * 5000, 6, "0"),
+        ("50." + "0" * 5000 + "%", 6, "3"),
     ],
 )
 def test_canonical_name(cut, blocks, name):
@@ -31,6 +34,13 @@ def test_canonical_name(cut, blocks, name):
 def test_out_of_range_lists_what_is_valid(cut):
     with pytest.raises(UsageError, match="a number of blocks from 0 to 6, or a share of them from 0% to 100%"):
         resolve_cut(cut, 6)
+
+
+@pytest.mark.parametrize("cut", ["9" * 5000, "9" * 5000 + "%", "\N{ARABIC-INDIC DIGIT THREE}" * 5000, "x" * 5000])
+def test_a_cut_of_thousands_of_characters_is_one_short_line(cut):
+    with pytest.raises(UsageError, match=r"^--cut '.{40}\.\.\.': expected a number of blocks") as caught:
+        resolve_cut(cut, 6)
+    assert len(str(caught.value)) < 200
 
 
 def test_pooled_is_refused_with_the_reason():

@@ -6,7 +6,7 @@ import pytest
 import torch
 import transformers
 
-from recycle_cli.errors import ModelError
+from recycle_cli.errors import DataError, ModelError
 from recycle_cli.keys import Sample
 from recycle_cli.models import Loaded, split
 from tests.conftest import WORDS, tiny_config, tiny_tokenizer
@@ -37,6 +37,42 @@ def test_shapes_and_sounds_of_rocbert_reach_it(tmp_path):
     plain, ours = both(Loaded("roc_bert", model, transformers.RoCBertTokenizer(*map(str, files))))
     for one in ours:
         torch.testing.assert_close(one, plain, atol=1e-4, rtol=1e-4)
+
+
+def test_columns_and_rows_of_tapas_reach_it_and_a_text_without_room_is_named(tmp_path):
+    """Its tokenizer cuts no text: it refuses one that is too long, whole batches with it."""
+    (tmp_path / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[EMPTY]", *WORDS]))
+    config = tiny_config("tapas", num_labels=3, vocab_size=len(WORDS) + 6)
+    loaded = Loaded(
+        "tapas", stirred(of_config(config)).eval(), transformers.TapasTokenizer(str(tmp_path / "vocab.txt"))
+    )
+    plain, ours = both(loaded)
+    for one in ours:
+        torch.testing.assert_close(one, plain, atol=1e-4, rtol=1e-4)
+    model = split(loaded, ["2"], max_length=16, dtype="float32")
+    with pytest.raises(
+        DataError, match=r"record 7: its text cannot be turned into tokens \(Could not encode the query"
+    ):
+        model.prepare([*SAMPLES, Sample("7", {"text": "data " * 40})])
+
+
+def test_layoutlmv3_wants_boxes_beside_a_text(tmp_path):
+    characters = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", *"abcdefghijklmnopqrstuvwxyz"]
+    vocabulary = {token: number for number, token in enumerate(characters)}
+    sizes = {"coordinate_size": 4, "shape_size": 8, "input_size": 32, "patch_size": 16}
+    model = of_config(tiny_config("layoutlmv3", **sizes)).eval()
+    loaded = Loaded("layoutlmv3", model, transformers.LayoutLMv3Tokenizer(vocab=vocabulary, merges=[]))
+    with pytest.raises(ModelError, match=r"\(LayoutLMv3Tokenizer\) does not take a text alone \(You must provide corr"):
+        split(loaded, ["2"], max_length=32, dtype="float32")
+
+
+def test_canine_of_its_own_files_is_refused_by_name(tmp_path):
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
+    model = of_config(transformers.CanineConfig(**sizes, num_hash_buckets=64)).eval()
+    with pytest.raises(
+        ModelError, match="CanineForSequenceClassification cannot be cut: its rows pass through several"
+    ):
+        split(Loaded("canine", model, transformers.CanineTokenizer()), ["1"], max_length=32, dtype="float32")
 
 
 class Wide(transformers.BertForSequenceClassification):

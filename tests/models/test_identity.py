@@ -177,6 +177,40 @@ def test_a_field_named_after_dropout_is_left_out_only_if_it_is_a_rate(field, val
     assert (field in architecture_of({"hidden_size": 32, field: value})) is kept
 
 
+class GoingBy(transformers.BertModel):
+    """A BERT that goes by fields which mean nothing to others: their names say generation, labels or dropout."""
+
+    def forward(self, input_ids, inputs_embeds=None, **others):
+        words = self.embeddings.word_embeddings(input_ids)
+        words = words * getattr(self.config, "temperature", 1.0) + getattr(self.config, "dropout_shift", 0.0)
+        if getattr(self.config, "summary_type", "") == "sharp":
+            words = words.sign()
+        return super().forward(inputs_embeds=words, **others)
+
+
+class Going(transformers.BertForSequenceClassification):
+    def __init__(self, config):
+        super().__init__(config)
+        self.bert = GoingBy(config)
+        self.post_init()
+
+
+@pytest.mark.parametrize(
+    ("fields", "counted"),
+    [
+        ({"temperature": 2.0, "prefix": "a"}, {"temperature": 2.0}),
+        ({"dropout_shift": 0.5, "hidden_dropout_prob": 0.3}, {"dropout_shift": 0.5}),
+        ({"summary_type": "sharp", "initializer_range": 0.2}, {"summary_type": "sharp"}),
+        ({"temperature": 2.0, "summary_type": "sharp"}, {"summary_type": "sharp"}),
+        ({"prefix": "a", "num_beams": 3, "bos_token_id": 4, "classifier_dropout": 0.5}, {}),
+    ],
+)
+def test_a_field_that_the_model_goes_by_counts_whatever_its_name(fields, counted):
+    config = tiny_config(num_labels=3, **fields)
+    model = cut_at_two(Loaded("going", Going(config).eval(), tiny_tokenizer()))
+    assert model.recipe.architecture == architecture_of(config.to_dict()) | counted
+
+
 def test_recipe_goes_through_json(tiny_bert):
     recipe = recipe_of(tiny_bert)
     assert Recipe.from_json(json.loads(json.dumps(recipe.to_json()))).fingerprint == recipe.fingerprint
@@ -196,4 +230,6 @@ def test_a_tokenizer_without_padding_is_given_one(tmp_path):
 def test_the_recipe_names_a_task_only_where_the_rows_depend_on_it(model_type):
     """Longformer's classifier gives the first token global attention; every other trunk serves every task."""
     extra = {"through": "LongformerForSequenceClassification"} if model_type == "longformer" else {}
-    assert cut_at_two(random_model(model_type)).recipe.extra == extra
+    model = cut_at_two(random_model(model_type))
+    assert model.recipe.extra == extra
+    assert model.recipe.architecture == architecture_of(model.model.config.to_dict())

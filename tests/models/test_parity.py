@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Iterator
 from functools import cache
-from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from recycle_cli.models import SplitModel, split
+from recycle_cli.models.forwards import watching
+from recycle_cli.models.text.blocks import first
 from recycle_cli.models.text.engine import Engine
 from recycle_cli.models.text.passes import run_head, run_trunk
 from tests.models.architectures import DECODERS, ENCODERS, random_model
@@ -144,11 +145,10 @@ def head_of(engine: Engine, cut: int, mask: Tensor, rows: Tensor) -> Callable[[]
 
 def with_last_rows(engine: Engine, compute: Callable[[], Tensor]) -> tuple[Tensor, Tensor]:
     """The logits, and the last block's rows at the batch's own tokens."""
-    seen: list[Any] = []
-    handle = engine.blocks[-1].module.register_forward_hook(lambda module, args, output: seen.append(output))
-    logits = compute()
-    handle.remove()
-    return logits, (seen[0] if isinstance(seen[0], Tensor) else seen[0][0])[:, : int(LENGTHS.max())]
+    last, seen = engine.blocks[-1], []
+    with watching(last.parts[-1].module, after=lambda args, kwargs, output: seen.append(last.turned(first(output)))):
+        logits = compute()
+    return logits, seen[0][:, : int(LENGTHS.max())]
 
 
 @pytest.fixture(autouse=True, scope="module")

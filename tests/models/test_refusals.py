@@ -19,21 +19,17 @@ REFUSED = {
         "BartForSequenceClassification.* its decoder reads the text's tokens again",
     ),
     "t5": (lambda: transformers.T5Config(**SMALL), "T5ForSequenceClassification.* its decoder reads"),
-    "xlnet": (
-        lambda: transformers.XLNetConfig(
-            vocab_size=VOCABULARY, d_model=32, n_layer=3, n_head=4, d_inner=48, pad_token_id=0
-        ),
-        "XLNetForSequenceClassification cannot be cut: no list of blocks hands on rows",
-    ),
     "funnel": (
         lambda: transformers.FunnelConfig(
             vocab_size=VOCABULARY, block_sizes=[2, 2], d_model=32, n_head=4, d_head=8, d_inner=48
         ),
         "FunnelForSequenceClassification cannot be cut",
     ),
-    "xlm": (lambda: tiny_config("xlm"), "XLMForSequenceClassification.* several lists of modules"),
     "canine": (lambda: tiny_config("canine"), "CanineForSequenceClassification.* several lists of modules"),
-    "big_bird": (lambda: tiny_config("big_bird"), "BigBird.* a short text changes"),
+    "big_bird": (
+        lambda: tiny_config("big_bird"),
+        'BigBird.* a short text changes the model itself for all that follow; write "attention_type": "original_full"',
+    ),
     "perceiver": (lambda: tiny_config("perceiver", d_model=32, d_latents=16), "PerceiverForSequenceClassification"),
 }
 

@@ -9,7 +9,8 @@ import safetensors.torch
 import torch
 
 from recycle_cli.errors import ModelError
-from recycle_cli.models import default_max_length, hub, load, split
+from recycle_cli.models import NamedModel, default_max_length, hub, load, split
+from recycle_cli.settings import ModelSettings
 from tests.models.architectures import random_model
 
 
@@ -155,3 +156,44 @@ def test_default_max_length(model_type, fields, longest):
     split(loaded, ["1"], max_length=longest, dtype="float32")
     loaded.tokenizer.model_max_length = 20
     assert default_max_length(loaded) == 20
+
+
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:" + "0" * 64 + "\nsize 90900000\n"
+PAGE = "\n<!DOCTYPE html>\n<html><head><title>Sign in</title></head></html>\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "what"), [(POINTER, "is a Git LFS pointer"), (PAGE, "is an HTML page"), (PAGE[16:], "is an HTML page")]
+)
+@pytest.mark.parametrize("file", ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"])
+def test_a_file_that_was_not_fetched_is_named(copy_of_tiny, file, content, what):
+    (copy_of_tiny / file).write_text(content)
+    with pytest.raises(ModelError, match=rf"its {file} {what}") as caught:
+        NamedModel(ModelSettings(str(copy_of_tiny))).open()
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [POINTER, PAGE])
+def test_a_vocabulary_that_was_not_fetched_is_no_vocabulary(copy_of_tiny, content):
+    """Its lines would be taken for tokens."""
+    (copy_of_tiny / "tokenizer.json").unlink()
+    (copy_of_tiny / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "BertTokenizer"}))
+    (copy_of_tiny / "vocab.txt").write_text(content)
+    with pytest.raises(ModelError, match=r"its vocab\.txt is "):
+        NamedModel(ModelSettings(str(copy_of_tiny))).open()
+
+
+def test_weights_of_another_format_need_not_be_fetched(copy_of_tiny):
+    (copy_of_tiny / "pytorch_model.bin").write_text(POINTER)
+    assert NamedModel(ModelSettings(str(copy_of_tiny))).open().split(("2",), "float32").cuts == ("2",)
+
+
+def test_a_sharded_model_names_the_part_that_was_not_fetched(copy_of_tiny):
+    model = load(str(copy_of_tiny), labels=None).model
+    (copy_of_tiny / "model.safetensors").unlink()
+    model.save_pretrained(copy_of_tiny, max_shard_size="20KB")
+    parts = sorted(copy_of_tiny.glob("model-*.safetensors"))
+    assert len(parts) > 1
+    parts[-1].write_text(POINTER)
+    with pytest.raises(ModelError, match=rf"its {parts[-1].name} is a Git LFS pointer"):
+        NamedModel(ModelSettings(str(copy_of_tiny))).open()

@@ -1,7 +1,9 @@
 """A training is proved before its first epoch: it changes the head alone, and its RUN gives the same."""
 
 import json
+import random
 
+import numpy as np
 import pytest
 import torch
 import transformers
@@ -14,6 +16,7 @@ from recycle_cli.settings import CorpusSettings, ModelSettings, TrainingSettings
 from recycle_cli.training import Setup, prove_training
 from recycle_cli.verbs.finetune import Job, finetune
 from tests.conftest import tiny_config
+from tests.models.architectures import DECODERS, ENCODERS
 from tests.records import records, write_csv
 
 LAYER = TaskLayer(labels=("a", "b", "c"))
@@ -33,9 +36,9 @@ def prove(setup: Setup, folder: object) -> None:
 
 
 @pytest.mark.parametrize("cut", ["0", "2", "4"])
-@pytest.mark.parametrize("model_type", ["bert", "gpt2", "albert"])
+@pytest.mark.parametrize("model_type", ["bert", "gpt2", "albert", "xlnet", "squeezebert", "xlm"])
 def test_a_proof_leaves_everything_as_it_was(make_tiny, tmp_path, model_type, cut):
-    fields = {"embedding_size": 16} if model_type == "albert" else {}
+    fields = (ENCODERS | DECODERS)[model_type]
     setup = setup_of(make_tiny("model", tiny_config(model_type, **fields), bare=True), cut)
     model = setup.split.model
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -58,6 +61,46 @@ def test_a_layer_that_training_skips_at_the_cut_is_refused(make_tiny, tmp_path, 
         prove(setup, tmp_path)
     setup = setup_of(make_tiny("whole", tiny_config(model_type, ffn_dim=48, word_embed_proj_dim=32), bare=True), cut)
     prove(setup, tmp_path)
+
+
+class Drawing(nn.Dropout):
+    """Leaves out what it is given now and then, by a number drawn in one of many ways."""
+
+    def __init__(self, draw) -> None:
+        super().__init__(0.0)
+        self.draw = draw
+
+    def forward(self, x):
+        return x * 0 if self.training and self.draw() < 1e-4 else x
+
+
+@pytest.mark.parametrize(
+    "draw", [random.random, lambda: random.uniform(0, 1), np.random.rand, lambda: np.random.uniform(0, 1)]
+)
+def test_a_model_that_draws_from_a_generator_of_its_own_is_refused(tiny_bert, tmp_path, draw):
+    setup = setup_of(tiny_bert)
+    setup.split.model.dropout = Drawing(draw)
+    state = random.getstate()
+    with pytest.raises(ModelError, match="draws from Python's or numpy's own generator"):
+        prove(setup, tmp_path)
+    assert random.getstate() == state
+
+
+class Counting(nn.Dropout):
+    """Remembers its training in a plain attribute, and goes by it in eval."""
+
+    trained = 0
+
+    def forward(self, x):
+        self.trained += self.training
+        return x if self.training else x + self.trained
+
+
+def test_a_model_that_remembers_its_training_is_refused(tiny_bert, tmp_path):
+    setup = setup_of(tiny_bert)
+    setup.split.model.dropout = Counting(0.0)
+    with pytest.raises(ModelError, match="its RUN, saved and loaded, gives outputs"):
+        prove(setup, tmp_path)
 
 
 class Moving(nn.Dropout):

@@ -1,6 +1,7 @@
 """Every cut of a text model: its share of the work and the bytes of its rows."""
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from recycle_cli.errors import UsageError
 from recycle_cli.models.eval_mode import evaluating
+from recycle_cli.models.forwards import watching
 from recycle_cli.models.hub import quiet
 from recycle_cli.models.layers import Layer, bytes_per_sample
 from recycle_cli.models.text.engine import Engine
@@ -45,15 +47,12 @@ def trunk_flops(engine: Engine, length: int) -> list[int]:
     def note(*_: Any) -> None:
         counts.append(counter.get_total_flops())
 
-    handles = [block.module.register_forward_pre_hook(note) for block in engine.blocks]
-    handles.append(engine.blocks[-1].module.register_forward_hook(note))
-    try:
-        # Fused attention kernels hide their matrix products from the counter on some machines; plain ones do not.
-        with evaluating(engine.model), torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
-            engine.full(batch)
-    finally:
-        for handle in handles:
-            handle.remove()
+    # Fused attention kernels hide their matrix products from the counter on some machines; plain ones do not.
+    with ExitStack() as stack, evaluating(engine.model), torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
+        for block in engine.blocks:
+            stack.enter_context(watching(block.parts[0].module, note))
+        stack.enter_context(watching(engine.blocks[-1].parts[-1].module, after=note))
+        engine.full(batch)
     return [*counts, counter.get_total_flops()]
 
 

@@ -15,17 +15,17 @@ from recycle_cli.models.hub import first_line
 from recycle_cli.models.preprocessor import Inputs
 from recycle_cli.models.text.blocks import Block
 from recycle_cli.models.text.engine import Engine
-from recycle_cli.models.text.passes import handing_on
+from recycle_cli.models.text.passes import at_cut, handing_on
 from recycle_cli.models.text.selfcheck import (
     CANNOT_RUN,
     LENGTHS,
     TOLERANCE,
+    Alone,
     check_batch,
     checked,
     close,
     each_alone,
     leak,
-    real_outputs,
 )
 
 WORK = 4e9
@@ -36,18 +36,13 @@ COPIES = 16
 """Texts of each length at most."""
 
 
-Alone = Sequence[tuple[Tensor, Tensor]]
-"""The rows and outputs of texts by themselves."""
-
-
 def proved(engine: Engine, batch: Inputs, cuts: Sequence[int]) -> Engine:
     """The engine with the settings that the model turns out to need, proved on a few tokens and at every length.
 
     Raises ModelError if a cut changes the output, or if what is made of a text depends on the texts before it.
     """
-    engine = checked(engine, batch, cuts)
+    engine, first = checked(engine, batch, cuts)
     with evaluating(engine.model), torch.no_grad():
-        first = each_alone(engine, batch)
         for lengths in _tried(engine):
             engine = _proved_at(engine, lengths, sorted({cuts[0], cuts[-1]}) if cuts else [])
         _check_memory(engine, first, each_alone(engine, batch), max(LENGTHS), engine.inputs.max_length)
@@ -95,7 +90,8 @@ def _proved_at(engine: Engine, lengths: Sequence[int], cuts: Sequence[int]) -> E
     batch = check_batch(engine.model, engine.inputs, lengths, seed=2)
     with nullcontext() if _work(engine, lengths) <= WORK else _one_of_each_kind(engine.blocks, cuts):
         try:
-            alone = each_alone(engine, batch)
+            with _rows_at(engine, cuts) as rows:
+                alone = each_alone(engine, batch)
             what = leak(engine, batch, alone, TOLERANCE)
         except CANNOT_RUN as error:
             raise ModelError(
@@ -107,7 +103,8 @@ def _proved_at(engine: Engine, lengths: Sequence[int], cuts: Sequence[int]) -> E
         _check_memory(engine, alone[row : row + 1], again, lengths[row], lengths[-1])
         if what and not engine.apart:
             engine = replace(engine.keeping_lengths_apart(), by_length=what == "rows")
-        _check_halves(engine, {name: one[-1:] for name, one in batch.items()}, cuts)
+        # The longest text was the last to be computed alone.
+        _check_halves(engine, alone[-1], {cut: one[-1:] for cut, one in rows.items()})
     return engine
 
 
@@ -121,29 +118,39 @@ def _check_memory(engine: Engine, before: Alone, after: Alone, length: int, long
             )
 
 
-def _check_halves(engine: Engine, text: Inputs, cuts: Sequence[int]) -> None:
-    """Raise ModelError if head after trunk is not the whole for this text."""
-    mask = text["attention_mask"]
-    if not cuts:
-        return
-    whole, rows = real_outputs(engine, engine.full(text), mask), engine.trunk(text, cuts)
-    for cut in cuts:
-        halves = real_outputs(engine, engine.head(rows[cut].clone(), mask.sum(1), cut), mask)
-        if not close(whole, halves, TOLERANCE):
+@contextmanager
+def _rows_at(engine: Engine, cuts: Sequence[int]) -> Iterator[dict[int, Tensor]]:
+    """Collect the rows at the cuts of the pass that was the last one."""
+    rows: dict[int, Tensor] = {}
+    with ExitStack() as stack:
+        for cut in cuts:
+            stack.enter_context(at_cut(engine.blocks, cut, rows.__setitem__))
+        yield rows
+
+
+def _check_halves(engine: Engine, whole: tuple[Tensor, Tensor], rows: Mapping[int, Tensor]) -> None:
+    """Raise ModelError if the head, from the rows at a cut of one text, is not the `whole` by its rows and outputs."""
+    length = len(whole[0])
+    for cut, one in rows.items():
+        halves = engine.head(one[:, :length].clone(), torch.tensor([length]), cut)
+        if not close(whole[1], halves[0], TOLERANCE):
             raise ModelError(
                 f"{type(engine.model).__name__} cannot be cut at {cut}: head after trunk differs from the whole for a "
-                f"text of {mask.shape[1]} tokens; use cut 0, or a smaller --max-length"
+                f"text of {length} tokens; use cut 0, or a smaller --max-length"
             )
 
 
 @contextmanager
 def _one_of_each_kind(blocks: Sequence[Block], cuts: Sequence[int]) -> Iterator[None]:
     """Let one block of each kind compute, and at least one before, between and after the cuts."""
-    firsts = {kind: number for number, kind in reversed(list(enumerate(_kinds(blocks))))}
-    working = set(firsts.values())
+    kinds = _kinds(blocks)
+    working: set[int] = set()
     for start, end in pairwise(sorted({0, *cuts, len(blocks)})):
-        if working.isdisjoint(range(start, end)):
-            working.add(start)
+        done = {kinds[number] for number in working}
+        working.add(next((number for number in range(start, end) if kinds[number] not in done), start))
+    for number, kind in enumerate(kinds):
+        if kind not in {kinds[other] for other in working}:
+            working.add(number)
     with ExitStack() as stack:
         for number, block in enumerate(blocks):
             if number not in working:

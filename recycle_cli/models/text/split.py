@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,17 +12,18 @@ from recycle_cli.models.cuts import resolve_cut
 from recycle_cli.models.dependence import modules_called, parameters_behind
 from recycle_cli.models.eval_mode import evaluating
 from recycle_cli.models.hub import first_line, quiet
-from recycle_cli.models.identity import architecture_of, weights_digest
+from recycle_cli.models.identity import weights_digest
 from recycle_cli.models.preprocessor import Inputs
 from recycle_cli.models.split_model import SplitModel
 from recycle_cli.models.text.blocks import Block, find_blocks
 from recycle_cli.models.text.engine import Engine, forward_names
+from recycle_cli.models.text.fields import architecture_proved
 from recycle_cli.models.text.lengths import proved
 from recycle_cli.models.text.load import Loaded
 from recycle_cli.models.text.ownership import Ownership, parameters_in, parameters_of_blocks
 from recycle_cli.models.text.selfcheck import CANNOT_RUN, check_batch, depends_on_task
 from recycle_cli.models.text.stem import find_stem
-from recycle_cli.models.text.tokens import text_inputs, word_embeddings
+from recycle_cli.models.text.tokens import inputs_of, text_config, text_inputs, word_embeddings
 from recycle_cli.models.text.untie import untie_blocks
 from recycle_cli.recipe import Recipe
 
@@ -62,13 +64,10 @@ def uncut(loaded: Loaded, max_length: int) -> tuple[Engine, Inputs]:
     before = _modes(model)
     with evaluating(model):
         blocks = _found(engine, batch)
-        stem = find_stem(model, blocks, engine.options(batch))
-        _check_outputs(engine, batch)
+        stem = find_stem(model, blocks, engine.options(batch), lambda: _check_outputs(engine, batch))
     if changed := _modes(model) - before:
         name, value = sorted(changed)[0]
-        raise ModelError(
-            f"{type(model).__name__} cannot be cut: a short text changes the model itself ({name} to {value})"
-        )
+        raise ModelError(_changed_by_a_text(model, name, value))
     return replace(engine, blocks=blocks, stem=stem), batch
 
 
@@ -135,6 +134,15 @@ def _modes(model: nn.Module) -> set[tuple[str, str]]:
     }
 
 
+def _changed_by_a_text(model: Any, name: str, value: str) -> str:
+    """Why a model that a text changes for good cannot be cut, and what would help."""
+    said = f"{type(model).__name__} cannot be cut: a short text changes the model itself for all that follow"
+    field = name.rpartition(".")[-1]
+    if hasattr(text_config(model), field):
+        return f'{said}; write "{field}": "{value}" into its config.json, so that all texts are treated alike'
+    return f"{said} ({name} to {value}); take another model"
+
+
 def _check_weights(loaded: Loaded, owned: Sequence[Ownership]) -> None:
     needed = parameters_of_blocks(owned[0].blocks).union(*(one.trunk for one in owned))
     absent = [name for name, one in loaded.model.named_parameters() if id(one) in needed and name in loaded.missing]
@@ -150,7 +158,7 @@ def _recipe(loaded: Loaded, engine: Engine, batch: Inputs, owned: Sequence[Owner
     through = bool(cuts) and depends_on_task(engine, batch, cuts)
     return Recipe(
         modality="text",
-        architecture=architecture_of(loaded.model.config.to_dict()),
+        architecture=architecture_proved(loaded.model, _with_special(engine, batch)),
         cuts={str(one.cut): weights_digest(one.trunk_tensors()) for one in owned},
         preprocessor=engine.inputs.digest,
         max_length=engine.inputs.max_length,
@@ -160,6 +168,17 @@ def _recipe(loaded: Loaded, engine: Engine, batch: Inputs, owned: Sequence[Owner
             **({"lengths": "apart"} if engine.by_length else {}),
         },
     )
+
+
+def _with_special(engine: Engine, batch: Inputs) -> Mapping[str, Tensor]:
+    """The batch as the bare model takes it, with special tokens in the middle of its texts: a model may go by them."""
+    ids, known = batch["input_ids"].clone(), engine.inputs.vocabulary or len(engine.inputs.tokenizer)
+    special = torch.tensor([number for number in engine.inputs.tokenizer.all_special_ids if number < known])
+    if len(special):
+        inside = batch["attention_mask"].bool() & (torch.arange(ids.shape[1]) % 2 == 1)
+        ids[inside] = special.repeat(ids.numel())[: int(inside.sum())].to(ids.dtype)
+    names = forward_names(engine.model.base_model)
+    return {name: one for name, one in inputs_of({**batch, "input_ids": ids}, engine.model).items() if name in names}
 
 
 def _assembled(engine: Engine, recipe: Recipe, owned: Mapping[str, Ownership]) -> SplitModel:

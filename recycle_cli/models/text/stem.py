@@ -1,6 +1,6 @@
 """The part of a model before its first block, embeddings and their norm, which a head need not compute again."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from recycle_cli.models.forwards import computing, watching
 from recycle_cli.models.text.blocks import Block, placed, rows_of
 
 
@@ -34,11 +35,14 @@ class _Seen:
     early: bool
 
 
-def find_stem(model: nn.Module, blocks: tuple[Block, ...], inputs: Mapping[str, Any]) -> Stem | None:
+def find_stem(
+    model: nn.Module, blocks: tuple[Block, ...], inputs: Mapping[str, Any], compute: Callable[[], object] | None = None
+) -> Stem | None:
     """The outermost module that gives the first block its rows; None if there is no such module.
 
-    `inputs` must hold a batch whose sample and token counts differ. Whether the module also leaves something behind for
-    later blocks does not show here: the self-check finds out.
+    `compute` runs the model on `inputs`, if more is wanted of that pass. They must hold a batch whose sample and token
+    counts differ. Whether the module also leaves something behind for later blocks does not show here: the self-check
+    finds out.
     """
     inside = {id(module) for block in blocks for module in block.module.modules()}
     seen: dict[nn.Module, list[_Seen]] = {}
@@ -48,15 +52,15 @@ def find_stem(model: nn.Module, blocks: tuple[Block, ...], inputs: Mapping[str, 
         version = output._version if isinstance(output, Tensor) else 0
         seen.setdefault(module, []).append(_Seen(placed((args, kwargs)), output, version, not given))
 
-    def before(module: nn.Module, args: Any, kwargs: Any) -> None:
+    def before(args: Any, kwargs: Any) -> None:
         given.append(rows_of(args, kwargs))
 
     with ExitStack() as hooks, torch.no_grad():
         for module in model.modules():
             if id(module) not in inside:
                 hooks.callback(module.register_forward_hook(after, with_kwargs=True).remove)
-        hooks.callback(blocks[0].module.register_forward_pre_hook(before, with_kwargs=True).remove)
-        model(**inputs)
+        hooks.enter_context(watching(blocks[0].parts[0].module, before))
+        model(**inputs) if compute is None else compute()
     rows = given[0]
     for module in model.modules():
         calls = seen.get(module, [])
@@ -98,19 +102,14 @@ def skipped(stem: Stem | None, rows: Tensor) -> Iterator[None]:
         yield
         return
 
-    forward = stem.module.forward
+    def made(forward: Any) -> Any:
+        def zeros(*args: Any, **kwargs: Any) -> Any:
+            like = dict(placed((args, kwargs))).get(stem.place)
+            if not isinstance(like, Tensor):
+                return forward(*args, **kwargs)
+            return rows.new_zeros((), dtype=stem.dtype(like)).expand(*like.shape[:2], rows.shape[-1])
 
-    def zeros(*args: Any, **kwargs: Any) -> Any:
-        like = dict(placed((args, kwargs))).get(stem.place)
-        if not isinstance(like, Tensor):
-            return forward(*args, **kwargs)
-        return rows.new_zeros((), dtype=stem.dtype(like)).expand(*like.shape[:2], rows.shape[-1])
+        return zeros
 
-    own = stem.module.__dict__.get("forward")
-    stem.module.__dict__["forward"] = zeros
-    try:
+    with computing(stem.module, made):
         yield
-    finally:
-        del stem.module.__dict__["forward"]
-        if own is not None:
-            stem.module.__dict__["forward"] = own

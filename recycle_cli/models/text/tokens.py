@@ -124,8 +124,14 @@ class TextInputs:
     def examples(self) -> dict[str, Tensor]:
         """Values (n, ...) that inputs other than ids and plain token types have for some tokens of the vocabulary."""
         tokens = [token for token, _ in sorted(self.tokenizer.get_vocab().items(), key=lambda pair: pair[1])][:200]
-        text = Sample("", {"text": " ".join(tokens)})
-        (found,) = replace(self, max_length=max(self.max_length, 512))._tokenized([text], self._prepared)
+        roomy = replace(self, max_length=max(self.max_length, 512))
+        found: Prepared = {}
+        while tokens and not found:
+            try:
+                (found,) = roomy._tokenized([Sample("", {"text": " ".join(tokens)})], self._prepared)
+            except DataError:
+                # Tapas takes no text that is longer than it may be.
+                tokens = tokens[: len(tokens) // 2]
         plain = {name for name, values in found.items() if name in ("input_ids", TYPES) and values.ndim == 1}
         return {name: torch.from_numpy(values).long() for name, values in found.items() if name not in plain}
 
@@ -156,7 +162,17 @@ class TextInputs:
         return found
 
     def _taken(self, samples: Sequence[Sample], take: Take[T], **more: Any) -> list[T]:
-        encoded = self.tokenizer(
+        try:
+            encoded = self._encoded(samples, **more)
+        except Exception as error:  # a tokenizer's own code raises whatever it likes
+            if len(samples) > 1:
+                return [one for sample in samples for one in self._taken([sample], take, **more)]
+            reason = f"its text cannot be turned into tokens ({first_line(error)})"
+            raise DataError(f"record {samples[0].id}: {reason}; shorten or remove it") from error
+        return take(encoded, samples)
+
+    def _encoded(self, samples: Sequence[Sample], **more: Any) -> Any:
+        return self.tokenizer(
             [sample.fields["text"] for sample in samples],
             [sample.fields["text_pair"] for sample in samples] if _is_pair(samples[0]) else None,
             truncation=True,
@@ -166,7 +182,6 @@ class TextInputs:
             verbose=False,
             **more,
         )
-        return take(encoded, samples)
 
     def _prepared(self, encoded: Any, samples: Sequence[Sample]) -> list[Prepared]:
         return [

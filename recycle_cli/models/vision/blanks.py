@@ -1,30 +1,19 @@
 """Modules that compute nothing: they return blanks of the right shape, or rows that were stored."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
 
 from torch import Tensor, nn
+
+from recycle_cli.models.forwards import computing
 
 PROBE_IMAGES = 3
 """Images in the pass that watches the modules: no other axis of a usual output has this size by chance."""
 
 
-@contextmanager
-def returning(module: nn.Module, output: Any) -> Iterator[None]:
-    """Let the module compute nothing and return `output`."""
-
-    def forward(*args: Any, **kwargs: Any) -> Any:
-        return output
-
-    own = module.__dict__.get("forward")
-    module.__dict__["forward"] = forward
-    try:
-        yield
-    finally:
-        del module.__dict__["forward"]
-        if own is not None:
-            module.__dict__["forward"] = own
+def returning(module: nn.Module, output: Any) -> AbstractContextManager[None]:
+    """Let the module compute nothing and return `output` inside a block."""
+    return computing(module, lambda usual: lambda *args, **kwargs: output)
 
 
 def rows_of(output: Any) -> Any:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from recycle_cli.errors import UsageError
+from recycle_cli.models.cuts import quoted
 
 WHOLE = "0"
 """The cut before everything: nothing is frozen, nothing is stored."""
@@ -64,15 +65,15 @@ def resolve_point(cut: str, points: Sequence[CutPoint], others: Mapping[str, tup
     listed = [point.name for point in points if "." not in point.name] or [point.name for point in points]
     more = ", ..." if len(listed) > _LISTED else ""
     raise UsageError(
-        f"cut {cut!r}: the model has no module of this name; expected a share such as 50%, 0 for the whole model, or "
-        f"one of {', '.join(listed[:_LISTED])}{more} (`recycle layers` lists all {len(points)})"
+        f"cut {quoted(cut)}: the model has no module of this name; expected a share such as 50%, 0 for the whole "
+        f"model, or one of {', '.join(listed[:_LISTED])}{more} (`recycle layers` lists all {len(points)})"
     )
 
 
 def _by_share(cut: str, percent: float, points: Sequence[CutPoint]) -> CutPoint | None:
     """Nearest by FLOPs; of equals the one that stores least, then the plainest name, then the first."""
     if percent > 100:
-        raise UsageError(f"cut {cut!r}: expected a share from 0% to 100%")
+        raise UsageError(f"cut {quoted(cut)}: expected a share from 0% to 100%")
     if percent == 0:
         return None
     return min(

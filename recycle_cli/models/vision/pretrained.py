@@ -14,7 +14,7 @@ from recycle_cli.errors import ModelError
 from recycle_cli.models.embedding import merge_embedding, numbered, parameters_below, put_embedding
 from recycle_cli.models.hub import UNREADABLE, Source, first_line, quiet, read_json
 from recycle_cli.models.identity import architecture_of
-from recycle_cli.models.same_labels import order_of, put_rows, say_new
+from recycle_cli.models.same_labels import fit_labels
 from recycle_cli.models.task_layer import OWN, TaskLayer
 from recycle_cli.models.vision.processors import ProcessorTransform, opened, processor_transform, transform_of
 from recycle_cli.models.vision.sources import LoadedImages
@@ -121,17 +121,9 @@ def _named_rows(source: Source, layer: TaskLayer, model: Any, missing: frozenset
     labels = tuple(layer.labels or ())
     names = read_json(source.name, CONFIG, source.revision).get("id2label") or {}
     known = [str(names.get(str(number), f"LABEL_{number}")) for number in range(len(labels))]
-    if known == list(labels) or len(names) > len(labels):
+    if len(names) > len(labels):
         return frozenset()
-    # With one class more, what has another shape is the classifier, and is new: enough rows for ours.
-    more, other = _loaded(source, layer, (*labels, ""), seed)
-    keys = sorted(other - missing)
-    if not keys:
-        return frozenset()
-    order = order_of(labels, known)
-    if order is None:
-        say_new(source.name, known, labels, seed)
-    return put_rows(model, order, keys, more.state_dict())
+    return fit_labels(source.name, model, known, labels, missing, seed)
 
 
 def _processor_for(transform: Transform, source: Source) -> Any:

@@ -15,7 +15,7 @@ from torchvision import models as torchvision_models
 
 from recycle_cli.errors import ModelError
 from recycle_cli.models.embedding import merge_embedding, numbered, parameters_below, put_embedding
-from recycle_cli.models.same_labels import order_of, put_rows, say_new
+from recycle_cli.models.same_labels import fit_rows, with_a_row_a_class
 from recycle_cli.models.vision.transforms import ImageTransform, Transform, from_json
 from recycle_cli.models.vision.weights import DEFAULT_WEIGHTS, RANDOM, built, fill, preset, read_weights, weights_of
 from recycle_cli.settings import EmbeddingSettings
@@ -108,11 +108,14 @@ def _named_rows(
     if known == labels or made.source == RANDOM:
         return frozenset()
     more = built(made.architecture, len(labels) + 1, made.transform, seed).state_dict()
-    keys = [key for key, one in model.state_dict().items() if one.shape != more[key].shape]
-    order = order_of(labels, known)
-    if order is None:
-        say_new(name, known, labels, seed)
-    return put_rows(model, order, keys, first)
+    classifier = with_a_row_a_class(model.state_dict(), more)
+
+    def renew() -> None:
+        with torch.no_grad():
+            for key, (tensor, _) in classifier.items():
+                tensor.copy_(first[key])
+
+    return fit_rows(name, known, labels, classifier, renew)
 
 
 @dataclass(frozen=True)

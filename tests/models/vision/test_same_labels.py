@@ -42,7 +42,7 @@ def test_names_in_another_order_permute_the_rows(family, tmp_path, capsys):
     torch.testing.assert_close(logits_of(turned), theirs[:, [2, 0, 1]], rtol=1e-5, atol=1e-6)
     same = logits_of(model.open(TaskLayer(labels=KNOWN)).loaded)
     torch.testing.assert_close(same, theirs, rtol=1e-5, atol=1e-6)
-    assert "new layer" not in capsys.readouterr().err
+    assert "made anew" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("family", ["vit", "resnet", "swin"])
@@ -51,9 +51,9 @@ def test_other_names_get_a_new_layer_from_the_seed(family, tmp_path, capsys):
     kept = model.open().loaded
     capsys.readouterr()
     first, again, other = (model.open(TaskLayer(labels=OTHER), seed=seed).loaded for seed in (1, 1, 2))
-    lines = [line for line in capsys.readouterr().err.splitlines() if "new layer" in line]
+    lines = [line for line in capsys.readouterr().err.splitlines() if "made anew" in line]
     assert len(lines) == 3
-    assert "its 3 classes have other names than the data's ('cat', not 'car')" in lines[0]
+    assert "its classes (cat, dog, owl) are not those of the data (car, bus, tram)" in lines[0]
     assert first.missing
     assert all(key.startswith("classifier") for key in first.missing)
     for key in first.missing:
@@ -75,7 +75,7 @@ def test_torchvisions_classifiers_follow_their_names(name, tmp_path, capsys):
     assert turned.missing == frozenset()
     capsys.readouterr()
     other = load_torchvision(str(tmp_path), labels=OTHER, seed=3)
-    assert "other names" in capsys.readouterr().err
+    assert "made anew" in capsys.readouterr().err
     assert other.missing
     changed = {key for key, one in other.model.state_dict().items() if not torch.equal(one, tensors[key])}
     # A new bias may be zero, as the old one was.
