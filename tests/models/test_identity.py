@@ -182,7 +182,9 @@ class GoingBy(transformers.BertModel):
 
     def forward(self, input_ids, inputs_embeds=None, **others):
         words = self.embeddings.word_embeddings(input_ids)
-        words = words * getattr(self.config, "temperature", 1.0) + getattr(self.config, "dropout_shift", 0.0)
+        words = words * getattr(self.config, "classifier_bias", 1.0) + words.abs() * getattr(
+            self.config, "dropout_shift", 0.0
+        )
         if getattr(self.config, "summary_type", "") == "sharp":
             words = words.sign()
         return super().forward(inputs_embeds=words, **others)
@@ -198,10 +200,10 @@ class Going(transformers.BertForSequenceClassification):
 @pytest.mark.parametrize(
     ("fields", "counted"),
     [
-        ({"temperature": 2.0, "prefix": "a"}, {"temperature": 2.0}),
+        ({"classifier_bias": 2.0, "prefix": "a"}, {"classifier_bias": 2.0}),
         ({"dropout_shift": 0.5, "hidden_dropout_prob": 0.3}, {"dropout_shift": 0.5}),
         ({"summary_type": "sharp", "initializer_range": 0.2}, {"summary_type": "sharp"}),
-        ({"temperature": 2.0, "summary_type": "sharp"}, {"summary_type": "sharp"}),
+        ({"classifier_bias": 2.0, "summary_type": "sharp"}, {"summary_type": "sharp"}),
         ({"prefix": "a", "num_beams": 3, "bos_token_id": 4, "classifier_dropout": 0.5}, {}),
     ],
 )

@@ -100,10 +100,15 @@ def test_pickled_weights_are_not_read(copy_of_tiny):
     assert "save it again with save_pretrained" in refused(copy_of_tiny)
 
 
-@pytest.mark.parametrize("text", ["not json", "[]", '{"model_type": "no-such-type"}', "{}", '{"model_type": "vit"}'])
+@pytest.mark.parametrize("text", ["not json", "[]", '{"model_type": "no-such-type"}', "{}"])
 def test_a_config_that_is_no_text_model(copy_of_tiny, text):
     (copy_of_tiny / "config.json").write_text(text)
     assert "cannot be loaded" in refused(copy_of_tiny)
+
+
+def test_an_image_model_is_no_text_model(copy_of_tiny):
+    (copy_of_tiny / "config.json").write_text('{"model_type": "vit"}')
+    assert "(vit) takes images (pixel_values), not texts" in refused(copy_of_tiny)
 
 
 def test_weights_cut_short(copy_of_tiny):
