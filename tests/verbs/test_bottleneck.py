@@ -55,7 +55,8 @@ def batch(halves):
     return halves.collate(halves.prepare([Sample("0", {"text": text}) for text in texts]))
 
 
-@pytest.mark.parametrize("name", [*ENCODERS, *DECODERS])
+# SqueezeBERT's sublayers have their numbers before their tokens: bottlenecks are refused there.
+@pytest.mark.parametrize("name", [name for name in [*ENCODERS, *DECODERS] if name != "squeezebert"])
 def test_every_remaining_block_of_any_architecture_is_adapted(name):
     loaded = random_model(name)
     untouched = split(loaded, ["2"], max_length=16, dtype="float32")
