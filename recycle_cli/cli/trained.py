@@ -89,11 +89,11 @@ def _row_of_one(reports: Sequence[Fields], number: int) -> list[Fields]:
     if report["metric"] is None:
         return rows
     ends_best = report["best_step"] == own["step"]
-    rows = [{**rows[0], "": "best" if ends_best else ""}]
+    rows = [{**rows[0], "weights": "best" if ends_best else ""}]
     if report["best_epoch"] == number and not ends_best:
         between = {_title(name): value for name, value in report["metrics"].items()}
         step = f"{number}, step {report['best_step']:,}"
-        rows.insert(0, {**dict.fromkeys(rows[0], ""), "epoch": step, **between, "": "best"})
+        rows.insert(0, {**dict.fromkeys(rows[0], ""), "epoch": step, **between, "weights": "best"})
     return rows
 
 

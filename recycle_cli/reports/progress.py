@@ -187,7 +187,8 @@ def _columns(width: int, unit: Unit) -> "list[ProgressColumn]":
     note = TextColumn("{task.fields[note]}", markup=False, table_column=Column(no_wrap=True, ratio=1))
     name = TextColumn("{task.description}")
     if width < NARROW:
-        return [name, TaskProgressColumn(show_speed=False), *left, note]
+        short = TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True, min_width=5))
+        return [name, TaskProgressColumn(show_speed=False), short, TextColumn("left"), note]
     if width < ROOMY:
         return [name, BarColumn(bar_width=10), amount, *left, note]
     return [name, BarColumn(bar_width=24), amount, TimeElapsedColumn(), *left, note]

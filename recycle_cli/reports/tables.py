@@ -51,13 +51,16 @@ def show_rows(title: str, rows: list[Mapping[str, Any]], notes: str = "") -> Non
 
     columns = [_Column(name, [row[name] for row in rows]) for name in rows[0]]
     screen = console()
-    if sum(one.least for one in columns) + 3 * len(columns) + 1 > screen.width:
+    spare = screen.width - sum(one.least for one in columns) - 3 * len(columns) - 1
+    if spare < 0:
         screen.print(_pairs(title, rows, notes))
         return
     table = Table(title=title, title_justify="left", caption=notes or None, caption_justify="left")
     for one in columns:
         justify: Any = "right" if one.numeric else "left"
-        table.add_column(escape(one.title), justify=justify, overflow="fold", min_width=one.least)
+        more = min(one.wanted - one.least, spare)
+        table.add_column(escape(one.title), justify=justify, overflow="fold", width=one.least + more)
+        spare -= more
     for cells in zip(*(one.cells for one in columns), strict=True):
         table.add_row(*map(escape, cells))
     screen.print(table)
@@ -74,9 +77,20 @@ class _Column:
     @property
     def least(self) -> int:
         """Numbers and the words of the title are not broken, longer texts may be."""
-        words = max(map(len, self.title.split()), default=0)
-        longest = max(map(len, self.cells), default=0)
-        return max(words, longest if self.numeric else min(longest, SHORTEST))
+        longest = _widest(self.cells)
+        return max(_widest(self.title.split()), longest if self.numeric else min(longest, SHORTEST))
+
+    @property
+    def wanted(self) -> int:
+        """The width in which nothing is broken."""
+        return _widest([self.title, *self.cells])
+
+
+def _widest(texts: Iterable[str]) -> int:
+    """Columns of a terminal that the widest text takes; some letters take two."""
+    from rich.cells import cell_len
+
+    return max(map(cell_len, texts), default=0)
 
 
 def _pairs(title: str, records: Iterable[Mapping[str, Any]], notes: str = "") -> Any:
@@ -98,5 +112,5 @@ def _leaves(fields: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
     for name, value in fields.items():
         if isinstance(value, Mapping):
             yield from _leaves(value, f"{prefix}{name} ")
-        elif value is not None and value != []:
+        elif value is not None and value not in ("", []):
             yield f"{prefix}{name}", value

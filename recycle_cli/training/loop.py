@@ -82,7 +82,7 @@ def _step(trainer: Trainer, steps_an_epoch: int, progress: Bar) -> None:
     state, settings = trainer.state, trainer.settings
     loss = trainer.step(learning_rate(state.step, settings.epochs * steps_an_epoch, settings))
     if loss is not None:
-        progress.update(note=f"epoch {state.current_epoch} of {settings.epochs}, loss {loss:.4f}")
+        progress.update(note=f"epoch {state.current_epoch}/{settings.epochs}, loss {loss:.4f}")
 
 
 def _is_due(trainer: Trainer) -> bool:

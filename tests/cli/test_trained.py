@@ -49,7 +49,7 @@ def shown(capsys):
 
 def test_every_epoch_is_a_row_and_the_best_is_marked(shown):
     lines = shown(show_finetuned, report(THREE))
-    assert ["epoch", "train loss", "macro f1", "eval loss", "seconds", ""] in lines
+    assert ["epoch", "train loss", "macro f1", "eval loss", "seconds", "weights"] in lines
     assert [line for line in lines if len(line) == 6][1:] == [
         ["1", "0.7500", "0.5000", "0.5000", "2 s", ""],
         ["2", "0.5000", "0.8750", "0.5000", "2 s", "best"],
