@@ -84,6 +84,15 @@ class BarError(RecycleError):
 
 
 class Interrupted(BaseException):
-    """Ctrl-C or SIGTERM. It is no Exception, so that no handler between the signal and the command line swallows it."""
+    """Ctrl-C or SIGTERM. It is no Exception, so that no handler between the signal and the command line swallows it.
+
+    A command that knows what it has finished raises it again with a message.
+    """
 
     exit_code = 130
+
+
+class PipeClosed(BaseException):
+    """Whoever read stdout has ended, as `head` does when it has enough: no failure, and nobody is left to be told."""
+
+    exit_code = 141

@@ -36,8 +36,9 @@ def what_page(content: bytes) -> str | None:
     return None
 
 
-def check_fetched(file: str) -> None:
-    """Raise DataError for a file that is a pointer; one that cannot be read is left to its reader."""
+def check_fetched(file: str, called: str | None = None) -> None:
+    """Raise DataError for a file that is a pointer; one that cannot be read is left to its reader. `called`: how the
+    message names it."""
     path = Path(file)
     try:
         with path.open("rb") as handle:
@@ -45,4 +46,4 @@ def check_fetched(file: str) -> None:
     except OSError:
         return
     if (problem := what_pointer(content)) is not None:
-        raise DataError(f"{file}: {problem}")
+        raise DataError(f"{called or file}: {problem}")

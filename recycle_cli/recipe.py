@@ -57,6 +57,30 @@ class Recipe:
         """Return the recipe of only this cut."""
         return replace(self, cuts={cut: self.cuts[cut]})
 
+    def of_another_model(self, asked: "Recipe") -> bool:
+        """Whether `asked` has another architecture, or other weights up to a cut that both have."""
+        shared = self.cuts.keys() & asked.cuts.keys()
+        same = self.modality == asked.modality and dict(self.architecture) == dict(asked.architecture)
+        return not same or any(self.cuts[cut] != asked.cuts[cut] for cut in shared)
+
+    def refusal(self, asked: "Recipe", made_with: str | None, asked_with: str | None) -> str | None:
+        """Why a store of this recipe cannot be used as `asked`, and the remedy; None if it can be.
+
+        made_with, asked_with  the names of the two models; None if they are not known
+        """
+        if (difference := self.difference(asked)) is None:
+            return None
+        if not self.of_another_model(asked) or made_with is None or asked_with is None:
+            remedy = "use the options it was made with"
+            if self.cuts.keys() != asked.cuts.keys():
+                remedy = f"take {' '.join(f'--cut {cut}' for cut in self.cuts)}, with which it was made"
+            return f"made with another recipe ({difference}): {remedy}, or another store"
+        if difference.startswith("cuts."):
+            difference = "their weights differ"
+        if made_with == asked_with:
+            return f"made with {made_with} as it was then ({difference}): use another store, or the model of then"
+        return f"made with the model {made_with}, not with {asked_with} ({difference}): use that one, or another store"
+
     def difference(self, asked: "Recipe") -> str | None:
         """Name the first field in which `asked` differs from this recipe of a store; None if they are equal.
 
@@ -64,7 +88,7 @@ class Recipe:
         digests.
         """
         mine, asked_for = _flat(self.to_json()), _flat(asked.to_json())
-        if self.cuts.keys() != asked.cuts.keys():
+        if self.cuts.keys() != asked.cuts.keys() and not self.of_another_model(asked):
             return _differing("cuts", ", ".join(self.cuts), ", ".join(asked.cuts) or None)
         for name in [*mine, *(name for name in asked_for if name not in mine)]:
             if mine.get(name) != asked_for.get(name):

@@ -71,7 +71,7 @@ def load_run(run: str, model: ModelSettings, store: Store | None, *, every_cut: 
         split = network.split((info.cut,), "float32")
     else:
         split = _split_for(network, info.cut, store, every_cut=every_cut)
-        expect(store, split.recipe.at(info.cut).computed_in(store.recipe.precision), info.cut)
+        expect(store, split.recipe.at(info.cut).computed_in(store.recipe.precision), info.model, info.cut)
     split.model.to(device_of(model.device)).eval()
     return LoadedRun(
         info, named, task, list(network.loaded.labels), Head(split, info.cut, INPUTS if store is None else info.cut, {})
@@ -149,7 +149,8 @@ class Scorer:
         with torch.inference_mode(False), autocast(self.device, "float32"):
             split = base.open().split(wanted, self.store.recipe.dtype)
         for cut in wanted:
-            expect(self.store, split.recipe.at(cut).computed_in(self.store.recipe.precision), cut)
+            recipe = split.recipe.at(cut).computed_in(self.store.recipe.precision)
+            expect(self.store, recipe, base.name, cut)
         split.model.to(self.device).eval()
         return split
 

@@ -84,14 +84,24 @@ class Commands:
         self._server.stdin.flush()
         return json.loads(self._server.stdout.readline())
 
-    def start(self, *arguments: object, cwd: Path | None = None, env: dict[str, str] | None = None) -> Running:
+    def start(
+        self,
+        *arguments: object,
+        cwd: Path | None = None,
+        env: dict[str, str] | None = None,
+        stdin: str | bytes | None = None,
+    ) -> Running:
         self._count += 1
         out, err = (Path(self._folder.name, f"{self._count}.{kind}") for kind in ("out", "err"))
         for path in (out, err):
             path.touch()  # it may be killed before it opens them
+        given = os.devnull
+        if stdin is not None:
+            given = str(Path(self._folder.name, f"{self._count}.in"))
+            Path(given).write_bytes(stdin if isinstance(stdin, bytes) else stdin.encode())
         argv = ["recycle", *map(str, arguments)]
         where = str(cwd or self._folder.name)
-        pid = self.ask({"argv": argv, "cwd": where, "env": env or {}, "out": str(out), "err": str(err)})
+        pid = self.ask({"argv": argv, "cwd": where, "env": env or {}, "in": given, "out": str(out), "err": str(err)})
         return Running(self, pid, out, err)
 
     def __call__(self, *arguments: object, **options: Any) -> Done:
@@ -136,7 +146,7 @@ def serve() -> dict[str, Any]:
 
 def become(request: dict[str, Any]) -> None:
     """Take on the request's streams, folder, environment and arguments."""
-    files = [os.devnull, request["out"], request["err"]]
+    files = [request["in"], request["out"], request["err"]]
     for number, path in enumerate(files):
         handle = os.open(path, os.O_RDONLY if number == 0 else os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         os.dup2(handle, number)

@@ -6,6 +6,7 @@ from typing import Any
 
 import typer
 
+from recycle_cli.cli.help import argument_name
 from recycle_cli.cli.main import app
 
 HEAD = """# Commands
@@ -15,7 +16,11 @@ is one line on stderr, and with `--json` an object with the field `error` (`kind
 shown on stderr: a bar on a terminal, and elsewhere, as in a log, one line every 30 seconds; a training leaves a line
 for each epoch in both. `--quiet` leaves it out.
 Every option can be given by its environment variable instead; an option that may be repeated takes several values
-there, separated by spaces. `--help` shows the options that most runs need, and `--help-all` shows every option.
+there, separated by spaces. `--config FILE.toml` gives options by their names (`epochs = 4`, `cut = ["2", "4"]`), and
+arguments in lower case (`data = "train.csv"`); the command line comes first, then the environment, then the file, and a
+key that is no option is an error. A variable that is nearly that of an option, such as `RECYCLE_EPOHCS`, is told.
+`recycle --install-completion` completes commands and options in your shell. `--help` shows the options that most runs
+need, and `--help-all` shows every option.
 
 A STORE is a folder, or a URL: `s3://`, `gs://` and `az://`, with credentials from the environment alone (such as
 `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_REGION` and, for another server than the provider's,
@@ -35,6 +40,7 @@ set), for all commands and processes together; what was used least recently goes
 | 6 | a bar that you set was not met |
 | 7 | `store verify` could not read a part of the store, so that nobody knows whether it is damaged |
 | 130 | interrupted by Ctrl-C or SIGTERM; the same command goes on (`finetune` with `--resume`) |
+| 141 | whoever read stdout ended early, as `head` does |
 """
 
 
@@ -79,8 +85,7 @@ def by_hand(name: str, old: str) -> list[str]:
 
 
 def argument_row(one: Any) -> str:
-    name = (one.metavar or one.name.upper()).strip("[]")
-    return f"| `{name}` | {cell(one.help)}{'' if one.required else ' (optional)'} |"
+    return f"| `{argument_name(one)}` | {cell(one.help)}{'' if one.required else ' (optional)'} |"
 
 
 def option_row(one: Any) -> str:

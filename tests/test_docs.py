@@ -12,6 +12,7 @@ from tests.commands_page import leaves
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
 COMMANDS = leaves(typer.main.get_command(app).commands)
+GENERAL = {"--help", "--help-all", "--version", "--install-completion", "--show-completion"}
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
 
 
@@ -68,7 +69,7 @@ def test_defaults_and_help_are_as_the_page_says(command):
 def test_no_page_speaks_of_an_option_that_is_not_there(page):
     """In lines that call `recycle`; other programs have options of their own."""
     text = (ROOT / page).read_text(encoding="utf-8").replace("\\\n", " ")
-    known = {name for command in COMMANDS for name in options(command)} | {"--help", "--help-all", "--version"}
+    known = {name for command in COMMANDS for name in options(command)} | GENERAL
     for line in text.splitlines():
         for call in re.findall(r"recycle (\w+) ([^`|&;]*)", line):
             command, rest = call

@@ -8,7 +8,6 @@ import time
 
 import pytest
 
-from recycle_cli.cli.main import INTERRUPTED
 from recycle_cli.store import Store
 from tests.contents import contents
 from tests.records import records, write_csv
@@ -90,8 +89,9 @@ def test_interrupted_it_seals_what_is_whole_and_exits_130(recycle, command, undi
     done = running.wait()
     assert done.code == 130
     assert done.json["error"]["exit_code"] == 130
-    assert done.err == f"recycle: {INTERRUPTED}\n"
     held = len(Store.open(str(store)))
+    said = f"interrupted; {store} has {held:,} new samples, {held:,} in all: the same command goes on"
+    assert done.err == f"recycle: {said}\n"
     assert 0 < held <= len(expected)
     assert not [one for one in (store / "tmp").iterdir() if one.is_dir()], "a draft was left behind"
     assert recycle.json(*command[0], store, *command[1])["reused_samples"] == held

@@ -123,8 +123,8 @@ class QuestionForm:
 
     modality = "text"
 
-    def reader(self, sources):
-        return find_reader(sources)
+    def reader(self, sources, files):
+        return find_reader(sources, files)
 
     def resolve(self, named, schema, corpus, *, labelled):
         return Columns(others={"question": "question", "answer": "answer"})
@@ -274,8 +274,8 @@ class TableForm:
 
     modality = "table"
 
-    def reader(self, sources):
-        return find_reader(sources)
+    def reader(self, sources, files):
+        return find_reader(sources, files)
 
     def resolve(self, named, schema, corpus, *, labelled):
         resolved, _ = resolve_common(named, schema, corpus, labelled=labelled)

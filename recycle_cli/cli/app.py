@@ -12,7 +12,6 @@ app = typer.Typer(
     name="recycle",
     help="Run the frozen half of a pretrained network once; train and predict from its stored activations.",
     pretty_exceptions_enable=False,
-    add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 

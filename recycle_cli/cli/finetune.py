@@ -9,6 +9,7 @@ from recycle_cli.cli.options import Asked, filled, own, with_options
 from recycle_cli.cli.required import end, reported
 from recycle_cli.cli.trained import show_finetuned, show_heads
 from recycle_cli.cli.training import training_settings
+from recycle_cli.errors import UsageError
 from recycle_cli.reports import spinner
 from recycle_cli.settings import MINILM, TASKS, CorpusSettings, Job, ModelSettings, TrainingSettings
 
@@ -17,13 +18,15 @@ from recycle_cli.settings import MINILM, TASKS, CorpusSettings, Job, ModelSettin
 def finetune(
     context: typer.Context,
     data: Annotated[
-        str,
-        typer.Argument(metavar="DATA", help="Labelled records: a file, glob, folder or hub name."),
+        list[str],
+        typer.Argument(
+            metavar="DATA...",
+            help="Labelled records: files, globs, folders, a hub name, - for stdin; last a STORE to train from.",
+        ),
     ],
     asked: Asked,
     store: Annotated[
-        str | None,
-        typer.Argument(metavar="[STORE]", help="Train from this store; without it, from the records."),
+        str | None, own("store", "Train from this store, if DATA does not end with it.", "Store", usual=False)
     ] = None,
     evaluation: Annotated[
         str | None, own("eval", "Evaluate on these labelled records after each epoch.", "Data")
@@ -48,7 +51,8 @@ def finetune(
         from recycle_cli.verbs.finetune import finetune as run
         from recycle_cli.verbs.finetune import finetune_heads as run_heads
 
-    records = filled(CorpusSettings, asked, source=(data,))
+    data, store = _data_and_store(data, store, context)
+    records = filled(CorpusSettings, asked, source=tuple(data))
     judged = None if evaluation is None else replace(records, source=(evaluation,), limit=None)
     job = filled(Job, asked, data=records, store=store, evaluation=judged, model_named=model is not None)
     network = filled(ModelSettings, asked, name=model or MINILM)
@@ -61,3 +65,25 @@ def finetune(
         reports, missed = reported(lambda: run_heads(job, network, several))
         show_heads(reports, as_json=asked["as_json"], missed=missed)
     end(missed)
+
+
+def _data_and_store(words: list[str], store: str | None, context: typer.Context) -> tuple[list[str], str | None]:
+    """The words of DATA taken apart: the last of several is the store unless there are records in it. A
+    file of options names the store by itself.
+
+    Raises UsageError if --store names another one.
+    """
+    from recycle_cli.corpus import holds_records
+
+    if len(words) == 1 or not _typed("data", context) or holds_records(words[-1]):
+        return words, store or None
+    *data, last = words
+    if store and store != last and _typed("store", context):
+        raise UsageError(f"{last} and --store {store}: two stores; name one (or there are no records in {last})")
+    return data, last
+
+
+def _typed(name: str, context: typer.Context) -> bool:
+    """Whether the value of a parameter stands on the command line."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"

@@ -1,15 +1,12 @@
 """The file of `finetune --heads`: the heads that train together, each option written as on the command line."""
 
 import re
-import tomllib
 from collections.abc import Mapping
-from difflib import get_close_matches
-from math import isfinite
-from pathlib import Path
 from typing import Any
 
 import typer
 
+from recycle_cli.cli.toml_file import parameters_by_key, read_toml, read_value, unknown
 from recycle_cli.cli.training import training_settings
 from recycle_cli.errors import UsageError
 from recycle_cli.settings import TASKS, CorpusSettings, HeadSettings, TrainingSettings
@@ -37,7 +34,7 @@ def head_settings(path: str, context: typer.Context) -> list[HeadSettings]:
 
     Raises UsageError, naming file, head and key, for what is no option, no value of it, or not a head's to choose.
     """
-    content = _read(path)
+    content = read_toml(path, "--heads")
     tables = content.pop("head", None)
     if not isinstance(tables, list) or not tables or not all(isinstance(table, dict) for table in tables):
         raise UsageError(f"{path}: no [[head]] in it; give each head a table [[head]] with a name")
@@ -64,36 +61,19 @@ def _head(table: dict[str, Any], where: str, shared: Mapping[str, Any], context:
     return HeadSettings(name, training_settings(options), options["label_column"])
 
 
-def _read(path: str) -> dict[str, Any]:
-    try:
-        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"--heads {path}: {error.strerror}; give a TOML file") from error
-    except ValueError as error:
-        raise UsageError(f"--heads {path} is no TOML: {error}") from error
-
-
 def _values(table: Mapping[str, Any], where: str, known: tuple[str, ...], context: typer.Context) -> dict[str, Any]:
     """Values by the names of the command's parameters, checked as the command line checks them."""
-    parameters = {name.removeprefix("--"): one for one in context.command.params for name in one.opts}
+    parameters = parameters_by_key(context)
     found: dict[str, Any] = {}
     for key, value in table.items():
         if key not in known:
             raise UsageError(f"{where}: {_refused(key, known)}")
         parameter = parameters[key]
-        if isinstance(value, list | dict):
-            raise UsageError(f"{where}: {key} = {value!r}; expected a single value")
-        try:
-            converted = found[str(parameter.name)] = parameter.type.convert(str(value), parameter, context)
-        except typer.BadParameter as error:
-            raise UsageError(f"{where}: {key} = {value!r}: {' '.join(error.message.split())}") from None
-        if isinstance(converted, float) and not isfinite(converted):
-            raise UsageError(f"{where}: {key} = {value!r}: expected a finite number")
+        _, (found[str(parameter.name)],) = read_value(key, value, parameter, where, context)
     return found
 
 
 def _refused(key: str, known: tuple[str, ...]) -> str:
     if key in AT_THE_TOP:
         return f"{key} is the same for all heads, which train on the same batches; set it at the top of the file"
-    near = get_close_matches(key.replace("_", "-"), known, n=1)
-    return f"{key!r} is no option of a head" + (f"; did you mean {near[0]}" if near else f": {', '.join(known)}")
+    return unknown(key, known, "a head")

@@ -39,6 +39,15 @@ class Command(TyperCommand):
             rich_help_panel="Output",
         )
 
+    def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
+        """Complete the options that `--help` leaves out, too."""
+        found = super().shell_complete(ctx, incomplete)
+        if incomplete.startswith("-"):
+            from recycle_cli.cli.completion import hidden_options
+
+            found += hidden_options(self, ctx, incomplete)
+        return found
+
     def get_params(self, ctx: Any) -> list[Any]:
         """The parameters, `--help` and `--help-all`, which is not listed if `--help` shows everything."""
         return [*super().get_params(ctx), self._help_all]
@@ -65,7 +74,7 @@ class Group(TyperGroup):
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Print the commands, then the group's own options."""
         rows: list[Row] = [("Commands", _styled(name), _plain(one.help)) for name, one in self.commands.items()]
-        rows += map(_row, self.params)
+        rows += (_row(one, "Options") for one in self.params)
         _show(self, ctx, rows, f"{ctx.command_path} COMMAND --help shows the options of a command.")
 
 
@@ -93,8 +102,9 @@ def _show(command: TyperCommand | TyperGroup, ctx: Any, rows: Iterable["Row"], e
     console.print(table, Text(""), Text(end), sep="\n")
 
 
-def _row(one: Any) -> "Row":
-    panel = "Arguments" if one.param_type_name == "argument" else getattr(one, "rich_help_panel", None) or "Output"
+def _row(one: Any, panel: str = "Output") -> "Row":
+    """A parameter under the panel that it names, or else under this one."""
+    panel = "Arguments" if one.param_type_name == "argument" else getattr(one, "rich_help_panel", None) or panel
     return panel, _name(one), _help(one)
 
 
@@ -110,12 +120,18 @@ def _styled(name: str) -> "Text":
     return Text(name, style="cyan")
 
 
+def argument_name(one: Any) -> str:
+    """What an argument is called, without the brackets around one that may be left out."""
+    name = str(one.metavar or one.name.upper())
+    return name[1:-1] if name.startswith("[") and name.endswith("]") else name
+
+
 def _name(one: Any) -> "Text":
     """`--epochs INT`; the name of an argument."""
     from rich.text import Text
 
     if one.param_type_name == "argument":
-        return _styled((one.metavar or one.name.upper()).strip("[]"))
+        return _styled(argument_name(one))
     names = ", ".join(sorted((*one.opts, *one.secondary_opts), key=len))
     kind = one.type.name.split()[0]
     word = "" if one.is_flag or kind == "choice" else {"str": "TEXT", "integer": "INT"}.get(kind, kind.upper())

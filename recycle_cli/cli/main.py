@@ -11,13 +11,14 @@ import typer
 from recycle_cli.cli.app import app
 from recycle_cli.cli.bench import bench
 from recycle_cli.cli.finetune import finetune
-from recycle_cli.cli.help import Command
+from recycle_cli.cli.help import Command, argument_name
 from recycle_cli.cli.layers import layers
 from recycle_cli.cli.plan import plan
 from recycle_cli.cli.precompute import precompute
 from recycle_cli.cli.predict import predict
 from recycle_cli.cli.store import store_app
-from recycle_cli.errors import Interrupted, RecycleError, UsageError
+from recycle_cli.cli.toml_file import reason
+from recycle_cli.errors import Interrupted, PipeClosed, RecycleError, UsageError
 from recycle_cli.reports import say
 from recycle_cli.runtime.signals import raise_on_signals
 
@@ -50,7 +51,11 @@ def main() -> None:
     except RecycleError as error:
         _fail(str(error), type(error).__name__, error.exit_code)
     except Interrupted as stop:
-        _fail(INTERRUPTED, "Interrupted", stop.exit_code)
+        _fail(str(stop) or INTERRUPTED, "Interrupted", stop.exit_code)
+    except PipeClosed as stop:
+        # What is still in the buffer has no reader, and is not to be tried again as the process ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(stop.exit_code)
     except MemoryError as error:
         reason = " ".join(str(error).split()) or "all is taken"
         _fail(f"not enough memory ({reason}); use a smaller batch, --memory or --max-length", "MemoryError", 1)
@@ -64,10 +69,22 @@ def main() -> None:
 
 def _parsing(error: Any) -> str:
     """What was wrong with the words of a command, in one line; with its usage if an argument is missing."""
+    parameter, context = getattr(error, "param", None), error.ctx
+    if type(error) is typer.BadParameter and parameter is not None and context is not None:
+        return f"{_given(parameter, context)}: {reason(error, parameter)}"
     message = " ".join(error.format_message().split())
-    if message.startswith("Missing argument") and error.ctx is not None:
-        message += f" {' '.join(error.ctx.get_usage().split())}"
+    if message.startswith("Missing argument") and context is not None:
+        message += f" {' '.join(context.get_usage().split())}"
     return message
+
+
+def _given(parameter: Any, context: Any) -> str:
+    """A parameter as the user gave it: an option, a variable of the environment, or an argument."""
+    source = context.get_parameter_source(parameter.name)
+    if source is not None and source.name == "ENVIRONMENT":
+        return str(parameter.envvar)
+    names = [name for name in (*parameter.opts, *parameter.secondary_opts) if name.startswith("--")]
+    return names[0] if names else argument_name(parameter)
 
 
 def _fail(message: str, kind: str, code: int) -> None:

@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal, TypeVar, cast, get_origin
 
 import typer
 
-from recycle_cli.errors import UsageError
+from recycle_cli.cli.environment import tell_misspelt, variable_of
+from recycle_cli.errors import PipeClosed, UsageError
 from recycle_cli.reports import be_quiet
 from recycle_cli.settings.option import PANELS, Option, Panel, option_of, options_of
 
@@ -33,20 +34,33 @@ def with_options(
         found = {name: one for kind in settings for name, one in options_of(kind).items() if name not in leave_out}
         parameters = [one.replace(kind=one.KEYWORD_ONLY) for one in mine.values()]
         parameters += [_parameter(name, one) for name, one in found.items() if _snake(name) not in mine]
-        parameters += [_flag("as_json", JSON), _flag("quiet", QUIET)]
+        parameters += [_flag("as_json", JSON), _flag("quiet", QUIET), _CONFIG_PARAMETER]
 
         @wraps(function)
         def run(**asked: Any) -> None:
             be_quiet(asked["quiet"])
+            tell_misspelt()
             for name, value in asked.items():
                 check_number(name, value)
-            function(**{name: asked[name] for name in mine}, asked=asked)
+            try:
+                function(**{name: asked[name] for name in mine}, asked=asked)
+            except BrokenPipeError as error:
+                raise PipeClosed from error
 
         vars(run)["__signature__"] = inspect.Signature(sorted(parameters, key=_place))
         run.__annotations__ = {one.name: one.annotation for one in parameters}
         return run
 
     return declare
+
+
+def _from_file(context: typer.Context, value: str | None) -> str | None:
+    """Let a --config file answer for the options that neither the command line nor the environment gives."""
+    if value is not None and not context.resilient_parsing:
+        from recycle_cli.cli.toml_file import of_config
+
+        context.default_map = dict(of_config(value, context))
+    return value
 
 
 def own(name: str, help: str, panel: Panel = "Options", *, usual: bool = True, **more: Any) -> Any:
@@ -78,17 +92,18 @@ def value_of(name: str, asked: Asked) -> Any:
     return asked.get(_snake(name))
 
 
-def _typer_option(name: str, option: Option, *, negative: bool = False) -> Any:
+def _typer_option(name: str, option: Option, *, negative: bool = False, **more: Any) -> Any:
     """An option that also reads RECYCLE_<NAME> from the environment; `negative` adds --no-<name>."""
     return typer.Option(
         f"--{name}/--no-{name}" if negative else f"--{name}",
         help=option.help,
-        envvar=f"RECYCLE_{_snake(name).upper()}",
+        envvar=variable_of(name),
         hidden=not option.usual,
         rich_help_panel=option.panel,
         min=option.minimum,
         max=option.maximum,
         parser=option.parser and _told(option.parser),
+        **more,
     )
 
 
@@ -138,3 +153,12 @@ def _flag(name: str, option: Any) -> inspect.Parameter:
 
 JSON = own("json", "Print the result as one JSON object on stdout.", "Output")
 QUIET = own("quiet", "Show no progress.", "Output")
+CONFIG = _typer_option(
+    "config",
+    Option("Take options that are given in no other way from this TOML file, such as epochs = 3.", "Output"),
+    callback=_from_file,
+    is_eager=True,
+)
+_CONFIG_PARAMETER = inspect.Parameter(
+    "config", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[str | None, CONFIG]
+)

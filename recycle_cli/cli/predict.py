@@ -7,6 +7,7 @@ import typer
 from recycle_cli.cli.arguments import Corpus
 from recycle_cli.cli.options import Asked, filled, own, with_options
 from recycle_cli.cli.required import end, reported
+from recycle_cli.errors import UsageError
 from recycle_cli.reports import show, spinner
 from recycle_cli.settings import CorpusSettings, ImageSettings, ModelSettings, PredictSettings
 from recycle_cli.settings.option import options_of
@@ -29,8 +30,8 @@ def predict(
         str | None,
         own(
             "output",
-            "Write the predictions to this .csv, .jsonl or .parquet file; by default to RUN/predictions.csv, or "
-            ".parquet for embeddings.",
+            "Write the predictions to this .csv, .jsonl or .parquet file, or to stdout (-); by default to "
+            "RUN/predictions.csv, or .parquet for embeddings.",
             "Output",
         ),
     ] = None,
@@ -39,6 +40,8 @@ def predict(
     with spinner("loading PyTorch"):
         from recycle_cli.verbs.predict import predict as score
 
+    if output == "-" and asked["as_json"]:
+        raise UsageError("--json prints its object on stdout, where --output - writes the predictions; leave out one")
     records = filled(CorpusSettings, asked, source=tuple(data))
     network = filled(ModelSettings, asked, name=run, images=ImageSettings())
     settings = filled(PredictSettings, asked)

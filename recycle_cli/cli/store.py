@@ -10,7 +10,7 @@ from recycle_cli.cli.arguments import StoreFolder
 from recycle_cli.cli.help import Command, Group
 from recycle_cli.cli.options import Asked, own, with_options
 from recycle_cli.cli.stored_records import contains, find, merge, remove
-from recycle_cli.errors import DamageError, UnreadError
+from recycle_cli.errors import DamageError, UnreadError, UsageError
 from recycle_cli.reports import bar, counted, say, show_fields, show_rows, spinner
 
 store_app = typer.Typer(cls=Group, help="Look after a store: what it holds, whether it is whole, and removing.")
@@ -127,21 +127,26 @@ def gc(
 def export(
     store: StoreFolder,
     asked: Asked,
-    out: Annotated[str, typer.Argument(metavar="OUT", help="A .safetensors file, or a folder for NumPy files.")],
+    out: Annotated[
+        str, typer.Argument(metavar="OUT", help="A .safetensors file, - for stdout, or a folder for NumPy files.")
+    ],
     cut: Annotated[
         str | None, own("cut", "Write the activations at this cut; by default the store's only one.")
     ] = None,
     key: Annotated[
         list[str] | None, own("key", "Write only the sample with this key of 32 hexadecimal digits. May be repeated.")
     ] = None,
+    text: Annotated[list[str] | None, own("text", "Write only the sample that is this text. May be repeated.")] = None,
     limit: Annotated[int | None, own("limit", "Write at most this many samples.", minimum=1)] = None,
     format: Annotated[Literal["safetensors", "numpy"], own("format", "Format of the files.")] = "safetensors",
 ) -> None:
     """Write samples of STORE for other programs, as one safetensors file or a folder of NumPy files."""
     from recycle_cli.store import export as run
 
+    if out == "-" and asked["as_json"]:
+        raise UsageError("--json prints its object on stdout, where - writes the samples; leave out one")
     with spinner("writing the samples"):
-        found = run(store, out, cut=cut, keys=key, limit=limit, format=format)
+        found = run(store, out, cut=cut, keys=key or (), texts=text or (), limit=limit, format=format)
     if asked["as_json"]:
         print(json.dumps(found))
     else:

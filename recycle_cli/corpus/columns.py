@@ -1,7 +1,8 @@
 """Which column is what: as named by the user, or chosen if there is only one sensible answer."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from recycle_cli.corpus.records import shown
 from recycle_cli.errors import DataError
@@ -57,6 +58,56 @@ class Columns:
     def named(self) -> tuple[str, ...]:
         """The columns in use, without repeats."""
         return tuple(dict.fromkeys([*self.single.values(), *self.targets]))
+
+
+INPUTS = ("text", "text_pair", "image")
+"""What a model reads; without one of these a RUN that was trained on it has nothing to predict from."""
+
+
+def as_trained(named: Columns, trained: Mapping[str, str], schema: Mapping[str, bool], corpus: str) -> Columns:
+    """The columns that the user names, and for what is not named those that a RUN was trained on (`trained`, by what
+    they hold; empty if that is not known). Its label and its id may be missing.
+
+    Raises DataError for an input that is missing, and for one that the RUN was not trained on.
+    """
+    if not trained:
+        return named
+    for role, column in trained.items():
+        if getattr(named, role, column) is not None:
+            continue
+        option = f"--{role.replace('_', '-')}-column"
+        if column in schema:
+            found: dict[str, Any] = {role: column}
+            named = replace(named, **found)
+        elif role in INPUTS:
+            raise DataError(
+                f"{corpus}: no column {column!r}, the {role.replace('_', ' ')} that the run was trained on; name "
+                f"it with {option}; {listing(schema)}"
+            )
+    for role in INPUTS:
+        if role not in trained and getattr(named, role) is not None:
+            raise DataError(
+                f"--{role.replace('_', '-')}-column {getattr(named, role)}: the run was trained without it, on "
+                f"{' and '.join(name.replace('_', ' ') for name in INPUTS if name in trained)} alone; leave it out"
+            )
+    return named
+
+
+def kept_columns(asked: Sequence[str], schema: Mapping[str, bool], columns: Columns, corpus: str) -> tuple[str, ...]:
+    """The columns that `--keep-columns` names, each once: a word is a name, `all` (but the image), or several names.
+
+    Raises DataError, listing the columns, for one that is missing.
+    """
+    found: dict[str, None] = {}
+    for word in asked:
+        names = [word] if word in schema else [name.strip() for name in word.split(",")]
+        if word == "all":
+            names = [name for name in schema if name != columns.image]
+        for name in names:
+            if name not in schema:
+                raise DataError(f"{corpus}: no column {name!r} (--keep-columns); {listing(schema)}")
+            found[name] = None
+    return tuple(found)
 
 
 def resolve_common(

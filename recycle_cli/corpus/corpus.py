@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
-from recycle_cli.corpus.columns import Columns
+from recycle_cli.corpus.columns import Columns, as_trained, kept_columns
 from recycle_cli.corpus.examples import Example, Expand, Views
 from recycle_cli.corpus.failures import Failure, Failures
 from recycle_cli.corpus.forms import Form
@@ -52,7 +52,7 @@ class Corpus:
         self._done = RecordsDone(Bar())
         self.failures = Failures(settings, on_failure)
         self.used, self.unread_labels, self.unread_label = 0, 0, ""
-        self._reader = form.reader(settings.source)
+        self._reader = form.reader(settings.source, settings.files)
         self.name = self._reader.name
         if labelled and self._reader.why_unlabelled is not None:
             raise DataError(f"{self.name}: {self._reader.why_unlabelled}")
@@ -61,8 +61,12 @@ class Corpus:
         schema = self._reader.schema()
         if not schema:
             raise DataError(f"{self.name}: {EMPTY}")
-        self._named = Columns.of(settings)
+        self._named = as_trained(Columns.of(settings), dict(settings.trained), schema, self.name)
         self.columns = form.resolve(self._named, schema, self.name, labelled=labelled)
+        if self._named.label is None and any(role == "label" for role, _ in settings.trained):
+            # Another column that looks like labels holds answers to another question.
+            self.columns = replace(self.columns, label=None)
+        self.kept = kept_columns(settings.kept, schema, self.columns, self.name)
 
     @cached_property
     def total(self) -> int | None:
@@ -89,7 +93,7 @@ class Corpus:
     def __iter__(self) -> Iterator[Example]:
         self.used = self.unread_labels = 0
         self.failures.begin()
-        with closing(self._reader.records(self.columns.named)) as records:
+        with closing(self._reader.records(tuple(dict.fromkeys([*self.columns.named, *self.kept])))) as records:
             for number, record in enumerate(records):
                 if record.blank:
                     continue
@@ -162,10 +166,11 @@ class Corpus:
             raise BadRecord(record.problem)
         identity = self._id_of(record) or self._unnamed(number, record)
         samples = self.form.samples(record, self.columns, identity)
+        kept = {column: record.values.get(column) for column in self.kept}
         if self.columns.targets:
-            example = Example(identity, samples, labels=self._labels(record), place=_place_of(record))
+            example = Example(identity, samples, labels=self._labels(record), place=_place_of(record), kept=kept)
         else:
-            example = Example(identity, samples, self._label(record), place=_place_of(record))
+            example = Example(identity, samples, self._label(record), place=_place_of(record), kept=kept)
         return example if self._expand is None else self._expand(example)
 
     def _id_of(self, record: Record) -> str | None:

@@ -23,6 +23,7 @@ class Example:
     labels  the same by column, if several columns were asked for; those that the record lacks are left out
     starts  for the windows of a text, the first character of each
     place   the file and the number of its record, for messages; no part of what it is
+    kept    values of further columns of the record, by column
     """
 
     id: str
@@ -31,6 +32,7 @@ class Example:
     labels: Mapping[str, Any] = field(default_factory=dict)
     starts: tuple[int, ...] = ()
     place: str = field(default="", compare=False)
+    kept: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def sample(self) -> Sample:

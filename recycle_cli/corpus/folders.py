@@ -1,35 +1,64 @@
-"""Image files as they lie on the disk: trees of one folder a class, folders without classes, files by name."""
+"""Trees of files that are a record each: one folder a class, or folders without classes."""
 
 import os
 import re
 from collections import Counter
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from recycle_cli.corpus.boundary import reading
-from recycle_cli.corpus.records import Record
+from recycle_cli.corpus.records import Reader, Record
 from recycle_cli.errors import DataError
+from recycle_cli.reports import say
 
-ENDINGS = (
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"),
-    *(".avif", ".heic", ".heif", ".jp2"),
-)
-"""Files of other endings are no part of the corpus. What a file holds, and whether it can be read, is found out when it
-is decoded."""
-
-NO_CLASSES = "images without folders of classes have no labels; expected FOLDER/CLASS/IMAGE"
+SYSTEMS_OWN = "@#$~"
+"""A folder whose name begins with one of these marks is a file system's or a server's own, such as the thumbnails and
+the waste baskets of network drives. It is passed over, with a word about it."""
 
 
 @dataclass(frozen=True)
-class ImageFolder:
-    """`root/CLASS/.../image.jpg`, classes and files in sorted order; a file's id is its path below `root`.
+class FileKind:
+    """What the files of a tree hold.
 
-    Raises DataError if there is no image, or if images lie beside the folders of the classes.
+    noun     what one of them is called
+    column   the column that a record has it in
+    example  a file as a message names it; `expected`: the names that its files have
+    takes    whether a file of this name is one of them
+    value    what the column holds of a file; raises DataError
+    """
+
+    noun: str
+    column: str
+    example: str
+    expected: str
+    takes: Callable[[str], bool]
+    value: Callable[[Path], Any]
+
+    @property
+    def no_classes(self) -> str:
+        """Why files without folders of classes have no labels."""
+        return f"{self.noun}s without folders of classes have no labels; expected FOLDER/CLASS/{self.noun.upper()}"
+
+
+def class_folders(roots: Sequence[str], kind: FileKind) -> Reader:
+    """The reader of one folder, or of several as one corpus."""
+    trees = tuple(ClassFolder(root, kind) for root in roots)
+    return trees[0] if len(trees) == 1 else ClassFolders(trees)
+
+
+@dataclass(frozen=True)
+class ClassFolder:
+    """`root/CLASS/.../file`, classes and files in sorted order; a file's id is its path below `root`.
+
+    Raises DataError if there is no file of the kind, or if some lie beside the folders of the classes.
     """
 
     root: str
+    kind: FileKind
+    _passed: set[str] = field(default_factory=set, compare=False)
 
     @property
     def name(self) -> str:
@@ -38,52 +67,58 @@ class ImageFolder:
 
     @property
     def total(self) -> int | None:
-        """Images in all."""
+        """Files in all."""
         seen = self._seen()
-        return sum(1 for folder in self._folders for _ in _images(folder, seen))
+        return sum(1 for folder in self._folders for _ in self._files(folder, seen))
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
-        """Names of the folders in `root`; none if the images lie in `root` itself."""
-        root = Path(self.root)
+        """Names of the folders in `root`; none if the files lie in `root` itself."""
+        root, noun = Path(self.root), self.kind.noun
         try:
             entries = sorted(entry for entry in root.iterdir() if not entry.name.startswith("."))
         except OSError as error:
             raise DataError(f"{self.root}: cannot be read ({error.strerror})") from error
-        folders = tuple(entry.name for entry in entries if entry.is_dir())
-        bare = next((entry for entry in entries if is_image(entry.name) and entry.is_file()), None)
+        folders = tuple(entry.name for entry in entries if entry.is_dir() and not self._passes_over(entry.name))
+        bare = next((entry for entry in entries if self.kind.takes(entry.name) and entry.is_file()), None)
         if folders and bare:
             raise DataError(
                 f"{self.root}: {bare.name} lies beside the folders of the classes; move it into one of them"
             )
         if not folders and not bare:
             raise DataError(
-                f"{self.root}: holds no image; expected {Path(self.root, 'CLASS', 'image.jpg')} and the like"
+                f"{self.root}: holds no {noun}; expected {Path(self.root, 'CLASS', self.kind.example)} and the like"
             )
         return folders
 
     def schema(self) -> Mapping[str, bool]:
-        """`image` and `id`, and `label` if there are classes."""
-        columns = {"image": True, "id": True}
-        return {**columns, "label": True} if self.classes else columns
+        """The kind's column and `id`, and `label` if there are classes."""
+        return _schema(self.kind, self.classes)
 
     def records(self, columns: Sequence[str]) -> Generator[Record]:
-        """A record an image; a class without one is a record with a problem."""
+        """A record a file; a class without one is a record with a problem."""
         seen = self._seen()
         for folder in self._folders:
             empty = True
-            for path in _images(folder, seen):
+            for path in self._files(folder, seen):
                 empty = False
-                identity = path.relative_to(self.root).as_posix()
-                yield Record(str(path), 0, {"image": path.name, "id": identity, "label": identity.partition("/")[0]})
+                yield self._record(path)
             if empty:
-                problem = f"the class holds no image; expected files of {', '.join(ENDINGS[:4])} and the like"
+                problem = f"the class holds no {self.kind.noun}; expected {self.kind.expected}"
                 yield Record(str(folder), 0, {"id": folder.name}, problem)
+
+    def _record(self, path: Path) -> Record:
+        identity = path.relative_to(self.root).as_posix()
+        about = {"id": identity, "label": identity.partition("/")[0]} if self.classes else {"id": identity}
+        try:
+            return Record(str(path), 0, {self.kind.column: self.kind.value(path), **about})
+        except DataError as error:
+            return Record(str(path), 0, about, str(error).removeprefix(f"{path}: "))
 
     @property
     def why_unlabelled(self) -> str | None:
-        """Images that lie in no folder of a class have no labels."""
-        return None if self.classes else NO_CLASSES
+        """Files that lie in no folder of a class have no labels."""
+        return None if self.classes else self.kind.no_classes
 
     @cached_property
     def doubt(self) -> str | None:
@@ -92,7 +127,7 @@ class ImageFolder:
         rest = "if they are classes, say so with --label-column label"
         if len(splits := _splits(self.classes)) > 1:
             return f"the folders {', '.join(splits)} are splits by their names, expected classes; {first}; {rest}"
-        if shared := _shared_folders(Path(self.root), self.classes):
+        if shared := self._shared_folders():
             folders, names = ", ".join(shared[0]), ", ".join(shared[1])
             return (
                 f"the folders {folders} hold folders of the same names ({names}), so that those are the classes as it "
@@ -100,8 +135,20 @@ class ImageFolder:
             )
         return None
 
+    def _shared_folders(self) -> tuple[list[str], list[str]] | None:
+        """Folders without files of their own that have several folders of the same names in them, and those names."""
+        inner: dict[str, set[str]] = {}
+        for name in self.classes:
+            with reading(str(Path(self.root, name))):
+                entries = [entry for entry in os.scandir(Path(self.root, name)) if not _is_own(entry.name)]
+            if not any(self.kind.takes(entry.name) and entry.is_file() for entry in entries):
+                inner[name] = {entry.name for entry in entries if entry.is_dir()}
+        counts = Counter(name for names in inner.values() for name in names)
+        shared = sorted(name for name, count in counts.items() if count > 1)
+        return (sorted(name for name in inner if inner[name] & set(shared)), shared) if len(shared) > 1 else None
+
     def _seen(self) -> "_Seen":
-        """No folder read yet; the root, if it is more than a folder of images, is never to be one of them."""
+        """No folder read yet; the root, if it is more than a folder of files, is never to be one of them."""
         seen = _Seen()
         if self.classes:
             seen.add(Path(self.root))
@@ -111,12 +158,30 @@ class ImageFolder:
     def _folders(self) -> list[Path]:
         return [Path(self.root, name) for name in self.classes] or [Path(self.root)]
 
+    def _files(self, folder: Path, seen: "_Seen") -> Iterator[Path]:
+        return (path for path in files_below(folder, seen, self._passes_over) if self.kind.takes(path.name))
+
+    def _passes_over(self, name: str) -> bool:
+        """Whether a folder is no part of the corpus; said once of each name that is not simply hidden."""
+        if _is_own(name) and not name.startswith(".") and name not in self._passed:
+            self._passed.add(name)
+            say(
+                f"{self.root}: passing over folders of the name {name}, which a system keeps for itself as it seems; "
+                "if it is a class, give it a name that begins with a letter"
+            )
+        return _is_own(name)
+
+
+def _schema(kind: FileKind, classes: Sequence[str]) -> Mapping[str, bool]:
+    columns = {kind.column: True, "id": True}
+    return {**columns, "label": True} if classes else columns
+
 
 @dataclass(frozen=True)
-class ImageFolders:
-    """Several such folders as one corpus; a file's id is its path, its folder's included."""
+class ClassFolders:
+    """Several such folders of one kind as one corpus; a file's id is its path, its folder's included."""
 
-    parts: tuple[ImageFolder, ...]
+    parts: tuple[ClassFolder, ...]
 
     @property
     def name(self) -> str:
@@ -125,7 +190,7 @@ class ImageFolders:
 
     @property
     def total(self) -> int | None:
-        """Images in all."""
+        """Files in all."""
         return sum(part.total or 0 for part in self.parts)
 
     @property
@@ -136,8 +201,8 @@ class ImageFolders:
 
     @property
     def why_unlabelled(self) -> str | None:
-        """Images that lie in no folder of a class have no labels."""
-        return None if self.classes else NO_CLASSES
+        """Files that lie in no folder of a class have no labels."""
+        return None if self.classes else self.parts[0].kind.no_classes
 
     @property
     def doubt(self) -> str | None:
@@ -146,9 +211,8 @@ class ImageFolders:
         return next(doubts, None)
 
     def schema(self) -> Mapping[str, bool]:
-        """`image` and `id`, and `label` if every folder has classes."""
-        columns = {"image": True, "id": True}
-        return {**columns, "label": True} if self.classes else columns
+        """As of one folder, with `label` if every folder has classes."""
+        return _schema(self.parts[0].kind, self.classes)
 
     def records(self, columns: Sequence[str]) -> Generator[Record]:
         """The records of one folder after the other."""
@@ -158,36 +222,8 @@ class ImageFolders:
                 yield record._replace(values={**record.values, "id": identity})
 
 
-@dataclass(frozen=True)
-class ImageFiles:
-    """Image files by name, without labels; a file's id is its path."""
-
-    name: str
-    files: tuple[str, ...]
-    doubt = None
-
-    @property
-    def why_unlabelled(self) -> str | None:
-        """Files by name have no labels."""
-        return NO_CLASSES
-
-    @property
-    def total(self) -> int | None:
-        """Images in all."""
-        return len(self.files)
-
-    def schema(self) -> Mapping[str, bool]:
-        """`image` and `id`."""
-        return {"image": True, "id": True}
-
-    def records(self, columns: Sequence[str]) -> Generator[Record]:
-        """A record a file."""
-        for file in self.files:
-            yield Record(file, 0, {"image": Path(file).name, "id": Path(file).as_posix()})
-
-
 class _Seen:
-    """The real folders that were read: one that is reached again, through a link, would give its images twice, and
+    """The real folders that were read: one that is reached again, through a link, would give its files twice, and
     under the labels of two classes."""
 
     def __init__(self) -> None:
@@ -202,13 +238,18 @@ class _Seen:
             raise DataError(f"{folder}: is the folder {first} again, through a link; remove the link")
 
 
-def _images(folder: Path, seen: _Seen) -> Iterator[Path]:
+def _is_own(name: str) -> bool:
+    return name.startswith((".", *SYSTEMS_OWN))
+
+
+def files_below(folder: Path, seen: _Seen | None = None, passed: Callable[[str], bool] = _is_own) -> Iterator[Path]:
+    """The files of a folder and of those below it that are not hidden, in sorted order. Raises DataError for a folder
+    that cannot be read, or is reached twice."""
+    seen = seen or _Seen()
     for parent, folders, files in os.walk(folder, followlinks=True, onerror=_refuse):
         seen.add(Path(parent))
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(files):
-            if is_image(name):
-                yield Path(parent, name)
+        folders[:] = sorted(name for name in folders if not passed(name))
+        yield from (Path(parent, name) for name in sorted(files) if not name.startswith("."))
 
 
 def _refuse(error: OSError) -> None:
@@ -225,26 +266,3 @@ def _splits(folders: Sequence[str]) -> list[str]:
         name: split_of[word] for name in folders for word in re.findall("[a-z]+", name.lower()) if word in split_of
     }
     return list(found) if len(set(found.values())) > 1 else []
-
-
-def _shared_folders(root: Path, folders: Sequence[str]) -> tuple[list[str], list[str]] | None:
-    """Folders without images of their own that have several folders of the same names in them, and those names."""
-    inner: dict[str, set[str]] = {}
-    for name in folders:
-        with reading(str(root / name)):
-            entries = [entry for entry in os.scandir(root / name) if not entry.name.startswith(".")]
-        if not any(is_image(entry.name) for entry in entries):
-            inner[name] = {entry.name for entry in entries if entry.is_dir()}
-    counts = Counter(name for names in inner.values() for name in names)
-    shared = sorted(name for name, count in counts.items() if count > 1)
-    return (sorted(name for name in inner if inner[name] & set(shared)), shared) if len(shared) > 1 else None
-
-
-def holds_images(folder: str) -> bool:
-    """Whether there is an image anywhere below."""
-    return next(_images(Path(folder), _Seen()), None) is not None
-
-
-def is_image(name: str) -> bool:
-    """Whether a file's name ends as an image's does."""
-    return not name.startswith(".") and name.lower().endswith(ENDINGS)

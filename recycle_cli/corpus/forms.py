@@ -6,6 +6,7 @@ from typing import Protocol
 from recycle_cli.corpus.columns import Columns
 from recycle_cli.corpus.records import Reader, Record
 from recycle_cli.keys import Sample
+from recycle_cli.settings import FileSettings
 
 
 class Form(Protocol):
@@ -15,8 +16,11 @@ class Form(Protocol):
     def modality(self) -> str:
         """The modality of its samples: `text`, `image`."""
 
-    def reader(self, sources: Sequence[str]) -> Reader:
-        """The reader of these files, folders or names. Raises DataError if there is nothing of this form to read."""
+    def reader(self, sources: Sequence[str], files: FileSettings) -> Reader:
+        """The reader of these files, folders or names; `files` say how files are read.
+
+        Raises DataError if there is nothing of this form to read.
+        """
 
     def resolve(self, named: Columns, schema: Mapping[str, bool], corpus: str, *, labelled: bool) -> Columns:
         """Fill in the columns that the user did not name. `schema` tells for each column whether it holds text.

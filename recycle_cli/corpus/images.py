@@ -12,6 +12,7 @@ from recycle_cli.corpus.sources import find_images
 from recycle_cli.errors import DataError
 from recycle_cli.keys import Sample
 from recycle_cli.pointers import what_pointer
+from recycle_cli.settings import FileSettings
 
 LONGEST_PATH = 4096
 """Characters; Linux knows no longer paths, and a text that is longer is no path."""
@@ -22,9 +23,9 @@ class ImageForm:
 
     modality = "image"
 
-    def reader(self, sources: Sequence[str]) -> Reader:
+    def reader(self, sources: Sequence[str], files: FileSettings) -> Reader:
         """The reader of image files, of folders of them, or of files of records."""
-        return find_images(sources)
+        return find_images(sources, files)
 
     def resolve(self, named: Columns, schema: Mapping[str, bool], corpus: str, *, labelled: bool) -> Columns:
         """Label and id as for texts; the image, if not named, is the only column of IMAGES that is there."""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 
 from recycle_cli.corpus.boundary import reading
 from recycle_cli.corpus.compressed import open_text
@@ -22,10 +23,7 @@ LONGEST_CELL = 1 << 24
 PEEKED = 100
 """Records that decide which columns JSON lines have."""
 
-UNQUOTED = (
-    "if the file knows no quoting, convert it: "
-    "pandas.read_csv(FILE, sep='\\t', quoting=3).to_json('FILE.jsonl', orient='records', lines=True)"
-)
+UNQUOTED = "if the file knows no quoting, add --quoting none"
 
 Parse = Callable[[Iterator[str], str, Sequence[str]], Generator[Record]]
 """Lines, the file's name and the columns in use to records."""
@@ -33,10 +31,10 @@ Parse = Callable[[Iterator[str], str, Sequence[str]], Generator[Record]]
 
 @dataclass(frozen=True)
 class LineFiles:
-    """Text files of one kind, read one after another."""
+    """Text files of one kind, read one after another. `files`: what messages call each, and its path."""
 
     name: str
-    files: tuple[str, ...]
+    files: Sequence[tuple[str, Path]]
     parse: Parse
     total: int | None = None
     why_unlabelled = None
@@ -46,6 +44,8 @@ class LineFiles:
         """The columns of the first file's first records; those with nothing but text in them hold text."""
         with closing(self.records(())) as records:
             first = list(islice((record for record in records if not record.blank), PEEKED))
+        if not first and not all(_is_blank(file, path) for file, path in self.files):
+            raise DataError(f"{self.name}: holds the names of its columns alone, expected at least one record")
         found: dict[str, bool] = {}
         cells = (cell for record in first if record.file == first[0].file for cell in record.values.items())
         for column, value in cells:
@@ -56,14 +56,19 @@ class LineFiles:
 
     def records(self, columns: Sequence[str]) -> Generator[Record]:
         """The records, all columns. Raises DataError if a file cannot be read or its structure is broken."""
-        for file in self.files:
-            with closing(_lines(file)) as lines:
+        for file, path in self.files:
+            with closing(_lines(file, path)) as lines:
                 yield from self.parse(lines, file, columns)
 
 
-def _lines(file: str) -> Generator[str]:
-    with reading(file), open_text(file) as handle:
+def _lines(file: str, path: Path) -> Generator[str]:
+    with reading(file), open_text(str(path)) as handle:
         yield from handle
+
+
+def _is_blank(file: str, path: Path) -> bool:
+    with closing(_lines(file, path)) as lines:
+        return all(line.isspace() for line in lines)
 
 
 def _is_utf8(text: str) -> bool:
@@ -97,20 +102,29 @@ def _json_record(file: str, number: int, line: str) -> Record:
     return Record(file, number, values)
 
 
-def comma_separated(lines: Iterator[str], file: str, columns: Sequence[str]) -> Generator[Record]:
-    """CSV as in RFC 4180, first row the names. Raises DataError if a quotation mark is out of place."""
-    return _separated(lines, file, columns, ",")
+def comma_separated(
+    lines: Iterator[str], file: str, columns: Sequence[str], *, quoted: bool = True
+) -> Generator[Record]:
+    """CSV as in RFC 4180, first row the names; unless `quoted`, a quotation mark is a mark like any other.
+
+    Raises DataError if a quotation mark is out of place.
+    """
+    return _separated(lines, file, columns, ",", quoted)
 
 
-def tab_separated(lines: Iterator[str], file: str, columns: Sequence[str]) -> Generator[Record]:
+def tab_separated(lines: Iterator[str], file: str, columns: Sequence[str], *, quoted: bool = True) -> Generator[Record]:
     """As `comma_separated`, with tabs."""
-    return _separated(lines, file, columns, "\t")
+    return _separated(lines, file, columns, "\t", quoted)
 
 
-def _separated(lines: Iterator[str], file: str, columns: Sequence[str], separator: str) -> Generator[Record]:
+def _separated(
+    lines: Iterator[str], file: str, columns: Sequence[str], separator: str, quoted: bool
+) -> Generator[Record]:
     csv.field_size_limit(LONGEST_CELL)
     spanned = _Spanned(lines)
-    rows = csv.reader(spanned, delimiter=separator, strict=True)
+    rows = csv.reader(
+        spanned, delimiter=separator, strict=True, quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
+    )
     try:
         header = next(filter(None, rows), None)
         if header is None:
@@ -124,7 +138,7 @@ def _separated(lines: Iterator[str], file: str, columns: Sequence[str], separato
                 )
             yield _row(row, number, header, file)
     except csv.Error as error:
-        remedy = f"; {UNQUOTED}" if separator == "\t" else ""
+        remedy = f"; {UNQUOTED}" if quoted else ""
         said = str(error).replace("\t", "\\t")
         raise DataError(f"{file}, line {rows.line_num}: {said}; check the quotation marks above it{remedy}") from error
 

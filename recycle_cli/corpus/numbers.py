@@ -13,6 +13,7 @@ from recycle_cli.corpus.labels import has_label
 from recycle_cli.corpus.records import BadRecord, Reader, Record, kind_of, shown
 from recycle_cli.errors import DataError
 from recycle_cli.keys import Sample
+from recycle_cli.settings import FileSettings
 
 LARGEST = float(np.finfo(np.float32).max)
 
@@ -68,9 +69,9 @@ class NumbersForm:
         """That of the plain form."""
         return self.plain.modality
 
-    def reader(self, sources: Sequence[str]) -> Reader:
+    def reader(self, sources: Sequence[str], files: FileSettings) -> Reader:
         """That of the plain form."""
-        return self.plain.reader(sources)
+        return self.plain.reader(sources, files)
 
     def resolve(self, named: Columns, schema: Mapping[str, bool], corpus: str, *, labelled: bool) -> Columns:
         """As the plain form, with all of the targets, or none if one is missing and they need not be there."""

@@ -2,62 +2,87 @@
 
 import glob
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from recycle_cli.corpus.boundary import reading
 from recycle_cli.corpus.compressed import COMPRESSIONS
-from recycle_cli.corpus.folders import ImageFiles, ImageFolder, ImageFolders, holds_images, is_image
+from recycle_cli.corpus.file_kinds import IMAGES, TEXTS, ImageFiles, holds_images, is_image
+from recycle_cli.corpus.folders import class_folders, files_below
 from recycle_cli.corpus.lines import LineFiles, Parse, comma_separated, json_lines, plain, tab_separated
+from recycle_cli.corpus.pipes import is_pipe, kept, name_of
 from recycle_cli.corpus.records import Reader
 from recycle_cli.corpus.tables import arrow_files, hub_dataset, is_saved, parquet_files, saved_folder
-from recycle_cli.errors import DataError
+from recycle_cli.errors import DataError, UsageError
 from recycle_cli.pointers import check_fetched
+from recycle_cli.settings import FileSettings
+
+SEPARATED = {".csv": comma_separated, ".tsv": tab_separated}
 
 LINES: Mapping[str, Parse] = {
-    ".csv": comma_separated,
-    ".tsv": tab_separated,
+    **SEPARATED,
     ".jsonl": json_lines,
     ".ndjson": json_lines,
     ".json": json_lines,
     ".txt": plain,
 }
-TABLES: Mapping[str, Callable[[str, Sequence[str]], Reader]] = {".parquet": parquet_files, ".arrow": arrow_files}
+TABLES: Mapping[str, Callable[[str, Mapping[str, Path]], Reader]] = {".parquet": parquet_files, ".arrow": arrow_files}
 
 _FOR_TEXTS = "holds images, and the model takes texts; name one that takes images (--model resnet50)"
 
+_AS_USUAL = FileSettings()
 
-def find_reader(sources: Sequence[str], lines: Mapping[str, Parse] = LINES) -> Reader:
-    """The reader of records: a file, a glob, several of those, a saved dataset's folder, or
-    `hub:NAME[:config][:split]`.
+
+def find_reader(sources: Sequence[str], files: FileSettings = _AS_USUAL, lines: Mapping[str, Parse] = LINES) -> Reader:
+    """The reader of records: a file, a glob, `-` for stdin, several of those, a folder of texts with a folder a class,
+    a saved dataset's folder, or `hub:NAME[:config][:split]`.
 
     Files of a glob come in sorted order, several sources in the order given. `lines`: the kinds of text files by their
     endings. Raises DataError if there is nothing to read, if the files are of several kinds, and for images.
     """
-    name = ", ".join(sources)
+    name = ", ".join(map(name_of, sources))
     if name.startswith("hub:") and len(sources) == 1:
         return hub_dataset(name)
-    if len(sources) == 1 and _is_folder(name):
-        if not is_saved(name) and holds_images(name):
-            raise DataError(f"{name}: {_FOR_TEXTS}")
+    folders = [source for source in sources if _is_folder(source)]
+    if len(sources) == 1 and folders and is_saved(name):
         return saved_folder(name)
-    files = [file for each in sources for file in _expand(each)]
-    if all(map(is_image, files)):
-        raise DataError(f"{files[0]}: {_FOR_TEXTS}")
-    return _records_of(name, files, lines)
+    if folders and folders == list(sources) and not any(map(is_saved, folders)):
+        for folder in folders:
+            if holds_images(folder):
+                raise DataError(f"{folder}: {_FOR_TEXTS}")
+            if first := next(records_below(folder), None):
+                raise DataError(f"{folder}: {_not_texts(folder, first)}")
+        return class_folders(folders, TEXTS)
+    found = _files(sources)
+    if all(map(is_image, found)):
+        raise DataError(f"{found[0]}: {_FOR_TEXTS}")
+    return _records_of(name, found, files, lines)
 
 
-def find_images(sources: Sequence[str]) -> Reader:
+def find_images(sources: Sequence[str], files: FileSettings = _AS_USUAL) -> Reader:
     """As `find_reader`, but folders that are no saved dataset are folders of image files, and files may be images."""
     folders = [source for source in sources if _is_folder(source)]
     if folders and folders == list(sources) and not any(map(is_saved, folders)):
-        trees = tuple(map(ImageFolder, folders))
-        return trees[0] if len(trees) == 1 else ImageFolders(trees)
+        return class_folders(folders, IMAGES)
     if not any(map(_is_named, sources)):
-        files = [file for each in sources for file in _expand(each)]
-        if all(map(is_image, files)):
-            return ImageFiles(", ".join(sources), tuple(files))
-    return find_reader(sources)
+        found = _files(sources)
+        if all(map(is_image, found)):
+            return ImageFiles(", ".join(sources), tuple(found))
+    return find_reader(sources, files)
+
+
+def holds_records(source: str) -> bool:
+    """Whether the source is a file, a pipe, a folder of files that is no store, or a name on the hub."""
+    if source.startswith("hub:") or is_pipe(source):
+        return True
+    if "://" in source:
+        return False
+    path = Path(source).expanduser()
+    with reading(source):
+        if path.is_dir():
+            return not any((path / name).exists() for name in ("zarr.json", "segments")) and any(path.iterdir())
+        return path.is_file() or any(Path(file).is_file() for file in glob.iglob(_literal_first(path), recursive=True))  # noqa: PTH207
 
 
 def _is_folder(source: str) -> bool:
@@ -70,15 +95,37 @@ def _is_named(source: str) -> bool:
     return source.startswith("hub:") or is_saved(source)
 
 
-def _records_of(name: str, files: Sequence[str], lines: Mapping[str, Parse]) -> Reader:
-    kinds = list(dict.fromkeys(_kind(file, lines) for file in files))
+def _not_texts(folder: str, file: str) -> str:
+    pattern = Path(folder, f"*{Path(file).suffix}")
+    return f"is no saved dataset, and {file} is no text by itself; to read a folder's files give '{pattern}' or such"
+
+
+def _files(sources: Sequence[str]) -> list[str]:
+    """The files that the sources name. Raises DataError for a pipe that is named twice: it can be read once."""
+    pipes = [source for source in sources if is_pipe(source)]
+    if len(set(pipes)) != len(pipes):
+        raise DataError(f"{name_of(pipes[0])}: is named twice, and can be read once; name it once")
+    return [file for each in sources for file in ([each] if is_pipe(each) else _expand(each))]
+
+
+def _records_of(name: str, found: Sequence[str], files: FileSettings, lines: Mapping[str, Parse]) -> Reader:
+    kinds = list(dict.fromkeys(_kind(file, files, lines) for file in found))
     if len(kinds) != 1:
         raise DataError(f"{name}: files of several kinds ({', '.join(kinds)}); give files of one kind")
-    for file in files:
-        check_fetched(file)
-    if kinds[0] in TABLES:
-        return TABLES[kinds[0]](name, files)
-    return LineFiles(name, tuple(files), lines[kinds[0]])
+    parts = [(name_of(file), kept(file)) for file in found]
+    for label, path in parts:
+        check_fetched(str(path), label)
+    (kind,) = kinds
+    if kind not in lines and kind not in TABLES:
+        raise DataError(f"{name}: {kind} holds no such records; expected one of {', '.join([*lines, *TABLES])}")
+    if files.quoting != _AS_USUAL.quoting and kind not in SEPARATED:
+        raise UsageError(f"--quoting {files.quoting}: only CSV and TSV have quotation marks; leave it out")
+    if kind in TABLES:
+        return TABLES[kind](name, dict(parts))
+    separated = SEPARATED.get(kind)
+    if separated is None:
+        return LineFiles(name, parts, lines[kind])
+    return LineFiles(name, parts, partial(separated, quoted=files.quoting == _AS_USUAL.quoting))
 
 
 def _expand(source: str) -> list[str]:
@@ -115,10 +162,31 @@ def _literal_first(path: Path) -> str:
     return glob.escape(str(path))
 
 
-def _kind(file: str, lines: Mapping[str, Parse]) -> str:
+def _kind(file: str, files: FileSettings, lines: Mapping[str, Parse]) -> str:
+    """The ending that says how a file is read."""
+    if files.format is not None:
+        return f".{files.format}"
+    if is_pipe(file):
+        return ".jsonl"
+    kind = kind_by_name(file, lines)
+    if kind is None:
+        known = ", ".join([*lines, *TABLES])
+        raise DataError(
+            f"{file}: of no known kind; expected one of {known}; the text kinds also compressed (.gz); or say it with "
+            "--format"
+        )
+    return kind
+
+
+def kind_by_name(file: str, lines: Mapping[str, Parse] = LINES) -> str | None:
+    """The ending of a file of records, without that of a compression; None for another file."""
     path = Path(file.lower())
     kind = Path(path.stem).suffix if path.suffix in COMPRESSIONS else path.suffix
-    if kind in lines or path.suffix in TABLES:
-        return kind
-    known = ", ".join([*lines, *TABLES])
-    raise DataError(f"{file}: of no known kind; expected one of {known}; the text kinds also compressed (.gz)")
+    return kind if kind in lines or path.suffix in TABLES else None
+
+
+def records_below(folder: str) -> Iterator[str]:
+    """Files in a folder or its folders that hold many records each, so that they are no texts by themselves."""
+    for file in files_below(Path(folder)):
+        if kind_by_name(file.name) not in (None, ".txt"):
+            yield str(file)

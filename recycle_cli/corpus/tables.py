@@ -133,12 +133,12 @@ def _quiet() -> None:
     logging.set_verbosity(logging.CRITICAL)
 
 
-def parquet_files(name: str, files: Sequence[str]) -> Tables:
-    """Parquet files; only the columns in use are read."""
+def parquet_files(name: str, files: Mapping[str, Path]) -> Tables:
+    """Parquet files, by what messages call them; only the columns in use are read."""
     from pyarrow.parquet import read_metadata
 
-    total = sum(_guarded(file, read_metadata, file).num_rows for file in files)
-    return Tables(name, {file: partial(_parquet, file) for file in files}, total)
+    total = sum(_guarded(file, read_metadata, str(path)).num_rows for file, path in files.items())
+    return Tables(name, {file: partial(_parquet, str(path)) for file, path in files.items()}, total)
 
 
 def _parquet(file: str, columns: Sequence[str]) -> Table:
@@ -152,9 +152,9 @@ def _parquet(file: str, columns: Sequence[str]) -> Table:
     return Table(_columns(schema), _classes(schema, columns), batches)
 
 
-def arrow_files(name: str, files: Sequence[str]) -> Tables:
-    """Arrow files, in the file or the stream format."""
-    return Tables(name, {file: partial(_arrow, file) for file in files})
+def arrow_files(name: str, files: Mapping[str, Path]) -> Tables:
+    """Arrow files, in the file or the stream format, by what messages call them."""
+    return Tables(name, {file: partial(_arrow, str(path)) for file, path in files.items()})
 
 
 def _arrow(file: str, columns: Sequence[str]) -> Table:
@@ -227,10 +227,6 @@ def saved_folder(folder: str) -> Tables:
         splits = _guarded(folder, _splits_of, folder)
         first = Path(folder, *splits[:1])
         raise DataError(f"{folder}: holds several splits ({', '.join(splits)}); name one: {first}")
-    if not Path(folder, "dataset_info.json").is_file():
-        raise DataError(
-            f"{folder}: is no saved dataset; to read a folder's files give '{Path(folder, '*.csv')}' or such"
-        )
     for file in Path(folder).iterdir():
         check_fetched(str(file))
     saved = _guarded(folder, _load_saved, folder)

@@ -9,6 +9,7 @@ from recycle_cli.corpus.records import BadRecord, Reader, Record, kind_of, sound
 from recycle_cli.corpus.sources import find_reader
 from recycle_cli.errors import DataError
 from recycle_cli.keys import Sample
+from recycle_cli.settings import FileSettings
 
 
 class TextForm:
@@ -16,9 +17,9 @@ class TextForm:
 
     modality = "text"
 
-    def reader(self, sources: Sequence[str]) -> Reader:
+    def reader(self, sources: Sequence[str], files: FileSettings) -> Reader:
         """The reader of files of records."""
-        return find_reader(sources)
+        return find_reader(sources, files)
 
     def resolve(self, named: Columns, schema: Mapping[str, bool], corpus: str, *, labelled: bool) -> Columns:
         """Chosen if not named: the label, if one column of LABELS is there; the id, if a column `id` is there; the

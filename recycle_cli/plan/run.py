@@ -105,23 +105,26 @@ def plan(corpus: CorpusSettings, model: ModelSettings, settings: PlanSettings, s
     records = read_samples(corpus, settings.samples, named)
     records.tell_columns()
     size = settings.sample or (PLAN_IMAGES if images else PLAN_TEXTS)
-    with records.progress("plan: counting") as progress:
-        # Drawn images are kept whole, so draw no more than are tried.
-        census = count(records.samples(), progress.update, most=size if images else None)
-    if census.unique < 2 * settings.batch_size:
+    if size < 2 * settings.batch_size:
         raise UsageError(
-            f"{', '.join(corpus.source)}: {census.unique} different records are too few to plan with batches of "
-            f"{settings.batch_size}; there is nothing to save, or give a smaller --batch-size"
+            f"--sample {size}: too few records to try batches of {settings.batch_size} on, expected at least "
+            f"{2 * settings.batch_size}; give more, or a smaller --batch-size"
         )
     with TemporaryDirectory(prefix="recycle-plan-", dir=scratch) as folder:
         free = shutil.disk_usage(folder).free
         subject = Subject(corpus, model, _bench(settings), Path(folder))
+        # A cut that the model does not have is refused here, before anything is counted.
+        halves = subject.all_cuts
+        with records.progress("plan: counting") as progress:
+            # Drawn images are kept whole, so draw no more than are tried.
+            census = count(records.samples(), progress.update, most=size if images else None)
+        _check_enough(corpus, census.unique, settings)
         if images:
-            drawn = readable(census.samples, subject.all_cuts.preprocessor, records.reject)
+            drawn = readable(census.samples, halves.preprocessor, records.reject)
+            _check_enough(corpus, len(drawn), settings)
             lengths, tokens = np.ones(len(drawn), dtype=np.int64), rows_of_images(census)
             subject.corpus = _images([census.samples[place] for place in drawn.tolist()], Path(folder))
         else:
-            halves = subject.all_cuts
             lengths = halves.preprocessor.lengths(halves.prepare(census.samples))
             tokens = tokens_of(census, lengths, _longest(subject))
             subject.corpus = _texts(census.samples, lengths, size, Path(folder))
@@ -147,6 +150,14 @@ def plan(corpus: CorpusSettings, model: ModelSettings, settings: PlanSettings, s
             seconds=time.perf_counter() - started,
             machine=machine(subject.device),
             versions=versions(),
+        )
+
+
+def _check_enough(corpus: CorpusSettings, records: int, settings: PlanSettings) -> None:
+    if records < 2 * settings.batch_size:
+        raise UsageError(
+            f"{', '.join(corpus.source)}: {records} different records are too few to plan with batches of "
+            f"{settings.batch_size}; there is nothing to save, or give a smaller --batch-size"
         )
 
 

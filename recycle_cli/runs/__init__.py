@@ -12,9 +12,10 @@ from recycle_cli.runs.checkpoint import (
     steps_of,
 )
 from recycle_cli.runs.folder import ABOUT, CHECKPOINT, LOG, OWN, claim, clear, is_finished, is_run
+from recycle_cli.runs.kept import names_beside
 from recycle_cli.runs.log import Log, chosen_trackers, ignore, last_loss, logger
 from recycle_cli.runs.metadata import RunInfo, check_settings, read_info
-from recycle_cli.runs.predictions import open_output
+from recycle_cli.runs.predictions import STDOUT, kind_of_output, open_output
 from recycle_cli.runs.save import finish, save_run, versions
 from recycle_cli.runs.trackers import check_trackers
 
@@ -23,6 +24,7 @@ __all__ = [
     "CHECKPOINT",
     "LOG",
     "OWN",
+    "STDOUT",
     "Log",
     "RunInfo",
     "State",
@@ -37,10 +39,12 @@ __all__ = [
     "is_finished",
     "is_run",
     "keep_lines",
+    "kind_of_output",
     "last_loss",
     "load_best",
     "load_state",
     "logger",
+    "names_beside",
     "open_output",
     "read_info",
     "save_best",

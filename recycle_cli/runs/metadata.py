@@ -25,6 +25,7 @@ class RunInfo:
     recipe, store      that store's recipe and path
     apart              whether its adapters are kept beside the checkpoint, and not merged into it
     data               digest of keys and labels of the training data
+    columns            of its training data, by what they hold (text, text_pair, label, image, id); None if not known
     evaluated_on       names of the corpora of its evaluation; None if there was none
     settings           all that decided its training
     report             the figures of its training
@@ -43,6 +44,7 @@ class RunInfo:
     store: str | None = None
     apart: bool = False
     data: str | None = None
+    columns: Mapping[str, str] | None = None
     evaluated_on: list[str] | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)

@@ -1,14 +1,21 @@
 """Prediction files, written as they come and put in place when whole: CSV, JSON lines or Parquet, by the ending."""
 
 import csv
+import io
 import json
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any, Protocol
+from types import MappingProxyType
+from typing import IO, Any, Protocol, TextIO
 
-from recycle_cli.errors import StorageError, UsageError
+from recycle_cli.corpus.boundary import brief
+from recycle_cli.errors import DataError, StorageError, UsageError
+from recycle_cli.runs.kept import as_text, kind_of_values, plain
 from recycle_cli.settings import LABEL_SEPARATOR
+
+NONE: Mapping[str, str] = MappingProxyType({})
 
 
 class Identified(Protocol):
@@ -18,47 +25,91 @@ class Identified(Protocol):
     def id(self) -> str:
         """What it is called in the file."""
 
+    @property
+    def kept(self) -> Mapping[str, Any]:
+        """Values of further columns of the record, by column."""
+
 
 Write = Callable[[Sequence[Identified], Sequence[dict[str, Any]]], None]
 
+Columns = Mapping[str, str]
+"""What each column holds: `text`, `number`, or several in `texts` and `numbers`; `kept` as the record has it."""
+
 ENDINGS = (".csv", ".jsonl", ".parquet")
+
+STDOUT = "-"
+"""Names stdout where a file is expected."""
 
 
 @contextmanager
-def open_output(path: str, columns: Mapping[str, str]) -> Iterator[Write]:
-    """A function that adds records: each one's `id`, and a prediction's value for each of the columns.
+def open_output(
+    path: str, columns: Columns, *, kept: Mapping[str, str] = NONE, format: str | None = None
+) -> Iterator[Write]:
+    """A function that adds records: each one's `id`, its kept columns, and a prediction's value for each column.
 
-    `columns` tell what each holds: `text`, `number`, or several in `texts` and `numbers`. The file appears under its
-    name when all went well; until then it has the ending `.partial`. Raises UsageError for an unknown ending and for
-    vectors in CSV, StorageError if it cannot be written.
+    kept    the names in the file of the columns that are written as the record has them
+    format  `csv`, `jsonl` or `parquet`; None: as the name ends, or `jsonl` for stdout
+
+    The file appears under its name when all went well; until then it has the ending `.partial`. What goes to stdout
+    goes there at once. Raises UsageError for an unknown ending and for vectors in CSV, StorageError if it cannot be
+    written, BrokenPipeError if nobody reads stdout any more.
     """
-    target = Path(path)
-    kinds: dict[str, Callable[[Path, Mapping[str, str]], Any]] = {".csv": _csv, ".jsonl": _jsonl, ".parquet": _parquet}
+    kind = kind_of_output(path, columns, format)
+    fields = {"id": "text", **dict.fromkeys(kept.values(), "kept"), **columns}
+    opener = {".csv": _csv, ".jsonl": _jsonl, ".parquet": _parquet}[kind]
+    with _place(path) as file, ExitStack() as opened:
+        with _telling(path):
+            write = opened.enter_context(opener(file, fields))
+
+        def add(examples: Sequence[Identified], predictions: Sequence[dict[str, Any]]) -> None:
+            records = _records(examples, predictions, kept)
+            with _telling(path):
+                write(records)
+                if path == STDOUT:
+                    file.flush()
+
+        try:
+            yield add
+        except BaseException:
+            # What is left to write no longer matters, nor whether it can be.
+            with suppress(OSError):
+                opened.close()
+            raise
+        with _telling(path):
+            opened.close()
+
+
+def kind_of_output(path: str, columns: Columns, format: str | None = None) -> str:
+    """The ending that says how predictions are written. Raises UsageError for an unknown one, and vectors in CSV."""
+    kind = f".{format}" if format else ".jsonl" if path == STDOUT else Path(path).suffix
     endings = [ending for ending in ENDINGS if ending != ".csv" or "numbers" not in columns.values()]
-    if target.suffix not in endings:
-        raise UsageError(f"--output {path}: the ending must be one of {', '.join(endings)}")
+    if kind in endings:
+        return kind
+    if format:
+        raise UsageError(f"--output-format {format}: a vector is no cell; take one of {', '.join(endings)}")
+    raise UsageError(f"--output {path}: the ending must be one of {', '.join(endings)}; or say it with --output-format")
+
+
+@contextmanager
+def _place(path: str) -> Iterator[IO[bytes]]:
+    """The open file, which is put in place when all went well; or stdout."""
+    if path == STDOUT:
+        yield sys.stdout.buffer
+        return
+    target = Path(path)
     partial = target.with_name(f"{target.name}.partial")
     try:
-        with ExitStack() as opened:
-            with _telling(path):
-                target.parent.mkdir(parents=True, exist_ok=True)
-                write = opened.enter_context(kinds[target.suffix](partial, {"id": "text", **columns}))
-
-            def add(examples: Sequence[Identified], predictions: Sequence[dict[str, Any]]) -> None:
-                with _telling(path):
-                    write(_records(examples, predictions))
-
-            try:
-                yield add
-            except BaseException:
-                # What is left to write no longer matters, nor whether it can be.
-                with suppress(OSError):
-                    opened.close()
-                raise
-            with _telling(path):
-                opened.close()
         with _telling(path):
-            partial.replace(target)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            file = partial.open("wb")
+        try:
+            yield file
+            with _telling(path):
+                file.close()
+                partial.replace(target)
+        finally:
+            with suppress(OSError):
+                file.close()
     finally:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
@@ -69,39 +120,96 @@ def _telling(path: str) -> Iterator[None]:
     """Failures to write as StorageError: of our own writing alone, for those of the caller name other files."""
     try:
         yield
+    except BrokenPipeError:
+        raise
     except OSError as error:
         raise StorageError(f"{path} cannot be written ({error.strerror or error})") from error
 
 
-def _records(examples: Sequence[Identified], predictions: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{"id": example.id, **found} for example, found in zip(examples, predictions, strict=True)]
+def _records(
+    examples: Sequence[Identified], predictions: Sequence[dict[str, Any]], kept: Mapping[str, str]
+) -> list[dict[str, Any]]:
+    return [
+        {
+            "id": example.id,
+            **{name: plain(example.kept[column], column) for column, name in kept.items()},
+            **found,
+        }
+        for example, found in zip(examples, predictions, strict=True)
+    ]
+
+
+Add = Callable[[list[dict[str, Any]]], None]
 
 
 @contextmanager
-def _csv(path: Path, columns: Mapping[str, str]) -> Iterator[Callable[[list[dict[str, Any]]], None]]:
+def _text(file: IO[bytes]) -> Iterator[TextIO]:
+    """The file as one of text; it stays open."""
+    text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
+    try:
+        yield text
+    finally:
+        text.detach()
+
+
+@contextmanager
+def _csv(file: IO[bytes], columns: Columns) -> Iterator[Add]:
     lists = [name for name, kind in columns.items() if kind == "texts"]
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(columns))
+    kept = [name for name, kind in columns.items() if kind == "kept"]
+    with _text(file) as text:
+        writer = csv.DictWriter(text, list(columns))
         writer.writeheader()
         yield lambda records: writer.writerows(
-            {**record, **{name: LABEL_SEPARATOR.join(record[name]) or LABEL_SEPARATOR for name in lists}}
+            {
+                **record,
+                **{name: LABEL_SEPARATOR.join(record[name]) or LABEL_SEPARATOR for name in lists},
+                **{name: as_text(record[name]) for name in kept},
+            }
             for record in records
         )
 
 
 @contextmanager
-def _jsonl(path: Path, columns: Mapping[str, str]) -> Iterator[Callable[[list[dict[str, Any]]], None]]:
-    with path.open("w", encoding="utf-8") as file:
-        yield lambda records: file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+def _jsonl(file: IO[bytes], columns: Columns) -> Iterator[Add]:
+    with _text(file) as text:
+        yield lambda records: text.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
 
 
 @contextmanager
-def _parquet(path: Path, columns: Mapping[str, str]) -> Iterator[Callable[[list[dict[str, Any]]], None]]:
+def _parquet(file: IO[bytes], columns: Columns) -> Iterator[Add]:
+    """A kept column has the type of its values in the first records that are written."""
     import pyarrow as pa
     from pyarrow import parquet
 
     types = {"text": pa.string(), "number": pa.float32()}
     types |= {"texts": pa.list_(types["text"]), "numbers": pa.list_(types["number"])}
-    schema = pa.schema([(name, types[kind]) for name, kind in columns.items()])
-    with parquet.ParquetWriter(path, schema) as writer:
-        yield lambda records: writer.write_table(pa.Table.from_pylist(records, schema))
+    own = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
+    kept = [name for name, kind in columns.items() if kind == "kept"]
+    writers: list[parquet.ParquetWriter] = []
+
+    def writer_for(records: list[dict[str, Any]]) -> parquet.ParquetWriter:
+        if not writers:
+            found = {name: own[kind_of_values(record[name] for record in records)] for name in kept}
+            schema = pa.schema([(name, found.get(name) or types[kind]) for name, kind in columns.items()])
+            writers.append(parquet.ParquetWriter(file, schema))
+        return writers[0]
+
+    def add(records: list[dict[str, Any]]) -> None:
+        writer = writer_for(records)
+        texts = [name for name in kept if writer.schema.field(name).type == pa.string()]
+        rows = [{**record, **{name: as_text(record[name]) for name in texts}} for record in records]
+        try:
+            table = pa.Table.from_pylist(rows, writer.schema)
+        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+            raise DataError(
+                f"a column of --keep-columns holds values of several kinds ({brief(error)}), which Parquet cannot; "
+                "write .jsonl or .csv"
+            ) from error
+        writer.write_table(table)
+
+    try:
+        yield add
+        writer_for([])
+    finally:
+        for writer in writers:
+            writer.close()

@@ -16,6 +16,9 @@ from recycle_cli.models import AnyLoaded
 from recycle_cli.runs.folder import ABOUT, CHECKPOINT
 from recycle_cli.runs.metadata import RunInfo
 
+CONFIG = "config.toml"
+"""The options of a RUN's training, for `recycle finetune --config`."""
+
 Save = Callable[[Path, int | None], None]
 """Writes the checkpoint into a folder; takes the tokens of a text at most."""
 
@@ -27,15 +30,18 @@ def versions() -> dict[str, str]:
     return {"recycle": __version__, "python": platform.python_version(), **found}
 
 
-def save_run(folder: Path, loaded: AnyLoaded, info: RunInfo, card: str, save: Save | None = None) -> None:
+def save_run(
+    folder: Path, loaded: AnyLoaded, info: RunInfo, card: str, config: str = "", save: Save | None = None
+) -> None:
     """Write the checkpoint into the RUN and mark it finished. Raises StorageError if the disk does not take it.
 
-    `save` writes it in another way than the model's own.
+    `config`: what `config.toml` holds. `save` writes the checkpoint in another way than the model's own.
     """
     try:
         (save or loaded.save)(folder, info.max_length)
         readme = folder / "README.md"
         readme.write_text(card, encoding="utf-8")
+        (folder / CONFIG).write_text(config, encoding="utf-8")
         for tensors in folder.rglob("*.safetensors"):  # safetensors writes them for their owner alone
             tensors.chmod(readme.stat().st_mode)
         finish(folder, replace(info, versions=versions()))

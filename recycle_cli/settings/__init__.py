@@ -1,6 +1,7 @@
 """The options of the commands as plain data: what is used together is one class, each default is written once."""
 
-from recycle_cli.settings.corpus import LABEL_SEPARATOR, CorpusSettings
+from recycle_cli.settings.config import config_of
+from recycle_cli.settings.corpus import LABEL_SEPARATOR, CorpusSettings, FileSettings
 from recycle_cli.settings.measuring import BenchSettings, LayersSettings, PlanSettings
 from recycle_cli.settings.model import MINILM, ImageSettings, ModelSettings, ViewSettings
 from recycle_cli.settings.option import decisive, same_for_all_heads
@@ -30,6 +31,7 @@ __all__ = [
     "CorpusSettings",
     "Dtype",
     "EmbeddingSettings",
+    "FileSettings",
     "HeadSettings",
     "ImageSettings",
     "Job",
@@ -47,6 +49,7 @@ __all__ = [
     "ViewSettings",
     "WindowSettings",
     "WindowedSettings",
+    "config_of",
     "decisive",
     "same_for_all_heads",
 ]

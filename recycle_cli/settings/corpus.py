@@ -11,10 +11,26 @@ the record has none of the classes."""
 
 
 @dataclass(frozen=True)
+class FileSettings:
+    """How files of records are read. `format` None: as their endings say."""
+
+    format: Literal["csv", "tsv", "jsonl", "txt", "parquet", "arrow"] | None = option(
+        None, "Kind of the files of records; by default as their names end, or jsonl for stdin (-).", "Data"
+    )
+    quoting: Literal["standard", "none"] = option(
+        "standard",
+        "In CSV and TSV, quotation marks enclose a cell (standard) or are marks like any other (none).",
+        "Data",
+    )
+
+
+@dataclass(frozen=True)
 class CorpusSettings:
     """Where the records come from and which columns hold what. Unnamed columns are found if the choice is obvious.
 
-    `label_columns`: the columns of several targets, in place of `label_column`; a record may lack some of them.
+    label_columns  the columns of several targets, in place of `label_column`; a record may lack some of them
+    kept           further columns whose values go with the examples, as `--keep-columns` names them
+    trained        the columns that a RUN was trained on, by what they hold: taken unless the user names others
     """
 
     source: tuple[str, ...]
@@ -31,7 +47,10 @@ class CorpusSettings:
         "fail", "Stop at a record that cannot be used (fail), or leave it out and go on (skip).", "Data"
     )
     failures: str | None = option(
-        None, "List the records that --on-error skip leaves out in this file, as JSON lines.", "Data"
+        None,
+        "List the records that --on-error skip leaves out in this file, as JSON lines.",
+        "Data",
+        repeated=False,
     )
     image_column: str | None = option(
         None,
@@ -39,3 +58,6 @@ class CorpusSettings:
         "Data",
     )
     label_columns: tuple[str, ...] = ()
+    files: FileSettings = FileSettings()
+    trained: tuple[tuple[str, str], ...] = ()
+    kept: tuple[str, ...] = ()

@@ -27,6 +27,7 @@ class Option:
     usual           `--help` shows it; the others appear with `--help-all`
     per_head        each head of a --heads file may choose its own value
     changes_result  False for an option that a resumed training may change
+    repeated        False for an option that is about one call of a command, so that repeating a run leaves it out
     """
 
     help: str
@@ -39,6 +40,7 @@ class Option:
     usual: bool = False
     per_head: bool = False
     changes_result: bool = True
+    repeated: bool = True
 
 
 def option(default: Any, help: str, panel: Panel, **more: Any) -> Any:

@@ -51,6 +51,9 @@ class ClassificationSettings(TaskSettings):
         "Task",
         per_head=True,
     )
+    numbers_as_classes: bool = option(
+        False, "Take a label column of many different numbers for names of classes.", "Task", per_head=True
+    )
 
 
 @dataclass(frozen=True)

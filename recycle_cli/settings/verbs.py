@@ -91,8 +91,10 @@ class Job:
         usual=True,
     )
     model_named: bool = False
-    overwrite: bool = option(False, "Replace the RUN in the folder --output.", "Output")
-    resume: bool = option(False, "Go on with the unfinished RUN in the folder --output.", "Output", usual=True)
+    overwrite: bool = option(False, "Replace the RUN in the folder --output.", "Output", repeated=False)
+    resume: bool = option(
+        False, "Go on with the unfinished RUN in the folder --output.", "Output", usual=True, repeated=False
+    )
     log: tuple[str, ...] = option(
         (),
         f"Log to these as well, with commas between them: {', '.join(LOGS)}.",
@@ -134,4 +136,14 @@ class PredictSettings:
         "require",
         help="Exit with 6 unless this is true of the predictions, such as 'macro_f1>=0.8'. May be repeated.",
         panel="Task",
+    )
+    keep_columns: tuple[str, ...] = option(
+        (),
+        "Write these columns of the records beside the predictions: names with commas between them, or all. May be "
+        "repeated.",
+        "Output",
+        usual=True,
+    )
+    output_format: Literal["csv", "jsonl", "parquet"] | None = option(
+        None, "Kind of the predictions' file; by default as its name ends, or jsonl for stdout (-).", "Output"
     )

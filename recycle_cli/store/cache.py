@@ -15,6 +15,7 @@ from pathlib import Path
 import xxhash
 
 from recycle_cli.errors import UsageError
+from recycle_cli.settings.variables import CACHE, CACHE_BYTES
 from recycle_cli.store.chunked import Bytes
 from recycle_cli.store.files import storage_errors
 from recycle_cli.store.liveness import unique_id
@@ -162,10 +163,10 @@ class CachedBytes:
 
 def cache_from_environment() -> BlockCache | None:
     """Open the cache in the folder RECYCLE_CACHE, with a cap of RECYCLE_CACHE_BYTES (default 10 GiB); None if unset."""
-    folder = os.environ.get("RECYCLE_CACHE")
+    folder = os.environ.get(CACHE)
     if not folder:
         return None
-    cap = os.environ.get("RECYCLE_CACHE_BYTES", str(10 << 30))
+    cap = os.environ.get(CACHE_BYTES, str(10 << 30))
     if not cap.isdecimal():
-        raise UsageError(f"RECYCLE_CACHE_BYTES={cap}: a number of bytes was expected")
+        raise UsageError(f"{CACHE_BYTES}={cap}: a number of bytes was expected")
     return BlockCache(Path(folder), int(cap))

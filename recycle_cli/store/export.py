@@ -2,22 +2,28 @@
 
 import json
 import os
+import re
 import shutil
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
 from recycle_cli.errors import MissingError, UsageError
-from recycle_cli.keys import KEY_BYTES
+from recycle_cli.keys import KEY_BYTES, Sample, keys_of
 from recycle_cli.store.dtypes import Array
 from recycle_cli.store.files import NO_HARD_LINKS, storage_errors, sync, sync_tree, write_file
 from recycle_cli.store.index import Positions
 from recycle_cli.store.liveness import unique_id
 from recycle_cli.store.store import Store
+
+STDOUT = "-"
+"""Names stdout where a file is expected."""
 
 FORMATS = ("safetensors", "numpy")
 _SAFETENSORS = {"float16": "F16", "bfloat16": "BF16", "float32": "F32", "int8": "I8"}
@@ -29,17 +35,28 @@ def export(
     out: str,
     *,
     cut: str | None = None,
-    keys: Sequence[str] | None = None,
+    keys: Sequence[str] = (),
+    texts: Sequence[str] = (),
     limit: int | None = None,
     format: str = "safetensors",
 ) -> dict[str, Any]:
     """Write keys (n, 16) uint8, offsets (n + 1,) int64, values (rows, *shape) and for int8 scales (rows,) to `out`.
 
-    `keys` have 32 hexadecimal digits each; without them, all samples are written in the order of the store. `limit`
-    takes the first so many. `out` is a `.safetensors` file or a folder of `.npy` files (bfloat16 as its bits in
-    uint16). The memory needed does not grow with the export.
-    Raises MissingError if a key is not in the store, UsageError if `out` exists.
+    `keys` have 32 hexadecimal digits each, and `texts` are found by their content; without either, all samples are
+    written in the order of the store. `limit` takes the first so many. `out` is a `.safetensors` file, `-` for one on
+    stdout, or a folder of `.npy` files (bfloat16 as its bits in uint16). The memory needed does not grow with the
+    export. Raises MissingError if a key or a text is not in the store, UsageError if `out` exists.
     """
+    if out == STDOUT:
+        if format != "safetensors":
+            raise UsageError(f"--format {format} writes a folder, which stdout is not; name one, or take safetensors")
+        with TemporaryDirectory(prefix="recycle-export-") as folder:
+            file = Path(folder, "export.safetensors")
+            found = export(path, str(file), cut=cut, keys=keys, texts=texts, limit=limit)
+            with file.open("rb") as content:
+                shutil.copyfileobj(content, sys.stdout.buffer)
+                sys.stdout.buffer.flush()
+        return {**found, "output": STDOUT}
     store = Store.open(path)
     cut = _chosen_cut(store, cut)
     if format not in FORMATS:
@@ -47,7 +64,9 @@ def export(
     with storage_errors(out):
         if os.path.lexists(out):
             raise UsageError(f"{out}: exists already; choose another name")
-    positions = _positions(store, keys)[:limit]
+    chosen = [_by_key(store, keys)] if keys else []
+    chosen += [_by_text(store, texts)] if texts else []
+    positions = np.concatenate(chosen or [store.positions()])[:limit]
     if not len(positions):
         raise MissingError(f"{path}: nothing to export; the store holds {len(store)} samples")
     offsets = np.concatenate([[0], np.cumsum(store.lengths(positions))]).astype("<i8")
@@ -180,17 +199,22 @@ def _chosen_cut(store: Store, cut: str | None) -> str:
     return cut
 
 
-def _positions(store: Store, keys: Sequence[str] | None) -> Positions:
-    if keys is None:
-        return store.positions()
-    try:
-        wanted = np.frombuffer(b"".join(bytes.fromhex(key) for key in keys), np.uint8).reshape(len(keys), KEY_BYTES)
-    except ValueError:
-        raise UsageError(
-            f"keys: each is {2 * KEY_BYTES} hexadecimal digits, as `recycle store export` writes"
-        ) from None
+def _by_key(store: Store, keys: Sequence[str]) -> Positions:
+    for key in keys:
+        if not re.fullmatch(rf"[0-9a-fA-F]{{{2 * KEY_BYTES}}}", key):
+            raise UsageError(f"--key {key}: expected {2 * KEY_BYTES} hexadecimal digits, two for each byte of a key")
+    wanted = np.frombuffer(b"".join(map(bytes.fromhex, keys)), np.uint8).reshape(len(keys), KEY_BYTES)
     positions = store.find(wanted)
     if (positions < 0).any():
         missing = keys[int(np.argmin(positions))]
         raise MissingError(f"{store.path}: no sample with key {missing}")
+    return positions
+
+
+def _by_text(store: Store, texts: Sequence[str]) -> Positions:
+    """The positions of the samples that are these texts. Raises MissingError."""
+    positions = store.lookup(*keys_of([Sample("", {"text": text}) for text in texts]))
+    if (positions < 0).any():
+        missing = texts[int(np.argmin(positions))]
+        raise MissingError(f"{store.path}: no sample of the text {missing[:80]!r}; add it with `recycle precompute`")
     return positions

@@ -47,8 +47,13 @@ def _document(recipe: Recipe, provenance: Mapping[str, str]) -> bytes:
     return dumps(sealed(group_document({"recycle": record})))
 
 
-def read_root(place: ReadablePlace, asked: Recipe | None = None) -> tuple[Recipe, dict[str, str]]:
-    """Read the store's recipe and provenance. Raises StoreError if it is no store, MismatchError if `asked` differs."""
+def read_root(
+    place: ReadablePlace, asked: Recipe | None = None, model: str | None = None
+) -> tuple[Recipe, dict[str, str]]:
+    """Read the store's recipe and provenance. `asked` is the recipe of the model of the name `model`.
+
+    Raises StoreError if it is no store, MismatchError if `asked` differs.
+    """
     where = place.where("")
     if not place.is_store():
         raise StoreError(f"{where}: not a store (no {DOCUMENT}); name one made by `recycle precompute`")
@@ -56,14 +61,12 @@ def read_root(place: ReadablePlace, asked: Recipe | None = None) -> tuple[Recipe
     check_version(document, where)
     record = unsealed(document, place.where(DOCUMENT))
     recipe = _recipe(record, where)
-    difference = recipe.difference(asked) if asked is not None else None
-    if difference:
-        raise MismatchError(
-            f"{where}: made with another recipe ({difference}): use the options it was made with, or another store"
-        )
     provenance = record.get("provenance")
     if not isinstance(provenance, dict):
         raise StoreError(f"{where}: provenance {provenance!r:.80}, an object was expected")
+    refusal = recipe.refusal(asked, provenance.get("model"), model) if asked is not None else None
+    if refusal:
+        raise MismatchError(f"{where}: {refusal}")
     return recipe, {str(name): str(value) for name, value in provenance.items()}
 
 

@@ -63,7 +63,7 @@ class Store:
         """Open the store at `path`, or make it. Raises MismatchError, which names the field that differs."""
         place = open_place(path)
         create_root(place, recipe, provenance)
-        return cls(path, place, *read_root(place, recipe))
+        return cls(path, place, *read_root(place, recipe, provenance.get("model")))
 
     @classmethod
     def open(cls, path: str, recipe: Recipe | None = None) -> Self:

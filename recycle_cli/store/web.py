@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from recycle_cli.errors import DamageError, StorageError, UsageError
+from recycle_cli.settings.variables import URL_QUERY
 from recycle_cli.store.cache import cache_from_environment
 from recycle_cli.store.chunked import Bytes
 from recycle_cli.store.layout import DOCUMENT, DOCUMENT_LIMIT, SEGMENTS, is_name
@@ -49,7 +50,7 @@ class WebPlace:
     def __init__(self, url: str, *, cached: bool = True) -> None:
         self.url = url.rstrip("/")
         self._cache = cache_from_environment() if cached else None
-        self._query = os.environ.get("RECYCLE_URL_QUERY", "").removeprefix("?")
+        self._query = os.environ.get(URL_QUERY, "").removeprefix("?")
         self._threads = threading.local()
 
     def uncached(self) -> "WebPlace":

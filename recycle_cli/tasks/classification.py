@@ -10,6 +10,7 @@ import torch.nn.functional as F  # noqa: N812 - the name everybody knows it by
 
 from recycle_cli.batches import Indices
 from recycle_cli.corpus import TEXT, Example, Form
+from recycle_cli.errors import DataError
 from recycle_cli.models import OpenPreprocessor, TaskLayer
 from recycle_cli.models.outputs import Outputs
 from recycle_cli.settings import ClassificationSettings
@@ -17,6 +18,25 @@ from recycle_cli.tasks.contract import LOSS, Columns, Task, only_name, ordered, 
 from recycle_cli.tasks.label_encoding import LabelEncoder
 from recycle_cli.tasks.scores import DenseScores
 from recycle_cli.tasks.targets import Targets
+
+MANY_FRACTIONS, MANY_NUMBERS = 20, 100
+"""So many different labels that are numbers, some with fractions or all whole, are taken for measured values."""
+
+
+def look_measured(names: Sequence[str]) -> list[str]:
+    """A few of the labels, if all are numbers and they look like measured values; else none.
+
+    Numbers of classes are whole, begin at 0 or 1 and leave next to none out, however many they are.
+    """
+    try:
+        numbers = np.array([float(name) for name in names])
+    except ValueError:
+        return []
+    whole = bool((numbers == np.floor(numbers)).all())
+    dense = whole and numbers.min() in (0, 1) and numbers.max() < 1.1 * len(numbers)
+    if dense or len(names) <= (MANY_NUMBERS if whole else MANY_FRACTIONS):
+        return []
+    return [names[place] for place in np.linspace(0, len(names) - 1, 3).astype(int).tolist()]
 
 
 @dataclass(frozen=True)
@@ -38,8 +58,15 @@ class Classification(Task):
         return LabelEncoder(self, names)
 
     def names_of(self, found: Iterable[str]) -> list[str]:
-        """The classes in their order; raises DataError for fewer than two."""
-        return ordered(found)
+        """The classes in their order; raises DataError for fewer than two, and for numbers that look measured."""
+        names = ordered(found)
+        if not self.settings.numbers_as_classes and (measured := look_measured(names)):
+            raise DataError(
+                f"the label column holds {len(names):,} different numbers, such as {', '.join(measured)}, which look "
+                "like measured values: --task regression learns numbers; if they are the names of classes, add "
+                "--numbers-as-classes"
+            )
+        return names
 
     def classes_in(self, label: Any) -> tuple[str, ...]:
         """The only class in the label."""

@@ -4,12 +4,13 @@ from recycle_cli.training.checks import (
     check_batches,
     check_data,
     check_heads,
+    check_sources,
     modality_asked,
     refuse_idle_options,
     task_asked,
 )
 from recycle_cli.training.examples import TrainingData, read_data, usable_data
-from recycle_cli.training.finish import Finetuned, FinetunedHeads, leave_run, together
+from recycle_cli.training.finish import Finetuned, FinetunedHeads, Origin, leave_run, together
 from recycle_cli.training.head import Head
 from recycle_cli.training.identity import identity_of
 from recycle_cli.training.labelled_data import LabelledData, read_labelled, read_one
@@ -25,6 +26,7 @@ __all__ = [
     "FinetunedHeads",
     "Head",
     "LabelledData",
+    "Origin",
     "Pair",
     "Setup",
     "Trainer",
@@ -32,6 +34,7 @@ __all__ = [
     "check_batches",
     "check_data",
     "check_heads",
+    "check_sources",
     "frozen",
     "identity_of",
     "leave_run",

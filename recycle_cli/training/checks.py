@@ -6,6 +6,7 @@ from typing import Any
 
 from recycle_cli import runs
 from recycle_cli.batches import RowSource
+from recycle_cli.corpus import is_pipe, name_of
 from recycle_cli.errors import DataError, UsageError
 from recycle_cli.models import NamedModel
 from recycle_cli.settings import HeadSettings, Job, TrainingSettings, same_for_all_heads
@@ -14,6 +15,13 @@ from recycle_cli.tasks import Task, chosen_metric, task_of
 from recycle_cli.training.labelled_data import LabelledData
 
 HEAD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+def check_sources(job: Job) -> None:
+    """Raise UsageError if training and evaluation would read the same pipe, which can be read once."""
+    shared = [] if job.evaluation is None else [name for name in job.evaluation.source if name in job.data.source]
+    for name in filter(is_pipe, shared):
+        raise UsageError(f"{name_of(name)} can be read once, not for both DATA and --eval; give --eval a file")
 
 
 def modality_asked(job: Job, model: NamedModel, store: Store | None) -> str:

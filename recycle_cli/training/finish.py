@@ -56,10 +56,19 @@ class FinetunedHeads:
     output: str
 
 
-def leave_run(trainer: Trainer, setup: Setup, job: Job, held: float) -> Finetuned:
-    """Save a head that has trained as a RUN, and report on its training. `held`: share of the data that the store held
-    before."""
-    report = _report(trainer, held)
+@dataclass(frozen=True)
+class Origin:
+    """Where a head comes from: the columns of its data by what they hold, the share of the data that the store held
+    before, and what was asked for, as `config.toml`."""
+
+    columns: Mapping[str, str]
+    held: float
+    config: str
+
+
+def leave_run(trainer: Trainer, setup: Setup, job: Job, origin: Origin) -> Finetuned:
+    """Save a head that has trained as a RUN, and report on its training."""
+    report = _report(trainer, origin.held)
     adapter, save = trainer.settings.adapter, setup.loaded.save
     if adapter.kind == "bottleneck":
         save = partial(save_beside, setup.loaded, trainer.head.weights)
@@ -67,12 +76,12 @@ def leave_run(trainer: Trainer, setup: Setup, job: Job, held: float) -> Finetune
         if adapter.save == "apart":
             save_apart(setup.loaded, trainer.folder)
         merge(setup.split.model)
-    info = _info(trainer, setup, report, job)
+    info = _info(trainer, setup, report, job, origin)
     task = trainer.task
     card = card_of(
         setup.loaded, info, task.pipeline(job.task, setup.loaded.library), task.described(trainer.data.names)
     )
-    save_run(trainer.folder, setup.loaded, info, card, save)
+    save_run(trainer.folder, setup.loaded, info, card, origin.config, save)
     return report
 
 
@@ -108,7 +117,7 @@ def _report(trainer: Trainer, held: float) -> Finetuned:
     )
 
 
-def _info(trainer: Trainer, setup: Setup, report: Finetuned, job: Job) -> RunInfo:
+def _info(trainer: Trainer, setup: Setup, report: Finetuned, job: Job, origin: Origin) -> RunInfo:
     store = setup.store
     return RunInfo(
         task=job.task,
@@ -122,6 +131,7 @@ def _info(trainer: Trainer, setup: Setup, report: Finetuned, job: Job) -> RunInf
         store=store.path if store is not None else None,
         apart=trainer.settings.adapter.kind == "bottleneck",
         data=trainer.data.digest,
+        columns=origin.columns,
         evaluated_on=None if job.evaluation is None else list(map(_name, job.evaluation.source)),
         settings=trainer.identity,
         report=asdict(report),

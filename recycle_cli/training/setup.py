@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from recycle_cli.batches import RowSource, StoredRows, inputs_source, stored_source
 from recycle_cli.corpus import Views
-from recycle_cli.errors import MismatchError, UsageError
+from recycle_cli.errors import MismatchError, RecycleError, UsageError
 from recycle_cli.models import AnyLoaded, NamedModel, Network, SplitModel, TaskLayer
 from recycle_cli.runtime.devices import device_of
 from recycle_cli.settings import Job, TrainingSettings
@@ -53,9 +53,17 @@ def _set_up(job: Job, store: Store | None, model: NamedModel, layer: TaskLayer, 
     else:
         cuts, dtype = tuple(store.recipe.cuts), store.recipe.dtype
     network = model.open(layer, seed=seed)
-    split = network.split(cuts, dtype)
+    try:
+        split = network.split(cuts, dtype)
+    except RecycleError as error:
+        if store is None or not job.model_named:
+            raise
+        raise MismatchError(
+            f"{store.path}: made with the model {store.provenance.get('model')} at the cut {', '.join(cuts)}, at which "
+            f"{model.name} cannot be cut; leave out --model, or precompute a store with it"
+        ) from error
     if store is not None:
-        expect(store, split.recipe.computed_in(store.recipe.precision))
+        expect(store, split.recipe.computed_in(store.recipe.precision), model.name)
     split.model.to(device_of(model.settings.device))
     return Setup(model, network.loaded, split, _chosen(job.cut, network, split, store), store)
 

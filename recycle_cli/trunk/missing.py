@@ -4,6 +4,7 @@ import json
 import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -26,13 +27,15 @@ Keys = tuple[Bytes16, Bytes16]
 ON_MISSING = ("fail", "compute", "skip")
 
 
-def expect(store: Store, recipe: Recipe, cut: str | None = None) -> None:
-    """Raise MismatchError, naming the field, if the store has another recipe; `cut` compares that cut alone."""
+def expect(store: Store, recipe: Recipe, model: str, cut: str | None = None) -> None:
+    """Raise MismatchError, naming the model or the field, if the store has another recipe; `cut` compares that cut
+    alone. `model`: the name of the model that has the recipe."""
     held = store.recipe if cut is None else store.recipe.at(cut)
-    if difference := held.difference(recipe):
-        raise MismatchError(
-            f"{store.path}: made with another recipe ({difference}); use what it was made with, or another store"
-        )
+    made_with = store.provenance.get("model")
+    # A store knows a model's folder by its whole path.
+    asked_with = made_with if str(Path(model).resolve()) == made_with else model
+    if refusal := held.refusal(recipe, made_with, asked_with):
+        raise MismatchError(f"{store.path}: {refusal}")
 
 
 @dataclass(frozen=True)

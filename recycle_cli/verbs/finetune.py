@@ -11,19 +11,21 @@ from recycle_cli.batches import RowSource, order_digest
 from recycle_cli.errors import UsageError
 from recycle_cli.models import NamedModel, views_of
 from recycle_cli.reports import bar
-from recycle_cli.settings import CorpusSettings, HeadSettings, Job, ModelSettings, TrainingSettings
+from recycle_cli.settings import CorpusSettings, HeadSettings, Job, ModelSettings, TrainingSettings, config_of
 from recycle_cli.store import Store
 from recycle_cli.tasks import Task
 from recycle_cli.training import (
     Destination,
     Finetuned,
     FinetunedHeads,
+    Origin,
     Setup,
     Trainer,
     TrainingData,
     check_batches,
     check_data,
     check_heads,
+    check_sources,
     identity_of,
     leave_run,
     modality_asked,
@@ -118,6 +120,7 @@ def _with_targets(corpus: CorpusSettings, columns: tuple[str | None, ...]) -> Co
 def _train(request: Request) -> list[Finetuned]:
     """Train heads on the same batches and leave each one's RUN in its folder, beside those that are finished."""
     job, model, settings = request.job, request.model, request.settings
+    check_sources(job)
     runs.check_trackers(job.log)
     store = None if job.store is None else Store.open(job.store)
     modality = modality_asked(job, model, store)
@@ -142,7 +145,19 @@ def _train(request: Request) -> list[Finetuned]:
     # Heads of one request are of one task and one model: what is true of the first is true of all.
     prove_training(setups[0], layers[0], data.train.data[0].probes, next(iter(request.heads)))
     trainers = _trained(request, tasks, setups, data, source)
-    return [leave_run(trainer, own, job, data.held) for trainer, own in zip(trainers, setups, strict=True)]
+    origins = [_origin(request, folder, head, data) for folder, head in request.heads.items()]
+    return [leave_run(trainer, own, job, one) for trainer, own, one in zip(trainers, setups, origins, strict=True)]
+
+
+def _origin(request: Request, folder: Path, head: HeadSettings, data: TrainingData) -> Origin:
+    """Where a head comes from, with what would train it alone."""
+    job, columns = request.job, data.train.corpus.columns.single
+    label = head.label_column or columns.get("label")
+    alone = replace(
+        job, output=str(folder), data=replace(job.data, label_column=head.label_column or job.data.label_column)
+    )
+    config = config_of(alone, request.model.settings, head.training)
+    return Origin(columns if label is None else {**columns, "label": label}, data.held, config)
 
 
 def _refuse_unmeasured(request: Request, task: Task) -> None:

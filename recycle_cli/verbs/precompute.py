@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from recycle_cli import __version__
-from recycle_cli.errors import UsageError
+from recycle_cli.errors import Interrupted, UsageError
 from recycle_cli.models import NamedModel, Network, views_of
 from recycle_cli.runtime.devices import device_of
 from recycle_cli.settings import CorpusSettings, ModelSettings, PrecomputeSettings
@@ -56,8 +56,15 @@ def precompute(
     recipe = split.recipe.computed_in(model.precision)
     store = Store.create_or_open(store_path, recipe, provenance_of(named, network))
     split.model.to(device)
-    with records.progress("precompute", views) as progress:
-        filled = fill(store, records.samples(views), split, settings, progress, records.reject)
+    held = len(store)
+    try:
+        with records.progress("precompute", views) as progress:
+            filled = fill(store, records.samples(views), split, settings, progress, records.reject)
+    except Interrupted:
+        new = len(Store.open(store_path)) - held
+        raise Interrupted(
+            f"interrupted; {store_path} has {new:,} new samples, {held + new:,} in all: the same command goes on"
+        ) from None
     records.failures.tell()
     return _report(store, filled, records.failed)
 

@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 
@@ -15,7 +15,7 @@ from recycle_cli.errors import UsageError
 from recycle_cli.keys import Sample
 from recycle_cli.models.outputs import Outputs
 from recycle_cli.reports import Bar, say
-from recycle_cli.runs import open_output
+from recycle_cli.runs import STDOUT, kind_of_output, names_beside, open_output
 from recycle_cli.runtime.overlap import prefetch
 from recycle_cli.scorer import Rows, Scorer, open_scorer
 from recycle_cli.settings import CorpusSettings, ModelSettings, PredictSettings
@@ -61,7 +61,12 @@ def predict(
     (loaded,) = scorer.runs.values()
     ending = ".parquet" if "numbers" in loaded.task.columns(()).values() else ".csv"
     output = output or f"{run.rstrip('/')}/predictions{ending}"
-    data = replace(data, failures=data.failures or f"{output}.failures.jsonl")
+    beside = f"{run.rstrip('/')}/predictions" if output == STDOUT else output
+    trained = tuple((loaded.info.columns or {}).items())
+    data = replace(
+        data, failures=data.failures or f"{beside}.failures.jsonl", trained=trained, kept=settings.keep_columns
+    )
+    kind_of_output(output, loaded.task.columns(()), settings.output_format)
     corpus = read_corpus(data, loaded.task, lambda: scorer.preprocessor)
     corpus.tell_columns()
     _refuse_unmeasured(settings, loaded.task, corpus)
@@ -81,11 +86,13 @@ def score(scorer: Scorer, corpus: Corpus, output: str, progress: Bar) -> Predict
     """Score a corpus with the scorer's only RUN; `seconds` are those of all but the metrics."""
     ((name, run),) = scorer.runs.items()
     task, names, hits, total = run.task, run.names, 0, 0
+    columns = task.columns(names)
+    kept = _kept(corpus, columns)
     scores = LabelledScores(task, names, lambda: scorer.preprocessor)
     assembly = Assembly()
     started = time.perf_counter()
     with ExitStack() as stack:
-        out = stack.enter_context(open_output(output, task.columns(names)))
+        out = stack.enter_context(open_output(output, columns, kept=kept, format=scorer.settings.output_format))
         writer = stack.enter_context(_writer(scorer))
         for work in prefetch(_work(scorer, assembly.samples(corpus), corpus.reject)):
             scored = work.scored
@@ -117,6 +124,16 @@ def score(scorer: Scorer, corpus: Corpus, output: str, progress: Bar) -> Predict
         no_metrics=why_none and f"{why_none}{unread}",
         labelled_samples=scores.samples,
     )
+
+
+def _kept(corpus: Corpus, columns: Mapping[str, str]) -> dict[str, str]:
+    """The names in the file of the columns that are kept; the id is there anyway. Those that are not their own are
+    told."""
+    kept = [column for column in corpus.kept if column != "id" or corpus.columns.id != "id"]
+    names = names_beside(kept, ["id", *columns])
+    if renamed := [f"{column!r} as {name!r}" for column, name in names.items() if name != column]:
+        say(f"--keep-columns: writing {', '.join(renamed)}, beside those of the predictions")
+    return names
 
 
 def _unread(corpus: Corpus) -> str:

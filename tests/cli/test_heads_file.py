@@ -71,11 +71,11 @@ def test_people_see_a_table_with_a_line_a_head(recycle, place, tmp_path):
         ('[[head]]\nname = "a"\nbatch-size = 4', "batch-size is the same for all heads"),
         ('[[head]]\nname = "a"\norder-seed = 4', "order-seed is the same for all heads"),
         ('output = "b"\n[[head]]\nname = "a"', "'output' is no option of a head"),
-        ('[[head]]\nname = "a"\nepochs = 0', "epochs = 0: 0 is not in the range x>=1"),
+        ('[[head]]\nname = "a"\nepochs = 0', "epochs = 0: 0 is not a whole number of at least 1"),
         ('[[head]]\nname = "a"\nlearning-rate = nan', "head 1 (a): learning-rate = nan: expected a finite number"),
         ('weight-decay = "-inf"\n[[head]]\nname = "a"', "weight-decay = '-inf'"),
         ('mixup = inf\n[[head]]\nname = "a"', "mixup = inf: expected a finite number"),
-        ('[[head]]\nname = "a"\nepochs = true', "epochs = True: 'True' is not a valid int"),
+        ('[[head]]\nname = "a"\nepochs = true', "epochs = True; expected a whole number"),
         ('[[head]]\nname = "a"\nmetric = "f1"', "metric = 'f1': 'f1' is not one of"),
         ('[[head]]\nname = "a"\nseed = [1, 2]', "seed = [1, 2]; expected a single value"),
         (

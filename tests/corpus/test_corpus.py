@@ -352,7 +352,7 @@ def test_none_can_be_used(write):
     ("name", "content", "said"),
     [
         ("a.csv", "", "is empty"),
-        ("a.csv", "text,label\n", "is empty"),
+        ("a.csv", "text,label\n", "holds the names of its columns alone, expected at least one record"),
         ("a.csv", "\n\n", "is empty"),
         ("a.jsonl", "", "is empty"),
         ("a.jsonl", "\n \n", "is empty"),

@@ -145,7 +145,7 @@ def test_a_first_row_that_is_repeated_in_another_order_ends_the_reading(write):
 )
 def test_tab_separated_values_that_know_no_quoting_are_not_read_by_its_rules(write, content):
     columns = Columns(text="two" if "two" in content else "sentence")
-    assert "if the file knows no quoting, convert it: pandas.read_csv(" in refusal(write("a.tsv", content), columns)
+    assert "if the file knows no quoting, add --quoting none" in refusal(write("a.tsv", content), columns)
 
 
 def test_tab_separated_values_with_quoting_are_read_by_its_rules(write):

@@ -1,0 +1,71 @@
+"""The kinds of files that are a record each: images and texts."""
+
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from recycle_cli.corpus.boundary import reading
+from recycle_cli.corpus.compressed import open_text
+from recycle_cli.corpus.folders import FileKind, files_below
+from recycle_cli.corpus.records import Record
+from recycle_cli.pointers import check_fetched
+
+ENDINGS = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"),
+    *(".avif", ".heic", ".heif", ".jp2"),
+)
+"""Files of other endings are no part of a corpus of images. What a file holds, and whether it can be read, is found out
+when it is decoded."""
+
+
+def is_image(name: str) -> bool:
+    """Whether a file's name ends as an image's does."""
+    return not name.startswith(".") and name.lower().endswith(ENDINGS)
+
+
+def holds_images(folder: str) -> bool:
+    """Whether there is an image anywhere below."""
+    return any(is_image(file.name) for file in files_below(Path(folder)))
+
+
+def _text_of(path: Path) -> str:
+    """The text of a file without the line end behind it. Raises DataError if it cannot be read."""
+    check_fetched(str(path))
+    with reading(str(path)), open_text(str(path)) as file:
+        return file.read().rstrip("\r\n")
+
+
+IMAGES = FileKind(
+    "image", "image", "image.jpg", f"files of {', '.join(ENDINGS[:4])} and the like", is_image, lambda path: path.name
+)
+
+TEXTS = FileKind("text", "text", "one.txt", "files of text", lambda name: not name.startswith("."), _text_of)
+"""Every file is a text, whatever its name ends in."""
+
+
+@dataclass(frozen=True)
+class ImageFiles:
+    """Image files by name, without labels; a file's id is its path."""
+
+    name: str
+    files: tuple[str, ...]
+    doubt = None
+
+    @property
+    def why_unlabelled(self) -> str | None:
+        """Files by name have no labels."""
+        return IMAGES.no_classes
+
+    @property
+    def total(self) -> int | None:
+        """Images in all."""
+        return len(self.files)
+
+    def schema(self) -> Mapping[str, bool]:
+        """`image` and `id`."""
+        return {"image": True, "id": True}
+
+    def records(self, columns: Sequence[str]) -> Generator[Record]:
+        """A record a file."""
+        for file in self.files:
+            yield Record(file, 0, {"image": Path(file).name, "id": Path(file).as_posix()})

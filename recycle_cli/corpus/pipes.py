@@ -1,0 +1,79 @@
+"""Records that come through a pipe: stdin, or a named pipe. They can be read once, so they are kept in a file."""
+
+import atexit
+import os
+import shutil
+import stat
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import IO
+
+from recycle_cli.errors import DataError, StorageError
+from recycle_cli.reports import bar, say
+
+STDIN = "-"
+"""Names stdin where a file is expected."""
+
+PIECE = 1 << 20
+"""Bytes that are copied at once."""
+
+
+def is_pipe(source: str) -> bool:
+    """Whether what a source names can be read only once: stdin, a named pipe, a terminal."""
+    if source == STDIN:
+        return True
+    try:
+        mode = Path(source).expanduser().stat().st_mode
+    except (OSError, ValueError, RuntimeError):
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)
+
+
+def name_of(source: str) -> str:
+    """What messages call a source."""
+    return "stdin" if source == STDIN else source
+
+
+def kept(source: str) -> Path:
+    """The file that holds the content of a source, which is the source itself unless it is a pipe."""
+    return _spooled(source) if is_pipe(source) else Path(source)
+
+
+@cache
+def _spooled(source: str) -> Path:
+    """All that comes through a pipe, in a temporary file that goes with the process. Raises DataError, StorageError."""
+    with _opened(source) as content:
+        if content.isatty():
+            say(f"reading records from the terminal ({name_of(source)}); end them with Ctrl-D")
+        folder = tempfile.mkdtemp(prefix="recycle-stdin-")
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        path = Path(folder, "records")
+        try:
+            with path.open("wb") as file, bar(f"reading {name_of(source)} (KiB)") as progress:
+                while piece := os.read(content.fileno(), PIECE):
+                    file.write(piece)
+                    progress.update(len(piece) // 1024)
+        except OSError as error:
+            raise StorageError(
+                f"{name_of(source)} cannot be kept in {tempfile.gettempdir()} ({error.strerror}); set TMPDIR to a "
+                "folder on a larger disk"
+            ) from error
+    return path
+
+
+@contextmanager
+def _opened(source: str) -> Iterator[IO[bytes]]:
+    try:
+        if source == STDIN:
+            yield sys.stdin.buffer
+            return
+        with Path(source).expanduser().open("rb", buffering=0) as file:
+            yield file
+    except (OSError, AttributeError) as error:
+        # A process may have been started without a stdin, which is None then.
+        said = getattr(error, "strerror", None) or "it is closed"
+        raise DataError(f"{name_of(source)}: cannot be read ({said})") from error

@@ -1,0 +1,56 @@
+"""Columns of the records that are written beside their predictions: their names, and how a value is written."""
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from recycle_cli.corpus.records import kind_of, shown
+from recycle_cli.errors import DataError, UsageError
+
+CLASHING = "given_"
+"""Stands before the name of a kept column that a prediction has as well."""
+
+
+def names_beside(kept: Sequence[str], columns: Iterable[str]) -> dict[str, str]:
+    """What each kept column is called beside the columns of a prediction. Raises UsageError if no name is left."""
+    own = set(columns)
+    names = {column: f"{CLASHING}{column}" if column in own else column for column in kept}
+    for column, name in names.items():
+        if name in own or list(names.values()).count(name) > 1:
+            raise UsageError(f"--keep-columns: {column!r} would be written as {name!r}, which is there; rename it")
+    return names
+
+
+def plain(value: Any, column: str) -> Any:
+    """A value as JSON has it: dates and decimals as text, a number that is none as nothing.
+
+    Raises DataError for bytes, which no text holds.
+    """
+    if isinstance(value, str):
+        return shown(value)
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, bool | int):
+        return value
+    if isinstance(value, Mapping):
+        return {shown(str(name)): plain(one, column) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(one, column) for one in value]
+    if isinstance(value, bytes):
+        raise DataError(f"the column {column!r} holds {kind_of(value)}, which cannot be kept; name others")
+    return str(value)
+
+
+def as_text(value: Any) -> str | None:
+    """A plain value as the cell of a table of texts: a text as it is, nothing as nothing, the rest as JSON."""
+    return value if value is None or isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def kind_of_values(values: Iterable[Any]) -> type:
+    """The type that fits all plain values of a column but those that are nothing: text where no other does."""
+    kinds = {type(value) for value in values if value is not None}
+    if kinds == {int, float}:
+        return float
+    (kind,) = kinds if len(kinds) == 1 else (str,)
+    return kind if kind in (int, float, bool) else str

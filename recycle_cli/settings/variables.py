@@ -1,0 +1,12 @@
+"""Variables of the environment. Each option has one, `PREFIX` and its name; these are the others."""
+
+PREFIX = "RECYCLE_"
+
+CACHE = f"{PREFIX}CACHE"
+"""Folder for what was read from a URL."""
+
+CACHE_BYTES = f"{PREFIX}CACHE_BYTES"
+"""How much it may hold."""
+
+URL_QUERY = f"{PREFIX}URL_QUERY"
+"""What is sent as the query of each request to a store on a web server."""

@@ -1,0 +1,174 @@
+"""Predictions with the columns of their records beside them, and predictions on stdout."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from recycle_cli.errors import PipeClosed
+from tests.records import records, write_csv
+
+NOTE = 'x,"y"\nz'
+
+
+@pytest.fixture(scope="module")
+def place(recycle, tmp_path_factory, tiny_bert):
+    """A RUN, and records with further columns in three kinds of files."""
+    folder = tmp_path_factory.mktemp("place")
+    table = [
+        {
+            **one,
+            "price, old": place / 4,
+            "count": place,
+            "tags": ["a", str(place)],
+            "note": 'x,"y"\nz' if place % 2 else None,
+        }
+        for place, one in enumerate(records(30))
+    ]
+    write_csv(folder / "data.csv", [{**one, "tags": "a", "note": one["note"] or ""} for one in table])
+    (folder / "data.jsonl").write_text("".join(json.dumps(one) + "\n" for one in table))
+    pq.write_table(pa.Table.from_pylist(table), folder / "data.parquet")
+    options = ("--model", tiny_bert, "--cut", 2, "--max-length", 16, "--epochs", 1, "--no-tensorboard")
+    recycle.json("finetune", "data.csv", "--output", "run", *options, cwd=folder)
+    recycle.json("precompute", "data.csv", "acts", "--model", tiny_bert, "--cut", 2, "--max-length", 16, cwd=folder)
+    return folder
+
+
+def read(path):
+    if path.suffix == ".parquet":
+        return pq.read_table(path).to_pylist()
+    if path.suffix == ".jsonl":
+        return [json.loads(line) for line in path.read_text().splitlines()]
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+@pytest.mark.parametrize("source", ["data.csv", "data.jsonl", "data.parquet"])
+def test_every_column_of_every_kind_stands_beside_its_prediction(recycle, place, tmp_path, source, ending):
+    out = tmp_path / f"out.{ending}"
+    options = ("--keep-columns", "all", "--store", "acts", "--output", out)
+    done = recycle("predict", source, "run", *options, "--json", cwd=place)
+    assert done.code == 0, done.err
+    assert "writing 'label' as 'given_label', beside those of the predictions" in done.err
+    found, given = read(out), read(place / source)
+    assert list(found[0])[:7] == ["id", "text", "given_label", "price, old", "count", "tags", "note"]
+    assert list(found[0])[7:9] == ["label", "score"]
+    for mine, theirs in zip(found, given, strict=True):
+        assert (mine["text"], mine["given_label"]) == (theirs["text"], theirs["label"])
+        for name in ("price, old", "count", "note"):
+            typed = not source.endswith(".csv") and ending != "csv"
+            expected = theirs[name] if typed else ("" if theirs[name] is None else str(theirs[name]))
+            assert mine[name] == (expected if typed or ending == "csv" else theirs[name])
+        tags = theirs["tags"] if isinstance(theirs["tags"], str) or ending == "jsonl" else json.dumps(theirs["tags"])
+        assert mine["tags"] == tags
+    plain = tmp_path / f"plain.{ending}"
+    recycle.json("predict", source, "run", "--store", "acts", "--output", plain, cwd=place)
+    kept = {"text", "given_label", "price, old", "count", "tags", "note"}
+    assert [{name: value for name, value in one.items() if name not in kept} for one in found] == read(plain)
+
+
+def test_named_columns_alone(recycle, place, tmp_path):
+    options = ("--keep-columns", "count, note", "--keep-columns", "price, old", "--output", tmp_path / "out.jsonl")
+    recycle.json("predict", "data.jsonl", "run", *options, cwd=place)
+    assert list(read(tmp_path / "out.jsonl")[0])[:4] == ["id", "count", "note", "price, old"]
+
+
+@pytest.mark.parametrize(
+    ("names", "said", "code"),
+    [
+        ("nope", "no column 'nope' (--keep-columns); the columns are: text, label", 3),
+        ("count,nope", "no column 'nope' (--keep-columns)", 3),
+    ],
+)
+def test_a_column_that_is_not_there(recycle, place, tmp_path, names, said, code):
+    done = recycle("predict", "data.csv", "run", "--keep-columns", names, "--output", tmp_path / "out.csv", cwd=place)
+    assert (done.code, done.err.count("\n")) == (code, 1)
+    assert said in done.err
+
+
+def test_names_that_clash_twice_are_refused(recycle, place, tmp_path):
+    rows = [{"text": "red", "label": "a", "given_label": "b"}]
+    write_csv(tmp_path / "in.csv", rows)
+    done = recycle(
+        "predict", tmp_path / "in.csv", "run", "--keep-columns", "all", "--output", tmp_path / "o.csv", cwd=place
+    )
+    assert (done.code, "which is there; rename it" in done.err) == (2, True)
+
+
+def test_values_of_several_kinds_go_into_text_but_not_into_parquet(recycle, place, tmp_path):
+    rows = [{"text": f"red {place}", "x": place if place < 9000 else "many"} for place in range(9001)]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
+    options = ("--keep-columns", "x", "--output")
+    done = recycle("predict", tmp_path / "in.jsonl", "run", *options, tmp_path / "o.parquet", cwd=place)
+    assert done.code == 3
+    assert "holds values of several kinds" in done.err
+    assert not (tmp_path / "o.parquet").exists()
+    recycle.json("predict", tmp_path / "in.jsonl", "run", *options, tmp_path / "o.jsonl", cwd=place)
+    assert [one["x"] for one in read(tmp_path / "o.jsonl")] == [one["x"] for one in rows]
+
+
+def test_odd_values_are_written_or_refused(recycle, place, tmp_path):
+    (tmp_path / "in.jsonl").write_text('{"text": "red", "x": NaN, "y": {"a": [1, true]}}\n{"text": "cell"}\n')
+    options = ("--keep-columns", "all", "--output", tmp_path / "o.jsonl")
+    recycle.json("predict", tmp_path / "in.jsonl", "run", *options, cwd=place)
+    assert [(one["x"], one["y"]) for one in read(tmp_path / "o.jsonl")] == [(None, {"a": [1, True]}), (None, None)]
+    pq.write_table(pa.table({"text": ["red"], "raw": [b"\\x00"]}), tmp_path / "in.parquet")
+    done = recycle("predict", tmp_path / "in.parquet", "run", *options, cwd=place)
+    assert (done.code, "the column 'raw' holds a bytes, which cannot be kept" in done.err) == (3, True)
+
+
+@pytest.mark.parametrize("format", [None, "csv"])
+def test_predictions_on_stdout_are_those_of_a_file(recycle, place, tmp_path, format):
+    options = () if format is None else ("--output-format", format)
+    ending = format or "jsonl"
+    done = recycle("predict", "data.csv", "run", "--store", "acts", "--output", "-", *options, cwd=place)
+    recycle.json("predict", "data.csv", "run", "--store", "acts", "--output", tmp_path / f"o.{ending}", cwd=place)
+    assert done.code == 0
+    assert done.out == (tmp_path / f"o.{ending}").read_text()
+
+
+def test_the_format_may_be_said_apart_from_the_name(recycle, place, tmp_path):
+    options = ("--store", "acts", "--output", tmp_path / "o.out", "--output-format", "parquet")
+    recycle.json("predict", "data.csv", "run", *options, cwd=place)
+    assert len(pq.read_table(tmp_path / "o.out")) == 30
+
+
+def test_two_things_on_stdout_are_refused(recycle, place):
+    done = recycle("predict", "data.csv", "run", "--output", "-", "--json", cwd=place)
+    assert done.code == 2
+    assert "--output - writes the predictions; leave out one" in done.err
+
+
+def test_a_reader_that_ends_early_ends_the_command_quietly(place):
+    code = (
+        "import os, sys\n"
+        "read, write = os.pipe()\nos.close(read)\nos.dup2(write, 1)\n"
+        "import recycle_cli.__main__\n"
+        "sys.argv = ['recycle', 'predict', 'data.csv', 'run', '--store', 'acts', '--output', '-']\n"
+        "recycle_cli.__main__.main()\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run([sys.executable, "-c", code], cwd=place, capture_output=True, text=True, env=environment)
+    assert done.returncode == 141
+    assert "Error" not in done.stderr
+    assert "Exception" not in done.stderr
+
+
+def test_json_for_a_reader_that_has_ended():
+    """What a command prints last is told in the same way as what it writes on the way."""
+    from recycle_cli.cli.options import with_options
+
+    @with_options()
+    def command(asked):
+        raise BrokenPipeError
+
+    with pytest.raises(PipeClosed) as stop:
+        command(as_json=True, quiet=True, config=None)
+    assert stop.value.exit_code == 141
