@@ -38,7 +38,7 @@ from recycle_cli.store.segment import Segment, Summary, scales_name, values_name
 from recycle_cli.store.windows import Window, WindowPlan, plan_windows, read_windows
 from recycle_cli.store.writer import SEGMENT_BYTES, SEGMENT_SECONDS, SegmentWriter
 
-_LOOKS, _LONGEST = 50, 0.02
+_LOOKS, _LONGEST = 100, 0.02
 
 
 class Store:
@@ -170,7 +170,7 @@ class Store:
         """Rows (length, *shape) of one sample in the stored dtype, as a read-only view of the map if there is one."""
         self._known_cut(cut)
         segment, start, stop = self._place(int(position))
-        self._require_uncut(cut, [segment])
+        self._require_uncut(cut, (segment,))
         return segment.values(cut)[start:stop]
 
     def gather(self, cut: str, positions: Positions) -> tuple[Array, npt.NDArray[np.float32] | None]:
@@ -178,7 +178,7 @@ class Store:
         self._known_cut(cut)
         spans = self._segments.spans(positions.tolist())
         segments, touched = self._segments.list, {number for number, _, _ in spans}
-        self._require_uncut(cut, [segments[number] for number in touched])
+        self._require_uncut(cut, (segments[number] for number in touched))
         rows = {number: segments[number].values(cut) for number in touched}
         values = padded(spans, rows, self.row_shape(cut), self.stored_dtype)
         if self.recipe.dtype != "int8":
