@@ -99,10 +99,10 @@ class Draft:
         sync_tree(self.folder)
 
     def discard(self) -> None:
-        """Remove the draft's files."""
+        """Remove the draft's files, unless it was published just before. What cannot be removed is left to gc."""
         for array in self._rows.values():
             array.abandon()
-        shutil.rmtree(self.folder)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     @contextmanager
     def discarded_on_failure(self) -> Iterator[None]:

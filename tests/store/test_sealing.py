@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from recycle_cli.errors import DamageError, StorageError
+from recycle_cli.errors import DamageError, Interrupted, StorageError
 from recycle_cli.keys import KEY_BYTES
 from recycle_cli.store import Encoded, Store, verify
 from recycle_cli.store.files import HashedFile
@@ -78,6 +78,26 @@ def test_a_failed_seal_gives_its_space_back(tmp_path, monkeypatch, codec):
         fill()
     assert [entry.name for entry in (tmp_path / "s.zarr/tmp").iterdir()] == ["zarr.json"]
     assert len(Store.open(store.path)) == 5
+
+
+def test_an_interruption_just_after_the_rename_is_an_interruption(tmp_path, corpus, monkeypatch):
+    """The draft is gone then, since it is a segment; looking for it must not hide what stopped the command."""
+    store = corpus.store(tmp_path / "s.zarr", range(5))
+    rename = Path.rename
+
+    def interrupted(path, to):
+        rename(path, to)
+        raise Interrupted
+
+    def fill():
+        with store.writer() as writer:
+            corpus.append(writer, range(5, 9))
+            monkeypatch.setattr(Path, "rename", interrupted)
+
+    with pytest.raises(Interrupted):
+        fill()
+    monkeypatch.undo()
+    corpus.check(Store.open(store.path), range(9))
 
 
 def test_a_segment_is_sealed_at_its_age_too(tmp_path, corpus):
