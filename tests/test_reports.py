@@ -14,7 +14,7 @@ from time import sleep
 import pytest
 from rich.console import Console
 
-from recycle_cli.reports import bar, be_quiet, progress, show_fields, show_rows, spinner, tables
+from recycle_cli.reports import bar, be_quiet, counted, progress, show_fields, show_rows, spinner, tables
 
 
 @pytest.fixture(autouse=True)
@@ -100,6 +100,10 @@ def test_a_log_is_told_what_takes_long_and_nothing_else(capsys, monkeypatch):
     with spinner("loading the model"):
         sleep(0.2)
     assert capsys.readouterr().err == ""
+
+
+def test_one_is_one_and_thousands_have_commas():
+    assert [counted(number, "record") for number in (0, 1, 2000)] == ["0 records", "1 record", "2,000 records"]
 
 
 ROWS = [

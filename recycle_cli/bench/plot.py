@@ -8,6 +8,7 @@ from recycle_cli.bench.figures import Figure
 from recycle_cli.bench.layout import prefix
 from recycle_cli.bench.run import Bench
 from recycle_cli.errors import StorageError, UsageError
+from recycle_cli.reports import counted
 
 ENDINGS = (".png", ".svg")
 EPOCHS = 10
@@ -53,7 +54,9 @@ def plot(bench: Bench, path: str) -> None:
     _throughput(left, bench.figures, bench.settings["cuts"])
     _cost(right, bench.figures)
     settings = bench.settings
-    picture.suptitle(f"{settings['model']}, {settings['records']:,} records, {bench.machine['processor']}", fontsize=10)
+    picture.suptitle(
+        f"{settings['model']}, {counted(settings['records'], 'record')}, {bench.machine['processor']}", fontsize=10
+    )
     try:
         picture.savefig(path, dpi=150)
     except OSError as error:

@@ -100,7 +100,8 @@ def _show_verified(found: Mapping[str, Any], *, as_json: bool) -> None:
         if rows:
             show_rows(name.capitalize(), rows)
     if found["set_aside"]:
-        say(f"set aside, with {found['set_aside_samples']:,} samples; the next precompute fills in what they held")
+        count = counted(found["set_aside_samples"], "sample")
+        say(f"set aside, with {count}; the next precompute fills in what they held")
 
 
 @store_app.command(cls=Command)

@@ -16,9 +16,10 @@ def show_plan(plan: Plan) -> None:
     if plan.views:
         show_rows(f"What --views {plan.views} costs, beside the plain images alone", list(_views(plan)))
     show_rows("Bytes by dtype", [{"cut": cut.cut} | {d: size(n) for d, n in cut.bytes.items()} for cut in plan.cuts])
+    tried = counted(plan.sample["tried"], "sample")
     say(
         f"full fine-tuning: {human('seconds', plan.full_epoch_seconds)} an epoch; {size(plan.free_disk_bytes)} of disk "
-        f"and {human('bytes', plan.free_memory_bytes)} of memory are free; tried on {plan.sample['tried']:,} samples"
+        f"and {human('bytes', plan.free_memory_bytes)} of memory are free; tried on {tried}"
     )
 
 
