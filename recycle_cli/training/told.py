@@ -1,6 +1,6 @@
 """What a person who watches a training is told: a line for each epoch, each evaluation and each early end."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from recycle_cli.reports import Bar, human
 from recycle_cli.tasks import LOSS
@@ -33,17 +33,13 @@ def tell_epoch(trainers: Sequence[Trainer], progress: Bar) -> None:
 
 
 def tell_evaluation(trainers: Sequence[Trainer], progress: Bar) -> None:
-    """A line for each head about an evaluation between two epochs. The state has the figures only if they are the
-    best so far."""
+    """A line for each head about an evaluation between two epochs."""
     for trainer in trainers:
-        state = trainer.state
-        found = f"no better {trainer.metric} than {_best(trainer)}"
-        if state.best is not None and state.best_step == state.step:
-            found = ", ".join(_metrics(trainer, state.best))
-        progress.tell(f"{_named(trainer)}{_epoch(trainer)}, step {state.step:,}: {found}")
+        found = ", ".join(_metrics(trainer, trainer.judged))
+        progress.tell(f"{_named(trainer)}{_epoch(trainer)}, step {trainer.state.step:,}: {found}")
 
 
-def _metrics(trainer: Trainer, figures: dict[str, float]) -> Iterator[str]:
+def _metrics(trainer: Trainer, figures: Mapping[str, float]) -> Iterator[str]:
     """The metrics, first the one that chooses the best weights, with the best so far."""
     first = trainer.metric
     for name in (first, *(name for name in figures if name != first)):

@@ -33,6 +33,7 @@ class Trainer:
     folder      where its RUN will be
     identity    all that must be the same for a resumed training to go on as if it had never stopped
     name        its name, if it is one of several heads
+    judged      the metrics of the latest evaluation
     """
 
     head: Head
@@ -49,6 +50,7 @@ class Trainer:
     log: Log = ignore
     name: str = ""
     state: State = field(default_factory=State)
+    judged: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         labelled = self.data.labelled_samples
@@ -180,6 +182,7 @@ class Trainer:
         if LOSS in figures and not math.isfinite(figures[LOSS]):
             raise DataError(self._diverged("the evaluation's loss", figures[LOSS]))
         self.note({"step": self.state.step, "epoch": self.state.current_epoch, "evaluation": dict(figures)})
+        self.judged = figures
         if not self.state.batch:
             self.state.epochs[-1]["metrics"] = dict(figures)
         if improves(self.state, self.metric, figures):

@@ -1,5 +1,6 @@
 """A person who watches a training is told of each epoch, each evaluation, each early end, and each resume."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -65,10 +66,12 @@ def test_a_line_an_epoch_says_how_it_went_and_why_it_ended(job, capsys):
 
 
 def test_evaluations_between_epochs_are_told(job, capsys):
-    settings = TrainingSettings(epochs=1, batch_size=8, eval_steps=2, learning_rate=0.0)
+    settings = TrainingSettings(epochs=1, batch_size=8, eval_steps=1, learning_rate=0.0)
     finetune(job(), ModelSettings(), settings)
-    first, last = told(capsys)
-    assert first.startswith("epoch 1 of 1, step 2: macro_f1 ")
+    first, second, last = told(capsys)
+    scores = r"accuracy 0\.\d+, eval loss \d\.\d+"
+    assert re.fullmatch(rf"epoch 1 of 1, step 1: macro_f1 0\.\d+ \(best so far\), {scores}", first)
+    assert re.fullmatch(rf"epoch 1 of 1, step 2: macro_f1 0\.\d+ \(best 0\.\d+ in epoch 1\), {scores}", second)
     assert "in epoch 1)" in last
 
 
