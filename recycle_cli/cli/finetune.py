@@ -1,6 +1,7 @@
 """`recycle finetune`."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -68,14 +69,16 @@ def finetune(
 
 
 def _data_and_store(words: list[str], store: str | None, context: typer.Context) -> tuple[list[str], str | None]:
-    """The words of DATA taken apart: the last of several is the store unless there are records in it. A
-    file of options names the store by itself.
+    """The words of DATA taken apart: the last of several is the store unless there are records in it that go with the
+    others: folders go with folders alone. A file of options names the store by itself.
 
     Raises UsageError if --store names another one.
     """
     from recycle_cli.corpus import holds_records
 
-    if len(words) == 1 or not _typed("data", context) or holds_records(words[-1]):
+    folders = [Path(word).is_dir() for word in words]
+    mixed = folders[-1] and not all(folders)
+    if len(words) == 1 or not _typed("data", context) or (holds_records(words[-1]) and not mixed):
         return words, store or None
     *data, last = words
     if store and store != last and _typed("store", context):
