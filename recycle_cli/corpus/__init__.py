@@ -10,6 +10,7 @@ from recycle_cli.corpus.labels import ReadLabel, one_label, several_labels
 from recycle_cli.corpus.numbers import NumbersForm, read_numbers
 from recycle_cli.corpus.pipes import is_pipe, name_of
 from recycle_cli.corpus.sources import holds_records
+from recycle_cli.corpus.questions import QUESTION, Answer, placed, read_answers
 from recycle_cli.corpus.texts import TEXT
 
 FORMS: dict[str, Form] = {"text": TEXT, "image": IMAGE}
@@ -18,7 +19,9 @@ FORMS: dict[str, Form] = {"text": TEXT, "image": IMAGE}
 __all__ = [
     "FORMS",
     "IMAGE",
+    "QUESTION",
     "TEXT",
+    "Answer",
     "Columns",
     "Corpus",
     "Example",
@@ -32,6 +35,8 @@ __all__ = [
     "is_pipe",
     "name_of",
     "one_label",
+    "placed",
+    "read_answers",
     "read_numbers",
     "several_labels",
 ]

@@ -13,7 +13,7 @@ from recycle_cli.corpus.failures import Failure, Failures
 from recycle_cli.corpus.forms import Form
 from recycle_cli.corpus.labels import ReadLabel, has_label, one_label
 from recycle_cli.corpus.progress import RecordsDone
-from recycle_cli.corpus.records import BadRecord, Record, shown, sound
+from recycle_cli.corpus.records import BadLabel, BadRecord, Record, shown, sound
 from recycle_cli.corpus.texts import TEXT
 from recycle_cli.errors import DataError, RecycleError, UsageError
 from recycle_cli.keys import Sample
@@ -171,7 +171,16 @@ class Corpus:
             example = Example(identity, samples, labels=self._labels(record), place=_place_of(record), kept=kept)
         else:
             example = Example(identity, samples, self._label(record), place=_place_of(record), kept=kept)
-        return example if self._expand is None else self._expand(example)
+        return example if self._expand is None else self._expanded(self._expand, example)
+
+    def _expanded(self, expand: Expand, example: Example) -> Example:
+        try:
+            return expand(example)
+        except BadLabel as problem:
+            if self.labelled:
+                raise
+            self._pass_over(problem)
+            return expand(replace(example, label=None, labels={}))
 
     def _id_of(self, record: Record) -> str | None:
         """The record's own id as text; None if it has none."""
@@ -192,9 +201,13 @@ class Corpus:
             if self.labelled:
                 raise
             if has_label(record.values, self.columns.label):
-                self.unread_label = self.unread_label if self.unread_labels else str(problem)
-                self.unread_labels += 1
+                self._pass_over(problem)
             return None
+
+    def _pass_over(self, problem: BadRecord) -> None:
+        """Count a label that cannot be read."""
+        self.unread_label = self.unread_label if self.unread_labels else str(problem)
+        self.unread_labels += 1
 
     def _labels(self, record: Record) -> dict[str, Any]:
         """The labels that the record has, at least one."""

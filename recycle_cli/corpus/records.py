@@ -51,6 +51,10 @@ class BadRecord(Exception):  # noqa: N818 - it never leaves the package; the cor
     """A record that cannot become a sample; the message is the reason."""
 
 
+class BadLabel(BadRecord):
+    """A label that does not fit its record; without it the record can be used."""
+
+
 def sound(value: str, column: str) -> str:
     """The value, if it can be written down as UTF-8. Raises BadRecord."""
     # Readers keep bytes that are no UTF-8 as lone surrogates, so that one bad record does not take its file with it.

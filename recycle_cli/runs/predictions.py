@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import IO, Any, Protocol, TextIO
@@ -33,9 +34,12 @@ class Identified(Protocol):
 Write = Callable[[Sequence[Identified], Sequence[dict[str, Any]]], None]
 
 Columns = Mapping[str, str]
-"""What each column holds: `text`, `number`, or several in `texts` and `numbers`; `kept` as the record has it."""
+"""What each column holds: `text`, `number`, `integer`, or several in `texts` and `numbers`; `kept` as the record has it."""
 
 ENDINGS = (".csv", ".jsonl", ".parquet")
+
+BY_ID = ".json"
+"""The ending of a file that holds one column's values by ids, as one object."""
 
 STDOUT = "-"
 """Names stdout where a file is expected."""
@@ -43,20 +47,27 @@ STDOUT = "-"
 
 @contextmanager
 def open_output(
-    path: str, columns: Columns, *, kept: Mapping[str, str] = NONE, format: str | None = None
+    path: str,
+    columns: Columns,
+    *,
+    kept: Mapping[str, str] = NONE,
+    format: str | None = None,
+    keyed: str | None = None,
 ) -> Iterator[Write]:
     """A function that adds records: each one's `id`, its kept columns, and a prediction's value for each column.
 
     kept    the names in the file of the columns that are written as the record has them
     format  `csv`, `jsonl` or `parquet`; None: as the name ends, or `jsonl` for stdout
+    keyed   the column that a file ending in .json holds by ids, as one object; None if there is none
 
     The file appears under its name when all went well; until then it has the ending `.partial`. What goes to stdout
     goes there at once. Raises UsageError for an unknown ending and for vectors in CSV, StorageError if it cannot be
     written, BrokenPipeError if nobody reads stdout any more.
     """
-    kind = kind_of_output(path, columns, format)
+    kind = kind_of_output(path, columns, format, keyed)
     fields = {"id": "text", **dict.fromkeys(kept.values(), "kept"), **columns}
-    opener = {".csv": _csv, ".jsonl": _jsonl, ".parquet": _parquet}[kind]
+    openers = {".csv": _csv, ".jsonl": _jsonl, ".parquet": _parquet, BY_ID: partial(_json_by_id, str(keyed))}
+    opener = openers[kind]
     with _place(path) as file, ExitStack() as opened:
         with _telling(path):
             write = opened.enter_context(opener(file, fields))
@@ -79,10 +90,11 @@ def open_output(
             opened.close()
 
 
-def kind_of_output(path: str, columns: Columns, format: str | None = None) -> str:
+def kind_of_output(path: str, columns: Columns, format: str | None = None, keyed: str | None = None) -> str:
     """The ending that says how predictions are written. Raises UsageError for an unknown one, and vectors in CSV."""
     kind = f".{format}" if format else ".jsonl" if path == STDOUT else Path(path).suffix
     endings = [ending for ending in ENDINGS if ending != ".csv" or "numbers" not in columns.values()]
+    endings += [] if keyed is None or format else [BY_ID]
     if kind in endings:
         return kind
     if format:
@@ -97,22 +109,22 @@ def _place(path: str) -> Iterator[IO[bytes]]:
         yield sys.stdout.buffer
         return
     target = Path(path)
-    partial = target.with_name(f"{target.name}.partial")
+    unfinished = target.with_name(f"{target.name}.partial")
     try:
         with _telling(path):
             target.parent.mkdir(parents=True, exist_ok=True)
-            file = partial.open("wb")
+            file = unfinished.open("wb")
         try:
             yield file
             with _telling(path):
                 file.close()
-                partial.replace(target)
+                unfinished.replace(target)
         finally:
             with suppress(OSError):
                 file.close()
     finally:
         with suppress(OSError):
-            partial.unlink(missing_ok=True)
+            unfinished.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -176,12 +188,30 @@ def _jsonl(file: IO[bytes], columns: Columns) -> Iterator[Add]:
 
 
 @contextmanager
+def _json_by_id(column: str, file: IO[bytes], columns: Columns) -> Iterator[Add]:
+    """One object with a column's value for each id."""
+    separator = "\n"
+    with _text(file) as text:
+
+        def write(records: list[dict[str, Any]]) -> None:
+            nonlocal separator
+            for record in records:
+                key, value = (json.dumps(one, ensure_ascii=False) for one in (record["id"], record[column]))
+                text.write(f"{separator}{key}: {value}")
+                separator = ",\n"
+
+        text.write("{")
+        yield write
+        text.write("\n}\n")
+
+
+@contextmanager
 def _parquet(file: IO[bytes], columns: Columns) -> Iterator[Add]:
     """A kept column has the type of its values in the first records that are written."""
     import pyarrow as pa
     from pyarrow import parquet
 
-    types = {"text": pa.string(), "number": pa.float32()}
+    types = {"text": pa.string(), "number": pa.float32(), "integer": pa.int64()}
     types |= {"texts": pa.list_(types["text"]), "numbers": pa.list_(types["number"])}
     own = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
     kept = [name for name, kind in columns.items() if kind == "kept"]

@@ -8,7 +8,17 @@ from recycle_cli.settings.option import option
 from recycle_cli.settings.reading import names
 
 Metric = Literal[
-    "macro_f1", "accuracy", "micro_f1", "mean_average_precision", "rrp", "pearson", "spearman", "rmse", "loss"
+    "macro_f1",
+    "accuracy",
+    "micro_f1",
+    "mean_average_precision",
+    "rrp",
+    "pearson",
+    "spearman",
+    "rmse",
+    "f1",
+    "exact_match",
+    "loss",
 ]
 
 
@@ -66,6 +76,27 @@ class RegressionSettings(TaskSettings):
         "column.",
         "Task",
         parser=names,
+    )
+
+
+@dataclass(frozen=True)
+class QuestionAnsweringSettings(WindowedSettings):
+    """`no_answer`: a question may have none in its context; `no_answer_threshold`: how much surer of that than of its
+    best answer the model must be; `max_answer_tokens`: of an answer at most."""
+
+    no_answer: bool = option(
+        False, "For question answering: a question may have no answer, and then its answer is empty.", "Task"
+    )
+    no_answer_threshold: float = option(
+        0.0,
+        "With --no-answer: leave the answer empty if the score of none exceeds that of the best by more than this.",
+        "Task",
+        minimum=-1.0,
+        maximum=1.0,
+        per_head=True,
+    )
+    max_answer_tokens: int = option(
+        30, "For question answering: give answers of at most this many tokens.", "Task", minimum=1, per_head=True
     )
 
 
@@ -132,6 +163,7 @@ TASKS: Mapping[str, type[TaskSettings]] = {
     "text-classification": ClassificationSettings,
     "image-classification": ClassificationSettings,
     "regression": RegressionSettings,
+    "question-answering": QuestionAnsweringSettings,
     "similarity": SimilaritySettings,
 }
 """The settings of each value of `--task`."""

@@ -17,7 +17,7 @@ from recycle_cli.tasks.label_encoding import Encoder
 from recycle_cli.tasks.scores import Scores
 from recycle_cli.tasks.targets import Targets
 
-Kind = Literal["text", "number", "texts", "numbers"]
+Kind = Literal["text", "number", "integer", "texts", "numbers"]
 
 Columns = Mapping[str, Kind]
 """The columns of a prediction beside the record's id, and what each holds."""
@@ -39,6 +39,7 @@ class Task:
     mixes       whether a mixture of two samples can be scored by the loss against each of them
     draws_by_label  whether the labels decide which samples share a batch, so that heads cannot have several columns
     needs_labels  whether an example without a label has nothing to teach; else every example counts as labelled
+    keyed_by_id  the column of predictions that a file of JSON may hold by ids alone, as SQuAD's evaluation takes it
     comparable  the most labelled samples that have figures, since each is compared with all; None for no limit
     """
 
@@ -47,6 +48,7 @@ class Task:
     metrics: tuple[str, ...]
     closed: bool = True
     mixes: bool = False
+    keyed_by_id: str | None = None
     comparable: int | None = None
     draws_by_label: bool = False
     needs_labels: bool = True

@@ -6,11 +6,19 @@ from typing import Any
 
 from recycle_cli.corpus import FORMS, Form
 from recycle_cli.errors import StoreError, UsageError
-from recycle_cli.settings import ClassificationSettings, RegressionSettings, SimilaritySettings, TaskSettings
+from recycle_cli.settings import (
+    ClassificationSettings,
+    QuestionAnsweringSettings,
+    RegressionSettings,
+    SimilaritySettings,
+    TaskSettings,
+    WindowSettings,
+)
 from recycle_cli.settings.option import changed_options
 from recycle_cli.tasks.classification import Classification
 from recycle_cli.tasks.contract import Task
 from recycle_cli.tasks.multi_label import MultiLabel
+from recycle_cli.tasks.question_answering import QuestionAnswering
 from recycle_cli.tasks.regression import Regression
 from recycle_cli.tasks.similarity import Similarity
 
@@ -43,9 +51,20 @@ def _numbers_of(about: Mapping[str, Any]) -> RegressionSettings:
     return RegressionSettings(tuple(about["settings"].get("target_columns", ())))
 
 
+def _question_answering(settings: QuestionAnsweringSettings, form: Form) -> Task:
+    return QuestionAnswering(settings)
+
+
+def _answers_of(about: Mapping[str, Any]) -> QuestionAnsweringSettings:
+    kept = about["settings"]
+    own = ("no_answer", "no_answer_threshold", "max_answer_tokens")
+    return QuestionAnsweringSettings(WindowSettings(kept["stride"]), **{name: kept[name] for name in own})
+
+
 KINDS: dict[str, TaskKind] = {
     "text-classification": TaskKind(("text",), ClassificationSettings, _classification, _classes_of),
     "image-classification": TaskKind(("image",), ClassificationSettings, _classification, _classes_of),
+    "question-answering": TaskKind(("text",), QuestionAnsweringSettings, _question_answering, _answers_of),
     "regression": TaskKind(("text", "image"), RegressionSettings, Regression, _numbers_of),
     "similarity": TaskKind(("text", "image"), SimilaritySettings, Similarity),
 }

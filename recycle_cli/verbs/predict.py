@@ -66,7 +66,7 @@ def predict(
     data = replace(
         data, failures=data.failures or f"{beside}.failures.jsonl", trained=trained, kept=settings.keep_columns
     )
-    kind_of_output(output, loaded.task.columns(()), settings.output_format)
+    kind_of_output(output, loaded.task.columns(()), settings.output_format, loaded.task.keyed_by_id)
     corpus = read_corpus(data, loaded.task, lambda: scorer.preprocessor)
     corpus.tell_columns()
     _refuse_unmeasured(settings, loaded.task, corpus)
@@ -92,7 +92,9 @@ def score(scorer: Scorer, corpus: Corpus, output: str, progress: Bar) -> Predict
     assembly = Assembly()
     started = time.perf_counter()
     with ExitStack() as stack:
-        out = stack.enter_context(open_output(output, columns, kept=kept, format=scorer.settings.output_format))
+        out = stack.enter_context(
+            open_output(output, columns, kept=kept, format=scorer.settings.output_format, keyed=task.keyed_by_id)
+        )
         writer = stack.enter_context(_writer(scorer))
         for work in prefetch(_work(scorer, assembly.samples(corpus), corpus.reject)):
             scored = work.scored
