@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from recycle_cli.corpus import Example
+from recycle_cli.corpus import Corpus, Example, placed
 from recycle_cli.keys import Sample, keys_of
+from recycle_cli.settings import CorpusSettings
+from recycle_cli.tasks import PairSimilarity, QuestionAnswering
 from tests.corpora import open_corpus
 
 FOLDER = Path(__file__).parents[1] / "sample_data"
@@ -27,6 +29,24 @@ def test_csv_and_json_lines_hold_the_same_records(split):
     samples = examples(f"{split}.csv")
     assert samples == examples(f"{split}.jsonl")
     assert len(samples) == RECORDS[split]
+
+
+@pytest.mark.parametrize(("split", "count"), [("train", 33), ("test", 10)])
+def test_the_questions_have_their_answers(split, count):
+    task = QuestionAnswering()
+    settings = CorpusSettings((str(FOLDER / f"questions-{split}.json"),))
+    found = list(Corpus(settings, form=task.form, read_label=task.read_label, labelled=True))
+    assert len({example.id for example in found}) == len(found) == count
+    for example in found:
+        assert example.label == placed(example.label, str(example.sample.fields["text_pair"]))
+
+
+@pytest.mark.parametrize(("split", "count"), [("train", 40), ("test", 16)])
+def test_the_pairs_are_two_texts_each(split, count):
+    settings = CorpusSettings((str(FOLDER / f"pairs-{split}.csv"),))
+    found = list(Corpus(settings, form=PairSimilarity().form))
+    assert len(found) == count
+    assert all(len(example.samples) == 2 for example in found)
 
 
 def test_no_record_is_there_twice():

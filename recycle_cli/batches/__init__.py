@@ -2,6 +2,7 @@
 
 from recycle_cli.batches.group_sampler import Grouped, met_share
 from recycle_cli.batches.inputs import Images, RawInputs, inputs_source
+from recycle_cli.batches.pair_sampler import Paired
 from recycle_cli.batches.sampler import Indices, InOrder, Sampler, Shuffled, in_order, shuffled
 from recycle_cli.batches.shared import SharedBatch, places_in, subset
 from recycle_cli.batches.source import INPUTS, Batch, Epoch, RowSource, Tensors, order_digest
@@ -16,6 +17,7 @@ __all__ = [
     "Images",
     "InOrder",
     "Indices",
+    "Paired",
     "RawInputs",
     "RowSource",
     "Sampler",

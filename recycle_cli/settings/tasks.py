@@ -18,6 +18,10 @@ Metric = Literal[
     "rmse",
     "f1",
     "exact_match",
+    "rrk",
+    "precision_at_1",
+    "recall_at_10",
+    "ndcg_at_10",
     "loss",
 ]
 
@@ -159,10 +163,34 @@ class SimilaritySettings(TaskSettings):
     embedding: EmbeddingSettings = EmbeddingSettings()
 
 
+@dataclass(frozen=True)
+class PairSettings(TaskSettings):
+    """How an embedding is learnt from pairs. `loss` multiple-negatives: the partner against the others of a batch; the
+    other two: cosines against scores. `scale`: of the likeness in the first two."""
+
+    loss: Literal["multiple-negatives", "cosent", "cosine-mse"] = option(
+        "multiple-negatives",
+        "For pair similarity: tell the partner from the others of a batch (multiple-negatives), or learn scores, by "
+        "their order (cosent) or as cosines (cosine-mse).",
+        "Task",
+        name="pair-loss",
+    )
+    scale: float = option(
+        20.0,
+        "For multiple-negatives and cosent: multiply the likeness of two texts by this before the softmax.",
+        "Task",
+        name="pair-scale",
+        minimum=1e-3,
+        per_head=True,
+    )
+    embedding: EmbeddingSettings = EmbeddingSettings()
+
+
 TASKS: Mapping[str, type[TaskSettings]] = {
     "text-classification": ClassificationSettings,
     "image-classification": ClassificationSettings,
     "regression": RegressionSettings,
+    "pair-similarity": PairSettings,
     "question-answering": QuestionAnsweringSettings,
     "similarity": SimilaritySettings,
 }

@@ -6,6 +6,7 @@ from recycle_cli.tasks.kinds import KINDS, TaskKind, task_of, task_of_run
 from recycle_cli.tasks.label_encoding import Encoded, Encoder, LabelEncoder, UnknownLabel
 from recycle_cli.tasks.labelled_scores import LabelledScores
 from recycle_cli.tasks.multi_label import MultiLabel
+from recycle_cli.tasks.pair_similarity import PairSimilarity
 from recycle_cli.tasks.question_answering import QuestionAnswering
 from recycle_cli.tasks.reading import read_corpus, read_samples, task_of_samples
 from recycle_cli.tasks.regression import Regression
@@ -26,6 +27,7 @@ __all__ = [
     "LabelEncoder",
     "LabelledScores",
     "MultiLabel",
+    "PairSimilarity",
     "QuestionAnswering",
     "Regression",
     "Scores",

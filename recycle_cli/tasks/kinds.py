@@ -8,6 +8,7 @@ from recycle_cli.corpus import FORMS, Form
 from recycle_cli.errors import StoreError, UsageError
 from recycle_cli.settings import (
     ClassificationSettings,
+    PairSettings,
     QuestionAnsweringSettings,
     RegressionSettings,
     SimilaritySettings,
@@ -18,6 +19,7 @@ from recycle_cli.settings.option import changed_options
 from recycle_cli.tasks.classification import Classification
 from recycle_cli.tasks.contract import Task
 from recycle_cli.tasks.multi_label import MultiLabel
+from recycle_cli.tasks.pair_similarity import PairSimilarity
 from recycle_cli.tasks.question_answering import QuestionAnswering
 from recycle_cli.tasks.regression import Regression
 from recycle_cli.tasks.similarity import Similarity
@@ -61,9 +63,19 @@ def _answers_of(about: Mapping[str, Any]) -> QuestionAnsweringSettings:
     return QuestionAnsweringSettings(WindowSettings(kept["stride"]), **{name: kept[name] for name in own})
 
 
+def _pairs(settings: PairSettings, form: Form) -> Task:
+    return PairSimilarity(settings)
+
+
+def _pairs_of(about: Mapping[str, Any]) -> PairSettings:
+    kept = about["settings"]["pairs"]
+    return PairSettings(kept["loss"], kept["scale"])
+
+
 KINDS: dict[str, TaskKind] = {
     "text-classification": TaskKind(("text",), ClassificationSettings, _classification, _classes_of),
     "image-classification": TaskKind(("image",), ClassificationSettings, _classification, _classes_of),
+    "pair-similarity": TaskKind(("text",), PairSettings, _pairs, _pairs_of),
     "question-answering": TaskKind(("text",), QuestionAnsweringSettings, _question_answering, _answers_of),
     "regression": TaskKind(("text", "image"), RegressionSettings, Regression, _numbers_of),
     "similarity": TaskKind(("text", "image"), SimilaritySettings, Similarity),
