@@ -8,10 +8,10 @@ from recycle_cli.corpus.forms import Form
 from recycle_cli.corpus.images import IMAGE
 from recycle_cli.corpus.labels import ReadLabel, one_label, several_labels
 from recycle_cli.corpus.numbers import NumbersForm, read_numbers
-from recycle_cli.corpus.pipes import is_pipe, name_of
-from recycle_cli.corpus.sources import holds_records
 from recycle_cli.corpus.pairs import PartnersForm
+from recycle_cli.corpus.pipes import is_pipe, name_of
 from recycle_cli.corpus.questions import QUESTION, Answer, placed, read_answers
+from recycle_cli.corpus.sources import holds_records
 from recycle_cli.corpus.texts import TEXT
 
 FORMS: dict[str, Form] = {"text": TEXT, "image": IMAGE}

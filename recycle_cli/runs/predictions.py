@@ -5,7 +5,7 @@ import io
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -34,7 +34,7 @@ class Identified(Protocol):
 Write = Callable[[Sequence[Identified], Sequence[dict[str, Any]]], None]
 
 Columns = Mapping[str, str]
-"""What each column holds: `text`, `number`, `integer`, or several in `texts` and `numbers`; `kept` as the record has it."""
+"""What each column holds: `text`, `number`, `integer`, several in `texts`, `numbers`; `kept` as the record has it."""
 
 ENDINGS = (".csv", ".jsonl", ".parquet")
 
@@ -66,8 +66,8 @@ def open_output(
     """
     kind = kind_of_output(path, columns, format, keyed)
     fields = {"id": "text", **dict.fromkeys(kept.values(), "kept"), **columns}
-    openers = {".csv": _csv, ".jsonl": _jsonl, ".parquet": _parquet, BY_ID: partial(_json_by_id, str(keyed))}
-    opener = openers[kind]
+    openers: dict[str, Opener] = {".csv": _csv, ".jsonl": _jsonl, ".parquet": _parquet}
+    opener = openers.get(kind) or partial(_json_by_id, str(keyed))
     with _place(path) as file, ExitStack() as opened:
         with _telling(path):
             write = opened.enter_context(opener(file, fields))
@@ -152,6 +152,9 @@ def _records(
 
 
 Add = Callable[[list[dict[str, Any]]], None]
+
+Opener = Callable[[IO[bytes], Columns], AbstractContextManager[Add]]
+"""Writes records of these columns to an open file."""
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import pytest
 from recycle_cli.corpus import QUESTION, Answer, read_answers
 from recycle_cli.corpus.records import BadRecord
 from recycle_cli.errors import DataError
-from recycle_cli.settings import CorpusSettings, QuestionAnsweringSettings
+from recycle_cli.settings import CorpusSettings, FileSettings, QuestionAnsweringSettings
 from recycle_cli.tasks import QuestionAnswering, read_corpus
 from tests.models.test_windows import inputs
 
@@ -54,7 +54,7 @@ def test_pretty_printed_files_and_several_at_once_are_read(tmp_path):
     paths = [tmp_path / f"{number}.json" for number in range(2)]
     for path in paths:
         path.write_text("\ufeff" + json.dumps(content, indent=2))
-    reader = QUESTION.reader([str(path) for path in paths])
+    reader = QUESTION.reader([str(path) for path in paths], FileSettings())
     assert [(record.file, record.number, record.unit) for record in reader.records(())] == [
         (str(path), 1, "question") for path in paths
     ]
@@ -131,14 +131,20 @@ def test_a_question_that_leaves_no_room_is_told(tmp_path):
     assert "--stride" in found
 
 
+def test_tables_with_a_column_data_are_no_squad(tmp_path):
+    path = tmp_path / "rows.json"
+    path.write_text("".join(json.dumps({**ROW, "data": [number]}) + "\n" for number in range(2)))
+    assert [record.unit for record in QUESTION.reader([str(path)], FileSettings()).records(())] == ["record"] * 2
+
+
 def test_layouts_that_are_not_squads(tmp_path):
     content = squad({"question": "which gene", "answers": []})
     del content["data"][0]["paragraphs"][0]["qas"]
     assert "data.json: no list 'qas' where SQuAD's layout has one" in refused(tmp_path, content)
     both = squad({"question": "a", "answers": [{"text": "red", "answer_start": 4}], "is_impossible": True})
     assert "data.json, question 1: it has is_impossible true and answers as well" in refused(tmp_path, both)
-    unlabelled = squad({"question": "which gene"})
-    assert "data.json, question 1: no answers in column 'answers'" in refused(tmp_path, unlabelled)
+    some = squad({"question": "which gene", "answers": []}, {"question": "which gene"})
+    assert "data.json, question 2: no answers in column 'answers'" in refused(tmp_path, some)
 
 
 def test_an_answers_other_errors_are_bad_records():
