@@ -1,7 +1,7 @@
 """Small files that stand in for large ones: what a clone holds until their contents are fetched."""
 
+import os
 import re
-from pathlib import Path
 
 from recycle_cli.errors import DataError
 
@@ -39,10 +39,11 @@ def what_page(content: bytes) -> str | None:
 def check_fetched(file: str, called: str | None = None) -> None:
     """Raise DataError for a file that is a pointer; one that cannot be read is left to its reader. `called`: how the
     message names it."""
-    path = Path(file)
     try:
-        with path.open("rb") as handle:
-            content = handle.read(LARGEST + 1)
+        # A pipe must not wait for somebody to write to it.
+        descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        with os.fdopen(descriptor, "rb") as handle:
+            content = handle.read(LARGEST + 1) or b""
     except OSError:
         return
     if (problem := what_pointer(content)) is not None:

@@ -9,12 +9,13 @@ import numpy as np
 import torch
 
 from recycle_cli.batches import INPUTS, Indices, StoredRows, Tensors, widened
+from recycle_cli.disk import expanded
 from recycle_cli.errors import DamageError, DataError, MismatchError, UsageError
 from recycle_cli.keys import Sample, keys_of
 from recycle_cli.models import NamedModel, Network, Preprocessor, SplitModel
 from recycle_cli.models.adapters import BASE, put_back
 from recycle_cli.models.outputs import Outputs
-from recycle_cli.runs import RunInfo, read_info
+from recycle_cli.runs import RunInfo, check_files, read_info
 from recycle_cli.runtime.devices import autocast, batch_tokens_on, device_holding, device_of, pinned_for, to_device
 from recycle_cli.settings import ModelSettings, PredictSettings
 from recycle_cli.store import SegmentWriter, Store
@@ -62,6 +63,8 @@ def load_run(run: str, model: ModelSettings, store: Store | None, *, every_cut: 
     Raises StoreError for a folder that is no finished RUN.
     """
     info = read_info(run)
+    check_files(run, info)
+    run = expanded(run)
     named = NamedModel(replace(model, name=str(Path(run, BASE)) if info.apart else run, max_length=info.max_length))
     task = task_of_run(info.task, named.modality, info.to_json())
     network = named.open(task.layer(()).kept)

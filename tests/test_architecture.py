@@ -23,7 +23,7 @@ FLOORS = [
     ["batches", "trunk"],
     ["runs", "store"],
     ["corpus", "models"],
-    ["recipe", "keys", "reports", "errors", "pointers", "requirements", "runtime", "settings"],
+    ["recipe", "keys", "reports", "errors", "pointers", "requirements", "runtime", "settings", "disk"],
 ]
 """Top to bottom. A part imports from floors below its own; those at the bottom nothing of ours but `errors`."""
 

@@ -7,6 +7,7 @@ import typer
 
 from recycle_cli.cli.options import Asked, filled, own, with_options
 from recycle_cli.cli.required import end
+from recycle_cli.disk import expanded
 from recycle_cli.errors import BarError
 from recycle_cli.reports import show_json, spinner
 from recycle_cli.requirements import check_requirements, parse_requirement
@@ -69,6 +70,7 @@ def bench(
         from recycle_cli.bench.showing import show_bench
 
     settings = filled(BenchSettings, asked, verbs=VERBS if verb == "all" else (verb,))
+    plot, scratch, compare = (one and expanded(one) for one in (plot, scratch, compare))
     if plot is not None:
         drawing.check_plot(plot, settings.verbs)
     report = run(

@@ -4,7 +4,8 @@ import errno
 import json
 import os
 import sys
-from typing import Any
+from contextlib import suppress
+from typing import Any, NoReturn
 
 import typer
 
@@ -18,9 +19,11 @@ from recycle_cli.cli.precompute import precompute
 from recycle_cli.cli.predict import predict
 from recycle_cli.cli.store import store_app
 from recycle_cli.cli.toml_file import reason
-from recycle_cli.errors import Interrupted, PipeClosed, RecycleError, UsageError
-from recycle_cli.reports import say
-from recycle_cli.runtime.signals import raise_on_signals
+from recycle_cli.errors import Interrupted, PipeClosed, RecycleError, StorageError, UsageError
+from recycle_cli.reports import flush_output, put, say
+from recycle_cli.runtime.bus_errors import end_on_bus_errors
+from recycle_cli.runtime.signals import INTERRUPTED, end_quietly_on_signals, ignore_signals, raise_on_signals
+from recycle_cli.runtime.streams import flush_streams
 
 _PARSING: Any = typer.BadParameter.__mro__[2]
 """Click's ClickException, from wherever this version of Typer has it."""
@@ -29,21 +32,29 @@ for _command in (precompute, finetune, predict, bench, plan, layers):
     app.command(cls=Command)(_command)
 app.add_typer(store_app, name="store")
 
-INTERRUPTED = "interrupted; what was finished is kept: the same command goes on (finetune with --resume)"
-
-_DISK = {
+_REMEDIES = {
     errno.ENOSPC: "no space is left on the disk; free some and run the same command again",
     errno.EDQUOT: "the disk quota is used up; free some and run the same command again",
     errno.EROFS: "the disk is read-only; choose another place",
     errno.EACCES: "permission is denied; choose another place or change the permissions",
+    errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
+    errno.EIO: "the disk has failed; what was finished is kept",
 }
+"""The words for some failures of the system, where there is more to say than its own."""
+
+BUS_ERROR = (
+    "a file was cut short while it was read, or its disk has failed or is full (SIGBUS); run `recycle store verify` on "
+    "the store, then the same command again"
+)
 
 
 def main() -> None:
     """Run the command line; an expected failure becomes one line on stderr and its exit code."""
     raise_on_signals()
+    _answer_bus_errors()
     try:
         code = app(sys.argv[1:] or ["--help"], standalone_mode=False)
+        flush_output()
     except typer.Abort:
         _fail(INTERRUPTED, "Interrupted", Interrupted.exit_code)
     except _PARSING as error:
@@ -52,19 +63,17 @@ def main() -> None:
         _fail(str(error), type(error).__name__, error.exit_code)
     except Interrupted as stop:
         _fail(str(stop) or INTERRUPTED, "Interrupted", stop.exit_code)
-    except PipeClosed as stop:
-        # What is still in the buffer has no reader, and is not to be tried again as the process ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        sys.exit(stop.exit_code)
+    except (PipeClosed, BrokenPipeError):
+        _leave(PipeClosed.exit_code)
     except MemoryError as error:
         reason = " ".join(str(error).split()) or "all is taken"
         _fail(f"not enough memory ({reason}); use a smaller batch, --memory or --max-length", "MemoryError", 1)
     except OSError as error:
-        if error.errno not in _DISK:
-            raise
+        # Whatever the system refuses, wherever: a disk, a folder or a stream has failed, not the program.
         where = f"{error.filename}: " if error.filename else ""
-        _fail(f"{where}{_DISK[error.errno]}", "StorageError", 4)
-    sys.exit(code if isinstance(code, int) else 0)
+        said = _REMEDIES.get(error.errno or 0) or error.strerror or str(error) or type(error).__name__
+        _fail(f"{where}{said}", StorageError.__name__, StorageError.exit_code)
+    _leave(code if isinstance(code, int) else 0)
 
 
 def _parsing(error: Any) -> str:
@@ -87,8 +96,33 @@ def _given(parameter: Any, context: Any) -> str:
     return names[0] if names else argument_name(parameter)
 
 
-def _fail(message: str, kind: str, code: int) -> None:
+def _fail(message: str, kind: str, code: int) -> NoReturn:
+    ignore_signals()
     say(f"recycle: {message}")
-    if "--json" in sys.argv or os.environ.get("RECYCLE_JSON", "").lower() in ("1", "true", "t", "yes", "y", "on"):
-        print(json.dumps({"error": {"kind": kind, "message": message, "exit_code": code}}), flush=True)
+    if _asks_for_json():
+        with suppress(RecycleError):  # stdout may be what has failed
+            put(_json_error(message, kind, code))
+    _leave(code)
+
+
+def _leave(code: int) -> NoReturn:
+    """End with this code, whatever signals come now and whatever the streams no longer take."""
+    end_quietly_on_signals(code)
+    flush_streams()
     sys.exit(code)
+
+
+def _answer_bus_errors() -> None:
+    code = StorageError.exit_code
+    messages = [(2, f"recycle: {BUS_ERROR}\n")]
+    if _asks_for_json():
+        messages.append((1, f"{_json_error(BUS_ERROR, StorageError.__name__, code)}\n"))
+    end_on_bus_errors(messages, code)
+
+
+def _asks_for_json() -> bool:
+    return "--json" in sys.argv or os.environ.get("RECYCLE_JSON", "").lower() in ("1", "true", "t", "yes", "y", "on")
+
+
+def _json_error(message: str, kind: str, code: int) -> str:
+    return json.dumps({"error": {"kind": kind, "message": message, "exit_code": code}})

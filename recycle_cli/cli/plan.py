@@ -5,6 +5,7 @@ from typing import Annotated
 
 from recycle_cli.cli.arguments import Corpus
 from recycle_cli.cli.options import Asked, filled, own, with_options
+from recycle_cli.disk import expanded
 from recycle_cli.reports import show_json, spinner
 from recycle_cli.settings import CorpusSettings, ModelSettings, PlanSettings
 
@@ -29,7 +30,7 @@ def plan(
         from recycle_cli.plan.showing import show_plan
 
     records = filled(CorpusSettings, asked, source=tuple(corpus))
-    found = run(records, filled(ModelSettings, asked), filled(PlanSettings, asked), scratch)
+    found = run(records, filled(ModelSettings, asked), filled(PlanSettings, asked), scratch and expanded(scratch))
     if asked["as_json"]:
         show_json(asdict(found))
     else:

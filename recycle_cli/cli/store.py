@@ -10,6 +10,7 @@ from recycle_cli.cli.arguments import StoreFolder
 from recycle_cli.cli.help import Command, Group
 from recycle_cli.cli.options import Asked, own, with_options
 from recycle_cli.cli.stored_records import contains, find, merge, remove
+from recycle_cli.disk import expanded
 from recycle_cli.errors import DamageError, UnreadError, UsageError
 from recycle_cli.reports import bar, counted, say, show_fields, show_rows, spinner
 
@@ -147,7 +148,7 @@ def export(
     if out == "-" and asked["as_json"]:
         raise UsageError("--json prints its object on stdout, where - writes the samples; leave out one")
     with spinner("writing the samples"):
-        found = run(store, out, cut=cut, keys=key or (), texts=text or (), limit=limit, format=format)
+        found = run(store, expanded(out), cut=cut, keys=key or (), texts=text or (), limit=limit, format=format)
     if asked["as_json"]:
         print(json.dumps(found))
     else:

@@ -3,12 +3,15 @@
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from math import isfinite
-from pathlib import Path
 from typing import Any
 
 import typer
 
+from recycle_cli.disk import expanded, read_bytes
 from recycle_cli.errors import UsageError
+
+LARGEST = 1 << 20
+"""Bytes of such a file at most."""
 
 
 def read_toml(path: str, option: str) -> dict[str, Any]:
@@ -16,9 +19,11 @@ def read_toml(path: str, option: str) -> dict[str, Any]:
     import tomllib
 
     try:
-        return tomllib.loads(Path(path).expanduser().read_text(encoding="utf-8"))
+        return tomllib.loads(read_bytes(expanded(path), LARGEST).decode())
     except OSError as error:
-        raise UsageError(f"{option} {path}: {error.strerror}; give a TOML file") from error
+        raise UsageError(f"{option} {path}: {error.strerror or error}; give a TOML file") from error
+    except RecursionError as error:
+        raise UsageError(f"{option} {path} is nested too deeply; its tables hold single values") from error
     except ValueError as error:
         raise UsageError(f"{option} {path} is no TOML: {error}") from error
 

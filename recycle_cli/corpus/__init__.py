@@ -11,7 +11,7 @@ from recycle_cli.corpus.numbers import NumbersForm, read_numbers
 from recycle_cli.corpus.pairs import PartnersForm
 from recycle_cli.corpus.pipes import is_pipe, name_of
 from recycle_cli.corpus.questions import QUESTION, Answer, placed, read_answers
-from recycle_cli.corpus.sources import holds_records
+from recycle_cli.corpus.sources import holds_records, paths_of
 from recycle_cli.corpus.texts import TEXT
 
 FORMS: dict[str, Form] = {"text": TEXT, "image": IMAGE}
@@ -37,6 +37,7 @@ __all__ = [
     "is_pipe",
     "name_of",
     "one_label",
+    "paths_of",
     "placed",
     "read_answers",
     "read_numbers",

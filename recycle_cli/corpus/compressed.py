@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any, TextIO, cast
 
+from recycle_cli.disk import check_regular
+
 
 class _Streams(io.RawIOBase):
     """Compressed streams one after another, as bytes. The standard library takes what follows the first stream and is
@@ -72,6 +74,7 @@ def open_text(file: str) -> TextIO:
     # Line ends stay as they are: they belong to the content that the key covers.
     how: Mapping[str, Any] = {"encoding": "utf-8-sig", "errors": "surrogateescape", "newline": ""}
     path = Path(file)
+    check_regular(path)
     opener = _OPENERS.get(path.suffix.lower())
     if opener is None:
         return path.open(**how)

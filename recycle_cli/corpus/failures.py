@@ -1,13 +1,18 @@
 """Records that cannot be used: an error, or counted, listed in a file and passed over."""
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from recycle_cli.errors import DataError, StorageError
+from recycle_cli.disk import expanded, make_folder, opened, replacing
+from recycle_cli.errors import DataError, StorageError, UsageError
 from recycle_cli.reports import counted, say
 from recycle_cli.settings import CorpusSettings
+
+_PEEKED = 1 << 20
+"""Bytes of an existing file that tell whether it is a list of failures."""
 
 
 @dataclass(frozen=True)
@@ -19,19 +24,24 @@ class Failure:
 
 
 class Failures:
-    """What to do with records that cannot be used. `count` is of the latest reading of the corpus."""
+    """What to do with records that cannot be used. `count` is of the latest reading of the corpus.
+
+    Raises UsageError if the file in which they are to be listed is there and is no such list.
+    """
 
     def __init__(self, settings: CorpusSettings, told: Callable[[Failure], None] | None = None) -> None:
         self.count = 0
         self.skips = settings.on_error == "skip"
-        self._list = None if settings.failures is None else Path(settings.failures)
+        self._list = None if settings.failures is None else Path(expanded(settings.failures))
+        if self._list is not None:
+            _check_ours(self._list)
+        self._noted: list[str] = []
         self._told = told
 
     def begin(self) -> None:
         """Start again with the first record."""
         self.count = 0
-        if self._list is not None:
-            self._list.unlink(missing_ok=True)
+        self._noted.clear()
 
     def unread(self, failure: Failure) -> None:
         """Note a record that could not be read. Raises DataError unless such records are skipped."""
@@ -46,7 +56,11 @@ class Failures:
         self._note(Failure(identity, str(error)))
 
     def tell(self) -> None:
-        """Say in one line how many were skipped, once all is read and prepared."""
+        """Write the list, once all is read and prepared, and say in one line how many were skipped. Of none there is no
+        list, and that of an earlier command is removed."""
+        if self._list is not None:
+            with _telling(self._list):
+                self._write(self._list)
         if self.count:
             where = f"; {self._list} lists them" if self._list is not None else ""
             say(f"skipped {counted(self.count, 'record')} that could not be used{where}")
@@ -55,11 +69,46 @@ class Failures:
         self.count += 1
         if self._told is not None:
             self._told(failure)
-        if self._list is None:
+        if self._list is not None:
+            self._noted.append(json.dumps(asdict(failure)) + "\n")
+
+    def _write(self, path: Path) -> None:
+        if not self._noted:
+            if path.is_file():
+                _check_ours(path)
+                path.unlink()
             return
-        try:
-            self._list.parent.mkdir(parents=True, exist_ok=True)
-            with self._list.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"id": failure.id, "reason": failure.reason}) + "\n")
-        except OSError as error:
-            raise StorageError(f"--failures {self._list} cannot be written ({error.strerror}); name another") from error
+        make_folder(path.parent)
+        with replacing(path) as partial, partial.open("w", encoding="utf-8") as file:
+            file.writelines(self._noted)
+
+
+def _check_ours(path: Path) -> None:
+    """Raise UsageError if there is something at the path that is no list of failures: it would be replaced."""
+    with _telling(path):
+        if not path.exists():
+            return
+        if not path.is_file():
+            raise UsageError(f"--failures {path}: there is something there that is no file; name another")
+        with opened(path) as file:
+            start = file.read(_PEEKED)
+    lines = start.splitlines() if len(start) < _PEEKED else start.splitlines()[:-1]
+    if not all(map(_is_failure, lines)) or (start and not lines):
+        raise UsageError(f"--failures {path} is there already and is no list of failures; name another file")
+
+
+def _is_failure(line: bytes) -> bool:
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(found, dict) and found.keys() == {one.name for one in fields(Failure)}
+
+
+@contextmanager
+def _telling(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        said = error.strerror or error
+        raise StorageError(f"--failures {path} cannot be written ({said}); name another") from error

@@ -147,9 +147,9 @@ class ClassFolder:
         shared = sorted(name for name, count in counts.items() if count > 1)
         return (sorted(name for name in inner if inner[name] & set(shared)), shared) if len(shared) > 1 else None
 
-    def _seen(self) -> "_Seen":
+    def _seen(self) -> "FoldersRead":
         """No folder read yet; the root, if it is more than a folder of files, is never to be one of them."""
-        seen = _Seen()
+        seen = FoldersRead()
         if self.classes:
             seen.add(Path(self.root))
         return seen
@@ -158,7 +158,7 @@ class ClassFolder:
     def _folders(self) -> list[Path]:
         return [Path(self.root, name) for name in self.classes] or [Path(self.root)]
 
-    def _files(self, folder: Path, seen: "_Seen") -> Iterator[Path]:
+    def _files(self, folder: Path, seen: "FoldersRead") -> Iterator[Path]:
         return (path for path in files_below(folder, seen, self._passes_over) if self.kind.takes(path.name))
 
     def _passes_over(self, name: str) -> bool:
@@ -222,7 +222,7 @@ class ClassFolders:
                 yield record._replace(values={**record.values, "id": identity})
 
 
-class _Seen:
+class FoldersRead:
     """The real folders that were read: one that is reached again, through a link, would give its files twice, and
     under the labels of two classes."""
 
@@ -242,10 +242,12 @@ def _is_own(name: str) -> bool:
     return name.startswith((".", *SYSTEMS_OWN))
 
 
-def files_below(folder: Path, seen: _Seen | None = None, passed: Callable[[str], bool] = _is_own) -> Iterator[Path]:
+def files_below(
+    folder: Path, seen: FoldersRead | None = None, passed: Callable[[str], bool] = _is_own
+) -> Iterator[Path]:
     """The files of a folder and of those below it that are not hidden, in sorted order. Raises DataError for a folder
     that cannot be read, or is reached twice."""
-    seen = seen or _Seen()
+    seen = seen or FoldersRead()
     for parent, folders, files in os.walk(folder, followlinks=True, onerror=_refuse):
         seen.add(Path(parent))
         folders[:] = sorted(name for name in folders if not passed(name))

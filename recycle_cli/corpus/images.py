@@ -9,10 +9,14 @@ from recycle_cli.corpus.boundary import brief, reading
 from recycle_cli.corpus.columns import IMAGES, Columns, listing, only, resolve_common
 from recycle_cli.corpus.records import BadRecord, Reader, Record, kind_of, shown
 from recycle_cli.corpus.sources import find_images
+from recycle_cli.disk import expanded, read_bytes
 from recycle_cli.errors import DataError
 from recycle_cli.keys import Sample
 from recycle_cli.pointers import what_pointer
 from recycle_cli.settings import FileSettings
+
+LARGEST = 1 << 30
+"""Bytes of an image's file: no image that can be decoded has more."""
 
 LONGEST_PATH = 4096
 """Characters; Linux knows no longer paths, and a text that is longer is no path."""
@@ -83,7 +87,7 @@ def _read(value: str, record: Record) -> bytes:
     named = "the image" if Path(record.file).name == value else f"the image {shown(value)}"
     try:
         with reading(named):
-            content = (Path(record.file).parent / Path(value).expanduser()).read_bytes()
+            content = read_bytes(Path(record.file).parent / expanded(value), LARGEST)
     except DataError as error:
         raise BadRecord(f"{named} cannot be read ({brief(error)})") from error
     if (problem := what_pointer(content)) is not None:

@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import IO
 
+from recycle_cli.disk import expanded
 from recycle_cli.errors import DataError, StorageError
 from recycle_cli.reports import bar, say
 
@@ -26,11 +27,21 @@ def is_pipe(source: str) -> bool:
     """Whether what a source names can be read only once: stdin, a named pipe, a terminal."""
     if source == STDIN:
         return True
+    path = Path(expanded(source))
     try:
-        mode = Path(source).expanduser().stat().st_mode
-    except (OSError, ValueError, RuntimeError):
+        mode = path.stat().st_mode
+        return stat.S_ISFIFO(mode) or (stat.S_ISCHR(mode) and _is_terminal(path))
+    except (OSError, ValueError):
         return False
-    return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)
+
+
+def _is_terminal(device: Path) -> bool:
+    """Whether a device is a terminal: of others there may be no end."""
+    descriptor = os.open(device, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    try:
+        return os.isatty(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def name_of(source: str) -> str:
@@ -71,7 +82,7 @@ def _opened(source: str) -> Iterator[IO[bytes]]:
         if source == STDIN:
             yield sys.stdin.buffer
             return
-        with Path(source).expanduser().open("rb", buffering=0) as file:
+        with Path(expanded(source)).open("rb", buffering=0) as file:
             yield file
     except (OSError, AttributeError) as error:
         # A process may have been started without a stdin, which is None then.

@@ -3,17 +3,19 @@
 import glob
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 from recycle_cli.corpus.boundary import reading
 from recycle_cli.corpus.compressed import COMPRESSIONS
 from recycle_cli.corpus.file_kinds import IMAGES, TEXTS, ImageFiles, holds_images, is_image
-from recycle_cli.corpus.folders import class_folders, files_below
+from recycle_cli.corpus.folders import FoldersRead, class_folders, files_below
 from recycle_cli.corpus.lines import LineFiles, Parse, comma_separated, json_lines, plain, tab_separated
 from recycle_cli.corpus.pipes import is_pipe, kept, name_of
 from recycle_cli.corpus.records import Reader
 from recycle_cli.corpus.tables import arrow_files, hub_dataset, is_saved, parquet_files, saved_folder
+from recycle_cli.disk import Read, expanded
 from recycle_cli.errors import DataError, UsageError
 from recycle_cli.pointers import check_fetched
 from recycle_cli.settings import FileSettings
@@ -60,6 +62,21 @@ def find_reader(sources: Sequence[str], files: FileSettings = _AS_USUAL, lines: 
     return _records_of(name, found, files, lines)
 
 
+def paths_of(sources: Sequence[str]) -> list[Read]:
+    """The files and folders that the sources name; none for what is not there, and for names on the hub."""
+    found: list[Read] = []
+    for source in sources:
+        path = expanded(source)
+        if source.startswith("hub:") or is_pipe(source):
+            continue
+        if os.path.isdir(path):  # noqa: PTH112 - it does not raise for a name that is too long
+            found.append(Read(path, whole=True))
+        else:
+            with suppress(DataError):
+                found += map(Read, _expand(source))
+    return found
+
+
 def find_images(sources: Sequence[str], files: FileSettings = _AS_USUAL) -> Reader:
     """As `find_reader`, but folders that are no saved dataset are folders of image files, and files may be images."""
     folders = [source for source in sources if _is_folder(source)]
@@ -78,7 +95,7 @@ def holds_records(source: str) -> bool:
         return True
     if "://" in source:
         return False
-    path = Path(source).expanduser()
+    path = Path(expanded(source))
     with reading(source):
         if path.is_dir():
             return not any((path / name).exists() for name in ("zarr.json", "segments")) and any(path.iterdir())
@@ -87,7 +104,7 @@ def holds_records(source: str) -> bool:
 
 def _is_folder(source: str) -> bool:
     with reading(source):
-        return Path(source).is_dir()
+        return Path(expanded(source)).is_dir()
 
 
 def _is_named(source: str) -> bool:
@@ -130,7 +147,7 @@ def _records_of(name: str, found: Sequence[str], files: FileSettings, lines: Map
 
 def _expand(source: str) -> list[str]:
     with reading(source):
-        path = Path(source).expanduser()
+        path = Path(expanded(source))
         is_file, is_folder = path.is_file(), path.is_dir()
     if is_file:
         return [str(path)]
@@ -140,6 +157,7 @@ def _expand(source: str) -> list[str]:
             f"'{path / '*.csv'}'"
         )
     pattern = _literal_first(path)
+    _refuse_circles(path)
     found = sorted(file for file in glob.glob(pattern, recursive=True) if Path(file).is_file())  # noqa: PTH207
     if not found:
         hint = "; *, ?, [ and ] are a pattern in it" if glob.has_magic(pattern) else ""
@@ -150,6 +168,18 @@ def _expand(source: str) -> list[str]:
         if (other := first.setdefault(real, file)) != file:
             raise DataError(f"{source}: {other} and {file} are the same file, through a link; remove the link")
     return found
+
+
+def _refuse_circles(path: Path) -> None:
+    """Raise DataError if `**` would come to a folder twice, through a link: two links to one above have no end."""
+    if "**" not in path.parts:
+        return
+    seen = FoldersRead()
+    base = Path(*path.parts[: path.parts.index("**")])
+    for top in glob.glob(str(base)) if glob.has_magic(str(base)) else [str(base)]:  # noqa: PTH207
+        for parent, folders, _ in os.walk(top, followlinks=True):
+            seen.add(Path(parent))
+            folders[:] = [name for name in folders if not name.startswith(".")]
 
 
 def _literal_first(path: Path) -> str:

@@ -1,6 +1,7 @@
 """Records of tables with typed columns: Parquet, Arrow, a saved dataset, a dataset on the hub."""
 
 import json
+import os
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
@@ -10,6 +11,7 @@ from typing import Any, NamedTuple
 
 from recycle_cli.corpus.boundary import reading
 from recycle_cli.corpus.records import Record
+from recycle_cli.disk import check_regular
 from recycle_cli.errors import DataError
 from recycle_cli.pointers import check_fetched
 
@@ -137,6 +139,8 @@ def parquet_files(name: str, files: Mapping[str, Path]) -> Tables:
     """Parquet files, by what messages call them; only the columns in use are read."""
     from pyarrow.parquet import read_metadata
 
+    for file, path in files.items():
+        _guarded(file, check_regular, path)
     total = sum(_guarded(file, read_metadata, str(path)).num_rows for file, path in files.items())
     return Tables(name, {file: partial(_parquet, str(path)) for file, path in files.items()}, total)
 
@@ -154,6 +158,8 @@ def _parquet(file: str, columns: Sequence[str]) -> Table:
 
 def arrow_files(name: str, files: Mapping[str, Path]) -> Tables:
     """Arrow files, in the file or the stream format, by what messages call them."""
+    for file, path in files.items():
+        _guarded(file, check_regular, path)
     return Tables(name, {file: partial(_arrow, str(path)) for file, path in files.items()})
 
 
@@ -218,7 +224,11 @@ def _table(dataset: Any, columns: Sequence[str]) -> Table:
 
 def is_saved(folder: str) -> bool:
     """Whether the folder was written by `Dataset.save_to_disk`."""
-    return any(Path(folder, name).is_file() for name in ("dataset_info.json", "dataset_dict.json"))
+    return any(_is_file(Path(folder, name)) for name in ("dataset_info.json", "dataset_dict.json"))
+
+
+def _is_file(path: Path) -> bool:
+    return os.path.isfile(path)  # noqa: PTH113 - it does not raise for a name that is too long
 
 
 def saved_folder(folder: str) -> Tables:
@@ -228,7 +238,9 @@ def saved_folder(folder: str) -> Tables:
         first = Path(folder, *splits[:1])
         raise DataError(f"{folder}: holds several splits ({', '.join(splits)}); name one: {first}")
     for file in Path(folder).iterdir():
-        check_fetched(str(file))
+        if not file.is_dir():
+            _guarded(str(file), check_regular, file)
+            check_fetched(str(file))
     saved = _guarded(folder, _load_saved, folder)
     return Tables(folder, {folder: partial(_table, saved)}, len(saved))
 

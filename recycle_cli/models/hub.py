@@ -1,7 +1,6 @@
 """Names of models to the files they stand for: a folder, an installed package or the hub."""
 
 import importlib.util
-import json
 import os
 import socket
 from collections.abc import Iterable, Iterator
@@ -18,6 +17,7 @@ from huggingface_hub.constants import ENDPOINT
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from safetensors import SafetensorError
 
+from recycle_cli.disk import expanded, read_object
 from recycle_cli.errors import ModelError, RecycleError
 from recycle_cli.pointers import LARGEST, what_page, what_pointer
 
@@ -45,10 +45,10 @@ class Source:
 
 def place_of(name: str, revision: str | None) -> str:
     """The folder that holds the model, or the name to ask the hub for. Raises ModelError for a folder without one."""
-    folder = Path(name).expanduser()
-    if folder.is_dir():
+    folder = Path(expanded(name))
+    if os.path.isdir(folder):  # noqa: PTH112 - it does not raise for a name that is too long
         return str(_checked(folder))
-    if folder.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1:
+    if os.path.lexists(folder) or name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise ModelError(f"model {name!r}: no such folder; expected a folder with config.json, or a name on the hub")
     package = _PACKAGES.get(name)
     found = importlib.util.find_spec(package) if package and revision is None else None
@@ -75,15 +75,31 @@ def hub_answers() -> bool:
 
 def read_json(name: str, file: str, revision: str | None = None) -> dict[str, Any]:
     """Read a JSON object from a model's folder or from the hub; empty if there is no such file."""
-    place = Path(place_of(name, revision) if is_package(name) else name)
+    place = Path(place_of(name, revision) if is_package(name) else expanded(name))
     try:
         path = place / file
         if not place.exists():
             path = Path(hf_hub_download(name, file, revision=revision, local_files_only=not hub_answers()))
-        data = json.loads(path.read_text(encoding="utf-8"))
+        return read_object(path)
     except (OSError, ValueError, HfHubHTTPError, LocalEntryNotFoundError):
         return {}
-    return data if isinstance(data, dict) else {}
+
+
+def check_weights(name: str, revision: str | None = None) -> None:
+    """Raise ModelError for a model whose weights are not safetensors files of its own: an index may name any file, and
+    an adapter's config any other model."""
+    explicit = read_json(name, "config.json", revision).get("transformers_weights")
+    indices = {"model.safetensors.index.json", explicit if isinstance(explicit, str) else ""}
+    for index in sorted(one for one in indices if one.endswith(".index.json")):
+        weights = read_json(name, index, revision).get("weight_map", {})
+        for file in sorted({str(one) for one in weights.values()} if isinstance(weights, dict) else {"nothing"}):
+            if Path(file).name != file or not file.endswith(".safetensors"):
+                raise ModelError(
+                    f"model {name!r}: {index} takes weights from {file!r}, expected the name of a .safetensors file "
+                    "beside it; pickled weights and those of other folders are not read"
+                )
+    if read_json(name, "adapter_config.json", revision):
+        raise ModelError(f"model {name!r} holds an adapter of peft; merge it into its model and save that")
 
 
 @contextmanager
@@ -105,7 +121,7 @@ def quiet() -> Iterator[None]:
 def opening(name: str) -> Iterator[None]:
     """The one boundary about a model's files and code, which may be anybody's: what they raise becomes a ModelError."""
     try:
-        if (folder := Path(name).expanduser()).is_dir():
+        if (folder := Path(expanded(name))).is_dir():
             check_files(name, [*folder.glob("*.json"), *folder.glob("*.safetensors")])
         yield
     except (RecycleError, MemoryError):
@@ -133,6 +149,9 @@ def first_line(error: BaseException) -> str:
 
 
 def _checked(folder: Path) -> Path:
+    for entry in folder.iterdir():
+        if not (entry.is_file() or entry.is_dir()) and entry.exists():
+            raise ModelError(f"model {str(folder)!r}: {entry.name} is a pipe or a device; remove it")
     if not (folder / "config.json").is_file():
         raise ModelError(f"model {str(folder)!r}: the folder has no config.json; expected a saved transformers model")
     if not any(folder.glob("*.safetensors")):

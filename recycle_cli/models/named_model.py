@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from recycle_cli.disk import expanded
 from recycle_cli.errors import UsageError
 from recycle_cli.models.hub import Source, opening
 from recycle_cli.models.layers import Layer
@@ -27,7 +28,7 @@ class NamedModel:
     @property
     def name(self) -> str:
         """The folder, or the name on the hub or in torchvision."""
-        return self.settings.name
+        return expanded(self.settings.name)
 
     @property
     def modality(self) -> str:

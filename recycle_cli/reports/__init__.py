@@ -1,17 +1,20 @@
 """What a command shows: tables and progress on stderr for people, one JSON object on stdout for programs."""
 
 from recycle_cli.reports.progress import Bar, bar, spinner
-from recycle_cli.reports.screen import be_quiet, is_quiet, say
+from recycle_cli.reports.screen import be_quiet, flush_output, is_quiet, put, say
 from recycle_cli.reports.tables import show, show_fields, show_json, show_rows
-from recycle_cli.reports.words import counted, human, size
+from recycle_cli.reports.words import counted, human, in_line, size
 
 __all__ = [
     "Bar",
     "bar",
     "be_quiet",
     "counted",
+    "flush_output",
     "human",
+    "in_line",
     "is_quiet",
+    "put",
     "say",
     "show",
     "show_fields",

@@ -1,8 +1,10 @@
 """Where people read: a console on stderr, one line on it, and whether they want progress at all."""
 
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from recycle_cli.errors import StorageError
 from recycle_cli.reports.words import printable
 
 if TYPE_CHECKING:
@@ -33,5 +35,33 @@ def console() -> "Console":
 
 
 def say(message: str) -> None:
-    """One line for people, on stderr."""
-    print(printable(message), file=sys.stderr, flush=True)
+    """One line for people, on stderr. If that takes nothing, there is nobody to tell, and the work goes on."""
+    with suppress(OSError):
+        if sys.stderr is not None:
+            print(printable(message), file=sys.stderr, flush=True)
+
+
+def put(line: str) -> None:
+    """One line for programs, on stdout. Raises StorageError if it cannot be written."""
+    if sys.stdout is None:
+        raise StorageError("stdout is closed, so that the result cannot be shown; what was done is kept")
+    try:
+        print(line, flush=True)
+    except BrokenPipeError:  # nobody reads on, which is no failure
+        raise
+    except OSError as error:
+        raise StorageError(_NOT_TAKEN.format(error.strerror or error)) from error
+
+
+def flush_output() -> None:
+    """Write what is still to be written on stdout. Raises StorageError if it cannot be written."""
+    if sys.stdout is not None:
+        try:
+            sys.stdout.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise StorageError(_NOT_TAKEN.format(error.strerror or error)) from error
+
+
+_NOT_TAKEN = "stdout cannot be written ({}), so that the result cannot be shown; what was done is kept"

@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
 from recycle_cli.errors import RecycleError
-from recycle_cli.reports.screen import console
+from recycle_cli.reports.screen import console, put
 from recycle_cli.reports.words import human, is_number, printable
 
 SHORTEST = 16
@@ -28,7 +29,7 @@ def show(report: Any, title: str, *, as_json: bool, error: RecycleError | None =
 def show_json(fields: Mapping[str, Any], error: RecycleError | None = None) -> None:
     """Print one JSON object on stdout, with the error if there is one."""
     told = {} if error is None else {"error": described(error)}
-    print(json.dumps({**fields, **told}, allow_nan=False, default=str), flush=True)
+    put(json.dumps({**fields, **told}, allow_nan=False, default=str))
 
 
 def described(error: RecycleError) -> dict[str, Any]:
@@ -38,7 +39,8 @@ def described(error: RecycleError) -> dict[str, Any]:
 
 def show_fields(title: str, fields: Mapping[str, Any]) -> None:
     """Show named values as a table on stderr."""
-    console().print(_pairs(title, [fields]))
+    with suppress(OSError):
+        console().print(_pairs(title, [fields]))
 
 
 def show_rows(title: str, rows: list[Mapping[str, Any]], notes: str = "") -> None:
@@ -53,7 +55,8 @@ def show_rows(title: str, rows: list[Mapping[str, Any]], notes: str = "") -> Non
     screen = console()
     spare = screen.width - sum(one.least for one in columns) - 3 * len(columns) - 1
     if spare < 0:
-        screen.print(_pairs(title, rows, notes))
+        with suppress(OSError):
+            screen.print(_pairs(title, rows, notes))
         return
     table = Table(title=title, title_justify="left", caption=notes or None, caption_justify="left")
     for one in columns:
@@ -63,7 +66,8 @@ def show_rows(title: str, rows: list[Mapping[str, Any]], notes: str = "") -> Non
         spare -= more
     for cells in zip(*(one.cells for one in columns), strict=True):
         table.add_row(*map(escape, cells))
-    screen.print(table)
+    with suppress(OSError):
+        screen.print(table)
 
 
 class _Column:

@@ -46,6 +46,11 @@ def size(count: float) -> str:
     raise AssertionError("unreachable")
 
 
+def in_line(text: str) -> str:
+    """The text as `printable` has it, in one line."""
+    return printable(" ".join(text.splitlines()))
+
+
 def counted(count: int, noun: str) -> str:
     """`1 record`, `2,000 records`; the noun takes an s in the plural."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -1,44 +1,35 @@
 """A RUN on disk: its folder, checkpoints while it trains, its log, its metadata, its predictions."""
 
+from recycle_cli.runs.beginning import begin
 from recycle_cli.runs.card import card_of
-from recycle_cli.runs.checkpoint import (
-    State,
-    keep_lines,
-    load_best,
-    load_state,
-    save_best,
-    save_state,
-    save_tensors,
-    steps_of,
-)
-from recycle_cli.runs.folder import ABOUT, CHECKPOINT, LOG, OWN, claim, clear, is_finished, is_run
+from recycle_cli.runs.checkpoint import State, load_best, load_state, save_best, save_state, steps_of
+from recycle_cli.runs.folder import OWN, RunFolder, claim, is_finished, is_run, is_to_be_replaced
 from recycle_cli.runs.kept import names_beside
 from recycle_cli.runs.log import Log, chosen_trackers, ignore, last_loss, logger
-from recycle_cli.runs.metadata import RunInfo, check_settings, read_info
+from recycle_cli.runs.metadata import RunInfo, check_files, check_settings, own_paths, read_info
 from recycle_cli.runs.predictions import STDOUT, kind_of_output, open_output
-from recycle_cli.runs.save import finish, save_run, versions
+from recycle_cli.runs.replacing import put_in_place, recover
+from recycle_cli.runs.save import save_run, versions
 from recycle_cli.runs.trackers import check_trackers
 
 __all__ = [
-    "ABOUT",
-    "CHECKPOINT",
-    "LOG",
     "OWN",
     "STDOUT",
     "Log",
+    "RunFolder",
     "RunInfo",
     "State",
+    "begin",
     "card_of",
+    "check_files",
     "check_settings",
     "check_trackers",
     "chosen_trackers",
     "claim",
-    "clear",
-    "finish",
     "ignore",
     "is_finished",
     "is_run",
-    "keep_lines",
+    "is_to_be_replaced",
     "kind_of_output",
     "last_loss",
     "load_best",
@@ -46,11 +37,13 @@ __all__ = [
     "logger",
     "names_beside",
     "open_output",
+    "own_paths",
+    "put_in_place",
     "read_info",
+    "recover",
     "save_best",
     "save_run",
     "save_state",
-    "save_tensors",
     "steps_of",
     "versions",
 ]

@@ -2,7 +2,7 @@
 
 from recycle_cli import __version__
 from recycle_cli.models import AnyLoaded, LoadedImages
-from recycle_cli.reports import human
+from recycle_cli.reports import human, in_line
 from recycle_cli.runs.metadata import RunInfo
 
 CARD = """---
@@ -40,14 +40,14 @@ def card_of(loaded: AnyLoaded, info: RunInfo, pipeline: str, outputs: str) -> st
     return CARD.format(
         task=info.task,
         pipeline=pipeline,
-        model=info.model,
-        cut=info.cut,
+        model=in_line(info.model),
+        cut=in_line(info.cut),
         recycle=__version__,
         library=loaded.library,
         how_to_load=APART if info.apart else WHOLE.format(loaded.loads_with),
         source=" of stored activations" if info.store else "",
-        weights=f" The weights it began with: {loaded.weights}." if isinstance(loaded, LoadedImages) else "",
-        outputs=outputs,
+        weights=f" The weights it began with: {in_line(loaded.weights)}." if isinstance(loaded, LoadedImages) else "",
+        outputs=in_line(outputs),
         measured=_measured(info),
         figures="\n".join(f"| {name.replace('_', ' ')} | {human(name, value)} |" for name, value in figures.items()),
     )
@@ -57,6 +57,6 @@ def _measured(info: RunInfo) -> str:
     """A sentence on which data the figures are of."""
     if info.evaluated_on is None:
         return "The loss is that of the last training step; there was no evaluation."
-    named, epoch = ", ".join(f"`{name}`" for name in info.evaluated_on), info.report["best_epoch"]
+    named, epoch = ", ".join(f"`{in_line(name)}`" for name in info.evaluated_on), info.report["best_epoch"]
     metrics = ", ".join(name.replace("_", " ") for name in info.report["metrics"])
     return f"Measured on {named}, with the best weights of the training (epoch {epoch}): {metrics}."

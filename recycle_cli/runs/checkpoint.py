@@ -2,24 +2,28 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+import xxhash
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from recycle_cli.errors import StorageError, StoreError, UsageError
-from recycle_cli.runs.folder import CHECKPOINT, LOG
+from recycle_cli.disk import OPEN_SEAL, digest, is_sealed, make_folder, replacing, seal, sync
+from recycle_cli.errors import DamageError, StorageError, StoreError
+from recycle_cli.runs.beginning import BEST, training_of
+from recycle_cli.runs.folder import CHECKPOINT, LOG, STATE, TRAINING_VERSION
+from recycle_cli.runs.same_settings import same_settings
 from recycle_cli.runtime.random_generators import Randomness
-from recycle_cli.settings import TrainingSettings, decisive
 
 Named = Mapping[str, torch.Tensor]
 
-VERSION = "2"
-"""Of the state. Those without one were made by versions whose steps were rounded otherwise."""
+VERSION = str(TRAINING_VERSION)
+
+ANEW = "begin the run anew with --overwrite"
 
 
 @dataclass
@@ -27,6 +31,7 @@ class State:
     """How far a training is: the next batch of the next epoch, and the best evaluation so far. Times in seconds.
 
     epoch, batch  those that are finished, the batches of the epoch that is not
+    best_step     the one after which the best weights were kept
     cut           where the head begins
     lines         lines of the log by then, so that a resumed run drops those that came after
     seen          samples that it learnt from, once for each time
@@ -57,16 +62,18 @@ class State:
         return self.epoch + (1 if self.batch else 0)
 
 
-def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor], notes: Mapping[str, str]) -> None:
-    """Write tensors and notes as one safetensors file, in one step. Raises StorageError if the disk is full."""
-    partial = path.with_suffix(".partial")
+def save_tensors(path: Path, tensors: Named, notes: Mapping[str, str]) -> None:
+    """Write tensors and notes, with a digest of it all, as one safetensors file, in one step and synced.
+
+    Raises StorageError if the disk does not take it.
+    """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, partial, dict(notes))
-        partial.replace(path)
+        make_folder(path.parent)
+        with replacing(path) as partial:
+            contents = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+            save_file(contents, partial, {**notes, "digest": OPEN_SEAL})
+            seal(partial)
     except (OSError, SafetensorError) as error:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
         raise StorageError(f"{path} cannot be written ({error}); free some space, then --resume") from error
 
 
@@ -85,13 +92,18 @@ def save_state(
         tensors[f"weights.{name}"] = weight
         for moment, value in optimizer.state.get(weight, {}).items():
             tensors[f"optimizer.{moment}.{name}"] = value
+    log = folder / LOG
+    if log.exists():
+        sync(log)  # its lines up to here must be there when the state is
     notes = {
         "version": VERSION,
+        "training": training_of(folder),
+        "log": json.dumps(digest(log) if log.exists() else None),
         "state": json.dumps(asdict(state)),
         "settings": json.dumps(identity, sort_keys=True),
         "scaler": json.dumps(scaler.state_dict()),
     }
-    save_tensors(folder / CHECKPOINT / "state.safetensors", tensors, notes)
+    save_tensors(folder / CHECKPOINT / STATE, tensors, notes)
 
 
 def load_state(
@@ -104,13 +116,16 @@ def load_state(
 ) -> State | None:
     """Restore a training from its checkpoint and return its state; None if there is no checkpoint.
 
-    Raises UsageError naming the first setting that is not as it was, StoreError for a checkpoint of another version.
+    Raises UsageError naming the first setting that is not as it was, DamageError for files that are not as they were
+    written, StoreError for a checkpoint of another version or another training.
     """
-    path = folder / CHECKPOINT / "state.safetensors"
+    path = folder / CHECKPOINT / STATE
     if not path.exists():
+        _keep_lines(folder / LOG, None)
         return None
     with _opened(path) as file:
         notes = _notes(file, path)
+        _check_training(notes, path, folder)
         same_settings(json.loads(notes["settings"]), identity)
         with torch.no_grad():
             for name, weight in weights.items():
@@ -125,12 +140,14 @@ def load_state(
         scaler.load_state_dict(json.loads(notes["scaler"]))
         random = [name for name in file.keys() if name.startswith("random.")]  # noqa: SIM118
         randomness.load({name.removeprefix("random."): file.get_tensor(name) for name in random})
-    return State(**json.loads(notes["state"]))
+    state = State(**json.loads(notes["state"]))
+    _keep_lines(folder / LOG, json.loads(notes["log"]))
+    return state
 
 
 def steps_of(folder: Path) -> int:
     """Steps that the checkpoint of a training has behind it; 0 if there is none."""
-    path = folder / CHECKPOINT / "state.safetensors"
+    path = folder / CHECKPOINT / STATE
     if not path.exists():
         return 0
     with _opened(path) as file:
@@ -139,20 +156,32 @@ def steps_of(folder: Path) -> int:
 
 def _notes(file: Any, path: Path) -> Mapping[str, str]:
     notes: Mapping[str, str] = file.metadata() or {}
-    if notes.get("version") != VERSION:
+    if notes.get("version") != VERSION:  # before version 2 there was none
         raise StoreError(
             f"{path} was made by another version of recycle, whose steps are not exactly those of this one; finish the "
             "run with that version, or begin it anew with --overwrite"
         )
+    if not is_sealed(path):
+        raise DamageError(f"{path} is damaged (it is not as it was written); {ANEW}")
     return notes
 
 
-def keep_lines(folder: Path, count: int) -> None:
-    """Drop log lines, the last perhaps cut short, of what a resumed run does again."""
-    path = folder / LOG
-    if path.exists():
-        lines = path.read_text(encoding="utf-8").splitlines()[:count]
-        path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+def _keep_lines(log: Path, was: Mapping[str, Any] | None) -> None:
+    """Drop log lines, the last perhaps cut short, of what a resumed run does again; the others must be as they were."""
+    size = 0 if was is None else was["bytes"]
+    if not log.exists():
+        if size:
+            raise DamageError(f"{log} is missing; {ANEW}")
+        return
+    with log.open("r+b") as file:  # in place, since it is open for what comes
+        if was is not None and xxhash.xxh3_128_hexdigest(file.read(size)) != was["xxh3_128"]:
+            raise DamageError(f"{log} is damaged (its first {size:,} bytes are not as they were written); {ANEW}")
+        file.truncate(size)
+
+
+def _check_training(notes: Mapping[str, str], path: Path, folder: Path) -> None:
+    if notes.get("training") != training_of(folder):
+        raise StoreError(f"{path} is of another training than the one in {folder}; {ANEW}")
 
 
 @contextmanager
@@ -160,8 +189,8 @@ def _opened(path: Path) -> Iterator[Any]:
     try:
         with safe_open(path, "pt") as file:
             yield file
-    except SafetensorError as error:
-        raise StoreError(f"{path} is damaged ({error}); begin the run anew with --overwrite") from error
+    except (SafetensorError, OSError) as error:
+        raise DamageError(f"{path} is damaged ({error}); {ANEW}") from error
 
 
 def _restore_optimizer(
@@ -173,36 +202,22 @@ def _restore_optimizer(
     optimizer.load_state_dict(own)
 
 
-def same_settings(then: Mapping[str, Any], now: Mapping[str, Any], where: str = "") -> None:
-    """Raise UsageError naming the first setting that differs. An option that there was not yet had its default."""
-    defaults = decisive(TrainingSettings())
-    then, now = (json.loads(json.dumps(_completed(one, defaults))) for one in (then, now))
-    for name in sorted({*then, *now}):
-        if then.get(name) != now.get(name):
-            raise UsageError(
-                f"{where}{name} was {then.get(name)} when the run began and is {now.get(name)} now; "
-                "resume with what it began with, or start anew with --overwrite"
-            )
+def save_best(folder: Path, weights: Named, step: int) -> None:
+    """Keep the best weights so far, those after a step."""
+    notes = {"version": VERSION, "training": training_of(folder), "step": str(step)}
+    save_tensors(folder / CHECKPOINT / BEST, weights, notes)
 
 
-def _completed(settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings, and of the defaults those that they lack, in mappings inside them too."""
-    found = {**defaults, **settings}
-    for name, value in defaults.items():
-        if isinstance(value, Mapping) and isinstance(found[name], Mapping):
-            found[name] = _completed(found[name], value)
-    return found
-
-
-def save_best(folder: Path, weights: Named) -> None:
-    """Keep the best weights so far."""
-    save_tensors(folder / CHECKPOINT / "best.safetensors", weights, {})
-
-
-def load_best(folder: Path, weights: Named) -> None:
-    """Put the best weights back, if any were kept."""
-    path = folder / CHECKPOINT / "best.safetensors"
-    if path.exists():
-        with _opened(path) as file, torch.no_grad():
-            for name, weight in weights.items():
-                weight.copy_(file.get_tensor(name))
+def load_best(folder: Path, weights: Named, step: int) -> None:
+    """Put the best weights back, which were kept after this step. Raises DamageError if the file is damaged or is not
+    there, StoreError if it is of another training or step."""
+    path = folder / CHECKPOINT / BEST
+    if not path.exists():
+        raise DamageError(f"{path} is missing; {ANEW}")
+    with _opened(path) as file, torch.no_grad():
+        notes = _notes(file, path)
+        _check_training(notes, path, folder)
+        if notes.get("step") != str(step):
+            raise StoreError(f"{path} has the weights of step {notes.get('step')}, expected {step}; {ANEW}")
+        for name, weight in weights.items():
+            weight.copy_(file.get_tensor(name))

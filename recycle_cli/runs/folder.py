@@ -1,40 +1,200 @@
-"""The folder of a RUN: whose it is, and whether its training has finished.
+"""The folder of a RUN: whose it is, who trains in it, and whether its training has finished.
 
-`recycle.json` is written last: if it is there, the RUN is finished and whole.
+A folder is a RUN by what is in its files: `recycle.json`, which is written last, when the RUN is finished and whole, or
+`checkpoint/training.json`, which is written first. A RUN that replaces another is trained beside it, in `.NAME.new`,
+and takes its place in one step.
 """
 
-import shutil
+import os
 import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
+from recycle_cli.disk import expanded, is_locked, read_object
+from recycle_cli.disk.durable import PARTIAL
 from recycle_cli.errors import StorageError, UsageError
 
 ABOUT = "recycle.json"
 LOG = "metrics.jsonl"
 CHECKPOINT = "checkpoint"
+TRAINING = "training.json"
+LOCK = "lock"
+STATE = "state.safetensors"
 OWN = (ABOUT, LOG, CHECKPOINT)
-"""Names by which a folder is told to be a RUN: no folder within --output may have one."""
+"""Names in a RUN's folder: no head may have one."""
+
+RUN_VERSION = 2
+"""Of `recycle.json`. Version 1 had no digests."""
+
+TRAINING_VERSION = 3
+"""Of a checkpoint. Before 3 there was no `training.json`, before 2 steps were rounded otherwise."""
+
+Content = Literal["nothing", "finished", "unfinished", "foreign"]
 
 
-def claim(output: str, *, overwrite: bool, resume: bool) -> Path:
-    """Check that a RUN may be written to `output`, and return its folder; `clear` makes or empties it later.
+@dataclass(frozen=True)
+class RunFolder:
+    """Where a RUN will be, and the folder that it is trained in: beside it, if it is to replace a RUN there."""
 
-    Raises UsageError if it holds something that must not be lost, StorageError if it cannot be written.
+    output: Path
+    work: Path
+
+    @property
+    def replaces(self) -> bool:
+        """Whether there is a RUN that stays until this one is whole."""
+        return self.work != self.output
+
+    @property
+    def lock(self) -> Path:
+        """The file that whoever trains in the folder holds locked."""
+        return self.work / CHECKPOINT / LOCK
+
+
+def beside(output: Path) -> Path:
+    """Where a RUN is trained that is to replace the one in `output`, and where that one lies while it is removed."""
+    return output.with_name(f".{output.name}.new")
+
+
+def claim(output: str, *, overwrite: bool, resume: bool) -> RunFolder:
+    """Where a RUN may be trained that is to lie in `output`. Nothing is made or changed; `begin` does that.
+
+    Raises UsageError if it would take the place of what is no RUN, or of a RUN without `overwrite`; StorageError if it
+    cannot be written, or another process trains in it.
     """
-    folder = Path(output)
-    finished, unfinished = is_finished(folder), (folder / CHECKPOINT).exists()
-    if finished and not overwrite:
-        raise UsageError(f"{output} holds a finished run; add --overwrite, or choose another --output")
-    if unfinished and not finished and not (overwrite or resume):
-        raise UsageError(f"{output} holds an unfinished run; add --resume to go on with it, or --overwrite")
+    folder = Path(expanded(output))
+    folder = Path(os.path.realpath(folder)) if folder.is_symlink() else folder
+    new = beside(folder)
+    found, successor = content_of(folder), content_of(new)
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{output} is a file; --output must name a folder")
-    if folder.exists() and not (finished or unfinished) and any(entry.name != LOG for entry in folder.iterdir()):
-        raise UsageError(f"{output} is not empty and is no run; choose another --output")
-    if resume and finished:
+    if found == "foreign":
+        raise UsageError(f"{output} is not empty and is no run{_why_not(folder)}; choose another --output")
+    work = folder
+    if successor == "unfinished" and (resume or (found == "finished" and overwrite)):
+        work = new
+    elif found == "finished":
+        work = _replacing(output, new, successor, overwrite=overwrite, resume=resume)
+    elif found == "unfinished" and not (overwrite or resume):
+        raise UsageError(f"{output} holds an unfinished run; add --resume to go on with it, or --overwrite")
+    place = RunFolder(folder, work)
+    if is_locked(place.lock):
+        raise busy(output)
+    _check_writable(work)
+    return place
+
+
+def _replacing(output: str, new: Path, successor: Content, *, overwrite: bool, resume: bool) -> Path:
+    """The folder in which a RUN is trained that replaces a finished one."""
+    if not overwrite and successor == "unfinished":
+        raise UsageError(
+            f"{output} holds a finished run, and {new} the unfinished one that is to replace it; add --resume to go on "
+            "with that, or --overwrite to begin it anew"
+        )
+    if not overwrite and resume:
         raise UsageError(f"{output} is finished; there is nothing to resume")
-    _check_writable(folder)
-    return folder
+    if not overwrite:
+        raise UsageError(f"{output} holds a finished run; add --overwrite, or choose another --output")
+    if successor == "foreign":
+        raise UsageError(f"{new} is no run, and is where the new run would be trained; move it away")
+    return new
+
+
+def busy(output: object) -> StorageError:
+    """The error for a RUN that another process is training."""
+    return StorageError(f"{output}: another process trains this run; wait for it, or choose another --output")
+
+
+def content_of(folder: Path) -> Content:
+    """What a folder holds, as its files say: a RUN of a version that is known, nothing, or something foreign."""
+    if not folder.is_dir():
+        return "foreign" if os.path.lexists(folder) else "nothing"
+    if is_unfinished(folder):
+        return "unfinished" if not is_finished(folder) or beside_name(folder) else "finished"
+    if is_finished(folder):
+        return "finished"
+    return "nothing" if all(_is_begun(entry) for entry in folder.iterdir()) else "foreign"
+
+
+def _is_begun(entry: Path) -> bool:
+    """Whether it is the checkpoint's folder of a training that has not even left its mark."""
+    if entry.name != CHECKPOINT or entry.is_symlink() or not entry.is_dir():
+        return False
+    return all(one.name == LOCK or one.name.endswith(PARTIAL) for one in entry.iterdir())
+
+
+def own_files(about: Mapping[str, Any]) -> list[str]:
+    """The files that a `recycle.json` lists, its own name last; none that lies outside the folder."""
+    listed = about.get("files")
+    names = [name for name in listed if isinstance(name, str)] if isinstance(listed, dict) else []
+    inside = [name for name in names if not Path(name).is_absolute() and ".." not in Path(name).parts]
+    return [*inside, ABOUT]
+
+
+def beside_name(folder: Path) -> bool:
+    """Whether a folder is called as those are in which a RUN is trained that is to replace another."""
+    return folder.name.startswith(".") and folder.name.endswith(".new")
+
+
+def is_run(folder: str | Path) -> bool:
+    """Whether a folder holds a RUN, finished or not."""
+    return is_finished(folder) or is_unfinished(Path(expanded(str(folder))))
+
+
+def is_finished(folder: str | Path) -> bool:
+    """Whether a folder holds a RUN that is finished and whole, of this version or an earlier one."""
+    found = _object(Path(expanded(str(folder)), ABOUT))
+    return _version(found) in range(1, RUN_VERSION + 1) and {"task", "cut", "report"} <= found.keys()
+
+
+def is_unfinished(folder: Path) -> bool:
+    """Whether there is a checkpoint of ours in a folder, or the mark of a training that has none yet."""
+    found = _object(folder / CHECKPOINT / TRAINING)
+    ours = _version(found) == TRAINING_VERSION and {"training", "settings", "digest"} <= found.keys()
+    return ours or _is_old_state(folder)
+
+
+def is_to_be_replaced(output: str | Path) -> bool:
+    """Whether a RUN that is to replace the one in `output` is being trained."""
+    return content_of(beside(Path(expanded(str(output))))) == "unfinished"
+
+
+def _is_old_state(folder: Path) -> bool:
+    """Whether there is a checkpoint that an earlier version left."""
+    from safetensors import SafetensorError, safe_open
+
+    path = folder / CHECKPOINT / STATE
+    if not path.is_file():
+        return False
+    try:
+        with safe_open(path, "pt") as file:
+            return {"state", "settings"} <= (file.metadata() or {}).keys()
+    except (SafetensorError, OSError):
+        return False
+
+
+def _object(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; empty if there is none."""
+    try:
+        return read_object(path)
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return {}
+    except OSError as error:
+        if error.errno is None:  # no regular file
+            return {}
+        raise StorageError(f"{path} cannot be read ({error.strerror})") from error
+
+
+def _version(found: dict[str, Any]) -> int | None:
+    version = found.get("version")
+    return version if isinstance(version, int) and not isinstance(version, bool) else None
+
+
+def _why_not(folder: Path) -> str:
+    """Why a folder that may have been meant as a RUN is none; nothing if there is no reason to think so."""
+    about = folder / ABOUT
+    return f" (its {ABOUT} is not that of a run which this version knows)" if about.exists() else ""
 
 
 def _check_writable(folder: Path) -> None:
@@ -46,25 +206,3 @@ def _check_writable(folder: Path) -> None:
         Path(tempfile.mkdtemp(prefix=".writable", dir=above)).rmdir()
     except OSError as error:
         raise StorageError(f"{folder} cannot be written ({error.strerror}); choose another --output") from error
-
-
-def is_run(folder: str | Path) -> bool:
-    """Whether a folder holds a RUN, finished or not."""
-    return is_finished(folder) or Path(folder, CHECKPOINT).exists()
-
-
-def is_finished(folder: str | Path) -> bool:
-    """Whether a folder holds a RUN that is finished and whole."""
-    return Path(folder, ABOUT).exists()
-
-
-def clear(folder: Path) -> None:
-    """Empty a RUN's folder of an earlier run, its mark of being finished first, and mark it as unfinished."""
-    (folder / CHECKPOINT).mkdir(parents=True, exist_ok=True)
-    (folder / ABOUT).unlink(missing_ok=True)
-    stale = [entry for entry in folder.iterdir() if entry.name != CHECKPOINT]
-    for entry in [*stale, *(folder / CHECKPOINT).iterdir()]:
-        if entry.is_dir() and not entry.is_symlink():
-            shutil.rmtree(entry)
-        else:
-            entry.unlink()

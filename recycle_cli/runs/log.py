@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from recycle_cli.errors import DamageError
 from recycle_cli.runs.checkpoint import steps_of
 from recycle_cli.runs.folder import LOG
 from recycle_cli.runs.trackers import About, installed, tracking
@@ -59,6 +60,12 @@ def _flat(settings: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, 
 
 
 def last_loss(folder: Path) -> float:
-    """The loss of the last step."""
-    lines = (folder / LOG).read_text(encoding="utf-8").splitlines()
-    return float(next(record["loss"] for record in map(json.loads, reversed(lines)) if "loss" in record))
+    """The loss of the last step. Raises DamageError if the log is no longer what was written."""
+    path = folder / LOG
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        return float(next(record["loss"] for record in map(json.loads, reversed(lines)) if "loss" in record))
+    except (ValueError, TypeError, StopIteration) as error:
+        raise DamageError(
+            f"{path} is damaged (it has no loss of the last step); begin the run anew with --overwrite"
+        ) from error

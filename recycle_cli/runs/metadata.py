@@ -1,16 +1,20 @@
 """A RUN's metadata: what `recycle.json` keeps of how it was made, enough to predict with it."""
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
-from recycle_cli.errors import StoreError
-from recycle_cli.runs.checkpoint import same_settings
-from recycle_cli.runs.folder import ABOUT, CHECKPOINT
+from recycle_cli.disk import digest, expanded
+from recycle_cli.errors import DamageError, StorageError, StoreError
+from recycle_cli.reports import say
+from recycle_cli.runs.beginning import LOGS
+from recycle_cli.runs.documents import read_json, read_sealed
+from recycle_cli.runs.folder import ABOUT, RUN_VERSION, beside, is_finished, is_unfinished
+from recycle_cli.runs.same_settings import same_settings
 
-RUN_VERSION = 1
+MODEL_CARD = "README.md"
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,7 @@ class RunInfo:
     settings           all that decided its training
     report             the figures of its training
     versions           of the packages that made it
+    files              size and xxh3_128 of each of its files, by its path in the RUN
     """
 
     task: str
@@ -48,6 +53,7 @@ class RunInfo:
     evaluated_on: list[str] | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready dictionary; `from_json` is its inverse."""
@@ -55,35 +61,97 @@ class RunInfo:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any], path: Path) -> "RunInfo":
-        """From what `path` holds. Raises StoreError for another version, and for fields that are missing or wrong."""
-        if data.get("version") != RUN_VERSION:
-            raise StoreError(f"{path} has version {data.get('version')}, expected {RUN_VERSION}; update recycle")
-        known = {one.name for one in fields(cls)}
-        try:
-            return cls(**{name: value for name, value in data.items() if name in known})
-        except TypeError as error:
-            raise StoreError(f"{path} is not readable ({error}); train the run again") from error
+        """From what `path` holds; fields that are not known are left out.
+
+        Raises StoreError for fields that are missing or not of their type.
+        """
+        known = {one.name: one for one in fields(cls)}
+        types = get_type_hints(cls)
+        for name, one in known.items():
+            if name not in data:
+                if one.default is MISSING and one.default_factory is MISSING:
+                    raise StoreError(f"{path} is not readable (it has no {name}); train the run again")
+            elif not _is_a(data[name], types[name]):
+                raise StoreError(f"{path} is not readable ({name} is {brief(data[name])}); train the run again")
+        info = cls(**{name: value for name, value in data.items() if name in known})
+        if info.max_length is not None and info.max_length < 1:
+            raise StoreError(f"{path} is not readable (max_length is {info.max_length}); train the run again")
+        return info
+
+
+def _is_a(value: Any, kind: Any) -> bool:
+    """Whether a value read from JSON is of the type that a field is declared with."""
+    if kind is Any:
+        return True
+    if isinstance(kind, UnionType):
+        return any(_is_a(value, one) for one in get_args(kind))
+    origin, inner = get_origin(kind) or kind, get_args(kind)
+    if kind is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if not isinstance(value, dict if origin is Mapping else origin):
+        return False
+    if origin is list:
+        return all(_is_a(one, inner[0]) for one in value)
+    return origin is not Mapping or all(_is_a(one, inner[1]) for one in value.values())
+
+
+def brief(value: Any) -> str:
+    """A value in a message, cut short."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def read_info(run: str | Path) -> RunInfo:
     """What recycle knows of a finished RUN. Raises StoreError if it is not one."""
-    folder = Path(run)
+    folder = Path(expanded(str(run)))
     path = folder / ABOUT
     if not folder.exists():
-        raise StoreError(f"{run}: no such run; make one with `recycle finetune ... --output {run}`")
+        where = f"; {beside(folder)} has one that a crash has left there" if is_finished(beside(folder)) else ""
+        raise StoreError(f"{run}: no such run; make one with `recycle finetune ... --output {run}`{where}")
     if not path.is_file():
-        unfinished = (folder / CHECKPOINT).exists()
-        what = "its training has not finished; go on with --resume" if unfinished else f"it has no {ABOUT}"
+        what = "its training has not finished; go on with --resume" if is_unfinished(folder) else f"it has no {ABOUT}"
         raise StoreError(f"{run} is not a finished run: {what}")
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise StoreError(f"{path} is not readable ({error}); train the run again") from error
-    if not isinstance(data, dict):
-        raise StoreError(f"{path} is not readable (it holds no object); train the run again")
-    return RunInfo.from_json(data, path)
+    data = read_json(path)
+    version = data.get("version")
+    if not isinstance(version, int) or isinstance(version, bool) or not 1 <= version <= RUN_VERSION:
+        raise StoreError(f"{path} has version {version!r}, expected {RUN_VERSION} at most; update recycle")
+    return RunInfo.from_json(data if version == 1 else read_sealed(path), path)
+
+
+def check_files(run: str | Path, info: RunInfo) -> None:
+    """Raise DamageError for the first file of a RUN that is not as its training left it.
+
+    The model card and the log decide no prediction and may be edited: they are named in a line alone. A RUN of version
+    1 has no digests, and is taken as it is.
+    """
+    folder = Path(expanded(str(run)))
+    for name, was in info.files.items():
+        path = folder / name
+        try:
+            same = digest(path) == was
+        except FileNotFoundError:
+            same = False
+        except OSError as error:
+            raise StorageError(f"{path} cannot be read ({error.strerror or error})") from error
+        if not same and name in (MODEL_CARD, *LOGS):
+            say(f"{path} is not as the training left it; predictions do not depend on it")
+        elif not same:
+            how = "is missing" if not path.exists() else "is damaged: it is not as the training left it"
+            raise DamageError(f"{path} {how}; restore it from a copy, or train the run again")
 
 
 def check_settings(folder: Path, settings: Mapping[str, Any]) -> None:
     """Raise UsageError naming the first setting that a finished RUN was not trained with."""
     same_settings(read_info(folder).settings, settings, f"{folder}: ")
+
+
+def own_paths(run: str | Path) -> list[str]:
+    """The files of a RUN that must not be written over; of version 1, which lists none, all but predictions."""
+    folder = Path(expanded(str(run)))
+    listed = read_info(run).files
+    names = [*listed, ABOUT, *LOGS] if listed else _all_but_predictions(folder)
+    return [str(folder / name) for name in names]
+
+
+def _all_but_predictions(folder: Path) -> list[str]:
+    return [entry.name for entry in folder.iterdir() if not entry.name.startswith("predictions.")]

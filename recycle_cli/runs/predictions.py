@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import IO, Any, Protocol, TextIO
 
 from recycle_cli.corpus.boundary import brief
+from recycle_cli.disk import expanded, make_folder, replacing
 from recycle_cli.errors import DataError, StorageError, UsageError
 from recycle_cli.runs.kept import as_text, kind_of_values, plain
 from recycle_cli.settings import LABEL_SEPARATOR
@@ -41,6 +42,9 @@ ENDINGS = (".csv", ".jsonl", ".parquet")
 BY_ID = ".json"
 """The ending of a file that holds one column's values by ids, as one object."""
 
+FORMULAS = tuple("=+-@\uff1d\uff0b\uff0d\uff20")
+"""The marks, also of full width, by which a spreadsheet takes a cell for a formula."""
+
 STDOUT = "-"
 """Names stdout where a file is expected."""
 
@@ -53,6 +57,7 @@ def open_output(
     kept: Mapping[str, str] = NONE,
     format: str | None = None,
     keyed: str | None = None,
+    csv_safe: bool = False,
 ) -> Iterator[Write]:
     """A function that adds records: each one's `id`, its kept columns, and a prediction's value for each column.
 
@@ -60,13 +65,16 @@ def open_output(
     format  `csv`, `jsonl` or `parquet`; None: as the name ends, or `jsonl` for stdout
     keyed   the column that a file ending in .json holds by ids, as one object; None if there is none
 
-    The file appears under its name when all went well; until then it has the ending `.partial`. What goes to stdout
-    goes there at once. Raises UsageError for an unknown ending and for vectors in CSV, StorageError if it cannot be
-    written, BrokenPipeError if nobody reads stdout any more.
+    csv_safe  no cell of a CSV file is a formula to a spreadsheet, nor holds a control character
+
+    The file appears under its name, whole and synced, when all went well; until then it has a name of its own beside
+    it. What goes to stdout goes there at once. Raises as `kind_of_output`, StorageError if it cannot be written,
+    BrokenPipeError if nobody reads stdout any more.
     """
-    kind = kind_of_output(path, columns, format, keyed)
+    kind = kind_of_output(path, columns, format, keyed, csv_safe=csv_safe)
     fields = {"id": "text", **dict.fromkeys(kept.values(), "kept"), **columns}
-    openers: dict[str, Opener] = {".csv": _csv, ".jsonl": _jsonl, ".parquet": _parquet}
+    written = partial(_csv, cell=_tame if csv_safe else str)
+    openers: dict[str, Opener] = {".csv": written, ".jsonl": _jsonl, ".parquet": _parquet}
     opener = openers.get(kind) or partial(_json_by_id, str(keyed))
     with _place(path) as file, ExitStack() as opened:
         with _telling(path):
@@ -90,11 +98,21 @@ def open_output(
             opened.close()
 
 
-def kind_of_output(path: str, columns: Columns, format: str | None = None, keyed: str | None = None) -> str:
-    """The ending that says how predictions are written. Raises UsageError for an unknown one, and vectors in CSV."""
+def kind_of_output(
+    path: str, columns: Columns, format: str | None = None, keyed: str | None = None, *, csv_safe: bool = False
+) -> str:
+    """The ending that says how predictions are written.
+
+    Raises UsageError for an unknown one, vectors in CSV, `csv_safe` for another format, and a path at which there is
+    something other than a file.
+    """
     kind = f".{format}" if format else ".jsonl" if path == STDOUT else Path(path).suffix
     endings = [ending for ending in ENDINGS if ending != ".csv" or "numbers" not in columns.values()]
     endings += [] if keyed is None or format else [BY_ID]
+    if path != STDOUT and Path(expanded(path)).exists() and not Path(expanded(path)).is_file():
+        raise UsageError(f"--output {path}: there is something there that is no file; choose another name")
+    if csv_safe and kind in endings and kind != ".csv":
+        raise UsageError(f"--csv-safe: {path} is no .csv file; leave the option out")
     if kind in endings:
         return kind
     if format:
@@ -108,23 +126,34 @@ def _place(path: str) -> Iterator[IO[bytes]]:
     if path == STDOUT:
         yield sys.stdout.buffer
         return
-    target = Path(path)
-    unfinished = target.with_name(f"{target.name}.partial")
-    try:
+    target = Path(expanded(path))
+    with _telling(path):
+        make_folder(target.parent)
+    with _told(path, replacing(target)) as place, ExitStack() as opened:
         with _telling(path):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            file = unfinished.open("wb")
+            file = opened.enter_context(place.open("wb"))
         try:
             yield file
-            with _telling(path):
-                file.close()
-                unfinished.replace(target)
-        finally:
+        except BaseException:
             with suppress(OSError):
-                file.close()
-    finally:
-        with suppress(OSError):
-            unfinished.unlink(missing_ok=True)
+                opened.close()
+            raise
+        with _telling(path):
+            opened.close()
+
+
+@contextmanager
+def _told(path: str, context: AbstractContextManager[Path]) -> Iterator[Path]:
+    """A context whose own failures to write are StorageErrors, while those of the block stay what they are."""
+    with _telling(path):
+        value = context.__enter__()
+    try:
+        yield value
+    except BaseException:
+        context.__exit__(*sys.exc_info())
+        raise
+    with _telling(path):
+        context.__exit__(None, None, None)
 
 
 @contextmanager
@@ -168,20 +197,26 @@ def _text(file: IO[bytes]) -> Iterator[TextIO]:
 
 
 @contextmanager
-def _csv(file: IO[bytes], columns: Columns) -> Iterator[Add]:
+def _csv(file: IO[bytes], columns: Columns, *, cell: Callable[[str], str]) -> Iterator[Add]:
     lists = [name for name, kind in columns.items() if kind == "texts"]
     kept = [name for name, kind in columns.items() if kind == "kept"]
+    texts = [name for name, kind in columns.items() if kind in ("text", "texts", "kept")]
+
+    def row(record: Mapping[str, Any]) -> dict[str, Any]:
+        joined = {name: LABEL_SEPARATOR.join(record[name]) or LABEL_SEPARATOR for name in lists}
+        found = {**record, **joined, **{name: as_text(record[name]) for name in kept}}
+        return {**found, **{name: cell(found[name]) for name in texts if isinstance(found[name], str)}}
+
     with _text(file) as text:
         writer = csv.DictWriter(text, list(columns))
-        writer.writeheader()
-        yield lambda records: writer.writerows(
-            {
-                **record,
-                **{name: LABEL_SEPARATOR.join(record[name]) or LABEL_SEPARATOR for name in lists},
-                **{name: as_text(record[name]) for name in kept},
-            }
-            for record in records
-        )
+        writer.writerow({name: cell(name) for name in columns})
+        yield lambda records: writer.writerows(map(row, records))
+
+
+def _tame(cell: str) -> str:
+    """A cell without control characters, which a spreadsheet does not take for a formula."""
+    shown = "".join(mark if mark.isprintable() else "\N{REPLACEMENT CHARACTER}" for mark in cell)
+    return f"'{shown}" if shown.lstrip()[:1] in FORMULAS else shown
 
 
 @contextmanager

@@ -1,15 +1,32 @@
-"""Handle Ctrl-C and SIGTERM: at once by default, or at the next safe point while steps must not be left half done."""
+"""Handle Ctrl-C and SIGTERM: at once by default, or at the next safe point while steps must not be left half done.
 
+A signal that comes while an earlier one is being obeyed ends the process on the spot, with the message and the exit
+code that the earlier one would have had: whatever is on the disk is as after any crash.
+"""
+
+import os
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import FrameType
 
 from recycle_cli.errors import Interrupted
 
+INTERRUPTED = "interrupted; what was finished is kept: the same command goes on (finetune with --resume)"
+
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+@dataclass
+class _Raised:
+    """Whether a signal has raised Interrupted, which is on its way to the command line."""
+
+    already: bool = False
+
+
+_raised = _Raised()
 
 
 @dataclass
@@ -24,14 +41,26 @@ class Deferred:
             raise Interrupted
 
 
+def end_on_signals() -> None:
+    """Make Ctrl-C and SIGTERM end the process on the spot, with one line, while there is nothing to put in order."""
+    _handle(_end)
+
+
 def raise_on_signals() -> None:
-    """Make Ctrl-C and SIGTERM raise Interrupted in the main thread from now on."""
+    """Make Ctrl-C and SIGTERM raise Interrupted in the main thread from now on; a second one ends the process."""
+    _raised.already = False
+    _handle(_interrupt)
 
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise Interrupted
 
+def ignore_signals() -> None:
+    """Make Ctrl-C and SIGTERM do nothing, while the last line of a command is written."""
     for number in _SIGNALS:
-        signal.signal(number, interrupt)
+        signal.signal(number, signal.SIG_IGN)
+
+
+def end_quietly_on_signals(code: int) -> None:
+    """Make Ctrl-C and SIGTERM end the process on the spot with this code: all is done and said."""
+    _handle(lambda number, frame: os._exit(code))
 
 
 @contextmanager
@@ -43,13 +72,36 @@ def deferred_signals() -> Iterator[Deferred]:
         return
 
     def note(number: int, frame: FrameType | None) -> None:
+        if deferred.asked and signal.Signals(number) in commands:
+            _interrupt(number, frame)  # the command's: a third one ends the process
         if deferred.asked:
             raise Interrupted
         deferred.asked = True
 
-    before = {number: signal.signal(number, note) for number in _SIGNALS}
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    commands = [number for number, handler in before.items() if handler is _interrupt]
+    _handle(note)
     try:
         yield deferred
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _handle(handler: "signal._HANDLER") -> None:
+    for number in _SIGNALS:
+        signal.signal(number, handler)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    if _raised.already:
+        _end(number, frame)
+    _raised.already = True
+    raise Interrupted
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    ignore_signals()
+    with suppress(OSError):
+        os.write(2, f"recycle: {INTERRUPTED}\n".encode())
+    os._exit(Interrupted.exit_code)

@@ -147,3 +147,8 @@ class PredictSettings:
     output_format: Literal["csv", "jsonl", "parquet"] | None = option(
         None, "Kind of the predictions' file; by default as its name ends, or jsonl for stdout (-).", "Output"
     )
+    csv_safe: bool = option(
+        False,
+        "Write no cell that a spreadsheet takes for a formula, and no control character, into a .csv file.",
+        "Output",
+    )

@@ -4,6 +4,7 @@ import importlib
 import re
 from urllib.parse import urlsplit
 
+from recycle_cli.disk import expanded
 from recycle_cli.errors import UsageError
 from recycle_cli.store.place import LocalPlace, Place
 
@@ -19,7 +20,7 @@ def open_place(path: str) -> Place:
     stores is not installed.
     """
     if not _URL.match(path):
-        return LocalPlace(path)
+        return LocalPlace(expanded(path))
     check_url(path)
     # Imported here, so that a local store does not wait for libraries it does not use.
     if path.startswith("http"):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from recycle_cli.models.adapters import merge, save_apart, save_beside
-from recycle_cli.runs import RunInfo, card_of, last_loss, save_run
+from recycle_cli.runs import RunFolder, RunInfo, card_of, last_loss, put_in_place, save_run
 from recycle_cli.settings import Job
 from recycle_cli.training.setup import Setup
 from recycle_cli.training.trainer import Trainer
@@ -66,23 +66,30 @@ class Origin:
     config: str
 
 
-def leave_run(trainer: Trainer, setup: Setup, job: Job, origin: Origin) -> Finetuned:
-    """Save a head that has trained as a RUN, and report on its training."""
-    report = _report(trainer, origin.held)
-    adapter, save = trainer.settings.adapter, setup.loaded.save
-    if adapter.kind == "bottleneck":
-        save = partial(save_beside, setup.loaded, trainer.head.weights)
-    if adapter.kind == "lora":
-        if adapter.save == "apart":
-            save_apart(setup.loaded, trainer.folder)
-        merge(setup.split.model)
+def leave_run(trainer: Trainer, setup: Setup, job: Job, origin: Origin, place: RunFolder) -> Finetuned:
+    """Save a head that has trained as a RUN in its place, and report on its training."""
+    report = _report(trainer, origin.held, place.output)
     info = _info(trainer, setup, report, job, origin)
     task = trainer.task
     card = card_of(
         setup.loaded, info, task.pipeline(job.task, setup.loaded.library), task.described(trainer.data.names)
     )
-    save_run(trainer.folder, setup.loaded, info, card, origin.config, save)
+    save_run(place.work, setup.loaded, info, card, origin.config, partial(_save, trainer, setup))
+    put_in_place(place)
     return report
+
+
+def _save(trainer: Trainer, setup: Setup, folder: Path, max_length: int | None) -> None:
+    """Write the checkpoint, with adapters merged into it or beside it."""
+    adapter = trainer.settings.adapter
+    if adapter.kind == "bottleneck":
+        save_beside(setup.loaded, trainer.head.weights, folder, max_length)
+        return
+    if adapter.kind == "lora":
+        if adapter.save == "apart":
+            save_apart(setup.loaded, folder)
+        merge(setup.split.model)
+    setup.loaded.save(folder, max_length)
 
 
 def together(reports: Mapping[str, Mapping[str, Any]], output: str, *, resumed: bool) -> FinetunedHeads:
@@ -95,7 +102,7 @@ def together(reports: Mapping[str, Mapping[str, Any]], output: str, *, resumed: 
     return FinetunedHeads(heads, seconds, seen / seconds, output)
 
 
-def _report(trainer: Trainer, held: float) -> Finetuned:
+def _report(trainer: Trainer, held: float, output: Path) -> Finetuned:
     """The figures of a finished training; without evaluation the last training loss stands for the metrics."""
     state = trainer.state
     seconds = sum(state.epoch_seconds)
@@ -105,7 +112,7 @@ def _report(trainer: Trainer, held: float) -> Finetuned:
         samples_per_second=state.seen / seconds,
         metrics=state.best or {"train_loss": last_loss(trainer.folder)},
         best_epoch=state.best_epoch or len(state.epoch_seconds),
-        output=str(trainer.folder),
+        output=str(output),
         store_hit_share=held,
         samples=trainer.samples,
         cut=state.cut,

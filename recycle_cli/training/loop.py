@@ -5,7 +5,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from recycle_cli import runs
 from recycle_cli.batches import RowSource, SharedBatch
 from recycle_cli.reports import Bar
 from recycle_cli.runtime.devices import pinned, to_device
@@ -73,8 +72,7 @@ def train(trainers: Sequence[Trainer], source: RowSource, evaluation: RowSource 
             signals.stop_here()
     progress.update(total=max(trainer.state.step for trainer in trainers))  # fewer if all have stopped early
     for trainer in trainers:
-        if trainer.state.best is not None:
-            runs.load_best(trainer.folder, trainer.head.tensors)
+        trainer.take_best()
 
 
 def _step(trainer: Trainer, steps_an_epoch: int, progress: Bar) -> None:

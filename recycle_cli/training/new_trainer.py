@@ -29,7 +29,7 @@ Pair = tuple[LabelledData, LabelledData | None]
 class Destination:
     """Where a training leaves its checkpoints and its log.
 
-    folder    the folder of the RUN
+    folder    the folder that the RUN is trained in
     identity  all that must be the same for a resumed training to go on as if it had never stopped
     name      the head's, if it is one of several
     """

@@ -30,7 +30,7 @@ class Trainer:
 
     data        what it learns from; `evaluation`: what it is evaluated on, if at all
     randomness  the generators that its dropout and mixing draw from, apart from those of other heads
-    folder      where its RUN will be
+    folder      where its RUN is trained
     identity    all that must be the same for a resumed training to go on as if it had never stopped
     name        its name, if it is one of several heads
     judged      the metrics of the latest evaluation
@@ -186,7 +186,7 @@ class Trainer:
         if not self.state.batch:
             self.state.epochs[-1]["metrics"] = dict(figures)
         if improves(self.state, self.metric, figures):
-            runs.save_best(self.folder, self.head.tensors)
+            runs.save_best(self.folder, self.head.tensors, self.state.best_step)
 
     def check_finite(self, outputs: Outputs) -> None:
         """Raise DataError for outputs of an evaluation that are no numbers."""
@@ -201,12 +201,16 @@ class Trainer:
         )
 
     def load(self) -> None:
-        """Go on from the checkpoint, if there is one, and drop the log lines of what will be done again."""
+        """Go on from the checkpoint, if there is one; the log lines of what will be done again are dropped."""
         found = runs.load_state(
             self.folder, self.head.tensors, self.optimizer, self.scaler, self.randomness, self.identity
         )
         self.state = found or State(cut=self.head.cut)
-        runs.keep_lines(self.folder, self.state.lines)
+
+    def take_best(self) -> None:
+        """Put the best weights in place, if evaluations have chosen some."""
+        if self.state.best is not None:
+            runs.load_best(self.folder, self.head.tensors, self.state.best_step)
 
     @property
     def _named(self) -> str:

@@ -8,9 +8,12 @@ from pathlib import Path
 
 from recycle_cli import runs
 from recycle_cli.batches import RowSource, order_digest
+from recycle_cli.corpus import paths_of
+from recycle_cli.disk import Read, expanded, keep_apart
 from recycle_cli.errors import UsageError
 from recycle_cli.models import NamedModel, views_of
 from recycle_cli.reports import bar
+from recycle_cli.runs import RunFolder
 from recycle_cli.settings import CorpusSettings, HeadSettings, Job, ModelSettings, TrainingSettings, config_of
 from recycle_cli.store import Store
 from recycle_cli.tasks import Task
@@ -45,11 +48,12 @@ from recycle_cli.verbs.required import judge, refuse_unmeasured
 
 @dataclass(frozen=True)
 class Request:
-    """The heads that a command trains, by the folders of their RUNs, and those that an earlier run has finished."""
+    """The heads that a command trains, by where their RUNs will be, and by their folders those that an earlier run has
+    finished."""
 
     job: Job
     model: NamedModel
-    heads: Mapping[Path, HeadSettings]
+    heads: Mapping[RunFolder, HeadSettings]
     finished: Mapping[Path, HeadSettings]
 
     @property
@@ -68,8 +72,10 @@ def finetune(job: Job, model: ModelSettings, settings: TrainingSettings) -> Fine
 
     Raises BarError, with the report, if the RUN misses what the job requires.
     """
-    folder = runs.claim(job.output, overwrite=job.overwrite, resume=job.resume)
-    (report,) = _train(Request(job, NamedModel(model), {folder: HeadSettings("", settings)}, {}))
+    _keep_apart(job, model.name)
+    runs.recover(job.output)
+    place = runs.claim(job.output, overwrite=job.overwrite, resume=job.resume)
+    (report,) = _train(Request(job, NamedModel(model), {place: HeadSettings("", settings)}, {}))
     judge(report, job.require)
     return report
 
@@ -87,13 +93,16 @@ def finetune_heads(job: Job, model: ModelSettings, heads: Sequence[HeadSettings]
     if runs.is_run(job.output):
         raise UsageError(f"{job.output} is a run itself; choose another --output for the runs of several heads")
     check_heads(heads)
+    _keep_apart(job, model.name)
     targets = partial(_with_targets, columns=tuple(dict.fromkeys(head.label_column for head in heads)))
     job = replace(job, data=targets(job.data), evaluation=job.evaluation and targets(job.evaluation))
-    folders = {head.name: Path(job.output, head.name) for head in heads}
+    folders = {head.name: Path(expanded(job.output), head.name) for head in heads}
+    for folder in folders.values():
+        runs.recover(str(folder))
     reports = {
         name: runs.read_info(folder).report
         for name, folder in folders.items()
-        if job.resume and runs.is_finished(folder)
+        if job.resume and runs.is_finished(folder) and not runs.is_to_be_replaced(folder)
     }
     asked = [head for head in heads if head.name not in reports]
     if not asked:
@@ -105,6 +114,13 @@ def finetune_heads(job: Job, model: ModelSettings, heads: Sequence[HeadSettings]
     trained = together({name: reports[name] for name in folders}, job.output, resumed=job.resume)
     judge(trained, job.require)
     return trained
+
+
+def _keep_apart(job: Job, model: str) -> None:
+    """Raise UsageError if the RUN would be written over what is read."""
+    sources = [*job.data.source, *(job.evaluation.source if job.evaluation else ())]
+    read = [*paths_of(sources), Read(model)]
+    keep_apart([*read, Read(job.store, whole=True)] if job.store else read, {"--output": job.output})
 
 
 def _with_targets(corpus: CorpusSettings, columns: tuple[str | None, ...]) -> CorpusSettings:
@@ -143,10 +159,13 @@ def _train(request: Request) -> list[Finetuned]:
     check_batches(tasks[0], data.train.data[0], source, settings[0])
 
     # Heads of one request are of one task and one model: what is true of the first is true of all.
-    prove_training(setups[0], layers[0], data.train.data[0].probes, next(iter(request.heads)))
-    trainers = _trained(request, tasks, setups, data, source)
-    origins = [_origin(request, folder, head, data) for folder, head in request.heads.items()]
-    return [leave_run(trainer, own, job, one) for trainer, own, one in zip(trainers, setups, origins, strict=True)]
+    prove_training(setups[0], layers[0], data.train.data[0].probes, next(iter(request.heads)).work)
+    with ExitStack() as held:
+        trainers = _trained(request, tasks, setups, data, source, held)
+        return [
+            leave_run(trainer, own, job, _origin(request, place.output, head, data), place)
+            for trainer, own, (place, head) in zip(trainers, setups, request.heads.items(), strict=True)
+        ]
 
 
 def _origin(request: Request, folder: Path, head: HeadSettings, data: TrainingData) -> Origin:
@@ -168,9 +187,17 @@ def _refuse_unmeasured(request: Request, task: Task) -> None:
 
 
 def _trained(
-    request: Request, tasks: Sequence[Task], setups: Sequence[Setup], data: TrainingData, source: RowSource
+    request: Request,
+    tasks: Sequence[Task],
+    setups: Sequence[Setup],
+    data: TrainingData,
+    source: RowSource,
+    held: ExitStack,
 ) -> list[Trainer]:
-    """The heads, each with its best weights in place; finished ones must have been trained in the same way."""
+    """The heads, each with its best weights in place; finished ones must have been trained in the same way.
+
+    `held` keeps other processes out of the folders of the RUNs until it is closed.
+    """
     job, shared, pairs = request.job, request.settings[0], data.pairs
     sampler = tasks[0].sampler(pairs[0][0].targets, shared)
     order = order_digest(source.epoch(sampler, 0).batches)
@@ -184,26 +211,25 @@ def _trained(
             head.training,
             task,
             pair,
-            Destination(folder, identity_of(job, setup, head.training, task, pair, order), name=head.name),
+            Destination(place.work, identity_of(job, setup, head.training, task, pair, order), name=head.name),
         )
-        for (folder, head), setup, task, pair in zip(request.heads.items(), setups, tasks, pairs, strict=False)
+        for (place, head), setup, task, pair in zip(request.heads.items(), setups, tasks, pairs, strict=False)
     ]
     batches = source.epoch(trainers[0].sampler, 0).batches
     for trainer in trainers:
         trainer.check_labels(batches)
-    # Not before all that can be refused has been: this is where --overwrite loses the RUN that was there.
-    for folder in request.heads:
-        if not (job.resume and (folder / runs.CHECKPOINT).exists()):
-            runs.clear(folder)
+    # Not before all that can be refused has been: an unfinished RUN that is not resumed is lost here.
+    for place, trainer in zip(request.heads, trainers, strict=True):
+        held.enter_context(runs.begin(place, trainer.identity, resume=job.resume))
     trackers = runs.chosen_trackers(job.log, job.tensorboard)
     with ExitStack() as stack:
-        for trainer in trainers:
+        for place, trainer in zip(request.heads, trainers, strict=True):
             about = {**trainer.identity, "samples": trainer.samples, "versions": runs.versions()}
-            trainer.log = stack.enter_context(runs.logger(trainer.folder, trackers, _title(trainer), about))
+            trainer.log = stack.enter_context(runs.logger(trainer.folder, trackers, _title(trainer, place), about))
         train(trainers, source, evaluation, stack.enter_context(bar("finetune")))
     return trainers
 
 
-def _title(trainer: Trainer) -> str:
+def _title(trainer: Trainer, place: RunFolder) -> str:
     """What trackers call a training: its RUN, with the folder of all of them if it is one of several heads."""
-    return "-".join(trainer.folder.resolve().parts[-2 if trainer.name else -1 :])
+    return "-".join(place.output.resolve().parts[-2 if trainer.name else -1 :])

@@ -8,6 +8,8 @@ from pathlib import Path
 import torch
 
 from recycle_cli import __version__
+from recycle_cli.corpus import paths_of
+from recycle_cli.disk import Read, files_of, keep_apart
 from recycle_cli.errors import Interrupted, UsageError
 from recycle_cli.models import NamedModel, Network, views_of
 from recycle_cli.runtime.devices import device_of
@@ -44,6 +46,11 @@ def precompute(
     corpus: CorpusSettings, store_path: str, model: ModelSettings, settings: PrecomputeSettings
 ) -> Precomputed:
     """Fill a store with what it lacks of the corpus; what it holds is not computed again."""
+    read = [*paths_of(corpus.source), *map(Read, files_of(model.name))]
+    written = {"STORE": store_path, "--failures": corpus.failures}
+    keep_apart(read, {option: path for option, path in written.items() if path is not None})
+    if corpus.failures is not None:
+        keep_apart([Read(store_path, whole=True)], {"--failures": corpus.failures})
     device, named = device_of(model.device), NamedModel(model)
     views = views_of(settings.views, named.modality)
     records = read_samples(corpus, settings.samples, named)

@@ -10,12 +10,13 @@ import numpy as np
 import torch
 
 from recycle_cli.batches import Indices
-from recycle_cli.corpus import Corpus, Example
+from recycle_cli.corpus import Corpus, Example, paths_of
+from recycle_cli.disk import Read, keep_apart
 from recycle_cli.errors import UsageError
 from recycle_cli.keys import Sample
 from recycle_cli.models.outputs import Outputs
 from recycle_cli.reports import Bar, say
-from recycle_cli.runs import STDOUT, kind_of_output, names_beside, open_output
+from recycle_cli.runs import STDOUT, kind_of_output, names_beside, open_output, own_paths
 from recycle_cli.runtime.overlap import prefetch
 from recycle_cli.scorer import Rows, Scorer, open_scorer
 from recycle_cli.settings import CorpusSettings, ModelSettings, PredictSettings
@@ -62,11 +63,14 @@ def predict(
     ending = ".parquet" if "numbers" in loaded.task.columns(()).values() else ".csv"
     output = output or f"{run.rstrip('/')}/predictions{ending}"
     beside = f"{run.rstrip('/')}/predictions" if output == STDOUT else output
+    failures = data.failures or f"{beside}.failures.jsonl"
     trained = tuple((loaded.info.columns or {}).items())
-    data = replace(
-        data, failures=data.failures or f"{beside}.failures.jsonl", trained=trained, kept=settings.keep_columns
-    )
-    kind_of_output(output, loaded.task.columns(()), settings.output_format, loaded.task.keyed_by_id)
+    data = replace(data, failures=failures, trained=trained, kept=settings.keep_columns)
+    columns, keyed = loaded.task.columns(()), loaded.task.keyed_by_id
+    kind_of_output(output, columns, settings.output_format, keyed, csv_safe=settings.csv_safe)
+    read = [*paths_of(data.source), Read(run), *map(Read, own_paths(run))]
+    written = {"--failures": failures} | ({} if output == STDOUT else {"--output": output})
+    keep_apart([*read, Read(store, whole=True)] if store else read, written)
     corpus = read_corpus(data, loaded.task, lambda: scorer.preprocessor)
     corpus.tell_columns()
     _refuse_unmeasured(settings, loaded.task, corpus)
@@ -92,8 +96,9 @@ def score(scorer: Scorer, corpus: Corpus, output: str, progress: Bar) -> Predict
     assembly = Assembly()
     started = time.perf_counter()
     with ExitStack() as stack:
+        form, safe = scorer.settings.output_format, scorer.settings.csv_safe
         out = stack.enter_context(
-            open_output(output, columns, kept=kept, format=scorer.settings.output_format, keyed=task.keyed_by_id)
+            open_output(output, columns, kept=kept, format=form, keyed=task.keyed_by_id, csv_safe=safe)
         )
         writer = stack.enter_context(_writer(scorer))
         for work in prefetch(_work(scorer, assembly.samples(corpus), corpus.reject)):

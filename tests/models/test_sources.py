@@ -1,6 +1,7 @@
 """Loading: what is found, what is refused in one line, and what is not printed."""
 
 import json
+import os
 import shutil
 import socket
 
@@ -202,3 +203,49 @@ def test_a_sharded_model_names_the_part_that_was_not_fetched(copy_of_tiny):
     parts[-1].write_text(POINTER)
     with pytest.raises(ModelError, match=rf"its {parts[-1].name} is a Git LFS pointer"):
         NamedModel(ModelSettings(str(copy_of_tiny))).open()
+
+
+OUTSIDE = {
+    "a pickle above": "../outside.bin",
+    "a pickle of its own": "pytorch_model.bin",
+    "safetensors above": "../outside.safetensors",
+    "an absolute path": "/etc/passwd",
+    "a folder below": "sub/model.safetensors",
+    "a number": 5,
+}
+
+
+@pytest.mark.parametrize("file", OUTSIDE.values(), ids=OUTSIDE)
+@pytest.mark.parametrize("explicit", [False, True])
+def test_weights_that_an_index_names_elsewhere_are_refused(copy_of_tiny, tmp_path, file, explicit):
+    tensors = safetensors.torch.load_file(copy_of_tiny / "model.safetensors")
+    torch.save(tensors, tmp_path / "outside.bin")
+    torch.save(tensors, copy_of_tiny / "pytorch_model.bin")
+    shutil.copy(copy_of_tiny / "model.safetensors", tmp_path / "outside.safetensors")
+    (copy_of_tiny / "model.safetensors").rename(copy_of_tiny / "x.safetensors")
+    index = "other.safetensors.index.json" if explicit else "model.safetensors.index.json"
+    (copy_of_tiny / index).write_text(json.dumps({"metadata": {}, "weight_map": dict.fromkeys(tensors, file)}))
+    if explicit:
+        config = json.loads((copy_of_tiny / "config.json").read_text())
+        (copy_of_tiny / "config.json").write_text(json.dumps(config | {"transformers_weights": index}))
+    assert f"takes weights from '{file}'" in refused(copy_of_tiny)
+
+
+def test_an_index_of_the_models_own_files_is_read(copy_of_tiny):
+    tensors = safetensors.torch.load_file(copy_of_tiny / "model.safetensors")
+    (copy_of_tiny / "model.safetensors").rename(copy_of_tiny / "x.safetensors")
+    names = dict.fromkeys(tensors, "x.safetensors")
+    (copy_of_tiny / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": names}))
+    assert load(str(copy_of_tiny), labels=None).missing == {"classifier.weight", "classifier.bias"}
+
+
+def test_an_adapter_beside_a_model_is_refused(copy_of_tiny):
+    (copy_of_tiny / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "somebody/else"}))
+    assert "adapter" in refused(copy_of_tiny)
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "config.json", "model.safetensors", "extra"])
+def test_a_pipe_among_a_models_files_is_refused(copy_of_tiny, name):
+    (copy_of_tiny / name).unlink(missing_ok=True)
+    os.mkfifo(copy_of_tiny / name)
+    assert f"{name} is a pipe" in refused(copy_of_tiny)

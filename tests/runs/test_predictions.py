@@ -2,7 +2,7 @@
 
 import csv
 import json
-from pathlib import Path
+import resource
 
 import pyarrow.parquet as pq
 import pytest
@@ -103,14 +103,52 @@ def test_vectors_are_refused_in_csv(tmp_path):
         pass
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
 @pytest.mark.parametrize("ending", [".csv", ".jsonl"])
-def test_a_full_disk_is_a_storage_error(tmp_path, monkeypatch, ending):
+def test_a_full_disk_is_a_storage_error(tmp_path, ending):
     target = tmp_path / f"out{ending}"
-    monkeypatch.setattr(Path, "unlink", lambda *_, **__: None)
-    (tmp_path / f"out{ending}.partial").symlink_to("/dev/full")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
     for times in (1, 10_000):  # at closing, and in the midst of writing
-        full = pytest.raises(StorageError, match=r"cannot be written \(No space left")
-        with full, open_output(str(target), COLUMNS) as write:
-            write(SAMPLES * times, FOUND * times)
-    assert not target.exists()
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20, before[1]))
+        try:
+            full = pytest.raises(StorageError, match=r"cannot be written \(File too large")
+            with full, open_output(str(target), COLUMNS) as write:
+                write(SAMPLES * times, FOUND * times)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not list(tmp_path.iterdir())
+
+
+def test_two_at_once_have_two_files_of_their_own(tmp_path):
+    target = tmp_path / "out.jsonl"
+    with open_output(str(target), COLUMNS) as write:
+        write(SAMPLES[:1], FOUND[:1])
+        with open_output(str(target), COLUMNS) as other:
+            other(SAMPLES[1:], FOUND[1:])
+        assert [json.loads(line)["id"] for line in target.read_text().splitlines()] == [SAMPLES[1].id]
+    assert [json.loads(line)["id"] for line in target.read_text().splitlines()] == [SAMPLES[0].id]
+    assert [path.name for path in tmp_path.iterdir()] == ["out.jsonl"]
+
+
+def test_a_link_at_the_name_is_replaced_and_not_written_through(tmp_path):
+    (tmp_path / "precious.csv").write_text("mine")
+    (tmp_path / "out.csv").symlink_to("precious.csv")
+    written(tmp_path / "out.csv")
+    assert (tmp_path / "precious.csv").read_text() == "mine"
+
+
+@pytest.mark.parametrize("cell", ["=cmd|'/c calc'!A1", "+1+1", "-2", "@SUM(A1)", "\uff1dx", " =x", "\t=x"])
+def test_csv_safe_leaves_a_spreadsheet_no_formula_and_a_terminal_no_escape(tmp_path, cell):
+    path = tmp_path / "out.csv"
+    samples = [Sample(cell, {"text": "x"}), Sample("\x1b[31mred", {"text": "y"})]
+    with open_output(str(path), {"labels": "texts", f"score_{cell}": "number"}, csv_safe=True) as write:
+        write(samples, [{"labels": [cell], f"score_{cell}": -0.5}, {"labels": ["a"], f"score_{cell}": 0.5}])
+    with path.open(newline="", encoding="utf-8") as file:
+        _, first, second = csv.reader(file)
+    assert not [one for one in first[:2] if one.lstrip()[0] in "=+-@\uff1d"]
+    assert first[2] == "-0.5"
+    assert second[0] == "\N{REPLACEMENT CHARACTER}[31mred"
+    with (
+        pytest.raises(UsageError, match=r"--csv-safe: .*no \.csv"),
+        open_output(str(tmp_path / "out.jsonl"), COLUMNS, csv_safe=True),
+    ):
+        pass

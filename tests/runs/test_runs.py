@@ -7,7 +7,7 @@ import torch
 
 from recycle_cli import runs
 from recycle_cli.errors import StorageError, StoreError, UsageError
-from recycle_cli.runs.checkpoint import same_settings
+from recycle_cli.runs.same_settings import same_settings
 from recycle_cli.runtime.random_generators import Randomness
 from recycle_cli.settings import AdapterSettings, TrainingSettings, decisive
 
@@ -69,16 +69,23 @@ def test_a_finished_run_that_is_damaged_or_newer_is_refused(tmp_path):
 
 
 def test_a_run_killed_before_its_first_checkpoint_can_be_taken_up_or_overwritten(tmp_path):
-    folder = runs.claim(str(tmp_path / "run"), overwrite=False, resume=False)
-    runs.clear(folder)
-    (folder / "metrics.jsonl").write_text('{"step": 1}\n')
-    (folder / "tensorboard").mkdir()
+    place = runs.claim(str(tmp_path / "run"), overwrite=False, resume=False)
+    with runs.begin(place, {"seed": 1}, resume=False):
+        (place.output / "metrics.jsonl").write_text('{"step": 1}\n')
+        (place.output / "tensorboard").mkdir()
+        with pytest.raises(StorageError, match="another process trains this run"):
+            runs.claim(str(place.output), overwrite=False, resume=True)
     with pytest.raises(UsageError, match="unfinished run; add --resume"):
-        runs.claim(str(folder), overwrite=False, resume=False)
-    runs.claim(str(folder), overwrite=False, resume=True)
-    runs.claim(str(folder), overwrite=True, resume=False)
-    runs.clear(folder)
-    assert [path.name for path in folder.iterdir()] == ["checkpoint"]
+        runs.claim(str(place.output), overwrite=False, resume=False)
+    assert runs.claim(str(place.output), overwrite=False, resume=True) == place
+    with (
+        pytest.raises(UsageError, match="seed was 1 when the run began and is 2 now"),
+        runs.begin(place, {"seed": 2}, resume=True),
+    ):
+        pass
+    assert runs.claim(str(place.output), overwrite=True, resume=False) == place
+    with runs.begin(place, {"seed": 2}, resume=False):
+        assert [path.name for path in place.output.iterdir()] == ["checkpoint"]
 
 
 def test_a_file_in_the_way_is_named(tmp_path):

@@ -9,7 +9,17 @@ import torch
 import transformers
 
 from recycle_cli.errors import ModelError
-from recycle_cli.models.hub import UNREADABLE, Source, check_files, first_line, hub_answers, is_package, place_of, quiet
+from recycle_cli.models.hub import (
+    UNREADABLE,
+    Source,
+    check_files,
+    check_weights,
+    first_line,
+    hub_answers,
+    is_package,
+    place_of,
+    quiet,
+)
 from recycle_cli.models.same_labels import fit_labels
 from recycle_cli.models.task_layer import SEQUENCES, TaskLayer
 from recycle_cli.models.text.kinds import check_takes_texts, unknown_kind
@@ -128,6 +138,7 @@ def checkpoint(source: Source, auto: Any, seed: int, **more: Any) -> tuple[Any, 
     `more` goes to the model alone. Raises ModelError if one of them cannot be found or read.
     """
     place, options = place_of(source.name, source.revision), source.options
+    check_weights(source.name, source.revision)
     if not Path(place).is_dir() and not hub_answers():
         options["local_files_only"] = True
     with quiet(), torch.random.fork_rng(devices=[]):

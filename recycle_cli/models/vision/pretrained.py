@@ -12,7 +12,7 @@ from transformers.image_utils import torch_pil_interpolation_mapping
 
 from recycle_cli.errors import ModelError
 from recycle_cli.models.embedding import merge_embedding, numbered, parameters_below, put_embedding
-from recycle_cli.models.hub import UNREADABLE, Source, first_line, quiet, read_json
+from recycle_cli.models.hub import UNREADABLE, Source, check_weights, first_line, place_of, quiet, read_json
 from recycle_cli.models.identity import architecture_of
 from recycle_cli.models.same_labels import fit_labels
 from recycle_cli.models.task_layer import OWN, TaskLayer
@@ -84,6 +84,8 @@ def _write(folder: Path, *, model: Any, processor: Any) -> None:
 def _loaded(source: Source, layer: TaskLayer, labels: Sequence[str] | None, seed: int) -> tuple[Any, frozenset[str]]:
     """The model with a classifier for `labels`, and the names of what the checkpoint does not have in this shape."""
     # They decide nothing about the logits; but a tuple has no names, and attentions cannot be saved with sdpa.
+    place_of(source.name, source.revision)
+    check_weights(source.name, source.revision)
     options = source.options | {"return_dict": True, "output_attentions": False, "output_hidden_states": False}
     if labels is not None:
         options["problem_type"] = layer.problem

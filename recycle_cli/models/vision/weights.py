@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision import models as torchvision_models
 
+from recycle_cli.disk import expanded
 from recycle_cli.errors import ModelError, UsageError
 from recycle_cli.models.hub import first_line
 from recycle_cli.models.vision.transforms import ImageTransform, of_torchvision
@@ -66,7 +67,7 @@ def weights_of(name: str, weights: str, transform: ImageTransform) -> tuple[dict
         return built(name, len(known.DEFAULT.meta["categories"]), transform, RANDOM_SEED).state_dict(), RANDOM
     if weights in known.__members__:
         return _downloaded(name, known[weights]), str(known[weights])
-    path = Path(weights).expanduser()
+    path = Path(expanded(weights))
     if not path.is_file():
         names = ", ".join(known.__members__)
         raise UsageError(f"--weights {weights}: expected a file, {NO_WEIGHTS}, or one of {names}")
