@@ -16,6 +16,9 @@ from recycle_cli.runs.same_settings import same_settings
 
 MODEL_CARD = "README.md"
 
+CONFIG = "config.toml"
+"""The options of a RUN's training, for `recycle finetune --config`."""
+
 
 @dataclass(frozen=True)
 class RunInfo:
@@ -121,7 +124,7 @@ def read_info(run: str | Path) -> RunInfo:
 def check_files(run: str | Path, info: RunInfo) -> None:
     """Raise DamageError for the first file of a RUN that is not as its training left it.
 
-    The model card and the log decide no prediction and may be edited: they are named in a line alone. A RUN of version
+    The model card, the options and the log decide no prediction and may be edited: a line names them. A RUN of version
     1 has no digests, and is taken as it is.
     """
     folder = Path(expanded(str(run)))
@@ -133,7 +136,7 @@ def check_files(run: str | Path, info: RunInfo) -> None:
             same = False
         except OSError as error:
             raise StorageError(f"{path} cannot be read ({error.strerror or error})") from error
-        if not same and name in (MODEL_CARD, *LOGS):
+        if not same and name in (MODEL_CARD, CONFIG, *LOGS):
             say(f"{path} is not as the training left it; predictions do not depend on it")
         elif not same:
             how = "is missing" if not path.exists() else "is damaged: it is not as the training left it"

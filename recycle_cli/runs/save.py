@@ -14,10 +14,7 @@ from recycle_cli.models import AnyLoaded
 from recycle_cli.runs.beginning import LOGS, STAGING
 from recycle_cli.runs.documents import write_sealed
 from recycle_cli.runs.folder import ABOUT, CHECKPOINT
-from recycle_cli.runs.metadata import MODEL_CARD, RunInfo
-
-CONFIG = "config.toml"
-"""The options of a RUN's training, for `recycle finetune --config`."""
+from recycle_cli.runs.metadata import CONFIG, MODEL_CARD, RunInfo
 
 Save = Callable[[Path, int | None], None]
 """Writes the checkpoint into a folder; takes the tokens of a text at most."""

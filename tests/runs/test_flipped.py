@@ -13,7 +13,7 @@ from recycle_cli.runtime.random_generators import Randomness
 from tests.records import records, write_csv
 from tests.runs.test_runs import CPU, SCALER, trained
 
-INERT = ("README.md", "metrics.jsonl")
+INERT = ("README.md", "config.toml", "metrics.jsonl")
 """Files of a RUN that no prediction depends on."""
 
 
