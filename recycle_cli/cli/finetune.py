@@ -34,7 +34,7 @@ def finetune(
     ] = None,
     model: Annotated[
         str | None,
-        own("model", "Pretrained model; by default the store's, or MiniLM without STORE.", "Model and cut"),
+        own("model", "Pretrained model; by default the store's, else MiniLM.", "Model and cut"),
     ] = None,
     heads: Annotated[
         str | None,

@@ -13,6 +13,7 @@ from recycle_cli.corpus.pipes import is_pipe, name_of
 from recycle_cli.corpus.questions import QUESTION, Answer, placed, read_answers
 from recycle_cli.corpus.sources import holds_records, paths_of
 from recycle_cli.corpus.texts import TEXT
+from recycle_cli.corpus.words import WORDS_WITH_TAGS, ReadTags
 
 FORMS: dict[str, Form] = {"text": TEXT, "image": IMAGE}
 """The form of a plain record of each modality."""
@@ -22,6 +23,7 @@ __all__ = [
     "IMAGE",
     "QUESTION",
     "TEXT",
+    "WORDS_WITH_TAGS",
     "Answer",
     "Columns",
     "Corpus",
@@ -32,6 +34,7 @@ __all__ = [
     "NumbersForm",
     "PartnersForm",
     "ReadLabel",
+    "ReadTags",
     "Views",
     "holds_records",
     "is_pipe",

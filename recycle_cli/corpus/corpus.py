@@ -168,9 +168,9 @@ class Corpus:
         samples = self.form.samples(record, self.columns, identity)
         kept = {column: record.values.get(column) for column in self.kept}
         if self.columns.targets:
-            example = Example(identity, samples, labels=self._labels(record), place=_place_of(record), kept=kept)
+            example = Example(identity, samples, labels=self._labels(record), place=record.place, kept=kept)
         else:
-            example = Example(identity, samples, self._label(record), place=_place_of(record), kept=kept)
+            example = Example(identity, samples, self._label(record), place=record.place, kept=kept)
         return example if self._expand is None else self._expanded(self._expand, example)
 
     def _expanded(self, expand: Expand, example: Example) -> Example:
@@ -217,11 +217,6 @@ class Corpus:
         return {column: self.read_label(record.values, column) for column in present}
 
     def _failure(self, number: int, record: Record, problem: str) -> Failure:
-        where = _place_of(record)
+        where = record.place
         own = record.values.get(self.columns.id) if self.columns.id is not None else None
         return Failure(shown(str(self._unnamed(number, record) if own in (None, "") else own)), f"{where}: {problem}")
-
-
-def _place_of(record: Record) -> str:
-    """The file and the record's number in it; a file that is a record of its own has no number."""
-    return f"{record.file}, {record.unit} {record.number}" if record.number else record.file

@@ -22,6 +22,7 @@ class Example:
     label   what the task's `read_label` made of the label column; None if the record has none
     labels  the same by column, if several columns were asked for; those that the record lacks are left out
     starts  for the windows of a text, the first character of each
+    whole   the sample whose text the windows are parts of; None if the samples are those of the record
     place   the file and the number of its record, for messages; no part of what it is
     kept    values of further columns of the record, by column
     """
@@ -31,6 +32,7 @@ class Example:
     label: Any = None
     labels: Mapping[str, Any] = field(default_factory=dict)
     starts: tuple[int, ...] = ()
+    whole: Sample | None = None
     place: str = field(default="", compare=False)
     kept: Mapping[str, Any] = field(default_factory=dict)
 

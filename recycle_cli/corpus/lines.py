@@ -51,7 +51,7 @@ class LineFiles:
         for column, value in cells:
             found[column] = found.get(column, True) and (value is None or isinstance(value, str))
         if first and not found:
-            raise DataError(f"{first[0].file}, record {first[0].number}: {first[0].problem}")
+            raise DataError(f"{first[0].place}: {first[0].problem}")
         return found
 
     def records(self, columns: Sequence[str]) -> Generator[Record]:

@@ -75,7 +75,7 @@ class NumbersForm:
 
     def resolve(self, named: Columns, schema: Mapping[str, bool], corpus: str, *, labelled: bool) -> Columns:
         """As the plain form, with all of the targets, or none if one is missing and they need not be there."""
-        if named.label is not None or named.targets:
+        if named.targets or named.label not in (None, self.targets[0]):
             raise DataError(
                 f"{corpus}: --label-column {named.label or named.targets[0]}: --target-columns names the labels; give "
                 "one of the two"

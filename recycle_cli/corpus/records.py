@@ -15,6 +15,11 @@ class Record(NamedTuple):
     blank: bool = False
     unit: str = "record"
 
+    @property
+    def place(self) -> str:
+        """The file and the record's number in it; a file that is a record of its own has no number."""
+        return f"{self.file}, {self.unit} {self.number}" if self.number else self.file
+
 
 class Reader(Protocol):
     """A streaming source of records; `records` starts from the beginning each time."""

@@ -11,6 +11,8 @@ from recycle_cli.models.task_layer import OWN, TaskLayer
 from recycle_cli.models.text.embedder import TextEmbedder, settle_embedding
 from recycle_cli.models.text.layers import layers
 from recycle_cli.models.text.load import Loaded, load
+from recycle_cli.models.text.pooled import Pooled
+from recycle_cli.models.text.pooled_head import LoadedPooled
 from recycle_cli.models.text.split import split
 from recycle_cli.models.text.tokens import default_max_length
 from recycle_cli.models.vision.sources import LoadedImages
@@ -24,10 +26,12 @@ __all__ = [
     "Layer",
     "Loaded",
     "LoadedImages",
+    "LoadedPooled",
     "Modality",
     "NamedModel",
     "Network",
     "OpenPreprocessor",
+    "Pooled",
     "Prepared",
     "Preprocessor",
     "SplitModel",

@@ -35,7 +35,7 @@ class SplitModel:
                      in eval and inference mode whatever the model's mode
     head             rows (B, L, *row_shape), lengths (B,) -> outputs, from the deepest cut
     head_from        cut -> the same function from another of the cuts
-    full             inputs -> outputs of the whole model, in the mode it is in
+    full             inputs -> outputs of the whole model, in the mode it is in; what is frozen stays in eval
     head_parameters  cut -> named parameters that only the head uses: the only ones that may train
     trunk_parameters cut -> named parameters that the trunk's rows depend on, shared ones included
     freeze           cut -> None. The trunk takes no gradient and stays in eval, whatever `model.train()` says later

@@ -18,6 +18,7 @@ class TaskLayer:
              answering); None keeps the checkpoint's own
     head     the new layer that makes an embedding; None keeps the checkpoint's own
     auto     the Auto class of transformers that puts the layer on a text model
+    pooled   how a pooled head on the bare encoder pools (`mean`, `cls`); None for the model's own classifier
     per_row  whether the model gives outputs for each row (token), and not for each sample
     """
 
@@ -26,6 +27,7 @@ class TaskLayer:
     head: EmbeddingSettings | None = None
     auto: str = SEQUENCES
     per_row: bool = False
+    pooled: str | None = None
 
     @property
     def embeds(self) -> bool:

@@ -1,7 +1,7 @@
 """The model card of a RUN: what it is, how good, and how to load it."""
 
 from recycle_cli import __version__
-from recycle_cli.models import AnyLoaded, LoadedImages
+from recycle_cli.models import AnyLoaded, LoadedImages, LoadedPooled
 from recycle_cli.reports import human, in_line
 from recycle_cli.runs.metadata import RunInfo
 
@@ -26,6 +26,10 @@ Trained by `recycle` {recycle} from the cut `{cut}`{source}. {outputs}.{weights}
 `recycle predict DATA RUN --store STORE` takes what it can from the store. `recycle.json` tells how it was made.
 """
 
+POOLED = (
+    "Its encoder is an ordinary checkpoint, which `{}` loads; the pooled head is in `head`. The page docs/tasks.md of "
+    "`recycle` has the few lines that put the two together."
+)
 WHOLE = "It is an ordinary checkpoint: `{}` loads it, trunk and head in one."
 APART = (
     "Its adapters are kept apart, in `adapter`, and cannot be merged: it is no ordinary checkpoint, and `base` alone "
@@ -44,13 +48,20 @@ def card_of(loaded: AnyLoaded, info: RunInfo, pipeline: str, outputs: str) -> st
         cut=in_line(info.cut),
         recycle=__version__,
         library=loaded.library,
-        how_to_load=APART if info.apart else WHOLE.format(loaded.loads_with),
+        how_to_load=_how_to_load(loaded, info),
         source=" of stored activations" if info.store else "",
         weights=f" The weights it began with: {in_line(loaded.weights)}." if isinstance(loaded, LoadedImages) else "",
         outputs=in_line(outputs),
         measured=_measured(info),
         figures="\n".join(f"| {name.replace('_', ' ')} | {human(name, value)} |" for name, value in figures.items()),
     )
+
+
+def _how_to_load(loaded: AnyLoaded, info: RunInfo) -> str:
+    """A sentence on what loads the RUN without us."""
+    if info.apart:
+        return APART
+    return (POOLED if isinstance(loaded, LoadedPooled) else WHOLE).format(loaded.loads_with)
 
 
 def _measured(info: RunInfo) -> str:

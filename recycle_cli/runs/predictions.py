@@ -47,6 +47,14 @@ FORMULAS = tuple("=+-@\uff1d\uff0b\uff0d\uff20")
 
 STDOUT = "-"
 """Names stdout where a file is expected."""
+NOT_IN_CSV = frozenset({"numbers", "spans"})
+"""What no cell of a CSV file can hold in a form that other programs read."""
+
+
+def usual_ending(columns: Mapping[str, str]) -> str:
+    """The kind of file that predictions of these columns are written to if the user names none."""
+    kinds = set(columns.values())
+    return ".jsonl" if "spans" in kinds else ".parquet" if "numbers" in kinds else ".csv"
 
 
 @contextmanager
@@ -103,11 +111,11 @@ def kind_of_output(
 ) -> str:
     """The ending that says how predictions are written.
 
-    Raises UsageError for an unknown one, vectors in CSV, `csv_safe` for another format, and a path at which there is
+    Raises UsageError for an unknown one, what CSV cannot hold (NOT_IN_CSV), `csv_safe` for another format, and a path at which there is
     something other than a file.
     """
     kind = f".{format}" if format else ".jsonl" if path == STDOUT else Path(path).suffix
-    endings = [ending for ending in ENDINGS if ending != ".csv" or "numbers" not in columns.values()]
+    endings = [ending for ending in ENDINGS if ending != ".csv" or not NOT_IN_CSV & set(columns.values())]
     endings += [] if keyed is None or format else [BY_ID]
     if path != STDOUT and Path(expanded(path)).exists() and not Path(expanded(path)).is_file():
         raise UsageError(f"--output {path}: there is something there that is no file; choose another name")
@@ -116,7 +124,7 @@ def kind_of_output(
     if kind in endings:
         return kind
     if format:
-        raise UsageError(f"--output-format {format}: a vector is no cell; take one of {', '.join(endings)}")
+        raise UsageError(f"--output-format {format}: a list is no cell; take one of {', '.join(endings)}")
     raise UsageError(f"--output {path}: the ending must be one of {', '.join(endings)}; or say it with --output-format")
 
 
@@ -250,7 +258,9 @@ def _parquet(file: IO[bytes], columns: Columns) -> Iterator[Add]:
     from pyarrow import parquet
 
     types = {"text": pa.string(), "number": pa.float32(), "integer": pa.int64()}
+    span = {"label": pa.string(), "start": pa.int64(), "end": pa.int64(), "score": pa.float32(), "text": pa.string()}
     types |= {"texts": pa.list_(types["text"]), "numbers": pa.list_(types["number"])}
+    types |= {"spans": pa.list_(pa.struct(list(span.items())))}
     own = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
     kept = [name for name, kind in columns.items() if kind == "kept"]
     writers: list[parquet.ParquetWriter] = []

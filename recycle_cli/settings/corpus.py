@@ -14,7 +14,7 @@ the record has none of the classes."""
 class FileSettings:
     """How files of records are read. `format` None: as their endings say."""
 
-    format: Literal["csv", "tsv", "jsonl", "txt", "parquet", "arrow"] | None = option(
+    format: Literal["csv", "tsv", "jsonl", "txt", "parquet", "arrow", "conll", "conllu"] | None = option(
         None, "Kind of the files of records; by default as their names end, or jsonl for stdin (-).", "Data"
     )
     quoting: Literal["standard", "none"] = option(

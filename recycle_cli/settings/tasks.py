@@ -22,6 +22,8 @@ Metric = Literal[
     "precision_at_1",
     "recall_at_10",
     "ndcg_at_10",
+    "precision",
+    "recall",
     "loss",
 ]
 
@@ -53,12 +55,30 @@ class WindowedSettings(TaskSettings):
 
 
 @dataclass(frozen=True)
+class HeadLayerSettings:
+    """The new last layers of a text model: `own` the class that transformers has for it, `mlp` the pooled head of
+    Embedding Recycling on the bare encoder."""
+
+    kind: Literal["own", "mlp"] = option(
+        "own",
+        "Put the model's own classifier behind its blocks (own), or pool the rows of any encoder, T5's and BART's too, "
+        "for two linear layers (mlp).",
+        "Task",
+        name="head",
+    )
+    pooling: Literal["mean", "cls"] = option(
+        "mean",
+        "For --head mlp: take the mean over a text's tokens (mean), or the first token (cls).",
+        "Task",
+        name="head-pooling",
+    )
+
+
+@dataclass(frozen=True)
 class ClassificationSettings(TaskSettings):
     """`multi_label`: a record may have any number of classes. `class_weights` balanced: rare classes count more."""
 
-    multi_label: bool = option(
-        False, "A record may have several labels: a list, or one text with | between them.", "Task", usual=True
-    )
+    multi_label: bool = option(False, "A record may have several labels: a list, or text a|b.", "Task", usual=True)
     class_weights: Literal["none", "balanced"] = option(
         "none",
         "Give every sample the same weight (none), or those of rare classes more (balanced).",
@@ -68,6 +88,7 @@ class ClassificationSettings(TaskSettings):
     numbers_as_classes: bool = option(
         False, "Take a label column of many different numbers for names of classes.", "Task", per_head=True
     )
+    layers: HeadLayerSettings = HeadLayerSettings()
 
 
 @dataclass(frozen=True)
@@ -80,6 +101,25 @@ class RegressionSettings(TaskSettings):
         "column.",
         "Task",
         parser=names,
+    )
+    layers: HeadLayerSettings = HeadLayerSettings()
+
+
+@dataclass(frozen=True)
+class TokenSettings(WindowedSettings):
+    """`tag_names`: of the tags that are numbers. `label_all_pieces`: a word's tag is that of all its pieces, and not of
+    the first alone."""
+
+    tag_names: tuple[str, ...] = option(
+        (),
+        "For token classification: the names of tags that are numbers, from 0 on, such as O,B-PER,I-PER.",
+        "Task",
+        parser=names,
+    )
+    label_all_pieces: bool = option(
+        False,
+        "For token classification: learn a word's tag at all of its pieces; by default at the first alone.",
+        "Task",
     )
 
 
@@ -192,6 +232,7 @@ TASKS: Mapping[str, type[TaskSettings]] = {
     "regression": RegressionSettings,
     "pair-similarity": PairSettings,
     "question-answering": QuestionAnsweringSettings,
+    "token-classification": TokenSettings,
     "similarity": SimilaritySettings,
 }
 """The settings of each value of `--task`."""

@@ -13,6 +13,7 @@ from recycle_cli.tasks.regression import Regression
 from recycle_cli.tasks.scores import DenseScores, Scores
 from recycle_cli.tasks.similarity import Similarity
 from recycle_cli.tasks.targets import IGNORED, Targets
+from recycle_cli.tasks.token_classification import TokenClassification
 from recycle_cli.tasks.windows import in_windows
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "Targets",
     "Task",
     "TaskKind",
+    "TokenClassification",
     "UnknownLabel",
     "chosen_metric",
     "in_windows",

@@ -17,7 +17,8 @@ from recycle_cli.tasks.label_encoding import Encoder
 from recycle_cli.tasks.scores import Scores
 from recycle_cli.tasks.targets import Targets
 
-Kind = Literal["text", "number", "integer", "texts", "numbers"]
+Kind = Literal["text", "number", "integer", "texts", "numbers", "spans"]
+"""What a column holds; a span is a place in the text: `label`, `start`, `end` (last + 1 character), `score`, `text`."""
 
 Columns = Mapping[str, Kind]
 """The columns of a prediction beside the record's id, and what each holds."""

@@ -13,16 +13,19 @@ from recycle_cli.settings import (
     RegressionSettings,
     SimilaritySettings,
     TaskSettings,
+    TokenSettings,
     WindowSettings,
 )
 from recycle_cli.settings.option import changed_options
 from recycle_cli.tasks.classification import Classification
 from recycle_cli.tasks.contract import Task
+from recycle_cli.tasks.head_layers import layers_of_run
 from recycle_cli.tasks.multi_label import MultiLabel
 from recycle_cli.tasks.pair_similarity import PairSimilarity
 from recycle_cli.tasks.question_answering import QuestionAnswering
 from recycle_cli.tasks.regression import Regression
 from recycle_cli.tasks.similarity import Similarity
+from recycle_cli.tasks.token_classification import TokenClassification
 
 
 @dataclass(frozen=True)
@@ -46,11 +49,16 @@ def _classification(settings: ClassificationSettings, form: Form) -> Task:
 
 
 def _classes_of(about: Mapping[str, Any]) -> ClassificationSettings:
-    return ClassificationSettings(multi_label=bool(about.get("multi_label")))
+    return ClassificationSettings(multi_label=bool(about.get("multi_label")), layers=layers_of_run(about))
 
 
 def _numbers_of(about: Mapping[str, Any]) -> RegressionSettings:
-    return RegressionSettings(tuple(about["settings"].get("target_columns", ())))
+    return RegressionSettings(tuple(about["settings"].get("target_columns", ())), layers_of_run(about))
+
+
+def _tokens_of(about: Mapping[str, Any]) -> TokenSettings:
+    own = about["settings"]
+    return TokenSettings(WindowSettings(own["stride"]), tuple(own["tag_names"]), own["label_all_pieces"])
 
 
 def _question_answering(settings: QuestionAnsweringSettings, form: Form) -> Task:
@@ -77,6 +85,9 @@ KINDS: dict[str, TaskKind] = {
     "image-classification": TaskKind(("image",), ClassificationSettings, _classification, _classes_of),
     "pair-similarity": TaskKind(("text",), PairSettings, _pairs, _pairs_of),
     "question-answering": TaskKind(("text",), QuestionAnsweringSettings, _question_answering, _answers_of),
+    "token-classification": TaskKind(
+        ("text",), TokenSettings, lambda settings, form: TokenClassification(settings), _tokens_of
+    ),
     "regression": TaskKind(("text", "image"), RegressionSettings, Regression, _numbers_of),
     "similarity": TaskKind(("text", "image"), SimilaritySettings, Similarity),
 }

@@ -13,8 +13,9 @@ from recycle_cli.corpus import TEXT, Example, Form, several_labels
 from recycle_cli.errors import DataError
 from recycle_cli.models import OpenPreprocessor, TaskLayer
 from recycle_cli.models.outputs import Outputs
-from recycle_cli.settings import ClassificationSettings
+from recycle_cli.settings import ClassificationSettings, TrainingSettings
 from recycle_cli.tasks.contract import LOSS, Columns, Task, ordered
+from recycle_cli.tasks.head_layers import check_layers, identity_of_layers, layer_of
 from recycle_cli.tasks.label_encoding import LabelEncoder
 from recycle_cli.tasks.scores import DenseScores
 from recycle_cli.tasks.targets import Targets
@@ -37,7 +38,7 @@ class MultiLabel(Task):
 
     def layer(self, names: Sequence[str]) -> TaskLayer:
         """A score for each class."""
-        return TaskLayer("multi_label_classification", tuple(names))
+        return layer_of("multi_label_classification", names, self.settings.layers)
 
     def encoder(self, names: Sequence[str] | None, preprocessor: OpenPreprocessor) -> LabelEncoder:
         """An encoder of sets of class names."""
@@ -117,9 +118,15 @@ class MultiLabel(Task):
             for row in torch.sigmoid(outputs.values.float()).tolist()
         ]
 
+    def check_options(self, training: TrainingSettings) -> None:
+        """The layers fit the inputs."""
+        check_layers(self.settings.layers, self.form.modality)
+
     def identity(self) -> dict[str, Any]:
         """The options by their names in version 1 of `recycle.json`."""
-        return {"multi_label": True, "class_weights": self.settings.class_weights}
+        return {"multi_label": True, "class_weights": self.settings.class_weights} | identity_of_layers(
+            self.settings.layers
+        )
 
     def at_threshold(self, threshold: float) -> "MultiLabel":
         """The same task with another threshold."""

@@ -14,6 +14,7 @@ from recycle_cli.models import OpenPreprocessor, TaskLayer
 from recycle_cli.models.outputs import Outputs
 from recycle_cli.settings import RegressionSettings, TrainingSettings
 from recycle_cli.tasks.contract import LOSS, RMSE, Columns, Task
+from recycle_cli.tasks.head_layers import check_layers, identity_of_layers, layer_of
 from recycle_cli.tasks.label_encoding import Encoded, UnknownLabel
 from recycle_cli.tasks.scores import DenseScores
 from recycle_cli.tasks.targets import Targets
@@ -44,7 +45,7 @@ class Regression(Task):
 
     def layer(self, names: Sequence[str]) -> TaskLayer:
         """A number for each of the names."""
-        return TaskLayer("regression", tuple(names))
+        return layer_of("regression", names, self.settings.layers)
 
     def encoder(self, names: Sequence[str] | None, preprocessor: OpenPreprocessor) -> "NumbersEncoder":
         """An encoder of tuples of numbers."""
@@ -87,13 +88,14 @@ class Regression(Task):
 
     def check_options(self, training: TrainingSettings) -> None:
         """A column is learnt once."""
+        check_layers(self.settings.layers, self.plain.modality)
         named = self.settings.target_columns
         if len(set(named)) < len(named):
             raise UsageError(f"--target-columns {','.join(named)}: names a column twice")
 
     def identity(self) -> dict[str, Any]:
         """The columns of the numbers, which predicting finds again."""
-        return {"target_columns": list(self.settings.target_columns)}
+        return {"target_columns": list(self.settings.target_columns)} | identity_of_layers(self.settings.layers)
 
     def described(self, names: Sequence[str]) -> str:
         """The numbers."""

@@ -11,8 +11,8 @@ from recycle_cli.settings import WindowSettings
 
 
 def in_windows(preprocessor: OpenPreprocessor, settings: WindowSettings) -> Expand:
-    """Give an example the windows of its text, or of the second text of its pair, in place of its only sample, and
-    their first characters as `starts`."""
+    """Give an example the windows of its text, or of the second text of its pair, in place of its only sample,
+    which is kept as `whole`, and their first characters as `starts`."""
 
     def expand(example: Example) -> Example:
         inputs = cast(TextPreprocessor, preprocessor())
@@ -21,6 +21,6 @@ def in_windows(preprocessor: OpenPreprocessor, settings: WindowSettings) -> Expa
         except DataError as error:
             raise BadRecord(str(error)) from error
         samples, starts = zip(*((window.sample, window.start) for window in found), strict=True)
-        return replace(example, samples=samples, starts=starts)
+        return replace(example, samples=samples, starts=starts, whole=example.sample)
 
     return expand

@@ -16,7 +16,7 @@ from recycle_cli.errors import UsageError
 from recycle_cli.keys import Sample
 from recycle_cli.models.outputs import Outputs
 from recycle_cli.reports import Bar, say
-from recycle_cli.runs import STDOUT, kind_of_output, names_beside, open_output, own_paths
+from recycle_cli.runs import STDOUT, kind_of_output, names_beside, open_output, own_paths, usual_ending
 from recycle_cli.runtime.overlap import prefetch
 from recycle_cli.scorer import Rows, Scorer, open_scorer
 from recycle_cli.settings import CorpusSettings, ModelSettings, PredictSettings
@@ -60,8 +60,7 @@ def predict(
         raise UsageError("--write-back needs a --store to write to")
     scorer = open_scorer(run, store, model, settings)
     (loaded,) = scorer.runs.values()
-    ending = ".parquet" if "numbers" in loaded.task.columns(()).values() else ".csv"
-    output = output or f"{run.rstrip('/')}/predictions{ending}"
+    output = output or f"{run.rstrip('/')}/predictions{usual_ending(loaded.task.columns(()))}"
     beside = f"{run.rstrip('/')}/predictions" if output == STDOUT else output
     failures = data.failures or f"{beside}.failures.jsonl"
     trained = tuple((loaded.info.columns or {}).items())

@@ -74,6 +74,9 @@ def test_every_value_of_task_has_its_settings():
         "text-classification": "ClassificationSettings",
         "image-classification": "ClassificationSettings",
         "regression": "RegressionSettings",
+        "pair-similarity": "PairSettings",
+        "question-answering": "QuestionAnsweringSettings",
+        "token-classification": "TokenSettings",
         "similarity": "SimilaritySettings",
     }
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from recycle_cli.errors import UsageError
-from recycle_cli.models import AnyLoaded, SplitModel, TextEmbedder
+from recycle_cli.models import AnyLoaded, Pooled, SplitModel
 from recycle_cli.models.adapters.choice import chosen
 from recycle_cli.settings import AdapterSettings
 
@@ -109,7 +109,7 @@ def save_apart(loaded: AnyLoaded, folder: Path) -> None:
     target = folder / FOLDER
     target.mkdir(exist_ok=True)
     tensors = get_peft_model_state_dict(loaded.model, adapter_name=NAME)
-    around = "encoder." if isinstance(loaded.model, TextEmbedder) else ""
+    around = "encoder." if isinstance(loaded.model, Pooled) else ""
     named = {f"base_model.model.{name.removeprefix(around)}": tensor.contiguous() for name, tensor in tensors.items()}
     save_file(named, target / "adapter_model.safetensors", {"format": "pt"})
     config = loaded.model.peft_config[NAME]

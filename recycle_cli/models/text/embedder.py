@@ -1,7 +1,6 @@
 """Texts to embeddings: an encoder, a pooling and an embedding layer, saved as sentence-transformers loads them."""
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,45 +8,18 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import nn
 
 from recycle_cli.errors import ModelError
 from recycle_cli.models.embedding import EmbeddingLayer, LinearEmbedding, new_embedding, numbered
 from recycle_cli.models.hub import Source, quiet, read_json
 from recycle_cli.models.text.load import Loaded, load_encoder
+from recycle_cli.models.text.pooled import POOLINGS, Pooled
 from recycle_cli.settings import EmbeddingSettings
 
 POOLING, DENSE, NORMALIZE = "1_Pooling", "2_Dense", "3_Normalize"
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
-
-def mean(rows: Tensor, mask: Tensor) -> Tensor:
-    """The mean over a text's tokens."""
-    return (rows * mask[..., None]).sum(dim=1) / mask.sum(dim=1, keepdim=True)
-
-
-def largest(rows: Tensor, mask: Tensor) -> Tensor:
-    """The largest of each number over a text's tokens."""
-    return rows.masked_fill(~mask[..., None].bool(), -torch.inf).amax(dim=1)
-
-
-def first(rows: Tensor, mask: Tensor) -> Tensor:
-    """The first token's."""
-    return rows[:, 0]
-
-
-def last(rows: Tensor, mask: Tensor) -> Tensor:
-    """The last token's."""
-    return rows[torch.arange(len(rows), device=rows.device), mask.sum(dim=1) - 1]
-
-
-POOLINGS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "mean": mean,
-    "max": largest,
-    "cls": first,
-    "lasttoken": last,
-}
-"""Token rows (B, L, width) and their mask (B, L) to vectors (B, width), by the names of sentence-transformers."""
 
 _FLAGS = {
     "pooling_mode_mean_tokens": "mean",
@@ -58,32 +30,10 @@ _FLAGS = {
 """The names of the same poolings in its older files."""
 
 
-class TextEmbedder(nn.Module):
-    """Token ids to vectors, in a tuple as the models of transformers return their outputs."""
+class TextEmbedder(Pooled):
+    """Texts to vectors (B, size), not normalised."""
 
-    def __init__(self, encoder: Any, pooling: str, layer: EmbeddingLayer) -> None:
-        super().__init__()
-        self.encoder, self.pooling, self.layer = encoder, pooling, layer
-
-    @property
-    def config(self) -> Any:
-        """The encoder's."""
-        return self.encoder.config
-
-    @property
-    def base_model(self) -> Any:
-        """The encoder, by whose names a trunk's weights are known whatever the task."""
-        return self.encoder
-
-    def get_input_embeddings(self) -> nn.Module:
-        """The encoder's table of words."""
-        table: nn.Module = self.encoder.get_input_embeddings()
-        return table
-
-    def forward(self, **inputs: Any) -> tuple[Tensor]:
-        """The encoder's inputs to vectors (B, size), not normalised."""
-        rows = self.encoder(**inputs)[0]
-        return (self.layer(POOLINGS[self.pooling](rows, inputs["attention_mask"])),)
+    layer: EmbeddingLayer
 
 
 @dataclass(frozen=True)

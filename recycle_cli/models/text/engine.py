@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from recycle_cli.models.eval_mode import evaluating
 from recycle_cli.models.text.blocks import Block
-from recycle_cli.models.text.embedder import TextEmbedder
 from recycle_cli.models.text.passes import begun_at, run_head, run_trunk
+from recycle_cli.models.text.pooled import Pooled
 from recycle_cli.models.text.stem import Stem
 from recycle_cli.models.text.tokens import TextInputs, inputs_of, mask_of
 
@@ -143,7 +143,7 @@ class Engine:
 
 def forward_names(model: nn.Module) -> frozenset[str]:
     """Names of the inputs that the model declares."""
-    declaring = model.encoder if isinstance(model, TextEmbedder) else model
+    declaring = model.encoder if isinstance(model, Pooled) else model
     return frozenset(inspect.signature(type(declaring).forward).parameters)
 
 

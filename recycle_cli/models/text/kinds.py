@@ -7,6 +7,7 @@ from transformers.models.auto import modeling_auto as names
 
 from recycle_cli.errors import ModelError
 from recycle_cli.models.hub import UNREADABLE, Source
+from recycle_cli.models.task_layer import SEQUENCES
 
 IDS = "input_ids"
 
@@ -34,7 +35,7 @@ def unknown_kind(source: Source, place: str, auto: Any) -> str | None:
         config = transformers.AutoConfig.from_pretrained(place, **source.options)
     except UNREADABLE:
         return None
-    if _class_of(config, auto) is not None or auto.__name__ in (getattr(config, "auto_map", None) or {}):
+    if has_class(config, auto):
         return None
     bare = _class_of(config, transformers.AutoModel)
     what = f"({config.model_type}) is of a kind for which transformers has no {auto.__name__}"
@@ -43,10 +44,17 @@ def unknown_kind(source: Source, place: str, auto: Any) -> str | None:
     if (taken := _taken(bare)) is not None:
         return f"({config.model_type}) takes {taken}, not texts; {_TEXTS}"
     if config.is_encoder_decoder:
-        return f"{what}; expected an encoder or a decoder with such a class"
+        remedy = ", or `--head mlp`, which takes the encoder alone" if auto.__name__ == SEQUENCES else ""
+        return f"{what}; expected an encoder or a decoder with such a class{remedy}"
     if auto is transformers.AutoModel:
         return None
-    return f"{what}; `--task similarity` takes it, by AutoModel"
+    also = ", and so does `--head mlp`" if auto.__name__ == SEQUENCES else ""
+    return f"{what}; `--task similarity` takes it, by AutoModel{also}"
+
+
+def has_class(config: Any, auto: Any) -> bool:
+    """Whether transformers, or the model's own code, has a class of this kind for the config."""
+    return _class_of(config, auto) is not None or auto.__name__ in (getattr(config, "auto_map", None) or {})
 
 
 def _class_of(config: Any, auto: Any) -> Any:

@@ -111,7 +111,7 @@ def _proved_at(engine: Engine, lengths: Sequence[int], cuts: Sequence[int]) -> E
 def _check_memory(engine: Engine, before: Alone, after: Alone, length: int, longer: int) -> None:
     """Raise ModelError if a text gives other rows or outputs now that a longer one has been through the model."""
     for (rows, outputs), (rows_again, outputs_again) in zip(before, after, strict=True):
-        if not (close(rows, rows_again, TOLERANCE) and close(outputs, outputs_again, TOLERANCE)):
+        if not (close(rows, rows_again, TOLERANCE) and close(outputs, outputs_again, TOLERANCE, rows)):
             raise ModelError(
                 f"{type(engine.model).__name__} cannot be cut: a text of {longer} tokens changes what it makes of one "
                 f"of {length} afterwards; give a smaller --max-length"
@@ -133,7 +133,7 @@ def _check_halves(engine: Engine, whole: tuple[Tensor, Tensor], rows: Mapping[in
     length = len(whole[0])
     for cut, one in rows.items():
         halves = engine.head(one[:, :length].clone(), torch.tensor([length]), cut)
-        if not close(whole[1], halves[0], TOLERANCE):
+        if not close(whole[1], halves[0], TOLERANCE, whole[0]):
             raise ModelError(
                 f"{type(engine.model).__name__} cannot be cut at {cut}: head after trunk differs from the whole for a "
                 f"text of {length} tokens; use cut 0, or a smaller --max-length"

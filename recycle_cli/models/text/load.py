@@ -40,6 +40,7 @@ class Loaded:
     missing  names of the parameters that the checkpoint does not have
     auto     the Auto class of transformers that loads the model
     per_row  whether it gives outputs for each token, and not for each text
+    encoder_alone  whether the model is but the encoder of what its config describes, if that has a decoder too
     """
 
     name: str
@@ -48,6 +49,7 @@ class Loaded:
     missing: frozenset[str] = frozenset()
     auto: str = SEQUENCES
     per_row: bool = False
+    encoder_alone = False
     library = "transformers"
 
     @property
@@ -95,7 +97,8 @@ def load_with(layer: TaskLayer, source: Source, *, seed: int = 0) -> Loaded:
     auto = getattr(transformers, layer.auto, None)
     if auto is None:
         raise ModelError(f"transformers has no class {layer.auto}, with which {source.name!r} was to be loaded")
-    known = _known_labels(source) if layer.labels is not None else ()
+    config = config_of(source)
+    known = tuple(str(config.id2label[number]) for number in sorted(config.id2label))
     model, report, tokenizer = checkpoint(source, auto, seed, **_label_options(layer))
     base = f"{model.base_model_prefix}."
     _check_sizes(source.name, report, base)
@@ -125,6 +128,7 @@ def load_without_weights(source: Source) -> Loaded:
             config = transformers.AutoConfig.from_pretrained(place, **options)
             with torch.device("meta"):
                 model = transformers.AutoModel.from_config(config, trust_remote_code=source.trust_remote_code)
+                model = model.get_encoder() if config.is_encoder_decoder else model
             tokenizer = transformers.AutoTokenizer.from_pretrained(place, **options)
         except UNREADABLE as error:
             raise _unusable(source, place, error, transformers.AutoModel) from error
@@ -161,17 +165,16 @@ def checkpoint(source: Source, auto: Any, seed: int, **more: Any) -> tuple[Any, 
     return model, report, tokenizer
 
 
-def _known_labels(source: Source) -> tuple[str, ...]:
-    """The classes that the checkpoint's config names."""
+def config_of(source: Source) -> Any:
+    """The checkpoint's config. Raises ModelError if it cannot be found or read."""
     place, options = place_of(source.name, source.revision), source.options
     if not Path(place).is_dir() and not hub_answers():
         options["local_files_only"] = True
     with quiet():
         try:
-            config = transformers.AutoConfig.from_pretrained(place, **options)
+            return transformers.AutoConfig.from_pretrained(place, **options)
         except UNREADABLE as error:
             raise _unusable(source, place, error) from error
-    return tuple(str(config.id2label[number]) for number in sorted(config.id2label))
 
 
 def _label_options(layer: TaskLayer) -> dict[str, Any]:

@@ -33,6 +33,10 @@ PADDING_TOLERANCE = 1e-3
 Alone = list[tuple[Tensor, Tensor]]
 """The rows of the last block and the outputs of texts by themselves."""
 
+NOUGHT = 0.05
+"""Share of the rows' largest value that outputs are compared by at least. The only output of a regression may lie as
+near to zero as it likes, and its rounding is that of the sum that it is."""
+
 CANNOT_RUN = (
     RuntimeError,
     ValueError,
@@ -129,7 +133,8 @@ def leak(engine: Engine, batch: Inputs, alone: Alone, tolerance: float = PADDING
     for row, ((own_rows, own_outputs), length) in enumerate(zip(alone, batch["attention_mask"].sum(1), strict=True)):
         if not close(own_rows, seen[0][row, :length], tolerance):
             return "rows"
-        if not close(own_outputs, outputs[row, :length] if engine.per_row else outputs[row], tolerance):
+        theirs = outputs[row, :length] if engine.per_row else outputs[row]
+        if not close(own_outputs, theirs, tolerance, own_rows):
             found = "outputs"
     return found
 
@@ -168,10 +173,10 @@ def _check_cuts(engine: Engine, batch: Inputs, between: Inputs, cuts: Sequence[i
         except CANNOT_RUN as error:
             raise ModelError(f"{refused} their rows (the head alone fails: {first_line(error)}); use cut 0") from error
         for one, other in zip(whole, halves, strict=True):
-            if not close(one, other, TOLERANCE):
+            if not close(one, other, TOLERANCE, whole[0]):
+                off = difference(one, other, whole[0])
                 raise ModelError(
-                    f"{refused} their rows (head after trunk differs from the whole by {difference(one, other):.1e}); "
-                    f"use cut 0"
+                    f"{refused} their rows (head after trunk differs from the whole by {off:.1e}); use cut 0"
                 )
 
 
@@ -196,9 +201,9 @@ def _final_pad_matters(engine: Engine, batch: Inputs, cut: int) -> bool:
     ids = batch["input_ids"].clone()
     ids[torch.arange(len(ids)), lengths - 1] = engine.inputs.pad_id
     ending: Mapping[str, Tensor] = {**batch, "input_ids": ids}
-    whole = engine.full(ending)
-    halves = engine.head(engine.trunk(ending, [cut])[cut].clone(), lengths, cut)
-    return not close(real_outputs(engine, whole, mask), real_outputs(engine, halves, mask), TOLERANCE)
+    rows = engine.trunk(ending, [cut])[cut].clone()
+    whole, halves = engine.full(ending), engine.head(rows, lengths, cut)
+    return not close(real_outputs(engine, whole, mask), real_outputs(engine, halves, mask), TOLERANCE, rows)
 
 
 @contextmanager
@@ -210,11 +215,15 @@ def _last_rows(blocks: Sequence[Block]) -> Iterator[list[Tensor]]:
         yield seen
 
 
-def close(one: Tensor, other: Tensor, tolerance: float) -> bool:
-    """Whether they differ by no more than this share of the largest value."""
-    return difference(one, other) <= tolerance
+def close(one: Tensor, other: Tensor, tolerance: float, rows: Tensor | None = None) -> bool:
+    """Whether they differ by no more than this share of the largest value; `rows`: what they are outputs of, if so."""
+    return difference(one, other, rows) <= tolerance
 
 
-def difference(one: Tensor, other: Tensor) -> float:
-    """Largest difference as a share of the largest value."""
-    return float((one - other).abs().max() / one.abs().max().clamp_min(1e-30))
+def difference(one: Tensor, other: Tensor, rows: Tensor | None = None) -> float:
+    """Largest difference as a share of the largest value, which for the outputs of `rows` is no less than NOUGHT of
+    theirs."""
+    largest = float(one.abs().max())
+    if rows is not None:
+        largest = max(largest, NOUGHT * float(rows.abs().max()))
+    return float((one - other).abs().max()) / max(largest, 1e-30)

@@ -1,7 +1,7 @@
 """Split a text model into trunk and head at its blocks, whatever its architecture."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from recycle_cli.models.hub import first_line, quiet
 from recycle_cli.models.identity import weights_digest
 from recycle_cli.models.preprocessor import Inputs
 from recycle_cli.models.split_model import SplitModel
+from recycle_cli.models.task_layer import SEQUENCES
 from recycle_cli.models.text.blocks import Block, find_blocks
 from recycle_cli.models.text.engine import Engine, forward_names
 from recycle_cli.models.text.fields import architecture_proved
@@ -96,10 +97,11 @@ def _without_parameters(modules: Sequence[nn.Module]) -> tuple[nn.Module, ...]:
 
 
 def _refuse_decoders_of_encoders(loaded: Loaded) -> None:
-    if loaded.model.config.is_encoder_decoder:
+    if loaded.model.config.is_encoder_decoder and not loaded.encoder_alone:
+        pooled = ", or add --head mlp, which takes the encoder alone" if loaded.auto == SEQUENCES else ""
         raise ModelError(
             f"model {loaded.name!r} ({type(loaded.model).__name__}) cannot be cut: its decoder reads the text's tokens "
-            f"again, which rows do not hold; use an encoder or a decoder alone"
+            f"again, which rows do not hold; use an encoder or a decoder alone{pooled}"
         )
 
 
@@ -193,10 +195,10 @@ def _assembled(engine: Engine, recipe: Recipe, owned: Mapping[str, Ownership]) -
         trunk=halves.trunk,
         head=lambda rows, lengths: halves.head_from(tuple(owned)[-1])(rows, lengths),
         head_from=halves.head_from,
-        full=engine.full,
+        full=halves.full,
         head_parameters=lambda cut: halves.at(cut).head_parameters(),
         trunk_parameters=lambda cut: halves.at(cut).trunk_parameters(),
-        freeze=lambda cut: halves.at(cut).freeze(),
+        freeze=halves.freeze,
         between=halves.between,
         blocks_after=lambda cut: [block.module for block in engine.blocks[halves.at(cut).cut :]],
         per_row=engine.per_row,
@@ -209,6 +211,19 @@ class _Halves:
 
     engine: Engine
     owned: Mapping[str, Ownership]
+    frozen: set[int] = field(default_factory=set)
+
+    def freeze(self, cut: str) -> None:
+        self.at(cut).freeze()
+        self.frozen.add(self.at(cut).cut)
+
+    def full(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """The whole model. While it trains, what comes before the last frozen cut runs by itself, in eval: a model may
+        drop out rows between its modules, by its own mode (BART does so with its embeddings)."""
+        cut = max(self.frozen, default=0)
+        if not cut or not self.engine.model.training:
+            return self.engine.full(batch)
+        return self.engine.head(self.engine.trunk(batch, [cut])[cut], batch["attention_mask"].sum(1), cut)
 
     def at(self, cut: str) -> Ownership:
         if cut not in self.owned:

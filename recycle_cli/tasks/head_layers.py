@@ -1,0 +1,34 @@
+"""The last layers of a model for tasks with an output for each text: its own classifier, or the pooled head."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from recycle_cli.errors import UsageError
+from recycle_cli.models import TaskLayer
+from recycle_cli.settings import HeadLayerSettings
+
+USUAL = HeadLayerSettings()
+
+
+def layer_of(problem: str, names: Sequence[str], layers: HeadLayerSettings) -> TaskLayer:
+    """The layer for these outputs."""
+    return TaskLayer(problem, tuple(names), pooled=layers.pooling if layers.kind == "mlp" else None)
+
+
+def check_layers(layers: HeadLayerSettings, modality: str) -> None:
+    """Raise UsageError for a pooled head on images, and for its pooling without it."""
+    if layers.kind == "mlp" and modality != "text":
+        raise UsageError("--head mlp pools the tokens of texts; leave it out")
+    if layers.kind != "mlp" and layers.pooling != USUAL.pooling:
+        raise UsageError(f"--head-pooling {layers.pooling}: only --head mlp pools; add that, or leave it out")
+
+
+def identity_of_layers(layers: HeadLayerSettings) -> dict[str, Any]:
+    """The options that a resumed training must not change, and that predicting finds again; none for the usual ones."""
+    return {} if layers == USUAL else {"head": layers.kind, "head_pooling": layers.pooling}
+
+
+def layers_of_run(about: Mapping[str, Any]) -> HeadLayerSettings:
+    """The layers of a RUN, of what it kept of itself."""
+    own = about.get("settings", {})
+    return HeadLayerSettings(own.get("head", USUAL.kind), own.get("head_pooling", USUAL.pooling))
