@@ -111,8 +111,8 @@ def kind_of_output(
 ) -> str:
     """The ending that says how predictions are written.
 
-    Raises UsageError for an unknown one, what CSV cannot hold (NOT_IN_CSV), `csv_safe` for another format, and a path at which there is
-    something other than a file.
+    Raises UsageError for an unknown one, what CSV cannot hold (NOT_IN_CSV), `csv_safe` for another format, and a path
+    at which there is something other than a file.
     """
     kind = f".{format}" if format else ".jsonl" if path == STDOUT else Path(path).suffix
     endings = [ending for ending in ENDINGS if ending != ".csv" or not NOT_IN_CSV & set(columns.values())]
