@@ -169,7 +169,7 @@ def _is_old_state(folder: Path) -> bool:
         return False
     try:
         with safe_open(path, "pt") as file:
-            return {"state", "settings"} <= (file.metadata() or {}).keys()
+            return {"settings", "scaler"} <= (file.metadata() or {}).keys()
     except (SafetensorError, OSError):
         return False
 
