@@ -19,7 +19,7 @@ def read_toml(path: str, option: str) -> dict[str, Any]:
     import tomllib
 
     try:
-        return tomllib.loads(read_bytes(expanded(path), LARGEST).decode())
+        return tomllib.loads(read_bytes(expanded(path), LARGEST).decode(errors="surrogateescape"))
     except OSError as error:
         raise UsageError(f"{option} {path}: {error.strerror or error}; give a TOML file") from error
     except RecursionError as error:

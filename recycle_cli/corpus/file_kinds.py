@@ -28,18 +28,19 @@ def holds_images(folder: str) -> bool:
     return any(is_image(file.name) for file in files_below(Path(folder)))
 
 
-def _text_of(path: Path) -> str:
-    """The text of a file without the line end behind it. Raises DataError if it cannot be read."""
-    check_fetched(str(path))
-    with reading(str(path)), open_text(str(path)) as file:
-        return file.read().rstrip("\r\n")
+def text_of(file: str | Path) -> str:
+    """The text of a file without the line ends behind it. Raises DataError if it cannot be read."""
+    path = str(file)
+    check_fetched(path)
+    with reading(path), open_text(path) as content:
+        return content.read().rstrip("\r\n")
 
 
 IMAGES = FileKind(
     "image", "image", "image.jpg", f"files of {', '.join(ENDINGS[:4])} and the like", is_image, lambda path: path.name
 )
 
-TEXTS = FileKind("text", "text", "one.txt", "files of text", lambda name: not name.startswith("."), _text_of)
+TEXTS = FileKind("text", "text", "one.txt", "files of text", lambda name: not name.startswith("."), text_of)
 """Every file is a text, whatever its name ends in."""
 
 

@@ -48,9 +48,14 @@ def as_text(value: Any) -> str | None:
 
 
 def kind_of_values(values: Iterable[Any]) -> type:
-    """The type that fits all plain values of a column but those that are nothing: text where no other does."""
-    kinds = {type(value) for value in values if value is not None}
+    """The type that fits all plain values of a column but those that are nothing: text if no other does, as for whole
+    numbers of more than 64 bits."""
+    kinds = {type(value) if _fits(value) else str for value in values if value is not None}
     if kinds == {int, float}:
         return float
     (kind,) = kinds if len(kinds) == 1 else (str,)
     return kind if kind in (int, float, bool) else str
+
+
+def _fits(value: Any) -> bool:
+    return not isinstance(value, int) or -(2**63) <= value < 2**63

@@ -251,6 +251,12 @@ def _json_by_id(column: str, file: IO[bytes], columns: Columns) -> Iterator[Add]
         text.write("\n}\n")
 
 
+def _several_kinds(said: str) -> DataError:
+    return DataError(
+        f"a column of --keep-columns holds values of several kinds ({said}), which Parquet cannot; write .jsonl or .csv"
+    )
+
+
 @contextmanager
 def _parquet(file: IO[bytes], columns: Columns) -> Iterator[Add]:
     """A kept column has the type of its values in the first records that are written."""
@@ -278,11 +284,13 @@ def _parquet(file: IO[bytes], columns: Columns) -> Iterator[Add]:
         rows = [{**record, **{name: as_text(record[name]) for name in texts}} for record in records]
         try:
             table = pa.Table.from_pylist(rows, writer.schema)
-        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-            raise DataError(
-                f"a column of --keep-columns holds values of several kinds ({brief(error)}), which Parquet cannot; "
-                "write .jsonl or .csv"
-            ) from error
+        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
+            raise _several_kinds(brief(error)) from error
+        for name in kept:
+            # Arrow takes 1.5 for a whole number, and makes it 1.
+            for row, taken in zip(rows, table.column(name).to_pylist(), strict=True):
+                if row[name] != taken:
+                    raise _several_kinds(f"{row[name]!r} would be {taken!r} in {name!r}")
         writer.write_table(table)
 
     try:

@@ -42,7 +42,8 @@ def save_run(
         _save(save or loaded.save, staging, info.max_length)
         readme = staging / MODEL_CARD
         readme.write_text(card, encoding="utf-8")
-        (staging / CONFIG).write_text(config, encoding="utf-8")
+        # A path may hold bytes that are no UTF-8.
+        (staging / CONFIG).write_text(config, encoding="utf-8", errors="surrogateescape")
         for tensors in staging.rglob("*.safetensors"):  # safetensors writes them for their owner alone
             tensors.chmod(readme.stat().st_mode)
         files = sorted(path for path in staging.rglob("*") if path.is_file())

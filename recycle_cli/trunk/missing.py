@@ -110,6 +110,8 @@ def _command(store: Store, wanted: Wanted) -> str:
         ("--text-column", corpus.text_column),
         ("--text-pair-column", corpus.text_pair_column),
         ("--image-column", corpus.image_column),
+        ("--format", corpus.files.format),
+        ("--quoting", None if corpus.files.quoting == "standard" else corpus.files.quoting),
         ("--weights", store.provenance.get("given_weights")),
         *_transform_options(store),
         ("--task", wanted.samples.task),

@@ -60,7 +60,8 @@ def predict(
         raise UsageError("--write-back needs a --store to write to")
     scorer = open_scorer(run, store, model, settings)
     (loaded,) = scorer.runs.values()
-    output = output or f"{run.rstrip('/')}/predictions{usual_ending(loaded.task.columns(()))}"
+    ending = f".{settings.output_format}" if settings.output_format else usual_ending(loaded.task.columns(()))
+    output = output or f"{run.rstrip('/')}/predictions{ending}"
     beside = f"{run.rstrip('/')}/predictions" if output == STDOUT else output
     failures = data.failures or f"{beside}.failures.jsonl"
     trained = tuple((loaded.info.columns or {}).items())

@@ -237,12 +237,12 @@ def test_finetune_without_a_store_or_a_cut(fails):
 
 
 def test_the_command_for_missing_samples_works(fails, recycle, place, tmp_path):
-    """Names with spaces and quotes, a column that must be named."""
+    """Names with spaces and quotes, a column and a format that must be named."""
     folder = tmp_path / "it's a folder"
     folder.mkdir()
     rows = [{"body": one["text"], "title": "x", "label": one["label"]} for one in records(30, seed=8)]
-    data = write_csv(folder / "my data.csv", rows)
-    columns = ("--text-column", "body")
+    data = write_csv(folder / "my data.table", rows)
+    columns = ("--text-column", "body", "--format", "csv")
     message = fails(5, *finetune(data, *columns, output=tmp_path / "run"))
     assert "lacks 30 of 30 samples" in message
     command = shlex.split(message.split("`")[1])

@@ -1,5 +1,7 @@
 """Options from a file: what comes first, what is refused, and a training that is repeated from its own file."""
 
+import os
+import shutil
 import sys
 import tomllib
 from dataclasses import fields, is_dataclass, replace
@@ -153,7 +155,9 @@ def place(recycle, tmp_path_factory, tiny_bert):
 
 def test_a_run_is_repeated_from_its_own_file(recycle, place, tmp_path):
     options = ("--eval", "two.csv", "--epochs", 2, "--batch-size", 8, "--learning-rate", 1e-3, "--no-tensorboard")
-    recycle.json("finetune", "one.csv", "two.csv", "acts", "--output", tmp_path / "run", *options, cwd=place)
+    data = tmp_path / os.fsdecode(b"on\xff.csv")
+    shutil.copy(place / "one.csv", data)
+    recycle.json("finetune", data, "two.csv", "acts", "--output", tmp_path / "run", *options, cwd=place)
     config = tmp_path / "run" / "config.toml"
     recycle.json("finetune", "--config", config, "--output", tmp_path / "again", cwd=place)
     for name in ("model.safetensors", "metrics.jsonl"):

@@ -1,5 +1,6 @@
 """The store's commands about records: find, contains, remove, merge."""
 
+import gzip
 import io
 import json
 import re
@@ -52,8 +53,10 @@ def test_find_tells_where_a_text_is(recycle, store, texts, tmp_path):
     assert (found["held"], found["cuts"]) == (True, {"2": [32]})
     assert copy["segment"] in {segment.id for segment in Store.open(str(store)).segments}
     assert copy["rows"] == copy["end_row"] - copy["first_row"] > 0
-    (tmp_path / "text.txt").write_text(text + "\n", encoding="utf-8")
-    assert recycle.json("store", "find", store, "--file", tmp_path / "text.txt") == found
+    for name, content in (("a", f"{text}\n"), ("b", f"\ufeff{text}\r\n\n"), ("c.gz", text)):
+        raw = content.encode()
+        (tmp_path / name).write_bytes(gzip.compress(raw) if name.endswith(".gz") else raw)
+        assert recycle.json("store", "find", store, "--file", tmp_path / name) == found
     done = recycle("store", "find", store, "--text", text)
     assert (done.code, done.out) == (0, "")
     assert found["key"] in done.err

@@ -6,12 +6,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from recycle_cli.errors import PipeClosed
+from recycle_cli.errors import DataError, PipeClosed
+from recycle_cli.runs import open_output
 from tests.records import records, write_csv
 
 NOTE = 'x,"y"\nz'
@@ -114,6 +116,24 @@ def test_values_of_several_kinds_go_into_text_but_not_into_parquet(recycle, plac
     assert [one["x"] for one in read(tmp_path / "o.jsonl")] == [one["x"] for one in rows]
 
 
+def write_parts(path, parts):
+    with open_output(str(path), {"label": "text"}, kept={"x": "x"}) as write:
+        for values in parts:
+            write([SimpleNamespace(id="0", kept={"x": value}) for value in values], [{"label": "a"}] * len(values))
+
+
+@pytest.mark.parametrize("values", [(1, 1.5), (1, 2**70), (1, True), (1.5, 2**60 + 1), (True, 1.0)])
+def test_parquet_changes_no_value_of_a_later_part(tmp_path, values):
+    with pytest.raises(DataError, match="holds values of several kinds"):
+        write_parts(tmp_path / "o.parquet", [[value] for value in values])
+    assert not list(tmp_path.iterdir())
+
+
+def test_whole_numbers_of_many_digits_are_text_in_parquet(tmp_path):
+    write_parts(tmp_path / "o.parquet", [[1, 2**64]])
+    assert [one["x"] for one in read(tmp_path / "o.parquet")] == ["1", str(2**64)]
+
+
 def test_odd_values_are_written_or_refused(recycle, place, tmp_path):
     (tmp_path / "in.jsonl").write_text('{"text": "red", "x": NaN, "y": {"a": [1, true]}}\n{"text": "cell"}\n')
     options = ("--keep-columns", "all", "--output", tmp_path / "o.jsonl")
@@ -138,6 +158,8 @@ def test_the_format_may_be_said_apart_from_the_name(recycle, place, tmp_path):
     options = ("--store", "acts", "--output", tmp_path / "o.out", "--output-format", "parquet")
     recycle.json("predict", "data.csv", "run", *options, cwd=place)
     assert len(pq.read_table(tmp_path / "o.out")) == 30
+    done = recycle.json("predict", "data.csv", "run", "--store", "acts", "--output-format", "jsonl", cwd=place)
+    assert done["output"] == "run/predictions.jsonl"
 
 
 def test_two_things_on_stdout_are_refused(recycle, place):
