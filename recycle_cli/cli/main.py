@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import sys
+import threading
 from contextlib import suppress
 from typing import Any, NoReturn
 
@@ -52,6 +53,7 @@ def main() -> None:
     """Run the command line; an expected failure becomes one line on stderr and its exit code."""
     raise_on_signals()
     _answer_bus_errors()
+    threading.excepthook = _tell_of_thread
     try:
         code = app(sys.argv[1:] or ["--help"], standalone_mode=False)
         flush_output()
@@ -118,6 +120,14 @@ def _answer_bus_errors() -> None:
     if _asks_for_json():
         messages.append((1, f"{_json_error(BUS_ERROR, StorageError.__name__, code)}\n"))
     end_on_bus_errors(messages, code)
+
+
+def _tell_of_thread(failed: threading.ExceptHookArgs) -> None:
+    """What the system refuses to a library's own thread, such as TensorBoard's, is a line too, and the work goes on."""
+    if isinstance(failed.exc_value, OSError):
+        say(f"in the background: {' '.join(str(failed.exc_value).split())}")
+    else:
+        threading.__excepthook__(failed)
 
 
 def _asks_for_json() -> bool:

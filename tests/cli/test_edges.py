@@ -226,6 +226,21 @@ def test_work_that_is_done_counts_though_stderr_is_lost(lose):
     assert (done.returncode, out) == (0, "{}\n")
 
 
+THREAD = """import threading
+    def work():
+        raise OSError(5, "Input/output error", "events")
+    one = threading.Thread(target=work)
+    one.start(); one.join()
+    put("{}")"""
+
+
+def test_what_a_librarys_own_thread_is_refused_is_one_line():
+    done = python(MAIN.format(body=THREAD))
+    out, err = done.communicate(timeout=60)
+    assert (done.returncode, out) == (0, "{}\n")
+    assert err == "in the background: [Errno 5] Input/output error: 'events'\n"
+
+
 BUS = """
 import mmap, os, sys, threading
 import recycle_cli.cli.main as main
