@@ -31,9 +31,12 @@ class Requirement:
         if found is None:
             reason = f" ({why_none})" if why_none else ""
             return f"{self.figure} could not be measured{reason}; {self._asked} was required"
-        if _OPERATORS[self.relation](found, self.value):
+        met = _OPERATORS[self.relation]
+        if met(found, self.value):
             return None
-        return f"{self.figure} is {found:.4g}; {self._asked} was required"
+        # With as many digits as it takes to see it: 0.79999 is not 0.8.
+        told = next(text for digits in range(4, 18) if not met(float(text := f"{found:.{digits}g}"), self.value))
+        return f"{self.figure} is {told}; {self._asked} was required"
 
     @property
     def _asked(self) -> str:

@@ -40,3 +40,10 @@ def test_what_is_required_holds_or_figure_and_value_are_named():
         check_requirements([parse_requirement("a>=1.8")], figures)
     with pytest.raises(BarError, match=r"^a is 1\.5; < 1 was required; b could not be measured \(needs accelerate\)"):
         check_requirements([parse_requirement("a<1"), parse_requirement("b>=0")], figures, {"b": "needs accelerate"})
+
+
+def test_a_figure_that_misses_by_little_is_told_with_enough_digits():
+    with pytest.raises(BarError, match=r"a is 0\.79999; >= 0\.8 was required"):
+        check_requirements([parse_requirement("a>=0.8")], {"a": 0.79999})
+    with pytest.raises(BarError, match="a is nan; > 0 was required"):
+        check_requirements([parse_requirement("a>0")], {"a": float("nan")})

@@ -89,6 +89,14 @@ def test_a_text_without_white_space_is_cut_between_tokens():
     assert rebuilt == text
 
 
+def test_long_words_are_cut_rather_than_that_windows_share_nothing():
+    some, text = inputs(20), " ".join(["cell.data." * 5] * 4)
+    windows = some.windows(Sample("0", {"text": text}), 6)
+    for one, following in pairwise(windows):
+        shared = text[following.start : one.start + len(one.sample.fields["text"])]
+        assert lengths_of(some, [Sample("", {"text": shared})])[0] - 2 >= 6
+
+
 def test_only_white_space_between_two_words_makes_no_empty_window():
     some = inputs(12, TOKENIZERS["bytes"]())
     windows = some.windows(Sample("0", {"text": "cell" + " " * 60 + "data"}), 2)

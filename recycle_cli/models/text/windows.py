@@ -111,9 +111,6 @@ def _last_break(breaks: npt.NDArray[np.int64], least: int, most: int, tokens: in
 
 
 def _next_first(breaks: npt.NDArray[np.int64], first: int, end: int, stride: int) -> int:
-    """Where the next window begins: `stride` tokens before the end, or earlier at white space, or else later."""
+    """Where the next window begins: `stride` tokens before the end, or earlier at white space if there is any."""
     earlier = breaks[(breaks > first) & (breaks <= end - stride)]
-    if len(earlier):
-        return int(earlier[-1])
-    later = breaks[(breaks > end - stride) & (breaks <= end)]
-    return int(later[0]) if len(later) else end - stride
+    return int(earlier[-1]) if len(earlier) else end - stride
