@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from statistics import median
+from typing import Any
 
 from recycle_cli.batches import RowSource, StoredRows, shuffled
 from recycle_cli.bench.epoch import epoch_seconds, slice_for, training
@@ -122,9 +123,12 @@ def _train(
         positions = one.filled.lookup(subject.data.keys[members], subject.data.digests[members])
         source = StoredRows.of(one.filled, one.cut, positions)
     ends: list[float] = []
-    total = epoch_seconds(
-        subject, one.halves, one.cut, source, members, log=lambda record: ends.append(time.perf_counter())
-    )
+
+    def note_steps(record: Mapping[str, Any]) -> None:
+        if "loss" in record:  # the end of an epoch leaves a record as well
+            ends.append(time.perf_counter())
+
+    total = epoch_seconds(subject, one.halves, one.cut, source, members, log=note_steps)
     tokens = padded(source.lengths, shuffled(source.lengths, settings.batch_size, settings.seed, 0))
     between = [after - before for before, after in pairwise(ends)]
     return list(zip(tokens, [total - sum(between), *between], strict=True))[1 if between else 0 :]
