@@ -76,7 +76,7 @@ def test_people_see_a_table_with_a_line_a_head(recycle, place, tmp_path):
         ('weight-decay = "-inf"\n[[head]]\nname = "a"', "weight-decay = '-inf'"),
         ('mixup = inf\n[[head]]\nname = "a"', "mixup = inf: expected a finite number"),
         ('[[head]]\nname = "a"\nepochs = true', "epochs = True; expected a whole number"),
-        ('[[head]]\nname = "a"\nmetric = "f1"', "metric = 'f1': 'f1' is not one of"),
+        ('[[head]]\nname = "a"\nmetric = "f9"', "metric = 'f9': 'f9' is not one of"),
         ('[[head]]\nname = "a"\nseed = [1, 2]', "seed = [1, 2]; expected a single value"),
         (
             '[[head]]\nname = "a"\nlabel-column = "sense"\n[[head]]\nname = "b"\nlabel-column = "label"',
