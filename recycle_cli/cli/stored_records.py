@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -10,7 +10,10 @@ from recycle_cli.cli.arguments import Corpus, StoreFolder, failures_beside
 from recycle_cli.cli.options import Asked, filled, own, with_options
 from recycle_cli.errors import MissingError
 from recycle_cli.reports import bar, say, show_fields, show_rows
-from recycle_cli.settings import CorpusSettings, ViewSettings
+from recycle_cli.settings import CorpusSettings, SampleSettings, ViewSettings
+
+if TYPE_CHECKING:
+    from recycle_cli.verbs.stored_records import Wanted
 
 SHOWN = 20
 """Records that a table lists; --json has all."""
@@ -18,7 +21,7 @@ SHOWN = 20
 _LABELS = ("label-column",)
 
 
-@with_options(CorpusSettings, ViewSettings, leave_out=_LABELS)
+@with_options(CorpusSettings, ViewSettings, SampleSettings, leave_out=_LABELS)
 def remove(
     store: StoreFolder,
     corpus: Corpus,
@@ -28,11 +31,17 @@ def remove(
     """Remove from STORE what it holds of the texts or images in CORPUS, by their content."""
     from recycle_cli.verbs.stored_records import remove_records as run
 
-    found = run(_records(asked, corpus, store), store, filled(ViewSettings, asked), dry_run=dry_run)
+    found = run(_wanted(asked, corpus, store), store, dry_run=dry_run)
     if asked["as_json"]:
         print(json.dumps(found))
     else:
         show_fields("Would remove" if dry_run else "Removed", found)
+    if found["unknown_records"]:
+        say(
+            f"{store} holds nothing of {found['unknown_records']:,} of the {found['records']:,} records as they are "
+            "read here; samples made for a task, such as windows of long texts, and views are found with the same "
+            "--task, --stride, --views and --augment"
+        )
     if found["set_aside"]:
         say(f"{store} has damaged parts, which may hold these records too; `recycle store gc --damaged` removes them")
     if found["writers"]:
@@ -65,12 +74,12 @@ def merge(
         show_fields("Merged", found)
 
 
-@with_options(CorpusSettings, ViewSettings, leave_out=_LABELS)
+@with_options(CorpusSettings, ViewSettings, SampleSettings, leave_out=_LABELS)
 def contains(store: StoreFolder, corpus: Corpus, asked: Asked) -> None:
     """Say which records of CORPUS STORE holds; exit with 5 if it lacks one."""
     from recycle_cli.verbs.stored_records import contained as run
 
-    found = run(_records(asked, corpus, store), store, filled(ViewSettings, asked))
+    found = run(_wanted(asked, corpus, store), store)
     if asked["as_json"]:
         print(json.dumps(found))
     else:
@@ -104,9 +113,12 @@ def find(
         raise typer.Exit(MissingError.exit_code)
 
 
-def _records(asked: Asked, corpus: list[str], store: str) -> CorpusSettings:
+def _wanted(asked: Asked, corpus: list[str], store: str) -> "Wanted":
+    from recycle_cli.verbs.stored_records import Wanted
+
     failures = asked["failures"] or failures_beside(store)
-    return filled(CorpusSettings, asked, source=tuple(corpus), failures=failures)
+    records = filled(CorpusSettings, asked, source=tuple(corpus), failures=failures)
+    return Wanted(records, filled(SampleSettings, asked), filled(ViewSettings, asked))
 
 
 def _show_contained(found: Mapping[str, Any]) -> None:

@@ -12,7 +12,7 @@ from recycle_cli.corpus.records import BadRecord, Record
 from recycle_cli.errors import UsageError
 from recycle_cli.keys import Bytes16, Sample, keys_of
 from recycle_cli.reports import bar
-from recycle_cli.settings import CorpusSettings, ViewSettings
+from recycle_cli.settings import CorpusSettings, ModelSettings, SampleSettings, ViewSettings
 from recycle_cli.store import Store, find, remove
 
 BATCH_SAMPLES, BATCH_BYTES = 4096, 64 << 20
@@ -28,35 +28,50 @@ class Batch:
     digests: Bytes16
 
 
-def remove_records(corpus: CorpusSettings, path: str, views: ViewSettings, *, dry_run: bool = False) -> dict[str, Any]:
-    """Remove the records of a corpus from a store, with as many views of images as are asked for.
+@dataclass(frozen=True)
+class Wanted:
+    """What is looked for in a store: the samples that the records of a corpus are, or are for a task, and of images as
+    many views as are asked for."""
 
-    Returns what `recycle_cli.store.remove` does, with `records` and `failed_records`.
+    corpus: CorpusSettings
+    samples: SampleSettings
+    views: ViewSettings
+
+
+def remove_records(wanted: Wanted, path: str, *, dry_run: bool = False) -> dict[str, Any]:
+    """Remove the records of a corpus from a store.
+
+    Returns what `recycle_cli.store.remove` does, with `records`, `failed_records` and `unknown_records`, which count
+    all of the corpus, those that cannot be read, and those of which the store held nothing.
     """
     store = Store.open(path)
-    records = _corpus(corpus, store)
+    records = _corpus(wanted, store)
     numbers: set[int] = set()
+    held: set[int] = set()
 
     def keys() -> Iterator[Bytes16]:
-        for batch in _batches(records, _views(views, store), "remove"):
+        for batch in _batches(records, _views(wanted.views, store), "remove"):
             numbers.update(batch.records)
+            found = np.flatnonzero(store.lookup(batch.keys, batch.digests) >= 0)
+            held.update(batch.records[place] for place in found.tolist())
             yield batch.keys
 
     removed = remove(store, keys(), dry_run=dry_run)
     records.failures.tell()
-    return {"store": path, "records": len(numbers), "failed_records": records.failed, **removed}
+    counts = {"records": len(numbers), "failed_records": records.failed, "unknown_records": len(numbers - held)}
+    return {"store": path, **counts, **removed}
 
 
-def contained(corpus: CorpusSettings, path: str, views: ViewSettings) -> dict[str, Any]:
-    """Which records of a corpus a store holds; of an image, with as many views as are asked for.
+def contained(wanted: Wanted, path: str) -> dict[str, Any]:
+    """Which records of a corpus a store holds.
 
     Returns {store, records, held, missing, failed_records, held_records, missing_records}, the last two with ids.
     """
     store = Store.open(path)
-    records = _corpus(corpus, store)
+    records = _corpus(wanted, store)
     names: dict[int, str] = {}
     absent: set[int] = set()
-    for batch in _batches(records, _views(views, store), "contains"):
+    for batch in _batches(records, _views(wanted.views, store), "contains"):
         names.update(zip(batch.records, batch.ids, strict=True))
         lacking = np.flatnonzero(store.lookup(batch.keys, batch.digests) < 0)
         absent.update(batch.records[place] for place in lacking.tolist())
@@ -102,15 +117,27 @@ def _content(file: str) -> bytes:
         raise UsageError(f"--file {file}: cannot be read ({error.strerror})") from error
 
 
-def _corpus(settings: CorpusSettings, store: Store) -> Corpus:
+def _corpus(wanted: Wanted, store: Store) -> Corpus:
     form = FORMS.get(store.recipe.modality)
     if form is None:
         raise UsageError(
             f"{store.path} holds samples of the kind {store.recipe.modality!r}, of which no corpus can be read"
         )
-    corpus = Corpus(settings, form=form)
+    plain = wanted.samples == SampleSettings()
+    corpus = Corpus(wanted.corpus, form=form) if plain else _samples_of_task(wanted, store)
     corpus.tell_columns()
     return corpus
+
+
+def _samples_of_task(wanted: Wanted, store: Store) -> Corpus:
+    """The corpus as a task's samples; the store's own tokenizer says where windows of long texts begin and end."""
+    from recycle_cli.models import NamedModel  # loads torch, which plain records do not need
+    from recycle_cli.tasks import read_samples
+
+    if "model" not in store.provenance:
+        raise UsageError(f"{store.path} does not say which model made it, so its windows cannot be found again")
+    model = NamedModel(ModelSettings(name="")).found_again(store.provenance, store.recipe, named=False)
+    return read_samples(wanted.corpus, wanted.samples, model)
 
 
 def _views(settings: ViewSettings, store: Store) -> Views:

@@ -187,3 +187,32 @@ def test_what_is_no_store_is_refused_in_one_line(recycle, command, data, tmp_pat
     done = recycle("store", command, tmp_path, *arguments)
     assert (done.code, len(done.err.splitlines())) == (4, 1)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_windows_of_long_texts_are_found_and_removed_by_the_task_that_made_them(recycle, tiny_bert, texts, tmp_path):
+    context = " ".join(text_of(record) for record in texts)
+    question = text_of(texts[0])
+    line = {"question": question, "context": context, "answers": {"text": [context[:5]], "answer_start": [0]}}
+    (tmp_path / "long.jsonl").write_text(json.dumps(line) + "\n")
+    task = ("--task", "question-answering", "--stride", 4)
+    windows = recycle.json(
+        "precompute",
+        "long.jsonl",
+        "acts.zarr",
+        "--model",
+        tiny_bert,
+        "--cut",
+        2,
+        "--max-length",
+        24,
+        *task,
+        cwd=tmp_path,
+    )["samples"]
+    assert windows > 2
+    pair = ("--text-column", "question", "--text-pair-column", "context")
+    done = recycle("store", "remove", "acts.zarr", "long.jsonl", *pair, cwd=tmp_path)
+    assert "holds nothing of 1 of the 1 records as they are read here" in " ".join(done.err.split())
+    assert "--task" in done.err
+    assert recycle.json("store", "contains", "acts.zarr", "long.jsonl", *task, cwd=tmp_path)["held"] == 1
+    removed = recycle.json("store", "remove", "acts.zarr", "long.jsonl", *task, cwd=tmp_path)
+    assert (removed["unknown_records"], info(str(tmp_path / "acts.zarr"))["samples"]) == (0, 0)
