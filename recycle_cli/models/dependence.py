@@ -37,6 +37,24 @@ def modules_called(model: nn.Module) -> Iterator[list[nn.Module]]:
             handle.remove()
 
 
+@contextmanager
+def without_gradient(model: nn.Module) -> Iterator[None]:
+    """Inside the block nothing takes a gradient, the model's parameters by themselves neither.
+
+    `torch.no_grad` alone leaves a parameter that a module is called with one that wants a gradient, which the counter
+    of FLOPs takes for a tensor with a history.
+    """
+    training = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for parameter in training:
+        parameter.requires_grad_(False)
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for parameter in training:
+            parameter.requires_grad_(True)
+
+
 def _leaves(result: Tensor) -> Iterator[Tensor]:
     """The leaf tensors of the graph that ends in `result`."""
     todo: list[Any] = [result.grad_fn]

@@ -6,9 +6,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
+from recycle_cli.models import AnyLoaded
 from recycle_cli.models.adapters import merge, save_apart, save_beside
 from recycle_cli.runs import RunFolder, RunInfo, card_of, last_loss, put_in_place, save_run
-from recycle_cli.settings import Job
+from recycle_cli.settings import AdapterSettings, Job
 from recycle_cli.training.setup import Setup
 from recycle_cli.training.trainer import Trainer
 
@@ -74,22 +77,24 @@ def leave_run(trainer: Trainer, setup: Setup, job: Job, origin: Origin, place: R
     card = card_of(
         setup.loaded, info, task.pipeline(job.task, setup.loaded.library), task.described(trainer.data.names)
     )
-    save_run(place.work, setup.loaded, info, card, origin.config, partial(_save, trainer, setup))
+    save = partial(write_model, setup.loaded, trainer.settings.adapter, trainer.head.weights)
+    save_run(place.work, setup.loaded, info, card, origin.config, save)
     put_in_place(place)
     return report
 
 
-def _save(trainer: Trainer, setup: Setup, folder: Path, max_length: int | None) -> None:
-    """Write the checkpoint, with adapters merged into it or beside it."""
-    adapter = trainer.settings.adapter
+def write_model(
+    loaded: AnyLoaded, adapter: AdapterSettings, weights: Mapping[str, Tensor], folder: Path, max_length: int | None
+) -> None:
+    """Write a trained model as its RUN holds it; `weights` are what trained. An adapter of the model is gone then."""
     if adapter.kind == "bottleneck":
-        save_beside(setup.loaded, trainer.head.weights, folder, max_length)
+        save_beside(loaded, weights, folder, max_length)
         return
     if adapter.kind == "lora":
         if adapter.save == "apart":
-            save_apart(setup.loaded, folder)
-        merge(setup.split.model)
-    setup.loaded.save(folder, max_length)
+            save_apart(loaded, folder)
+        merge(loaded.model)
+    loaded.save(folder, max_length)
 
 
 def together(reports: Mapping[str, Mapping[str, Any]], output: str, *, resumed: bool) -> FinetunedHeads:

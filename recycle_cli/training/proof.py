@@ -4,9 +4,11 @@ import pickle
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from copy import deepcopy
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -17,11 +19,16 @@ from torch.overrides import TorchFunctionMode
 from recycle_cli.errors import ModelError, RecycleError, StorageError
 from recycle_cli.keys import Sample
 from recycle_cli.models import NamedModel, SplitModel, TaskLayer
+from recycle_cli.models.adapters import BASE, put_back
 from recycle_cli.models.hub import quiet
 from recycle_cli.reports import spinner
 from recycle_cli.runtime.devices import device_holding, to_device
-from recycle_cli.settings import ModelSettings
+from recycle_cli.settings import AdapterSettings, ModelSettings
+from recycle_cli.training.finish import write_model
 from recycle_cli.training.setup import Setup
+
+Weights = Mapping[str, Tensor]
+"""What trains, by name."""
 
 SAMPLES = 4
 """Few, since each costs some passes of the model."""
@@ -29,32 +36,43 @@ SAMPLES = 4
 STEP = 1e-3
 """How far a weight moves in the trial step, as a share of the largest of its tensor: far enough to be seen."""
 
+FROM_ZERO = 0.1
+"""How far a weight moves whose tensor is all zeros, as half of an adapter is: a smaller step would not be seen."""
+
 TOLERANCE = 1e-3
 """Largest difference of two outputs, as a share of the largest, that is rounding: other kernels may compute them."""
 
 
-def prove_training(setup: Setup, layer: TaskLayer, samples: Sequence[Sample], folder: Path) -> None:
+def prove_training(
+    setup: Setup,
+    layer: TaskLayer,
+    samples: Sequence[Sample],
+    folder: Path,
+    weights: Weights | None = None,
+    adapter: AdapterSettings = AdapterSettings(),  # noqa: B008 - frozen
+) -> None:
     """Take a training step on a few samples, save and load the model as its RUN will be, and undo the step.
 
     Leaves the weights, the modes and the random generators as they were. `folder`: the RUN's, on whose disk the trial
-    lies. Raises ModelError if the step changes anything but the head, if training leaves out the layer at which the
-    rows enter, or if the loaded RUN has another recipe or gives other outputs.
+    lies. `weights`: what trains if an `adapter` is in place, else all of the head. Raises ModelError if the step
+    changes anything else, if training leaves out the layer at which the rows enter, if an image model's head trains
+    otherwise than the whole, or if the loaded RUN has another recipe or gives other outputs.
     """
     split, device = setup.split, device_holding(setup.split.model)
+    own = dict(split.head_parameters(setup.cut) if weights is None else weights)
     inputs = to_device(split.collate(split.prepare(samples[:SAMPLES])), device)
     trial = spinner("trying a training step, and saving and loading its RUN")
-    with trial, torch.random.fork_rng(), _undone(split, setup.cut):
-        _step(split, setup.cut, inputs)
+    with trial, torch.random.fork_rng(), _undone(split.model, own):
+        _step(split, setup.cut, own, inputs)
         with torch.no_grad():
             after = _real(split, split.full(inputs), inputs)
             if setup.cut in split.recipe.cuts:
                 _expect_equal(after, _real(split, _head(split, setup.cut, inputs)(), inputs), "a head that has trained")
-        _prove_run(setup, layer, samples[:SAMPLES], after, folder)
+        _prove_run(setup, layer, samples[:SAMPLES], after, _Saving(folder, adapter, own))
 
 
-def _step(split: SplitModel, cut: str, inputs: Mapping[str, Tensor]) -> None:
+def _step(split: SplitModel, cut: str, own: Weights, inputs: Mapping[str, Tensor]) -> None:
     """A step of the head in training mode, on a loss without labels; the model is in eval afterwards."""
-    own = dict(split.head_parameters(cut))
     compute = _head(split, cut, inputs) if cut in split.recipe.cuts else lambda: split.full(inputs)
     with torch.no_grad():
         compute()  # tables that follow the length of the texts are set now
@@ -76,16 +94,34 @@ def _step(split: SplitModel, cut: str, inputs: Mapping[str, Tensor]) -> None:
         if parameter.grad is not None and other not in own:
             raise ModelError(f"{name} cannot be trained from cut {cut}: the loss reaches {other}, no part of the head")
     with torch.no_grad():
-        for parameter in own.values():
-            if parameter.grad is not None:
-                steepest = parameter.grad.abs().max().clamp_min(1e-30)
-                parameter.sub_(STEP * parameter.abs().max().clamp_min(STEP) * parameter.grad / steepest)
+        for weight in own.values():
+            if weight.grad is not None:
+                steepest, largest = weight.grad.abs().max().clamp_min(1e-30), weight.abs().max()
+                reach = torch.where(largest > 0, STEP * largest.clamp_min(STEP), FROM_ZERO)
+                weight.sub_(reach * weight.grad / steepest)
     heads = own.keys() | dict(split.head_buffers(cut)).keys()
     changed = {key for key, total in _sums(split.model).items() if before.get(key) != total}
     if strange := sorted(changed - heads):
         raise ModelError(
             f"{name} cannot be trained from cut {cut}: a step changes {strange[0]}, which is no part of the head"
         )
+    if cut in split.recipe.cuts and split.recipe.modality == "image":
+        _check_pass(split, compute, inputs)
+
+
+def _check_pass(split: SplitModel, compute: Callable[[], Tensor], inputs: Mapping[str, Tensor]) -> None:
+    """Raise ModelError if in training, with the same random numbers, the head gives other outputs than the whole.
+
+    A graph that was traced in eval has no dropout that a model's own code switches on in training.
+    """
+    split.model.train()
+    with torch.no_grad():
+        torch.manual_seed(0)
+        halves = compute()
+        torch.manual_seed(0)
+        whole = split.full(inputs)
+    split.model.eval()
+    _expect_equal(whole, halves, "in training the head")
 
 
 def _drawn() -> tuple[object, bytes]:
@@ -106,13 +142,32 @@ def _real(split: SplitModel, outputs: Tensor, inputs: Mapping[str, Tensor]) -> T
     return outputs[mask.bool()] if split.per_row and mask is not None else outputs
 
 
-def _prove_run(setup: Setup, layer: TaskLayer, samples: Sequence[Sample], expected: Tensor, folder: Path) -> None:
-    asked, split = setup.model.settings, setup.split
+@dataclass(frozen=True)
+class _Saving:
+    """Where a RUN is to be, and how it is saved: its adapter, and what trains."""
+
+    folder: Path
+    adapter: AdapterSettings
+    weights: Weights
+
+    def loaded_for(self, setup: Setup) -> Any:
+        """The model to save: with an adapter a copy of its head, since saving takes the adapter away."""
+        if self.adapter.kind == "none":
+            return setup.loaded
+        own, model = {id(one) for one in self.weights.values()}, setup.split.model
+        head = own | {id(one) for _, one in setup.split.head_parameters(setup.cut)}
+        shared = {id(one): one for one in model.parameters() if id(one) not in head}
+        return replace(cast(Any, setup.loaded), model=deepcopy(model, cast(dict[int, Any], shared)))
+
+
+def _prove_run(setup: Setup, layer: TaskLayer, samples: Sequence[Sample], expected: Tensor, saving: _Saving) -> None:
+    split, folder = setup.split, saving.folder
     disk = next(one for one in (folder.resolve(), *folder.resolve().parents) if one.is_dir())
     with TemporaryDirectory(prefix="recycle-proof-", dir=disk) as place:
         try:
             with _same_modules(split.model), quiet():
-                setup.loaded.save(Path(place), split.recipe.max_length)
+                loaded = saving.loaded_for(setup)
+                write_model(loaded, saving.adapter, saving.weights, Path(place), split.recipe.max_length)
         except (RecycleError, MemoryError):
             raise
         except (OSError, SafetensorError) as error:
@@ -126,11 +181,7 @@ def _prove_run(setup: Setup, layer: TaskLayer, samples: Sequence[Sample], expect
                 f"model {setup.model.name!r} could not be saved after its training: {said}; correct its config.json, "
                 "or take another model"
             ) from error
-        settings = ModelSettings(
-            place, max_length=split.recipe.max_length, trust_remote_code=asked.trust_remote_code, device=asked.device
-        )
-        with quiet():
-            again = NamedModel(settings).open(layer.kept).split((setup.cut,), split.recipe.dtype)
+        again = _loaded_again(Path(place), setup, layer, apart=saving.adapter.kind == "bottleneck")
     again.model.to(device_holding(split.model)).eval()
     wanted = split.recipe.at(setup.cut) if setup.cut in split.recipe.cuts else split.recipe
     if difference := wanted.difference(again.recipe):
@@ -138,6 +189,22 @@ def _prove_run(setup: Setup, layer: TaskLayer, samples: Sequence[Sample], expect
     inputs = to_device(again.collate(again.prepare(samples)), device_holding(again.model))
     with torch.no_grad():
         _expect_equal(expected, _real(again, again.full(inputs), inputs), "its RUN, saved and loaded,")
+
+
+def _loaded_again(place: Path, setup: Setup, layer: TaskLayer, *, apart: bool) -> SplitModel:
+    """The saved model in halves, as `predict` loads it. `apart`: its adapters lie beside it."""
+    asked = setup.model.settings
+    settings = ModelSettings(
+        str(place / BASE if apart else place),
+        max_length=setup.split.recipe.max_length,
+        trust_remote_code=asked.trust_remote_code,
+        device=asked.device,
+    )
+    with quiet():
+        network = NamedModel(settings).open(layer.kept)
+        if apart:
+            put_back(network.loaded.model, place)
+        return network.split((setup.cut,), setup.split.recipe.dtype)
 
 
 def _expect_equal(one: Tensor, other: Tensor, what: str) -> None:
@@ -162,17 +229,20 @@ def _tensors(model: nn.Module) -> Iterable[tuple[str, Tensor]]:
 
 
 @contextmanager
-def _undone(split: SplitModel, cut: str) -> Iterator[None]:
-    """Whatever happens inside, the head's tensors, all buffers, the modes and the generators are afterwards as they
-    were."""
-    model, drawn = split.model, (random.getstate(), np.random.get_state())
-    kept = [(one, one.detach().clone()) for _, one in (*split.head_parameters(cut), *model.named_buffers())]
+def _undone(model: nn.Module, own: Weights) -> Iterator[None]:
+    """Whatever happens inside, what trains, all buffers, the modes and the generators are afterwards as they were."""
+    drawn = random.getstate(), np.random.get_state()
+    kept = [(one, one.detach().clone()) for one in (*own.values(), *model.buffers())]
+    # A model may put other tensors in their place, as I-BERT does.
+    buffers = [(module, dict(module._buffers)) for module in model.modules()]
     modes = [(module, module.training) for module in model.modules()]
     try:
         yield
     finally:
         random.setstate(drawn[0])
         np.random.set_state(drawn[1])
+        for module, own_buffers in buffers:
+            module._buffers.update(own_buffers)
         with torch.no_grad():
             for one, was in kept:
                 one.copy_(was)

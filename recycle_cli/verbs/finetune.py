@@ -11,7 +11,7 @@ from recycle_cli.batches import RowSource, order_digest
 from recycle_cli.corpus import paths_of
 from recycle_cli.disk import Read, expanded, keep_apart
 from recycle_cli.errors import UsageError
-from recycle_cli.models import NamedModel, views_of
+from recycle_cli.models import NamedModel, TaskLayer, views_of
 from recycle_cli.reports import bar
 from recycle_cli.runs import RunFolder
 from recycle_cli.settings import CorpusSettings, HeadSettings, Job, ModelSettings, TrainingSettings, config_of
@@ -158,10 +158,8 @@ def _train(request: Request) -> list[Finetuned]:
     source = source_of(setups[0], data.train.data[0], settings[0], views)
     check_batches(tasks[0], data.train.data[0], source, settings[0])
 
-    # Heads of one request are of one task and one model: what is true of the first is true of all.
-    prove_training(setups[0], layers[0], data.train.data[0].probes, next(iter(request.heads)).work)
     with ExitStack() as held:
-        trainers = _trained(request, tasks, setups, data, source, held)
+        trainers = _trained(request, tasks, list(zip(setups, layers, strict=True)), data, source, held)
         return [
             leave_run(trainer, own, job, _origin(request, place.output, head, data), place)
             for trainer, own, (place, head) in zip(trainers, setups, request.heads.items(), strict=True)
@@ -189,7 +187,7 @@ def _refuse_unmeasured(request: Request, task: Task) -> None:
 def _trained(
     request: Request,
     tasks: Sequence[Task],
-    setups: Sequence[Setup],
+    models: Sequence[tuple[Setup, TaskLayer]],
     data: TrainingData,
     source: RowSource,
     held: ExitStack,
@@ -199,6 +197,7 @@ def _trained(
     `held` keeps other processes out of the folders of the RUNs until it is closed.
     """
     job, shared, pairs = request.job, request.settings[0], data.pairs
+    setups = [setup for setup, _ in models]
     sampler = tasks[0].sampler(pairs[0][0].targets, shared)
     order = order_digest(source.epoch(sampler, 0).batches)
     for (folder, head), pair in zip(request.finished.items(), pairs[len(request.heads) :], strict=True):
@@ -218,6 +217,7 @@ def _trained(
     batches = source.epoch(trainers[0].sampler, 0).batches
     for trainer in trainers:
         trainer.check_labels(batches)
+    _prove(models, trainers, data)
     # Not before all that can be refused has been: an unfinished RUN that is not resumed is lost here.
     for place, trainer in zip(request.heads, trainers, strict=True):
         held.enter_context(runs.begin(place, trainer.identity, resume=job.resume))
@@ -233,3 +233,14 @@ def _trained(
 def _title(trainer: Trainer, place: RunFolder) -> str:
     """What trackers call a training: its RUN, with the folder of all of them if it is one of several heads."""
     return "-".join(place.output.resolve().parts[-2 if trainer.name else -1 :])
+
+
+def _prove(models: Sequence[tuple[Setup, TaskLayer]], trainers: Sequence[Trainer], data: TrainingData) -> None:
+    """Try a step and the RUN of one head of each kind: heads of one request differ in their adapter and last layer."""
+    proved = []
+    for (setup, layer), trainer in zip(models, trainers, strict=True):
+        adapter = trainer.settings.adapter
+        kind = (adapter.kind, adapter.save, adapter.layers, adapter.dropout > 0, layer.head)
+        if kind not in proved:
+            prove_training(setup, layer, data.train.data[0].probes, trainer.folder, trainer.head.weights, adapter)
+            proved.append(kind)

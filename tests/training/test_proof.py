@@ -1,5 +1,6 @@
 """A training is proved before its first epoch: it changes the head alone, and its RUN gives the same."""
 
+import io
 import json
 import random
 
@@ -7,14 +8,25 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from PIL import Image
 from torch import nn
 
 from recycle_cli.errors import ModelError
 from recycle_cli.keys import Sample
 from recycle_cli.models import NamedModel, TaskLayer
-from recycle_cli.settings import CorpusSettings, ModelSettings, TrainingSettings
+from recycle_cli.models.adapters import attach, lora
+from recycle_cli.settings import (
+    AdapterSettings,
+    CorpusSettings,
+    HeadSettings,
+    ImageSettings,
+    ModelSettings,
+    PrecomputeSettings,
+    TrainingSettings,
+)
 from recycle_cli.training import Setup, prove_training
-from recycle_cli.verbs.finetune import Job, finetune
+from recycle_cli.verbs.finetune import Job, finetune, finetune_heads
+from recycle_cli.verbs.precompute import precompute
 from tests.conftest import tiny_config
 from tests.models.architectures import DECODERS, ENCODERS
 from tests.records import records, write_csv
@@ -23,8 +35,8 @@ LAYER = TaskLayer(labels=("a", "b", "c"))
 SAMPLES = [Sample(str(number), {"text": text}) for number, text in enumerate(["good new data", "we", "old cell"])]
 
 
-def setup_of(folder: object, cut: str = "2") -> Setup:
-    model = NamedModel(ModelSettings(str(folder), None, 16, device="cpu"))
+def setup_of(folder: object, cut: str = "2", settings: ModelSettings | None = None) -> Setup:
+    model = NamedModel(settings or ModelSettings(str(folder), None, 16, device="cpu"))
     network = model.open(LAYER)
     split = network.split((cut,), "float32")
     split.freeze(cut)
@@ -36,9 +48,9 @@ def prove(setup: Setup, folder: object) -> None:
 
 
 @pytest.mark.parametrize("cut", ["0", "2", "4"])
-@pytest.mark.parametrize("model_type", ["bert", "gpt2", "albert", "xlnet", "squeezebert", "xlm"])
+@pytest.mark.parametrize("model_type", ["bert", "gpt2", "albert", "xlnet", "squeezebert", "xlm", "ibert"])
 def test_a_proof_leaves_everything_as_it_was(make_tiny, tmp_path, model_type, cut):
-    fields = (ENCODERS | DECODERS)[model_type]
+    fields = (ENCODERS | DECODERS).get(model_type, {})
     setup = setup_of(make_tiny("model", tiny_config(model_type, **fields), bare=True), cut)
     model = setup.split.model
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -171,3 +183,102 @@ def test_whatever_a_models_files_raise_is_one_line(make_tiny, monkeypatch):
     with pytest.raises(ModelError, match=r"cannot be used: OddError: first$") as caught:
         NamedModel(ModelSettings(str(folder))).open(LAYER)
     assert isinstance(caught.value.__cause__, OddError)
+
+
+ADAPTERS = [
+    AdapterSettings("lora", rank=2),
+    AdapterSettings("lora", rank=2, dropout=0.1, save="apart"),
+    AdapterSettings("bottleneck", save="apart", width=4),
+]
+
+
+def prove_adapter(setup: Setup, adapter: AdapterSettings, folder: object) -> None:
+    weights = attach(setup.loaded, setup.split, setup.cut, adapter)
+    model = setup.split.model
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    modules = {name: id(module) for name, module in model.named_modules()}
+    prove_training(setup, LAYER, SAMPLES, folder, weights, adapter)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert {name: id(module) for name, module in model.named_modules()} == modules
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS, ids=lambda one: f"{one.kind}-{one.save}")
+def test_a_head_with_an_adapter_is_proved_and_left_as_it_was(tiny_bert, tmp_path, adapter):
+    prove_adapter(setup_of(tiny_bert), adapter, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_adapter_that_is_lost_in_the_run_is_refused(tiny_bert, tmp_path, monkeypatch):
+    def forgetting(model):
+        for name, module in lora._adapted(model):
+            parent, _, child = name.rpartition(".")
+            setattr(model.get_submodule(parent), child, module.get_base_layer())
+
+    monkeypatch.setattr("recycle_cli.training.finish.merge", forgetting)
+    with pytest.raises(ModelError, match=r"its RUN, saved and loaded, gives outputs .* off"):
+        prove_adapter(setup_of(tiny_bert), ADAPTERS[0], tmp_path)
+
+
+def test_every_kind_of_head_is_proved_once(tiny_bert, tmp_path, monkeypatch):
+    corpus = CorpusSettings((str(write_csv(tmp_path / "train.csv", records(20))),))
+    model = ModelSettings(str(tiny_bert), None, 16, device="cpu")
+    precompute(corpus, str(tmp_path / "store"), model, PrecomputeSettings(cuts=("2",)))
+    seen = []
+    monkeypatch.setattr("recycle_cli.verbs.finetune.prove_training", lambda *given: seen.append(given[-1].kind))
+    kinds = ["none", "lora", "none", "lora", "bottleneck"]
+    heads = [
+        HeadSettings(
+            f"{number}",
+            TrainingSettings(
+                epochs=1, adapter=AdapterSettings(kind, rank=2, save="apart" if kind != "none" else "merged")
+            ),
+        )
+        for number, kind in enumerate(kinds)
+    ]
+    finetune_heads(Job(corpus, str(tmp_path / "run"), str(tmp_path / "store"), tensorboard=False), model, heads)
+    assert seen == ["none", "lora", "bottleneck"]
+
+
+IMAGES = ImageSettings(weights="none", resize=(32,), crop=(32,))
+
+
+def shapes(count: int = 4) -> list[Sample]:
+    found = []
+    for number in range(count):
+        pixels = torch.randint(0, 256, (32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(number))
+        file = io.BytesIO()
+        Image.fromarray(pixels.numpy()).save(file, "PNG")
+        found.append(Sample(str(number), {"image": file.getvalue()}))
+    return found
+
+
+@pytest.mark.parametrize("cut", ["0", "layer2"])
+def test_a_traced_model_is_proved_and_left_as_it_was(tmp_path, cut):
+    setup = setup_of(tmp_path, cut, ModelSettings("resnet18", device="cpu", images=IMAGES))
+    before = {name: tensor.clone() for name, tensor in setup.split.model.state_dict().items()}
+    prove_training(setup, LAYER, shapes(), tmp_path)
+    after = setup.split.model.state_dict()
+    assert all(torch.equal(after[name], one) for name, one in before.items())
+
+
+def test_statistics_of_a_traced_trunk_that_move_are_refused(tmp_path):
+    setup = setup_of(tmp_path, "layer2", ModelSettings("resnet18", device="cpu", images=IMAGES))
+    kept = setup.split.model.layer3[0].bn1
+
+    def touching(module, args):
+        if module.training:
+            setup.split.model.layer1[0].bn1.running_mean.add_(1)
+
+    kept.register_forward_pre_hook(touching)
+    with pytest.raises(ModelError, match=r"a step changes layer1\.0\.bn1\.running_mean, which is no part of the head"):
+        prove_training(setup, LAYER, shapes(), tmp_path)
+
+
+def test_a_graph_that_trains_otherwise_than_the_model_is_refused(tmp_path):
+    """DenseNet's dropout is no module, so that a graph that was traced in eval has none."""
+    setup = setup_of(tmp_path, "features.transition2", ModelSettings("densenet121", device="cpu", images=IMAGES))
+    for module in setup.split.model.modules():
+        if hasattr(module, "drop_rate"):
+            module.drop_rate = 0.5
+    with pytest.raises(ModelError, match=r"in training the head gives outputs .* off"):
+        prove_training(setup, LAYER, shapes(), tmp_path)

@@ -11,6 +11,7 @@ from transformers.initialization import no_init_weights
 from recycle_cli.models.eval_mode import evaluating
 from recycle_cli.models.hub import quiet
 from recycle_cli.models.identity import architecture_of, plain
+from recycle_cli.models.text.engine import forward_names
 from recycle_cli.models.text.selfcheck import TOLERANCE, close
 
 LABELS = frozenset(("id2label", "label2id", "num_labels"))
@@ -73,8 +74,10 @@ def _rebuilt(base: Any, fields: Mapping[str, Any], inputs: Mapping[str, Any]) ->
 
 
 def _hidden(base: Any, inputs: Mapping[str, Any]) -> Tensor:
+    # A cache of keys and values is of no use to one pass, and not every model has layers for it.
+    options = {"use_cache": False} if "use_cache" in forward_names(base) else {}
     with evaluating(base), torch.no_grad():
-        hidden: Tensor = base(**inputs)[0]
+        hidden: Tensor = base(**inputs, **options)[0]
     return hidden
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from recycle_cli.models.eval_mode import freeze
-from recycle_cli.models.split_model import Parameters
+from recycle_cli.models.split_model import Buffers, Parameters
 from recycle_cli.models.text.blocks import Block
 
 
@@ -42,6 +42,13 @@ class Ownership:
         for prefix, module in base.named_modules():
             if not self._is_heads(module):
                 yield from _persistent_buffers(prefix, module)
+
+    def head_buffers(self) -> Buffers:
+        """Named buffers of floats in the head that a checkpoint keeps: training may count in them, as I-BERT does."""
+        modules = self.model.named_modules()
+        heads = [(prefix, module) for prefix, module in modules if self.cut == 0 or self._is_heads(module)]
+        named = [pair for prefix, module in heads for pair in _persistent_buffers(prefix, module)]
+        return [(name.removeprefix("."), one) for name, one in named if one.is_floating_point()]
 
     def freeze(self) -> None:
         """Take the trunk out of training: no gradient, and eval whatever the mode of the model becomes."""

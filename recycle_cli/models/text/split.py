@@ -200,6 +200,7 @@ def _assembled(engine: Engine, recipe: Recipe, owned: Mapping[str, Ownership]) -
         trunk_parameters=lambda cut: halves.at(cut).trunk_parameters(),
         freeze=halves.freeze,
         between=halves.between,
+        head_buffers=lambda cut: halves.at(cut).head_buffers(),
         blocks_after=lambda cut: [block.module for block in engine.blocks[halves.at(cut).cut :]],
         per_row=engine.per_row,
     )

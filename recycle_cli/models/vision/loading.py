@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from recycle_cli.errors import ModelError, UsageError
-from recycle_cli.models.hub import Source
+from recycle_cli.models.hub import Source, read_json
 from recycle_cli.models.layers import Layer, bytes_per_sample
 from recycle_cli.models.network import Network
 from recycle_cli.models.split_model import SplitModel
@@ -16,10 +16,11 @@ from recycle_cli.models.vision.cutter import Cutter
 from recycle_cli.models.vision.graph import GraphCutter
 from recycle_cli.models.vision.modules import ModuleCutter
 from recycle_cli.models.vision.points import WHOLE
-from recycle_cli.models.vision.pretrained import is_image_model, load_pretrained
+from recycle_cli.models.vision.pretrained import CONFIG, is_image_model, load_pretrained
 from recycle_cli.models.vision.processors import processor_transform, transform_from
 from recycle_cli.models.vision.sources import LoadedImages, is_run, is_torchvision, load_torchvision
 from recycle_cli.models.vision.split import split_images
+from recycle_cli.models.vision.timm_models import is_timm
 from recycle_cli.models.vision.transforms import ImageTransform, Transform, changed, from_json
 from recycle_cli.models.vision.weights import DEFAULT_WEIGHTS, NO_WEIGHTS, preset
 from recycle_cli.settings import ImageSettings
@@ -136,7 +137,8 @@ def _of_pretrained(source: Source, images: ImageSettings) -> Transform:
             )
         # Every field of it is replaced.
         kept = ImageTransform((), (1, 1), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
-    return changed(kept, *given).as_transformers
+    made = changed(kept, *given)
+    return made if is_timm(read_json(source.name, CONFIG, source.revision)) else made.as_transformers
 
 
 def _transform(name: str, images: ImageSettings, *, run: bool) -> ImageTransform | None:

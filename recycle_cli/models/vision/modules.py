@@ -5,6 +5,7 @@ done by then return blanks of the right shape, and the module of the cut returns
 reached the rest of the model, the blanks would show in the logits; that is the proof.
 """
 
+import inspect
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import ExitStack, contextmanager
@@ -18,15 +19,21 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from recycle_cli.errors import ModelError, UsageError
-from recycle_cli.models.dependence import parameters_behind
+from recycle_cli.models.dependence import parameters_behind, without_gradient
 from recycle_cli.models.eval_mode import evaluating
 from recycle_cli.models.hub import first_line
 from recycle_cli.models.vision.blanks import PROBE_IMAGES, blank, is_per_image, returning, rows_of, with_rows
 from recycle_cli.models.vision.cutter import Named
+from recycle_cli.models.vision.inputs import PIXELS
 from recycle_cli.models.vision.keeping import Attributes, check_step, is_rounding
 from recycle_cli.models.vision.points import CutPoint, resolve_point
 
 _CANNOT_RUN = (RuntimeError, ValueError, TypeError, AttributeError, AssertionError, IndexError)
+
+
+_LISTS: tuple[tuple[type[nn.Module], ...], ...] = ((nn.ModuleList,), (nn.ModuleList, nn.Sequential), (nn.Module,))
+"""The modules whose members may be blocks: lists, as transformers has them; sequences, as timm has them; any module.
+The next are looked at if none of the first is a cut, so that a model's cuts stay what they are."""
 
 
 class _Stop(Exception):  # noqa: N818 - it reports no error: it ends a forward pass that has given all we want
@@ -60,12 +67,14 @@ class ModuleCutter:
         self._probe = torch.rand(PROBE_IMAGES, *size, generator=generator)
         self._fresh = Attributes(model)
         self._calls, self._flops = self._watched()
-        self._offered = {call.name: call for call in self._candidates()}
         self._proved: set[str] = set()
         whole = self._whole()
-        deepest_first = sorted(self._offered.values(), key=lambda call: call.end, reverse=True)
-        if not any(self._holds(call, whole) for call in deepest_first):
-            raise ModelError(f"{type(model).__name__} cannot be cut: no block's output is all that the rest needs")
+        for kinds in _LISTS:
+            self._offered = {call.name: call for call in self._candidates(kinds)}
+            deepest_first = sorted(self._offered.values(), key=lambda call: call.end, reverse=True)
+            if any(self._holds(call, whole) for call in deepest_first):
+                return
+        raise ModelError(f"{type(model).__name__} cannot be cut: no block's output is all that the rest needs")
 
     @cached_property
     def points(self) -> tuple[CutPoint, ...]:
@@ -102,8 +111,7 @@ class ModuleCutter:
     def full(self, images: Tensor) -> Tensor:
         """Logits (B, classes) of the whole model, in the mode it is in."""
         with self._lock:
-            logits: Tensor = self.model(pixel_values=images).logits
-        return logits
+            return self._logits(self.model(**{PIXELS: images}))
 
     def trunk(self, names: Sequence[str]) -> Callable[[Tensor], dict[str, Tensor]]:
         """Images (B, C, H, W) to rows (B, *shape) at each cut, in one pass that ends at the deepest."""
@@ -176,7 +184,12 @@ class ModuleCutter:
         calls: dict[str, _Call] = {}
         repeated: set[str] = set()
         clock = iter(range(10**9))
-        with ExitStack() as hooks, evaluating(self.model), torch.no_grad(), FlopCounterMode(display=False) as counter:
+        with (
+            ExitStack() as hooks,
+            evaluating(self.model),
+            without_gradient(self.model),
+            FlopCounterMode(display=False) as counter,
+        ):
 
             def watch(name: str, module: nn.Module) -> None:
                 def before(*_: Any) -> None:
@@ -194,19 +207,35 @@ class ModuleCutter:
                 if name:
                     watch(name, module)
             try:
-                self.model(pixel_values=self._probe_here)
+                self.model(**{PIXELS: self._probe_here})
             except _CANNOT_RUN as error:
-                raise ModelError(
-                    f"{type(self.model).__name__} does not take images of {self._size[1]} x {self._size[2]} pixels "
-                    f"({first_line(error)}); use the size that it was made for (--resize, --crop)"
-                ) from error
+                raise ModelError(self._refusal(first_line(error))) from error
+        uses = [one.begin for one in calls.values() if next(one.module.parameters(recurse=False), None) is not None]
+        self._last_use = max(uses, default=-1)
         return {name: call for name, call in calls.items() if name not in repeated}, max(1, counter.get_total_flops())
 
-    def _candidates(self) -> list[_Call]:
-        """Blocks and stages: members of lists of modules, outermost lists and the lists in those."""
-        lists = {name for name, module in self.model.named_modules() if isinstance(module, nn.ModuleList)}
+    def _refusal(self, why: str) -> str:
+        """Why the model does not take an image: for its size, or since it wants more than pixels."""
+        name, taken = type(self.model).__name__, inspect.signature(type(self.model).forward).parameters
+        if PIXELS not in taken:
+            first = getattr(self.model, "main_input_name", "something else")
+            return f"{name} cannot be cut: it takes {first} and no {PIXELS} ({why}); use a model that takes pixels"
+        if beside := [one for one in taken if one != PIXELS and one.startswith(("pixel_", "spatial_", "input_"))]:
+            return (
+                f"{name} cannot be cut: it takes {', '.join(beside)} beside {PIXELS}, which is all that an image is "
+                f"here ({why}); use a model that takes pixels alone"
+            )
+        return (
+            f"{name} does not take images of {self._size[1]} x {self._size[2]} pixels ({why}); use the size that it "
+            "was made for (--resize, --crop)"
+        )
+
+    def _candidates(self, kinds: tuple[type[nn.Module], ...]) -> list[_Call]:
+        """Blocks and stages: members of modules of these kinds, outermost ones and those in them, that leave parameters
+        to train."""
+        lists = {name for name, module in self.model.named_modules() if isinstance(module, kinds)}
         members = [call for call in self._calls.values() if call.name.rpartition(".")[0] in lists]
-        return [call for call in members if call.end >= 0 and rows_of(call.output) is not None]
+        return [call for call in members if 0 <= call.end < self._last_use and rows_of(call.output) is not None]
 
     def _points(self, calls: Iterable[_Call]) -> tuple[CutPoint, ...]:
         ordered = sorted(calls, key=lambda call: call.end)
@@ -258,14 +287,22 @@ class ModuleCutter:
 
                 hooks.callback(call.module.register_forward_hook(keep).remove)
             try:
-                self.model(pixel_values=images)
+                self.model(**{PIXELS: images})
             except _Stop:
                 return found
         raise AssertionError("the forward pass went by the deepest cut")
 
     def _head(self, call: _Call, rows: Tensor) -> Tensor:
         with self._begun_at(call, rows) as images:
-            logits: Tensor = self.model(pixel_values=images).logits
+            return self._logits(self.model(**{PIXELS: images}))
+
+    def _logits(self, output: Any) -> Tensor:
+        logits = getattr(output, "logits", None)
+        if not isinstance(logits, Tensor):
+            raise ModelError(
+                f"{type(self.model).__name__} gives no logits for images, but {type(output).__name__}; expected an "
+                "image classifier"
+            )
         return logits
 
     @contextmanager

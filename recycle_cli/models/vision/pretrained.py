@@ -1,6 +1,7 @@
 """Image models of transformers: loaded with their image processor's transform, saved as transformers loads them."""
 
 from collections.abc import Sequence
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,14 @@ from recycle_cli.models.same_labels import fit_labels
 from recycle_cli.models.task_layer import OWN, TaskLayer
 from recycle_cli.models.vision.processors import ProcessorTransform, opened, processor_transform, transform_of
 from recycle_cli.models.vision.sources import LoadedImages
+from recycle_cli.models.vision.timm_models import (
+    computing,
+    is_timm,
+    keep_transform,
+    labels_of_timm,
+    options_of_timm,
+    require_timm,
+)
 from recycle_cli.models.vision.transforms import ImageTransform, Transform
 from recycle_cli.settings import EmbeddingSettings
 
@@ -30,8 +39,12 @@ def is_image_model(name: str, revision: str | None = None) -> bool:
     A name on the hub that cannot be looked up is taken for a text model, whose loading then says why.
     """
     config = read_json(name, CONFIG, revision)
-    mapping = transformers.models.auto.modeling_auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES
-    return config.get("model_type") in mapping
+    kind, auto = config.get("model_type"), transformers.models.auto.modeling_auto
+    texts = auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
+    if kind in texts and texts[kind] in (config.get("architectures") or ()):
+        # Perceivers are of both kinds.
+        return False
+    return kind in auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES or is_timm(config)
 
 
 def load_pretrained(
@@ -44,6 +57,8 @@ def load_pretrained(
     ModelError if the model cannot be loaded, or its processor does something else.
     """
     name = source.name
+    if is_timm(read_json(name, CONFIG, source.revision)):
+        require_timm(name)
     own = processor_transform(source) if transform is None else transform
     model, missing = _loaded(source, layer, layer.labels, seed)
     _check(name, model, missing)
@@ -51,16 +66,17 @@ def load_pretrained(
         missing |= _named_rows(source, layer, model, missing, seed)
     if layer.head is not None:
         missing |= _embedding(model, layer.head, seed)
+    processor = _processor_for(own, source, model)
     return LoadedImages(
         name,
         model.eval(),
         own,
         tuple(model.config.id2label.get(number, f"LABEL_{number}") for number in range(model.config.num_labels)),
-        {"library": "transformers", **architecture_of(model.config.to_dict())},
+        {"library": "transformers", **architecture_of(computing(model.config.to_dict()))},
         weights=name,
         library="transformers",
         loads_with="AutoModelForImageClassification.from_pretrained",
-        write=partial(_write, model=model, processor=_processor_for(own, source)),
+        write=partial(_write, model=model, processor=processor),
         missing=missing,
     )
 
@@ -87,6 +103,7 @@ def _loaded(source: Source, layer: TaskLayer, labels: Sequence[str] | None, seed
     place_of(source.name, source.revision)
     check_weights(source.name, source.revision)
     options = source.options | {"return_dict": True, "output_attentions": False, "output_hidden_states": False}
+    options |= options_of_timm(read_json(source.name, CONFIG, source.revision))
     if labels is not None:
         options["problem_type"] = layer.problem
         # PVT's config has a number of labels of its own.
@@ -121,15 +138,17 @@ def _put_back(config: Any, fresh: Any) -> None:
 def _named_rows(source: Source, layer: TaskLayer, model: Any, missing: frozenset[str], seed: int) -> frozenset[str]:
     """Keep the classifier's rows by the names of its classes. Returns the parameters that are new."""
     labels = tuple(layer.labels or ())
-    names = read_json(source.name, CONFIG, source.revision).get("id2label") or {}
+    config = read_json(source.name, CONFIG, source.revision)
+    names = config.get("id2label") or (labels_of_timm(source) if is_timm(config) else {})
     known = [str(names.get(str(number), f"LABEL_{number}")) for number in range(len(labels))]
     if len(names) > len(labels):
         return frozenset()
     return fit_labels(source.name, model, known, labels, missing, seed)
 
 
-def _processor_for(transform: Transform, source: Source) -> Any:
-    """An image processor that does the same as the transform: the checkpoint's own if it does."""
+def _processor_for(transform: Transform, source: Source, model: Any) -> Any:
+    """An image processor that does the same as the transform: the checkpoint's own if it does. A timm model's is read
+    from its config, which is changed."""
     try:
         processor = opened(source)
         if transform_of(processor, source.name).digest == transform.digest:
@@ -139,6 +158,9 @@ def _processor_for(transform: Transform, source: Source) -> Any:
     if isinstance(transform, ProcessorTransform):
         return transform.processor
     assert isinstance(transform, ImageTransform)
+    if is_timm(model.config.to_dict()):
+        keep_transform(model.config, transform)
+        return transformers.TimmWrapperImageProcessor(pretrained_cfg=model.config.pretrained_cfg)
     resize, crop = transform.resize, transform.crop
     sides = {"shortest_edge": resize[0]} if len(resize) == 1 else dict(zip(("height", "width"), resize, strict=True))
     return transformers.BitImageProcessor(
@@ -159,8 +181,20 @@ def _processor_for(transform: Transform, source: Source) -> Any:
 def _check(name: str, model: Any, missing: frozenset[str]) -> None:
     """Raise ModelError if more than the task layer is missing from the checkpoint."""
     base = f"{model.base_model_prefix}."
-    absent = sorted(key for key in missing if key.startswith(base))
+    absent = {key for key in missing if key.startswith(base)}
+    if absent:
+        # The task layer may lie in the base, as timm's does: it is what another number of labels gives another shape.
+        absent -= _of_labels(model)
     if absent:
         raise ModelError(
-            f"model {name!r}: the checkpoint lacks {absent[0]}, or has it in another shape than its config"
+            f"model {name!r}: the checkpoint lacks {min(absent)}, or has it in another shape than its config"
         )
+
+
+def _of_labels(model: Any) -> set[str]:
+    """Names of the parameters whose shape follows the number of labels."""
+    config = deepcopy(model.config)
+    config.num_labels = model.config.num_labels + 1
+    with quiet(), torch.random.fork_rng(devices=[]):
+        other = dict(type(model)(config).named_parameters())
+    return {name for name, one in model.named_parameters() if name not in other or other[name].shape != one.shape}

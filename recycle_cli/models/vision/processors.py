@@ -21,6 +21,7 @@ from recycle_cli.models.vision.transforms import ImageTransform, Transform, chec
 from recycle_cli.recipe import canonical_digest
 
 PROCESSOR = "preprocessor_config.json"
+TIMM = "TimmWrapperImageProcessor"
 
 EXACT = 1e-3
 """Levels of 255 that images of one colour may differ by: no rounding of a resize is in them."""
@@ -82,10 +83,11 @@ def transform_of(processor: Any, name: str) -> Transform:
     """
     used = _as_it_is(processor, name)
     try:
-        read = of_processor(processor.to_dict(), name).as_transformers
+        read = of_processor(processor.to_dict(), name)
     except RecycleError:
         return used
-    return read if same_pixels(read, processor) else used
+    # timm crops as torchvision does.
+    return next((one for one in (read.as_transformers, read) if same_pixels(one, processor)), used)
 
 
 def transform_from(facts: Mapping[str, Any], source: Source) -> Transform:
@@ -93,8 +95,8 @@ def transform_from(facts: Mapping[str, Any], source: Source) -> Transform:
     if "processor" not in facts:
         return from_json(facts)
     made = get_image_processor_class_from_name(facts["processor"])
-    if made is None:
-        # Its code came with the model.
+    if made is None or facts["processor"] == TIMM:
+        # Its code came with the model, or what it is made from is in the model's config.
         return processor_transform(source)
     return _as_it_is(made.from_dict(dict(facts["config"])), source.name)
 

@@ -173,6 +173,8 @@ def of_processor(processor: Mapping[str, Any], name: str) -> ImageTransform:
 
     Raises ModelError for one that does something else than resize, crop in the middle, rescale and normalise.
     """
+    if "data_config" in processor:
+        return _of_timm(processor["data_config"])
     size = _sides(processor.get("size"))
     resize = size if processor.get("do_resize", True) else ()
     crop = _sides(processor.get("crop_size")) if processor.get("do_center_crop") else ()
@@ -191,6 +193,15 @@ def of_processor(processor: Mapping[str, Any], name: str) -> ImageTransform:
             "--mean and --std"
         )
     return ImageTransform(resize, _square(crop), tuple(mean), tuple(std), modes[mode].value)
+
+
+def _of_timm(config: Mapping[str, Any]) -> ImageTransform:
+    """The transform that timm's `create_transform` seems to make of a data config for evaluation."""
+    crop = (int(config["input_size"][1]), int(config["input_size"][2]))
+    height, width = (int(side / config["crop_pct"]) for side in crop)
+    resize = (height, width) if config["crop_mode"] == "squash" else (height,)
+    rest = (tuple(config["mean"]), tuple(config["std"]), str(config["interpolation"]))
+    return ImageTransform(resize, () if resize == crop else crop, *rest)
 
 
 def _sides(size: Any) -> tuple[int, ...]:
