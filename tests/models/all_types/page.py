@@ -32,8 +32,8 @@ itself and without padding:
 **exact** means that all of this was equal up to rounding (1e-4 of the largest logit; after a step, where that is more,
 ten times the plain model's own rounding), **refused** that the tool says in one line why it does not take the model,
 **unbuildable** that transformers itself does not build the type here. The models are small, and have a tokenizer of one
-letter a token: what a config of other settings switches on is not tried here. A model proves itself again whenever it is
-opened.
+letter a token: what a config of other settings switches on is not tried here. A model proves itself again whenever it
+is opened.
 
 `python -m tests.models.all_types` makes this page anew, in about ten minutes of a core;
 `pytest -m long tests/models/all_types` compares.

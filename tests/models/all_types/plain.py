@@ -122,7 +122,9 @@ def _watching(model: nn.Module, entrance: str, *, cut_off: bool = False) -> Iter
         if isinstance(output, dict):
             name, rows = next(iter(output.items()))
             return {**output, name: at_gate(rows)}
-        return (at_gate(output[0]), *output[1:]) if isinstance(output, tuple) else at_gate(output)
+        if isinstance(output, tuple | list):
+            return type(output)((at_gate(output[0]), *output[1:]))
+        return at_gate(output)
 
     # Not a hook: some models call a block's forward themselves.
     usual, gate.forward = gate.forward, forward
