@@ -26,7 +26,7 @@ def parts(model_type: str) -> SplitModel:
 
 
 def engine_of(model: SplitModel) -> Engine:
-    return model.full.__self__
+    return model.full.__self__.engine
 
 
 def batch_of(model: SplitModel, left: bool = False) -> dict[str, Tensor]:

@@ -154,7 +154,7 @@ def test_an_unknown_auto_class_is_refused(tiny_bert):
 def test_a_decoder_that_ends_in_padding_is_no_trouble_for_tokens():
     """Nothing is pooled by the last token, so that a text may end in the padding token."""
     model = split(random_per_row("gpt2", TOKENS), ["2"], max_length=16, dtype="float32")
-    assert not model.full.__self__.inputs.refuses_final_pad
+    assert not model.full.__self__.engine.inputs.refuses_final_pad
 
 
 def test_the_layer_of_before_is_made_as_before():

@@ -156,7 +156,7 @@ def leaving_embeddings(made) -> Loaded:
 
 def check(model: SplitModel, lengths: list[int]) -> None:
     """Head after trunk is the whole, whatever passed through the model before."""
-    engine = model.full.__self__
+    engine = model.full.__self__.engine
     batch, other = (check_batch(engine.model, engine.inputs, some, seed=5) for some in (lengths, [4, 6]))
     mask = batch["attention_mask"]
     with torch.no_grad():
@@ -171,7 +171,7 @@ def test_a_stem_that_also_leaves_something_for_later_blocks_is_not_left_out():
     """What follows from the batch's shape alone, as positions do, the head makes again."""
     loaded = leaving_embeddings(lambda ids: torch.arange(ids.shape[1])[:, None] / 10)
     model = split(loaded, ["1", "3"], max_length=32, dtype="float32")
-    assert model.full.__self__.stem is None
+    assert model.full.__self__.engine.stem is None
     check(model, [5, 3])
     check(model, [12, 12, 1])
 
