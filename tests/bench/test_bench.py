@@ -114,6 +114,7 @@ def test_a_bench_on_a_corpus_without_labels_and_a_model_of_ones_own(recycle, tmp
     assert set(report["figures"]) == set(layout("precompute", ["1"]).names())
 
 
+@pytest.mark.long
 def test_contention_sets_every_verb_beside_busy_processes(recycle, tmp_path):
     report = recycle.json("bench", "contention", *SMALL, "--repetitions", 1, cwd=tmp_path)
     figures = report["figures"]
@@ -129,6 +130,7 @@ def test_contention_sets_every_verb_beside_busy_processes(recycle, tmp_path):
     assert "GOMP_SPINCOUNT" in report["machine"]["thread_settings"]
 
 
+@pytest.mark.long
 def test_a_worker_measures_in_its_own_environment_and_its_end_is_told():
     worker = Worker(in_environment, None, {**os.environ, "GOMP_SPINCOUNT": "77"})
     assert worker.run("spin", 3) == Run(77.0, 3)

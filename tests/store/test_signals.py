@@ -84,6 +84,7 @@ def check(path, whole, kept):
         assert store.read("2", position).tobytes() == whole[key][1]["2"]
 
 
+@pytest.mark.long
 def test_a_few_signals_lose_nothing(recycle, made, tmp_path):
     trial(recycle, made, tmp_path, 1, 2)
 
