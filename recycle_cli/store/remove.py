@@ -41,22 +41,30 @@ def remove(
     wanted = np.unique(np.concatenate([np.empty((0, KEY_BYTES), np.uint8), *keys]), axis=0)
     root = Path(store.place.where(""))
     with storage_errors(store.path), nullcontext() if dry_run else maintenance(root / SCRATCH):
-        store.refresh()  # another maintenance may have run before we got the lock
-        masks = {segment.id: _among(segment, wanted) for segment in store.segments}
-        plan = _plan(store, masks)
-        held = np.unique(np.concatenate([wanted[:0], *(part.keys[masks[part.id]] for part in plan.stale)]), axis=0)
-        freed = plan.surplus_bytes
+        held, copies, rewritten, removed, freed = wanted[:0], 0, 0, 0, 0
+        while True:
+            # Another maintenance may have run before we got the lock, and a writer may have published meanwhile.
+            store.refresh()
+            masks = {segment.id: _among(segment, wanted) for segment in store.segments}
+            plan = _plan(store, masks)
+            held = np.unique(np.concatenate([held, *(part.keys[masks[part.id]] for part in plan.stale)]), axis=0)
+            copies += int(sum(mask.sum() for mask in masks.values()))
+            rewritten += len(plan.rewritten)
+            removed += len(plan.stale)
+            if dry_run or not plan.stale:
+                freed += plan.surplus_bytes
+                break
+            freed += replace(store, plan, segment_bytes, "remove")
         if not dry_run:
-            freed = replace(store, plan, segment_bytes, "remove") if plan.stale else 0
             remove_folders(root, _stale_indexes(root, store))
         at_work = sum(writer.alive for writer in writers(root / SCRATCH))
     return {
         "store": store.path,
         "asked": len(wanted),
         "samples": len(held),
-        "copies": int(sum(mask.sum() for mask in masks.values())),
-        "rewritten": len(plan.rewritten),
-        "removed": len(plan.stale),
+        "copies": copies,
+        "rewritten": rewritten,
+        "removed": removed,
         "freed_bytes": freed,
         "set_aside": store.place.aside(),
         "writers": at_work,

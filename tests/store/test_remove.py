@@ -1,6 +1,7 @@
 """Removing samples for good, merging stores, and finding samples."""
 
 import shutil
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -201,3 +202,20 @@ def test_find_names_every_copy(tmp_path):
             assert copy["rows"] == corpus.length(number)
             rows = segment.values("2")[copy["first_row"] : copy["end_row"]]
             np.testing.assert_array_equal(rows, corpus.encoded(number, "2").values)
+
+
+def test_what_a_writer_publishes_meanwhile_goes_too(tmp_path, corpus, monkeypatch):
+    module = import_module("recycle_cli.store.remove")
+    store = corpus.store(tmp_path / "s.zarr", range(20), batch=10)
+    usual, added = module.replace, []
+
+    def replace(store, plan, *more):
+        freed = usual(store, plan, *more)
+        if not added:
+            added.append(corpus.store(tmp_path / "s.zarr", [3, 25]))
+        return freed
+
+    monkeypatch.setattr(module, "replace", replace)
+    done = removed(store, [3])
+    assert (done["samples"], done["copies"]) == (1, 2)
+    assert held(store.path, [3, 25, 4]) == [25, 4]
