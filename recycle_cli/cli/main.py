@@ -21,7 +21,7 @@ from recycle_cli.cli.predict import predict
 from recycle_cli.cli.store import store_app
 from recycle_cli.cli.toml_file import reason
 from recycle_cli.errors import Interrupted, PipeClosed, RecycleError, StorageError, UsageError
-from recycle_cli.reports import flush_output, put, say
+from recycle_cli.reports import answers_in_json, flush_output, put, say
 from recycle_cli.runtime.bus_errors import end_on_bus_errors
 from recycle_cli.runtime.signals import INTERRUPTED, end_quietly_on_signals, ignore_signals, raise_on_signals
 from recycle_cli.runtime.streams import flush_streams
@@ -131,7 +131,9 @@ def _tell_of_thread(failed: threading.ExceptHookArgs) -> None:
 
 
 def _asks_for_json() -> bool:
-    return "--json" in sys.argv or os.environ.get("RECYCLE_JSON", "").lower() in ("1", "true", "t", "yes", "y", "on")
+    """Also if nothing has been parsed yet, or could be."""
+    said = os.environ.get("RECYCLE_JSON", "").lower() in ("1", "true", "t", "yes", "y", "on")
+    return said or "--json" in sys.argv or answers_in_json()
 
 
 def _json_error(message: str, kind: str, code: int) -> str:

@@ -11,7 +11,7 @@ import typer
 
 from recycle_cli.cli.environment import tell_misspelt, variable_of
 from recycle_cli.errors import PipeClosed, UsageError
-from recycle_cli.reports import be_quiet
+from recycle_cli.reports import answer_in_json, be_quiet
 from recycle_cli.settings.option import PANELS, Option, Panel, option_of, options_of
 
 Asked = Mapping[str, Any]
@@ -39,6 +39,7 @@ def with_options(
         @wraps(function)
         def run(**asked: Any) -> None:
             be_quiet(asked["quiet"])
+            answer_in_json(asked["as_json"])
             tell_misspelt()
             for name, value in asked.items():
                 check_number(name, value)

@@ -65,7 +65,7 @@ def _spooled(source: str) -> Path:
         path = Path(folder, "records")
         try:
             with path.open("wb") as file, bar(f"reading {name_of(source)} (KiB)") as progress:
-                while piece := os.read(content.fileno(), PIECE):
+                while piece := _read(content, source):
                     file.write(piece)
                     progress.update(len(piece) // 1024)
         except OSError as error:
@@ -74,6 +74,13 @@ def _spooled(source: str) -> Path:
                 "folder on a larger disk"
             ) from error
     return path
+
+
+def _read(content: IO[bytes], source: str) -> bytes:
+    try:
+        return os.read(content.fileno(), PIECE)
+    except OSError as error:
+        raise DataError(f"{name_of(source)} cannot be read ({error.strerror})") from error
 
 
 @contextmanager

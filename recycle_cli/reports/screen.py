@@ -14,6 +14,7 @@ WIDE = 200
 """Columns of a table at most if stderr is no terminal: a log is not a screen."""
 
 _quiet = False
+_json = False
 
 
 def be_quiet(quiet: bool) -> None:
@@ -25,6 +26,17 @@ def be_quiet(quiet: bool) -> None:
 def is_quiet() -> bool:
     """Whether progress is left out."""
     return _quiet
+
+
+def answer_in_json(asked: bool) -> None:
+    """Whether a failure is an object on stdout as well from now on, as a command's --json asks."""
+    global _json
+    _json = asked
+
+
+def answers_in_json() -> bool:
+    """Whether a failure is an object on stdout as well."""
+    return _json
 
 
 def console() -> "Console":

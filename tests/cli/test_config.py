@@ -1,5 +1,6 @@
 """Options from a file: what comes first, what is refused, and a training that is repeated from its own file."""
 
+import json
 import os
 import shutil
 import sys
@@ -179,3 +180,10 @@ def test_each_of_several_heads_is_repeated_alone(recycle, place, tmp_path):
         recycle.json("finetune", "--config", config, "--output", tmp_path / name, cwd=place)
         mine, alone = (folder / "model.safetensors" for folder in (tmp_path / "runs" / name, tmp_path / name))
         assert mine.read_bytes() == alone.read_bytes()
+
+
+def test_json_in_a_file_makes_an_object_of_a_failure_too(recycle, tmp_path):
+    (tmp_path / "c.toml").write_text("json = true\n")
+    done = recycle("store", "info", "nowhere.zarr", "--config", "c.toml", cwd=tmp_path)
+    assert done.code == 4
+    assert json.loads(done.out)["error"]["kind"] == "StoreError"

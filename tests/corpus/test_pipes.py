@@ -1,5 +1,6 @@
 """Records from stdin and from named pipes, kinds of files that their names do not tell, and unquoted tables."""
 
+import errno
 import io
 import os
 import sys
@@ -106,6 +107,16 @@ def test_a_closed_stdin_is_one_line(monkeypatch):
     pipes._spooled.cache_clear()
     monkeypatch.setattr(sys, "stdin", None)
     with pytest.raises(DataError, match="stdin: cannot be read"):
+        open_as("-")
+
+
+def test_a_stdin_that_fails_is_no_full_disk(monkeypatch, stdin):
+    def refuse(descriptor, size):
+        raise OSError(errno.EIO, "Input/output error")
+
+    stdin(b"text\na\n")
+    monkeypatch.setattr(pipes.os, "read", refuse)
+    with pytest.raises(DataError, match=r"stdin cannot be read \(Input/output error\)"):
         open_as("-")
 
 
