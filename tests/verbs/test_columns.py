@@ -85,7 +85,7 @@ def test_a_run_of_before_finds_its_columns_as_before(recycle, place, tmp_path):
         if file.is_file():
             (tmp_path / "old" / file.name).write_bytes(file.read_bytes())
     about = json.loads((tmp_path / "old" / "recycle.json").read_text())
-    del about["columns"]
+    about = {name: value for name, value in about.items() if name not in ("columns", "files")} | {"version": 1}
     (tmp_path / "old" / "recycle.json").write_text(json.dumps(about))
     done = recycle.json("predict", place / "text.csv", tmp_path / "old")
     assert done["labelled_samples"] == 24
