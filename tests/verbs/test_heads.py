@@ -1,7 +1,9 @@
 """Several heads from one read: each is, byte for byte, the run that it would have been alone."""
 
 import json
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -335,7 +337,7 @@ def test_targets_that_cannot_be(targets, tmp_path):
         with pytest.raises(UsageError, match=f"head '{name}': a RUN has a file of this name"):
             targets([of("topic"), of("topic", name)])
     assert not (tmp_path / "runs").exists()
-    (tmp_path / "runs" / "checkpoint").mkdir(parents=True)
+    shutil.copytree(Path(__file__).parents[1] / "kept" / "classes", tmp_path / "runs")
     with pytest.raises(UsageError, match="is a run itself"):
         targets([of("topic")])
 
