@@ -163,7 +163,7 @@ def test_no_other_loader_takes_the_run_for_a_whole_model(run, tmp_path):
 def test_a_damaged_adapter_is_named(run, data, tmp_path):
     shutil.copytree(run[0], tmp_path / "run")
     (tmp_path / "run" / "adapter" / "bottleneck.safetensors").write_bytes(b"no tensors")
-    with pytest.raises(StoreError, match="bottleneck.safetensors is damaged"):
+    with pytest.raises(StoreError, match=r"bottleneck\.safetensors is damaged"):
         predict(data, str(tmp_path / "run"), None, str(tmp_path / "o.csv"), ModelSettings(), PredictSettings())
 
 
