@@ -170,7 +170,8 @@ class Store:
         """Rows (length, *shape) of one sample in the stored dtype, as a read-only view of the map if there is one."""
         self._known_cut(cut)
         segment, start, stop = self._place(int(position))
-        self._require_uncut(cut, (segment,))
+        if perf_counter() >= self._next_look:
+            self._look(cut, (segment,))
         return segment.values(cut)[start:stop]
 
     def gather(self, cut: str, positions: Positions) -> tuple[Array, npt.NDArray[np.float32] | None]:
@@ -178,7 +179,8 @@ class Store:
         self._known_cut(cut)
         spans = self._segments.spans(positions.tolist())
         segments, touched = self._segments.list, {number for number, _, _ in spans}
-        self._require_uncut(cut, (segments[number] for number in touched))
+        if perf_counter() >= self._next_look:
+            self._look(cut, (segments[number] for number in touched))
         rows = {number: segments[number].values(cut) for number in touched}
         values = padded(spans, rows, self.row_shape(cut), self.stored_dtype)
         if self.recipe.dtype != "int8":
@@ -189,7 +191,8 @@ class Store:
     def gather_rows(self, cut: str, positions: Positions) -> tuple[Array, npt.NDArray[np.float32] | None]:
         """Gather the rows of samples one after another: values (sum of lengths, *shape), and for int8 scales (sum,)."""
         places = [self._place(position) for position in np.asarray(positions).tolist()]
-        self._require_uncut(cut, {segment.id: segment for segment, _, _ in places}.values())
+        if perf_counter() >= self._next_look:
+            self._look(cut, {segment.id: segment for segment, _, _ in places}.values())
         total = sum(stop - start for _, start, stop in places)
         values = np.empty((total, *self.row_shape(cut)), self.stored_dtype)
         scales = np.empty(total, np.float32) if self.recipe.dtype == "int8" else None
@@ -250,14 +253,12 @@ class Store:
             max_disk=max_disk,
         )
 
-    def _require_uncut(self, cut: str, segments: Iterable[Segment]) -> None:
+    def _look(self, cut: str, segments: Iterable[Segment]) -> None:
         """Raise DamageError if a mapped file of these segments was cut short, since reading it would end the process.
 
-        Looking takes at most one part in `_LOOKS` of the time, or is put off for at most `_LONGEST` seconds, so that
-        reads in quick succession are as fast as without it.
+        The next look is due only when a hundred times as long has passed, but after `_LONGEST` seconds at most: reads
+        in quick succession are as fast as without it. Whoever reads asks whether one is due, which costs no call.
         """
-        if perf_counter() < self._next_look:
-            return
         arrays = [(segment, values_name(cut), segment.values(cut)) for segment in segments]
         if self.recipe.dtype == "int8":
             arrays += [(segment, scales_name(cut), segment.scales(cut)) for segment, _, _ in arrays]
