@@ -152,6 +152,7 @@ def _notes(one: Any) -> Iterator[str]:
     if one.required and one.param_type_name == "option":
         yield "required"
     elif isinstance(one.default, list | tuple):
-        yield f"default: {' '.join(map(str, one.default))}"
+        if one.default:
+            yield f"default: {' '.join(map(str, one.default))}"
     elif one.default is not None and one.default is not False:
         yield f"default: {one.default}" if one.default is not True else "default: on"

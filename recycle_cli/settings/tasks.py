@@ -206,7 +206,7 @@ class SimilaritySettings(TaskSettings):
 @dataclass(frozen=True)
 class PairSettings(TaskSettings):
     """How an embedding is learnt from pairs. `loss` multiple-negatives: the partner against the others of a batch; the
-    other two: cosines against scores. `scale`: of the likeness in the first two."""
+    other two: cosines against scores. `scale`: of the similarities in the first two."""
 
     loss: Literal["multiple-negatives", "cosent", "cosine-mse"] = option(
         "multiple-negatives",
@@ -217,7 +217,7 @@ class PairSettings(TaskSettings):
     )
     scale: float = option(
         20.0,
-        "For multiple-negatives and cosent: multiply the likeness of two texts by this before the softmax.",
+        "For multiple-negatives and cosent: multiply the similarity of two texts by this before the softmax.",
         "Task",
         name="pair-scale",
         minimum=1e-3,

@@ -99,3 +99,8 @@ def test_no_line_is_wider_than_the_terminal_and_no_word_is_cut(command, width):
     lines = screen(command, "--help-all" if command in LARGE else "--help", width)
     assert max(map(len, lines)) <= width
     assert not [line for line in lines if "…" in line]
+
+
+@pytest.mark.parametrize("command", LARGE)
+def test_no_default_is_empty(command):
+    assert "default: ]" not in " ".join(screen(command, "--help-all", 200))
