@@ -16,6 +16,6 @@ def open_corpus(source, columns=None, *, limit=None, on_error="fail", **options)
         limit,
         on_error,
         image_column=columns.image,
-        label_columns=columns.targets,
+        label_columns=columns.labels,
     )
     return Corpus(settings, **options)

@@ -1,6 +1,5 @@
 """The file of `finetune --heads`: the heads that train together, each option written as on the command line."""
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,8 +25,6 @@ OF_A_HEAD = tuple(
 AT_THE_TOP = tuple(dict.fromkeys((*OF_A_HEAD, *_TRAINING)))
 """The options that the top of the file may have: those of a head, and those that are the same for all heads."""
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-
 
 def head_settings(path: str, context: typer.Context) -> list[HeadSettings]:
     """The heads of a TOML file. A head's own key comes before one at the top, and that before the command line.
@@ -40,23 +37,17 @@ def head_settings(path: str, context: typer.Context) -> list[HeadSettings]:
         raise UsageError(f"{path}: no [[head]] in it; give each head a table [[head]] with a name")
     shared = {**context.params, **_values(content, path, AT_THE_TOP, context)}
     shared["order_seed"] = shared["seed"] if shared["order_seed"] is None else shared["order_seed"]
-    heads = [_head(table, f"{path}, head {number}", shared, context) for number, table in enumerate(tables, 1)]
-    seen: set[str] = set()
-    for head in heads:
-        if head.name.lower() in seen:
-            raise UsageError(
-                f"{path}: two heads have the name {head.name!r}; each RUN is OUTPUT/NAME, so name each anew"
-            )
-        seen.add(head.name.lower())
-    return heads
+    return [_head(table, f"{path}, head {number}", shared, context) for number, table in enumerate(tables, 1)]
 
 
 def _head(table: dict[str, Any], where: str, shared: Mapping[str, Any], context: typer.Context) -> HeadSettings:
+    from recycle_cli.training import check_head_name
+
     name = table.pop("name", None)
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise UsageError(
-            f"{where}: name = {name!r}; expected letters, digits, '.', '_' and '-': its RUN is OUTPUT/NAME"
-        )
+    try:
+        check_head_name(name)
+    except UsageError as error:
+        raise UsageError(f"{where}: {error}") from None
     options = {**shared, **_values(table, f"{where} ({name})", OF_A_HEAD, context)}
     return HeadSettings(name, training_settings(options), options["label_column"])
 

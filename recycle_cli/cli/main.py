@@ -21,7 +21,7 @@ from recycle_cli.cli.predict import predict
 from recycle_cli.cli.store import store_app
 from recycle_cli.cli.toml_file import reason
 from recycle_cli.errors import Interrupted, PipeClosed, RecycleError, StorageError, UsageError
-from recycle_cli.reports import answers_in_json, flush_output, put, say
+from recycle_cli.reports import answers_in_json, error_in_json, flush_output, say, show_json
 from recycle_cli.runtime.bus_errors import end_on_bus_errors
 from recycle_cli.runtime.signals import INTERRUPTED, end_quietly_on_signals, ignore_signals, raise_on_signals
 from recycle_cli.runtime.streams import flush_streams
@@ -68,8 +68,8 @@ def main() -> None:
     except (PipeClosed, BrokenPipeError):
         _leave(PipeClosed.exit_code)
     except MemoryError as error:
-        reason = " ".join(str(error).split()) or "all is taken"
-        _fail(f"not enough memory ({reason}); use a smaller batch, --memory or --max-length", "MemoryError", 1)
+        said = " ".join(str(error).split()) or "all is taken"
+        _fail(f"not enough memory ({said}); use a smaller batch, --memory or --max-length", "MemoryError", 1)
     except OSError as error:
         # Whatever the system refuses, wherever: a disk, a folder or a stream has failed, not the program.
         where = f"{error.filename}: " if error.filename else ""
@@ -103,7 +103,7 @@ def _fail(message: str, kind: str, code: int) -> NoReturn:
     say(f"recycle: {message}")
     if _asks_for_json():
         with suppress(RecycleError):  # stdout may be what has failed
-            put(_json_error(message, kind, code))
+            show_json(error_in_json(message, kind, code))
     _leave(code)
 
 
@@ -118,7 +118,7 @@ def _answer_bus_errors() -> None:
     code = StorageError.exit_code
     messages = [(2, f"recycle: {BUS_ERROR}\n")]
     if _asks_for_json():
-        messages.append((1, f"{_json_error(BUS_ERROR, StorageError.__name__, code)}\n"))
+        messages.append((1, f"{json.dumps(error_in_json(BUS_ERROR, StorageError.__name__, code))}\n"))
     end_on_bus_errors(messages, code)
 
 
@@ -134,7 +134,3 @@ def _asks_for_json() -> bool:
     """Also if nothing has been parsed yet, or could be."""
     said = os.environ.get("RECYCLE_JSON", "").lower() in ("1", "true", "t", "yes", "y", "on")
     return said or "--json" in sys.argv or answers_in_json()
-
-
-def _json_error(message: str, kind: str, code: int) -> str:
-    return json.dumps({"error": {"kind": kind, "message": message, "exit_code": code}})

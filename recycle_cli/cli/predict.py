@@ -7,6 +7,7 @@ import typer
 from recycle_cli.cli.arguments import Corpus
 from recycle_cli.cli.options import Asked, filled, own, with_options
 from recycle_cli.cli.required import end, reported
+from recycle_cli.disk import STDOUT
 from recycle_cli.errors import UsageError
 from recycle_cli.reports import show, spinner
 from recycle_cli.settings import CorpusSettings, ImageSettings, ModelSettings, PredictSettings
@@ -41,7 +42,7 @@ def predict(
     with spinner("loading PyTorch"):
         from recycle_cli.verbs.predict import predict as score
 
-    if output == "-" and asked["as_json"]:
+    if output == STDOUT and asked["as_json"]:
         raise UsageError("--json prints its object on stdout, where --output - writes the predictions; leave out one")
     records = filled(CorpusSettings, asked, source=tuple(data))
     network = filled(ModelSettings, asked, name=run, images=ImageSettings())

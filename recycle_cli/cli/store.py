@@ -1,6 +1,5 @@
 """The commands that look after a store: info, verify, gc and export; `stored_records.py` has the others."""
 
-import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -10,9 +9,9 @@ from recycle_cli.cli.arguments import StoreFolder
 from recycle_cli.cli.help import Command, Group
 from recycle_cli.cli.options import Asked, own, with_options
 from recycle_cli.cli.stored_records import contains, find, merge, remove
-from recycle_cli.disk import expanded
+from recycle_cli.disk import STDOUT, expanded
 from recycle_cli.errors import DamageError, UnreadError, UsageError
-from recycle_cli.reports import bar, counted, say, show_fields, show_rows, spinner
+from recycle_cli.reports import bar, counted, following, say, show, show_fields, show_json, show_rows, spinner
 
 store_app = typer.Typer(cls=Group, help="Look after a store: what it holds, whether it is whole, and removing.")
 
@@ -29,7 +28,7 @@ def info(
 
     found = run(store, segments=segments)
     if asked["as_json"]:
-        print(json.dumps(found))
+        show_json(found)
         return
     tables = {name: found.pop(name, []) for name in ("writers", "leftovers", "segment_list")}
     for title, fields in _described(found).items():
@@ -69,14 +68,7 @@ def verify(
     from recycle_cli.store import verify as run
 
     with bar("verify", unit="bytes") as progress:
-        done = 0
-
-        def advance(read: int, total: int) -> None:
-            nonlocal done
-            progress.update(max(0, read - done), total=total)
-            done = max(done, read)
-
-        found = run(store, repair=repair, workers=workers, progress=advance)
+        found = run(store, repair=repair, workers=workers, progress=following(progress))
     _show_verified(found, as_json=asked["as_json"])
     if found["damaged"] and not repair:
         say(f"recycle: {store} is damaged; `recycle store verify {store} --repair` sets the damaged segments aside")
@@ -88,11 +80,10 @@ def verify(
 
 def _show_verified(found: Mapping[str, Any], *, as_json: bool) -> None:
     if as_json:
-        print(json.dumps(found))
+        show_json(found)
         return
-    damaged, tables = len({damage["segment"] for damage in found["damaged"]}), {}
-    for name in ("damaged", "unread"):
-        tables[name] = found[name]
+    damaged = len({damage["segment"] for damage in found["damaged"]})
+    tables = {name: found[name] for name in ("damaged", "unread")}
     summary = {name: value for name, value in found.items() if name not in tables}
     show_fields(
         "Verified", {**summary, "damaged": f"{damaged} of {found['segments']} segments" if damaged else "nothing"}
@@ -118,10 +109,7 @@ def gc(
 
     with spinner("looking for what can go" if dry_run else "freeing space"):
         found = run(store, damaged=damaged, dry_run=dry_run)
-    if asked["as_json"]:
-        print(json.dumps(found))
-    else:
-        show_fields("Would collect" if dry_run else "Collected", found)
+    show(found, "Would collect" if dry_run else "Collected", as_json=asked["as_json"])
 
 
 @store_app.command(cls=Command)
@@ -145,14 +133,11 @@ def export(
     """Write samples of STORE for other programs, as one safetensors file or a folder of NumPy files."""
     from recycle_cli.store import export as run
 
-    if out == "-" and asked["as_json"]:
+    if out == STDOUT and asked["as_json"]:
         raise UsageError("--json prints its object on stdout, where - writes the samples; leave out one")
     with spinner("writing the samples"):
         found = run(store, expanded(out), cut=cut, keys=key or (), texts=text or (), limit=limit, format=format)
-    if asked["as_json"]:
-        print(json.dumps(found))
-    else:
-        show_fields("Exported", found)
+    show(found, "Exported", as_json=asked["as_json"])
 
 
 for _command in (find, contains, remove, merge):

@@ -1,6 +1,5 @@
 """The store's commands about records and whole stores: remove, merge, contains, find."""
 
-import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,7 +8,7 @@ import typer
 from recycle_cli.cli.arguments import Corpus, StoreFolder, failures_beside
 from recycle_cli.cli.options import Asked, filled, own, with_options
 from recycle_cli.errors import MissingError
-from recycle_cli.reports import bar, say, show_fields, show_rows
+from recycle_cli.reports import bar, counted, following, say, show, show_fields, show_json, show_rows
 from recycle_cli.settings import CorpusSettings, SampleSettings, ViewSettings
 
 if TYPE_CHECKING:
@@ -32,10 +31,7 @@ def remove(
     from recycle_cli.verbs.stored_records import remove_records as run
 
     found = run(_wanted(asked, corpus, store), store, dry_run=dry_run)
-    if asked["as_json"]:
-        print(json.dumps(found))
-    else:
-        show_fields("Would remove" if dry_run else "Removed", found)
+    show(found, "Would remove" if dry_run else "Removed", as_json=asked["as_json"])
     if found["unknown_records"]:
         say(
             f"{store} holds nothing of {found['unknown_records']:,} of the {found['records']:,} records as they are "
@@ -45,9 +41,8 @@ def remove(
     if found["set_aside"]:
         say(f"{store} has damaged parts, which may hold these records too; `recycle store gc --damaged` removes them")
     if found["writers"]:
-        say(
-            f"{found['writers']} writers are at work and may add these records again; run this again when they are done"
-        )
+        at_work = counted(found["writers"], "writer")
+        say(f"{at_work} at work may add these records again; run this again when nobody writes to the store")
 
 
 @with_options()
@@ -56,22 +51,12 @@ def merge(
     into: Annotated[str, typer.Argument(metavar="INTO", help="Folder or URL of the store that is added to.")],
     asked: Asked,
 ) -> None:
-    """Copy to the store INTO what it lacks of STORE; both must have one recipe, and STORE is only read."""
+    """Copy to the store INTO what it lacks of STORE; both must have the same recipe, and STORE is only read."""
     from recycle_cli.store import merge as run
 
     with bar("merge") as progress:
-        before = 0
-
-        def advance(done: int, total: int) -> None:
-            nonlocal before
-            progress.update(done - before, total=total)
-            before = done
-
-        found = run(store, into, progress=advance)
-    if asked["as_json"]:
-        print(json.dumps(found))
-    else:
-        show_fields("Merged", found)
+        found = run(store, into, progress=following(progress))
+    show(found, "Merged", as_json=asked["as_json"])
 
 
 @with_options(CorpusSettings, ViewSettings, SampleSettings, leave_out=_LABELS)
@@ -81,7 +66,7 @@ def contains(store: StoreFolder, corpus: Corpus, asked: Asked) -> None:
 
     found = run(_wanted(asked, corpus, store), store)
     if asked["as_json"]:
-        print(json.dumps(found))
+        show_json(found)
     else:
         _show_contained(found)
     if found["missing"]:
@@ -94,16 +79,14 @@ def find(
     asked: Asked,
     text: Annotated[str | None, own("text", "Look for this text.")] = None,
     text_pair: Annotated[str | None, own("text-pair", "Look for the pair of --text and this second text.")] = None,
-    file: Annotated[
-        str | None, own("file", "Look for the image in this file, or for the text that the file is.")
-    ] = None,
+    file: Annotated[str | None, own("file", "Look for the image in this file, or for the text in it.")] = None,
 ) -> None:
     """Say where STORE holds a text, a pair of texts or an image: its key, segments and rows; exit with 5 if nowhere."""
     from recycle_cli.verbs.stored_records import found as run
 
     found = run(store, text=text, text_pair=text_pair, file=file)
     if asked["as_json"]:
-        print(json.dumps(found))
+        show_json(found)
     else:
         copies = found.pop("copies")
         show_fields("Found" if found["held"] else "Not held", found)

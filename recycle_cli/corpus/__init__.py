@@ -4,7 +4,7 @@ from recycle_cli.corpus.columns import Columns
 from recycle_cli.corpus.corpus import Corpus
 from recycle_cli.corpus.examples import Example, Expand, Views
 from recycle_cli.corpus.failures import Failure
-from recycle_cli.corpus.file_kinds import text_of
+from recycle_cli.corpus.file_kinds import text_in_file
 from recycle_cli.corpus.forms import Form
 from recycle_cli.corpus.images import IMAGE
 from recycle_cli.corpus.labels import ReadLabel, one_label, several_labels
@@ -46,5 +46,5 @@ __all__ = [
     "read_answers",
     "read_numbers",
     "several_labels",
-    "text_of",
+    "text_in_file",
 ]

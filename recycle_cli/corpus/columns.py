@@ -24,8 +24,8 @@ PAIRS = (
 class Columns:
     """Names of the columns. Before a form has resolved them, None means not named by the user; afterwards, not there.
 
-    targets  the columns of several labels, in place of `label`; a record has a label in at least one of them
-    others   further columns of a form, by what they are to it
+    labels  the columns of several labels, in place of `label`; a record has a label in at least one of them
+    others  further columns of a form, by what they are to it
     """
 
     text: str | None = None
@@ -33,7 +33,7 @@ class Columns:
     label: str | None = None
     id: str | None = None
     image: str | None = None
-    targets: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
     others: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
@@ -57,10 +57,10 @@ class Columns:
     @property
     def named(self) -> tuple[str, ...]:
         """The columns in use, without repeats."""
-        return tuple(dict.fromkeys([*self.single.values(), *self.targets]))
+        return tuple(dict.fromkeys([*self.single.values(), *self.labels]))
 
 
-INPUTS = ("text", "text_pair", "image")
+INPUT_ROLES = ("text", "text_pair", "image")
 """What a model reads; without one of these a RUN that was trained on it has nothing to predict from."""
 
 
@@ -79,16 +79,16 @@ def as_trained(named: Columns, trained: Mapping[str, str], schema: Mapping[str, 
         if column in schema:
             found: dict[str, Any] = {role: column}
             named = replace(named, **found)
-        elif role in INPUTS:
+        elif role in INPUT_ROLES:
             raise DataError(
                 f"{corpus}: no column {column!r}, the {role.replace('_', ' ')} that the run was trained on; name "
                 f"it with {option}; {listing(schema)}"
             )
-    for role in INPUTS:
+    for role in INPUT_ROLES:
         if role not in trained and getattr(named, role) is not None:
             raise DataError(
                 f"--{role.replace('_', '-')}-column {getattr(named, role)}: the run was trained without it, on "
-                f"{' and '.join(name.replace('_', ' ') for name in INPUTS if name in trained)} alone; leave it out"
+                f"{' and '.join(name.replace('_', ' ') for name in INPUT_ROLES if name in trained)} alone; leave it out"
             )
     return named
 
@@ -121,8 +121,8 @@ def resolve_common(
         if name not in schema:
             raise DataError(f"{corpus}: no column {name!r} ({option}); {listing(schema)}")
     free = [name for name in schema if name not in columns.named]
-    label = columns.label or (None if columns.targets else only(LABELS, free))
-    if label is None and labelled and not columns.targets:
+    label = columns.label or (None if columns.labels else only(LABELS, free))
+    if label is None and labelled and not columns.labels:
         raise DataError(f"{corpus}: which column is the label? Name it with --label-column; {listing(schema)}")
     resolved = replace(columns, label=label, id=columns.id or only(("id",), free))
     return resolved, [name for name in free if name not in resolved.named]
@@ -147,7 +147,7 @@ def only(names: tuple[str, ...], free: list[str]) -> str | None:
 
 
 def _named_options(columns: Columns) -> list[tuple[str, str]]:
-    named = [*columns.single.items(), *(("label", target) for target in columns.targets)]
+    named = [*columns.single.items(), *(("label", column) for column in columns.labels)]
     return [(f"--{name.replace('_', '-')}-column", value) for name, value in named]
 
 

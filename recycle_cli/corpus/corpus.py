@@ -27,9 +27,9 @@ class Corpus:
     """Examples of the records that the settings name, streamed; iterate as often as needed, each pass starts anew.
 
     Opening decides the columns and reads nothing but the first records. `used` counts the records of the latest pass
-    that gave an example. `labelled`: every record must have a label;
-    otherwise a missing one is None. `read_label` makes a label of a record's value; `expand` gives an example other
-    samples, the windows of a long text. `on_failure` hears of each record that is skipped.
+    that gave an example. `labelled`: every record must have a label; otherwise a missing one is None. `read_label`
+    makes a label of a record's value; `expand` gives an example other samples, the windows of a long text. `on_failure`
+    hears of each record that is skipped.
 
     Opening and iterating raise DataError for a corpus that cannot be read or in which no record can be used, and,
     unless the settings skip them, for a record that cannot be used.
@@ -49,7 +49,7 @@ class Corpus:
             raise UsageError(f"--limit {settings.limit}: expected at least 1")
         self.settings, self.form, self.read_label, self.labelled = settings, form, read_label, labelled
         self._expand = expand
-        self._done = RecordsDone(Bar())
+        self._done: RecordsDone | None = None
         self.failures = Failures(settings, on_failure)
         self.used, self.unread_labels, self.unread_label = 0, 0, ""
         self._reader = form.reader(settings.source, settings.files)
@@ -81,13 +81,14 @@ class Corpus:
 
     @property
     def resolved(self) -> CorpusSettings:
-        """The settings with every column named, for a command that must find the same ones without labels."""
+        """The settings with every column named, for a command that must find the same ones and takes no labels."""
         columns = self.columns
         return replace(
             self.settings,
             text_column=columns.text,
             text_pair_column=columns.text_pair,
             image_column=columns.image,
+            label_column=None,
         )
 
     def __iter__(self) -> Iterator[Example]:
@@ -101,10 +102,10 @@ class Corpus:
                     example = self._example(number, record)
                 except BadRecord as problem:
                     self.failures.unread(self._failure(number, record, str(problem)))
-                    self._done.expect(0)
+                    self._expect(0)
                     continue
                 self.used += 1
-                self._done.expect(len(example.samples))
+                self._expect(len(example.samples))
                 yield example
                 if self.used == self.settings.limit:
                     return
@@ -141,12 +142,17 @@ class Corpus:
         If the number of records is not known and somebody watches, a thread counts them: for the time left.
         """
         with bar(description, self.total) as drawn:
-            self._done = RecordsDone(drawn, 1 + len(views))
+            self._done = done = RecordsDone(drawn, 1 + len(views))
             self.count_ahead(drawn)
             try:
-                yield self._done
+                yield done
             finally:
-                self._done = RecordsDone(Bar())
+                self._done = None
+
+    def _expect(self, samples: int) -> None:
+        """Tell the bar, if there is one, that a record was read."""
+        if self._done is not None:
+            self._done.expect(samples)
 
     def count_ahead(self, progress: Bar) -> None:
         """Tell a bar that somebody watches the number of records, if it is not known, from a thread that counts."""
@@ -167,7 +173,7 @@ class Corpus:
         identity = self._id_of(record) or self._unnamed(number, record)
         samples = self.form.samples(record, self.columns, identity)
         kept = {column: record.values.get(column) for column in self.kept}
-        if self.columns.targets:
+        if self.columns.labels:
             example = Example(identity, samples, labels=self._labels(record), place=record.place, kept=kept)
         else:
             example = Example(identity, samples, self._label(record), place=record.place, kept=kept)
@@ -211,12 +217,13 @@ class Corpus:
 
     def _labels(self, record: Record) -> dict[str, Any]:
         """The labels that the record has, at least one."""
-        present = [column for column in self.columns.targets if has_label(record.values, column)]
+        present = [column for column in self.columns.labels if has_label(record.values, column)]
         if not present:
-            raise BadRecord(f"no label in any of the columns {', '.join(map(repr, self.columns.targets))}")
+            raise BadRecord(f"no label in any of the columns {', '.join(map(repr, self.columns.labels))}")
         return {column: self.read_label(record.values, column) for column in present}
 
     def _failure(self, number: int, record: Record, problem: str) -> Failure:
-        where = record.place
         own = record.values.get(self.columns.id) if self.columns.id is not None else None
-        return Failure(shown(str(self._unnamed(number, record) if own in (None, "") else own)), f"{where}: {problem}")
+        return Failure(
+            shown(str(self._unnamed(number, record) if own in (None, "") else own)), f"{record.place}: {problem}"
+        )

@@ -9,7 +9,6 @@ from recycle_cli.keys import Sample
 Views = Sequence[Callable[[Sample], Sample]]
 """Functions that make the augmented views of an image sample."""
 
-
 Expand = Callable[["Example"], "Example"]
 """The example with other samples in place of its own: the windows of a long text. Raises BadRecord."""
 

@@ -56,8 +56,8 @@ class Failures:
         self._note(Failure(identity, str(error)))
 
     def tell(self) -> None:
-        """Write the list, once all is read and prepared, and say in one line how many were skipped. Of none there is no
-        list, and that of an earlier command is removed."""
+        """Write the list, once all is read and prepared, and say in one line how many were skipped. If none was, there
+        is no list, and that of an earlier command is removed."""
         if self._list is not None:
             with _telling(self._list):
                 self._write(self._list)

@@ -28,7 +28,7 @@ def holds_images(folder: str) -> bool:
     return any(is_image(file.name) for file in files_below(Path(folder)))
 
 
-def text_of(file: str | Path) -> str:
+def text_in_file(file: str | Path) -> str:
     """The text of a file without the line ends behind it. Raises DataError if it cannot be read."""
     path = str(file)
     check_fetched(path)
@@ -36,11 +36,11 @@ def text_of(file: str | Path) -> str:
         return content.read().rstrip("\r\n")
 
 
-IMAGES = FileKind(
+IMAGE_KIND = FileKind(
     "image", "image", "image.jpg", f"files of {', '.join(ENDINGS[:4])} and the like", is_image, lambda path: path.name
 )
 
-TEXTS = FileKind("text", "text", "one.txt", "files of text", lambda name: not name.startswith("."), text_of)
+TEXT_KIND = FileKind("text", "text", "one.txt", "files of text", lambda name: not name.startswith("."), text_in_file)
 """Every file is a text, whatever its name ends in."""
 
 
@@ -55,7 +55,7 @@ class ImageFiles:
     @property
     def why_unlabelled(self) -> str | None:
         """Files by name have no labels."""
-        return IMAGES.no_classes
+        return IMAGE_KIND.no_classes
 
     @property
     def total(self) -> int | None:

@@ -62,7 +62,7 @@ class NumbersForm:
     """Records of another form with a number to learn in each of several columns, the first of which is the label's."""
 
     plain: Form
-    targets: tuple[str, ...]
+    target_columns: tuple[str, ...]
 
     @property
     def modality(self) -> str:
@@ -74,20 +74,20 @@ class NumbersForm:
         return self.plain.reader(sources, files)
 
     def resolve(self, named: Columns, schema: Mapping[str, bool], corpus: str, *, labelled: bool) -> Columns:
-        """As the plain form, with all of the targets, or none if one is missing and they need not be there."""
-        if named.targets or named.label not in (None, self.targets[0]):
+        """As the plain form, with all of the target columns; with none if one is missing and labels are not needed."""
+        if named.labels or named.label not in (None, self.target_columns[0]):
             raise DataError(
-                f"{corpus}: --label-column {named.label or named.targets[0]}: --target-columns names the labels; give "
+                f"{corpus}: --label-column {named.label or named.labels[0]}: --target-columns names the labels; give "
                 "one of the two"
             )
-        absent = [name for name in self.targets if name not in schema]
+        absent = [name for name in self.target_columns if name not in schema]
         if absent and labelled:
             raise DataError(f"{corpus}: no column {absent[0]!r} (--target-columns); {listing(schema)}")
         if absent:
-            free = {name: text for name, text in schema.items() if name not in self.targets}
+            free = {name: text for name, text in schema.items() if name not in self.target_columns}
             return replace(self.plain.resolve(named, free, corpus, labelled=False), label=None)
-        found = self.plain.resolve(replace(named, label=self.targets[0]), schema, corpus, labelled=False)
-        return replace(found, others={**found.others, **{name: name for name in self.targets}})
+        found = self.plain.resolve(replace(named, label=self.target_columns[0]), schema, corpus, labelled=False)
+        return replace(found, others={**found.others, **{name: name for name in self.target_columns}})
 
     def samples(self, record: Record, columns: Columns, identity: str) -> tuple[Sample, ...]:
         """Those of the plain form."""
@@ -99,7 +99,7 @@ class NumbersForm:
 
     def read(self, values: Mapping[str, Any], column: str) -> tuple[float, ...]:
         """The numbers in all of the columns. Raises BadRecord if one has none."""
-        return tuple(number for name in self.targets for number in self._one(values, name))
+        return tuple(number for name in self.target_columns for number in self._one(values, name))
 
     def _one(self, values: Mapping[str, Any], column: str) -> tuple[float, ...]:
         found = read_numbers(values, column)

@@ -22,12 +22,12 @@ class PartnersForm(TextForm):
     def resolve(self, named: Columns, schema: Mapping[str, bool], corpus: str, *, labelled: bool) -> Columns:
         """Chosen if not named: the two texts, if the columns of one of PARTNERS are there; the score, if it is asked
         for."""
-        if not self.scored and (named.label is not None or named.targets):
-            given = named.label or ", ".join(named.targets)
+        if not self.scored and (named.label is not None or named.labels):
+            given = named.label or ", ".join(named.labels)
             raise UsageError(
                 f"--label-column {given}: pairs are learnt without scores; add --pair-loss cosent or cosine-mse"
             )
-        if self.scored and named.label is None and not named.targets:
+        if self.scored and named.label is None and not named.labels:
             named = replace(named, label=only(SCORES, list(schema)))
         resolved, _ = resolve_common(named, schema, corpus, labelled=labelled and self.scored)
         resolved = resolved if self.scored else replace(resolved, label=None)

@@ -1,4 +1,4 @@
-"""Records that come through a pipe: stdin, or a named pipe. They can be read once, so they are kept in a file."""
+"""Records that come through a pipe: stdin, or a named pipe. They can be read once, so they are spooled to a file."""
 
 import atexit
 import os
@@ -49,13 +49,13 @@ def name_of(source: str) -> str:
     return "stdin" if source == STDIN else source
 
 
-def kept(source: str) -> Path:
+def spooled(source: str) -> Path:
     """The file that holds the content of a source, which is the source itself unless it is a pipe."""
-    return _spooled(source) if is_pipe(source) else Path(source)
+    return _copied(source) if is_pipe(source) else Path(source)
 
 
 @cache
-def _spooled(source: str) -> Path:
+def _copied(source: str) -> Path:
     """All that comes through a pipe, in a temporary file that goes with the process. Raises DataError, StorageError."""
     with _opened(source) as content:
         if content.isatty():

@@ -20,9 +20,8 @@ class RecordsDone(Bar):
 
     def expect(self, samples: int) -> None:
         """A record with so many samples was read; 0 if it cannot be used."""
-        if type(self._drawn) is not Bar:
-            self._read += samples * self._copies
-            self._ends.append(self._read)
+        self._read += samples * self._copies
+        self._ends.append(self._read)
 
     def update(self, advance: int = 0, *, note: str | None = None, total: int | None = None) -> None:
         """Advance by so many samples."""

@@ -38,9 +38,9 @@ class QuestionForm(TextForm):
 
     def resolve(self, named: Columns, schema: Mapping[str, bool], corpus: str, *, labelled: bool) -> Columns:
         """Chosen if not named: the question as the text, the context as the text's pair, the answers as the label."""
-        if named.label is None and not named.targets:
+        if named.label is None and not named.labels:
             named = replace(named, label=only(ANSWERS, list(schema)))
-        if named.label is None and not named.targets and labelled:
+        if named.label is None and not named.labels and labelled:
             raise DataError(f"{corpus}: which column holds the answers? Name it with --label-column; {listing(schema)}")
         resolved, free = resolve_common(named, schema, corpus, labelled=labelled)
         question = resolved.text or only(QUESTIONS, free)

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from recycle_cli.corpus.boundary import reading
 from recycle_cli.corpus.compressed import COMPRESSIONS
-from recycle_cli.corpus.file_kinds import IMAGES, TEXTS, ImageFiles, holds_images, is_image
+from recycle_cli.corpus.file_kinds import IMAGE_KIND, TEXT_KIND, ImageFiles, holds_images, is_image
 from recycle_cli.corpus.folders import FoldersRead, class_folders, files_below
 from recycle_cli.corpus.lines import LineFiles, Parse, comma_separated, json_lines, plain, tab_separated
-from recycle_cli.corpus.pipes import is_pipe, kept, name_of
+from recycle_cli.corpus.pipes import is_pipe, name_of, spooled
 from recycle_cli.corpus.records import Reader
 from recycle_cli.corpus.tables import arrow_files, hub_dataset, is_saved, parquet_files, saved_folder
 from recycle_cli.disk import Read, expanded
@@ -55,7 +55,7 @@ def find_reader(sources: Sequence[str], files: FileSettings = _AS_USUAL, lines: 
                 raise DataError(f"{folder}: {_FOR_TEXTS}")
             if first := next(records_below(folder), None):
                 raise DataError(f"{folder}: {_not_texts(folder, first)}")
-        return class_folders(folders, TEXTS)
+        return class_folders(folders, TEXT_KIND)
     found = _files(sources)
     if all(map(is_image, found)):
         raise DataError(f"{found[0]}: {_FOR_TEXTS}")
@@ -81,7 +81,7 @@ def find_images(sources: Sequence[str], files: FileSettings = _AS_USUAL) -> Read
     """As `find_reader`, but folders that are no saved dataset are folders of image files, and files may be images."""
     folders = [source for source in sources if _is_folder(source)]
     if folders and folders == list(sources) and not any(map(is_saved, folders)):
-        return class_folders(folders, IMAGES)
+        return class_folders(folders, IMAGE_KIND)
     if not any(map(_is_named, sources)):
         found = _files(sources)
         if all(map(is_image, found)):
@@ -129,7 +129,7 @@ def _records_of(name: str, found: Sequence[str], files: FileSettings, lines: Map
     kinds = list(dict.fromkeys(_kind(file, files, lines) for file in found))
     if len(kinds) != 1:
         raise DataError(f"{name}: files of several kinds ({', '.join(kinds)}); give files of one kind")
-    parts = [(name_of(file), kept(file)) for file in found]
+    parts = [(name_of(file), spooled(file)) for file in found]
     for label, path in parts:
         check_fetched(str(path), label)
     (kind,) = kinds

@@ -48,10 +48,10 @@ class WordsForm:
             raise DataError(f"{corpus}: {option} has no meaning for words with tags; use --text-column")
         free = [name for name in schema if name not in named.named]
         tags = named.label or only(TAGS, free) or _last_number(schema)
-        if tags is None and labelled and not named.targets:
+        if tags is None and labelled and not named.labels:
             raise DataError(f"{corpus}: which column holds the tags? Name it with --label-column; {listing(schema)}")
         resolved, free = resolve_common(
-            replace(named, label=None if named.targets else tags), schema, corpus, labelled=False
+            replace(named, label=None if named.labels else tags), schema, corpus, labelled=False
         )
         if named.label is None and tags is None:
             resolved = replace(resolved, label=None)
@@ -66,7 +66,7 @@ class WordsForm:
         """One sample. Raises BadRecord if the words are none, or their number is not that of the tags."""
         assert columns.text is not None
         words = words_in(record.values, columns.text)
-        for column in filter(None, (columns.label, *columns.targets)):
+        for column in filter(None, (columns.label, *columns.labels)):
             tags = _parts(record.values[column]) if has_label(record.values, column) else None
             if isinstance(tags, list) and len(tags) != len(words):
                 raise BadRecord(

@@ -1,4 +1,4 @@
-"""A lock that the kernel drops when its owner dies, however that happens; process ids can be reused."""
+"""Locks that the kernel drops when their owner dies, however that happens; process ids can be reused."""
 
 import errno
 import fcntl
@@ -18,16 +18,14 @@ class Lock:
     def __init__(self, path: Path) -> None:
         self._descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
         try:
-            self.supported = _lock(self._descriptor)
+            locked = try_lock(self._descriptor)
             # Between opening and locking it, its owner may have ended and removed it.
-            if not os.path.samestat(path.stat(), os.fstat(self._descriptor)):
-                raise BlockingIOError(errno.EWOULDBLOCK, "another process has just ended its work", str(path))
-        except FileNotFoundError:
-            os.close(self._descriptor)
-            raise BlockingIOError(errno.EWOULDBLOCK, "another process has just ended its work", str(path)) from None
+            if locked is False or not is_still_there(path, self._descriptor):
+                raise BlockingIOError(errno.EWOULDBLOCK, os.strerror(errno.EWOULDBLOCK), str(path))
         except BaseException:
             os.close(self._descriptor)
             raise
+        self.supported = locked is not None
 
     def release(self) -> None:
         """Let others have it."""
@@ -41,22 +39,27 @@ def is_locked(path: Path) -> bool:
     except OSError:
         return False
     try:
-        _lock(descriptor)
-    except BlockingIOError:
-        return True
+        return try_lock(descriptor) is False
     finally:
         os.close(descriptor)
-    return False
 
 
-def _lock(descriptor: int) -> bool:
-    """Lock the file. Returns False if the file system has no locks."""
+def try_lock(descriptor: int) -> bool | None:
+    """Try to lock an open file. Returns whether we hold the lock now, or None if the file system has no locks."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise
+        return False
     except OSError as error:
         if error.errno not in _UNSUPPORTED:
             raise
-        return False
+        return None
     return True
+
+
+def is_still_there(path: Path, descriptor: int) -> bool:
+    """Whether the open file is the one that has this name now."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False

@@ -7,6 +7,9 @@ from pathlib import Path
 
 from recycle_cli.errors import UsageError
 
+STDOUT = "-"
+"""Names stdout where a file is expected."""
+
 
 @dataclass(frozen=True)
 class Read:

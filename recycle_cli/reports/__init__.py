@@ -1,8 +1,8 @@
 """What a command shows: tables and progress on stderr for people, one JSON object on stdout for programs."""
 
-from recycle_cli.reports.progress import Bar, bar, spinner
+from recycle_cli.reports.progress import Bar, bar, following, spinner
 from recycle_cli.reports.screen import answer_in_json, answers_in_json, be_quiet, flush_output, is_quiet, put, say
-from recycle_cli.reports.tables import show, show_fields, show_json, show_rows
+from recycle_cli.reports.tables import error_in_json, show, show_fields, show_json, show_rows
 from recycle_cli.reports.words import counted, human, in_line, size
 
 __all__ = [
@@ -12,7 +12,9 @@ __all__ = [
     "bar",
     "be_quiet",
     "counted",
+    "error_in_json",
     "flush_output",
+    "following",
     "human",
     "in_line",
     "is_quiet",

@@ -1,7 +1,7 @@
 """Progress of something long, on stderr: a bar or a spinner on a terminal, else a line now and then."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Timer
 from time import monotonic
@@ -112,6 +112,18 @@ def bar(
     screen = console()
     with _alone(Progress(*_columns(screen.width, unit), console=screen, transient=not stays), is_bar=True) as progress:
         yield _Drawn(progress, progress.add_task(description, total=total, note=""))
+
+
+def following(progress: Bar) -> Callable[[int, int], None]:
+    """A function of what is done in all and of the total, which moves the bar on to there, and never back."""
+    before = 0
+
+    def follow(done: int, total: int) -> None:
+        nonlocal before
+        progress.update(max(0, done - before), total=total)
+        before = max(before, done)
+
+    return follow
 
 
 @contextmanager

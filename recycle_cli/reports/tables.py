@@ -15,11 +15,11 @@ SHORTEST = 16
 
 
 def show(report: Any, title: str, *, as_json: bool, error: RecycleError | None = None) -> None:
-    """Show a report dataclass: a table on stderr, or with `as_json` one JSON object on stdout.
+    """Show a report, a dataclass or a mapping: a table on stderr, or with `as_json` one JSON object on stdout.
 
     `error`: what went wrong although there is a report; the object then has it as well.
     """
-    fields: dict[str, Any] = asdict(report)
+    fields: Mapping[str, Any] = report if isinstance(report, Mapping) else asdict(report)
     if as_json:
         show_json(fields, error)
     else:
@@ -28,13 +28,13 @@ def show(report: Any, title: str, *, as_json: bool, error: RecycleError | None =
 
 def show_json(fields: Mapping[str, Any], error: RecycleError | None = None) -> None:
     """Print one JSON object on stdout, with the error if there is one."""
-    told = {} if error is None else {"error": described(error)}
+    told = {} if error is None else error_in_json(str(error), type(error).__name__, error.exit_code)
     put(json.dumps({**fields, **told}, allow_nan=False, default=str))
 
 
-def described(error: RecycleError) -> dict[str, Any]:
-    """An error as JSON has it."""
-    return {"kind": type(error).__name__, "message": str(error), "exit_code": error.exit_code}
+def error_in_json(message: str, kind: str, code: int) -> dict[str, Any]:
+    """A failure as the JSON object of a command has it. `kind`: the name of its class."""
+    return {"error": {"kind": kind, "message": message, "exit_code": code}}
 
 
 def show_fields(title: str, fields: Mapping[str, Any]) -> None:

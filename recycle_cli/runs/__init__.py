@@ -7,14 +7,13 @@ from recycle_cli.runs.folder import OWN, RunFolder, claim, is_finished, is_run, 
 from recycle_cli.runs.kept import names_beside
 from recycle_cli.runs.log import Log, chosen_trackers, ignore, last_loss, logger
 from recycle_cli.runs.metadata import RunInfo, check_files, check_settings, own_paths, read_info
-from recycle_cli.runs.predictions import STDOUT, kind_of_output, open_output, usual_ending
+from recycle_cli.runs.predictions import kind_of_output, open_output, usual_ending
 from recycle_cli.runs.replacing import put_in_place, recover
 from recycle_cli.runs.save import save_run, versions
 from recycle_cli.runs.trackers import check_trackers
 
 __all__ = [
     "OWN",
-    "STDOUT",
     "Log",
     "RunFolder",
     "RunInfo",

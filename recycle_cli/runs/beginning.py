@@ -14,6 +14,7 @@ from recycle_cli.reports import say
 from recycle_cli.runs.documents import read_sealed, write_sealed
 from recycle_cli.runs.folder import (
     ABOUT,
+    ANEW,
     CHECKPOINT,
     LOCK,
     LOG,
@@ -43,7 +44,7 @@ EVENTS = "events.out.tfevents."
 
 @contextmanager
 def begin(place: RunFolder, settings: Mapping[str, Any], *, resume: bool) -> Iterator[None]:
-    """Hold the RUN's folder for one process; it is marked as a training with these settings, or goes on with one.
+    """Lock the RUN's folder, and mark it as a training with these settings or go on with the one that is there.
 
     What an earlier training left is removed if this one does not resume it. Raises UsageError naming the first setting
     that is not as it was when the training began, StorageError if another process trains in the folder.
@@ -110,8 +111,8 @@ def empty_checkpoint(folder: Path) -> None:
 
 
 def drop_checkpoint(folder: Path) -> None:
-    """Remove the checkpoint of a RUN that is whole, the mark of its being unfinished first. Whatever cannot be removed
-    does no harm, and stays."""
+    """Remove the checkpoint of a finished RUN, first of all the mark that it is unfinished. What cannot be removed does
+    no harm, and stays."""
     inside = folder / CHECKPOINT
     if inside.is_symlink() or not is_unfinished(folder):
         return
@@ -126,7 +127,7 @@ def drop_checkpoint(folder: Path) -> None:
 def _settings(about: Mapping[str, Any], path: Path) -> Mapping[str, Any]:
     settings = about.get("settings")
     if not isinstance(settings, dict):
-        raise StoreError(f"{path} holds no settings; begin the run anew with --overwrite")
+        raise StoreError(f"{path} holds no settings; {ANEW}")
     return settings
 
 

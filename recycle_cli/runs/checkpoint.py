@@ -15,15 +15,13 @@ from safetensors.torch import save_file
 from recycle_cli.disk import OPEN_SEAL, digest, is_sealed, make_folder, replacing, seal, sync
 from recycle_cli.errors import DamageError, StorageError, StoreError
 from recycle_cli.runs.beginning import BEST, training_of
-from recycle_cli.runs.folder import CHECKPOINT, LOG, STATE, TRAINING_VERSION
+from recycle_cli.runs.folder import ANEW, CHECKPOINT, LOG, STATE, TRAINING_VERSION
 from recycle_cli.runs.same_settings import same_settings
 from recycle_cli.runtime.random_generators import Randomness
 
 Named = Mapping[str, torch.Tensor]
 
 VERSION = str(TRAINING_VERSION)
-
-ANEW = "begin the run anew with --overwrite"
 
 
 @dataclass

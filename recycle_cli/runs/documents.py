@@ -22,9 +22,14 @@ def write_sealed(path: Path, content: Mapping[str, Any]) -> None:
 def read_sealed(path: Path) -> dict[str, Any]:
     """The object in such a file. Raises DamageError if a bit of it has changed, StorageError if it cannot be read."""
     found = read_json(path)
+    check_sealed(path)
+    return found
+
+
+def check_sealed(path: Path) -> None:
+    """Raise DamageError if a bit of a file that carries its own digest has changed."""
     if not is_sealed(path):
         raise DamageError(f"{path} is damaged (it is not as it was written); {REMEDY}")
-    return found
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -31,6 +31,9 @@ RUN_VERSION = 2
 TRAINING_VERSION = 3
 """Of a checkpoint. Before 3 there was no `training.json`, before 2 steps were rounded otherwise."""
 
+ANEW = "begin the run anew with --overwrite"
+"""The remedy for an unfinished RUN that cannot go on."""
+
 Content = Literal["nothing", "finished", "unfinished", "foreign"]
 
 
@@ -111,7 +114,7 @@ def content_of(folder: Path) -> Content:
     if not folder.is_dir():
         return "foreign" if os.path.lexists(folder) else "nothing"
     if is_unfinished(folder):
-        return "unfinished" if not is_finished(folder) or beside_name(folder) else "finished"
+        return "unfinished" if not is_finished(folder) or _is_beside(folder) else "finished"
     if is_finished(folder):
         return "finished"
     return "nothing" if all(_is_begun(entry) for entry in folder.iterdir()) else "foreign"
@@ -132,7 +135,7 @@ def own_files(about: Mapping[str, Any]) -> list[str]:
     return [*inside, ABOUT]
 
 
-def beside_name(folder: Path) -> bool:
+def _is_beside(folder: Path) -> bool:
     """Whether a folder is called as those are in which a RUN is trained that is to replace another."""
     return folder.name.startswith(".") and folder.name.endswith(".new")
 
@@ -145,7 +148,7 @@ def is_run(folder: str | Path) -> bool:
 def is_finished(folder: str | Path) -> bool:
     """Whether a folder holds a RUN that is finished and whole, of this version or an earlier one."""
     found = _object(Path(expanded(str(folder)), ABOUT))
-    return _version(found) in range(1, RUN_VERSION + 1) and {"task", "cut", "report"} <= found.keys()
+    return is_known(found) and {"task", "cut", "report"} <= found.keys()
 
 
 def is_unfinished(folder: Path) -> bool:
@@ -186,7 +189,12 @@ def _object(path: Path) -> dict[str, Any]:
         raise StorageError(f"{path} cannot be read ({error.strerror})") from error
 
 
-def _version(found: dict[str, Any]) -> int | None:
+def is_known(about: Mapping[str, Any]) -> bool:
+    """Whether a `recycle.json` is of this version or an earlier one."""
+    return _version(about) in range(1, RUN_VERSION + 1)
+
+
+def _version(found: Mapping[str, Any]) -> int | None:
     version = found.get("version")
     return version if isinstance(version, int) and not isinstance(version, bool) else None
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from recycle_cli.errors import DamageError
 from recycle_cli.runs.checkpoint import steps_of
-from recycle_cli.runs.folder import LOG
+from recycle_cli.runs.folder import ANEW, LOG
 from recycle_cli.runs.trackers import About, installed, tracking
 
 Log = Callable[[Mapping[str, Any]], None]
@@ -66,6 +66,4 @@ def last_loss(folder: Path) -> float:
         lines = path.read_text(encoding="utf-8").splitlines()
         return float(next(record["loss"] for record in map(json.loads, reversed(lines)) if "loss" in record))
     except (ValueError, TypeError, StopIteration) as error:
-        raise DamageError(
-            f"{path} is damaged (it has no loss of the last step); begin the run anew with --overwrite"
-        ) from error
+        raise DamageError(f"{path} is damaged (it has no loss of the last step); {ANEW}") from error

@@ -10,8 +10,8 @@ from recycle_cli.disk import digest, expanded
 from recycle_cli.errors import DamageError, StorageError, StoreError
 from recycle_cli.reports import say
 from recycle_cli.runs.beginning import LOGS
-from recycle_cli.runs.documents import read_json, read_sealed
-from recycle_cli.runs.folder import ABOUT, RUN_VERSION, beside, is_finished, is_unfinished
+from recycle_cli.runs.documents import check_sealed, read_json
+from recycle_cli.runs.folder import ABOUT, RUN_VERSION, beside, is_finished, is_known, is_unfinished
 from recycle_cli.runs.same_settings import same_settings
 
 MODEL_CARD = "README.md"
@@ -75,7 +75,7 @@ class RunInfo:
                 if one.default is MISSING and one.default_factory is MISSING:
                     raise StoreError(f"{path} is not readable (it has no {name}); train the run again")
             elif not _is_a(data[name], types[name]):
-                raise StoreError(f"{path} is not readable ({name} is {brief(data[name])}); train the run again")
+                raise StoreError(f"{path} is not readable ({name} is {_shortened(data[name])}); train the run again")
         info = cls(**{name: value for name, value in data.items() if name in known})
         if info.max_length is not None and info.max_length < 1:
             raise StoreError(f"{path} is not readable (max_length is {info.max_length}); train the run again")
@@ -98,7 +98,7 @@ def _is_a(value: Any, kind: Any) -> bool:
     return origin is not Mapping or all(_is_a(one, inner[1]) for one in value.values())
 
 
-def brief(value: Any) -> str:
+def _shortened(value: Any) -> str:
     """A value in a message, cut short."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
@@ -115,10 +115,11 @@ def read_info(run: str | Path) -> RunInfo:
         what = "its training has not finished; go on with --resume" if is_unfinished(folder) else f"it has no {ABOUT}"
         raise StoreError(f"{run} is not a finished run: {what}")
     data = read_json(path)
-    version = data.get("version")
-    if not isinstance(version, int) or isinstance(version, bool) or not 1 <= version <= RUN_VERSION:
-        raise StoreError(f"{path} has version {version!r}, expected {RUN_VERSION} at most; update recycle")
-    return RunInfo.from_json(data if version == 1 else read_sealed(path), path)
+    if not is_known(data):
+        raise StoreError(f"{path} has version {data.get('version')!r}, expected {RUN_VERSION} at most; update recycle")
+    if data["version"] > 1:  # version 1 had no digests
+        check_sealed(path)
+    return RunInfo.from_json(data, path)
 
 
 def check_files(run: str | Path, info: RunInfo) -> None:

@@ -1,6 +1,6 @@
 """The options of the commands as plain data: what is used together is one class, each default is written once."""
 
-from recycle_cli.settings.config import config_of
+from recycle_cli.settings.config import config_of, words_of
 from recycle_cli.settings.corpus import LABEL_SEPARATOR, CorpusSettings, FileSettings
 from recycle_cli.settings.measuring import BenchSettings, LayersSettings, PlanSettings
 from recycle_cli.settings.model import MINILM, ImageSettings, ModelSettings, ViewSettings
@@ -21,8 +21,8 @@ from recycle_cli.settings.tasks import (
     WindowedSettings,
     WindowSettings,
 )
-from recycle_cli.settings.training import AdapterSettings, HeadSettings, TrainingSettings
-from recycle_cli.settings.verbs import Codec, Dtype, Job, PrecomputeSettings, PredictSettings
+from recycle_cli.settings.training import AdapterSettings, HeadSettings, OnMissing, TrainingSettings
+from recycle_cli.settings.verbs import Job, PrecomputeSettings, PredictSettings
 
 __all__ = [
     "LABEL_SEPARATOR",
@@ -31,9 +31,7 @@ __all__ = [
     "AdapterSettings",
     "BenchSettings",
     "ClassificationSettings",
-    "Codec",
     "CorpusSettings",
-    "Dtype",
     "EmbeddingSettings",
     "FileSettings",
     "HeadLayerSettings",
@@ -43,6 +41,7 @@ __all__ = [
     "LayersSettings",
     "Metric",
     "ModelSettings",
+    "OnMissing",
     "PairSettings",
     "PlanSettings",
     "PrecomputeSettings",
@@ -60,4 +59,5 @@ __all__ = [
     "config_of",
     "decisive",
     "same_for_all_heads",
+    "words_of",
 ]

@@ -1,10 +1,10 @@
-"""What was asked for as the TOML file that `--config` reads: every option under its name, with its value."""
+"""What was asked for, written out: as the TOML file that `--config` reads, or as words of a command line."""
 
 import json
-from dataclasses import fields, is_dataclass
+from dataclasses import replace
 from typing import Any
 
-from recycle_cli.settings.option import option_of
+from recycle_cli.settings.option import Given, each_option
 from recycle_cli.settings.verbs import Job
 
 
@@ -16,31 +16,49 @@ def config_of(job: Job, *more: Any) -> str:
         values["store"] = job.store
     if job.evaluation is not None:
         (values["eval"],) = job.evaluation.source
-    for settings in (job.data, job, *more):
+    # The records of an evaluation are read with the options of the training's.
+    for settings in (replace(job, evaluation=None), *more):
         values |= _values_of(settings)
     if job.store is not None and not job.model_named:
         values.pop("model", None)  # the store's own is taken
     return "".join(f"{name} = {_toml(value)}\n" for name, value in values.items())
 
 
+def words_of(*settings: Any) -> list[str]:
+    """The options that are not left at their defaults, as words of a command line; without those about one call."""
+    changed = [one for each in settings for one in each_option(each) if one.is_changed and one.option.repeated]
+    return [word for one in changed for word in _words(one)]
+
+
+def _words(one: Given) -> list[str]:
+    name = f"--{one.name}"
+    if isinstance(one.value, bool):
+        return [name if one.value else f"--no-{one.name}"]
+    if _may_be_repeated(one):
+        return [word for value in one.value for word in (name, str(value))]
+    return [name, str(_single(one))]
+
+
 def _values_of(settings: Any) -> dict[str, Any]:
     """The options of settings, nested ones included, by their names, as the command line takes them."""
     found: dict[str, Any] = {}
-    for one in fields(settings):
-        value, about = getattr(settings, one.name), option_of(one)
-        if about is None:
-            # What a fine-tuning is about has settings of its own: the corpora are read before.
-            if is_dataclass(value) and one.name not in ("data", "evaluation"):
-                found |= _values_of(value)
-        elif about.repeated and value is not None:
-            name = str(about.name)
-            if not isinstance(value, tuple):
-                found[name] = value
-            elif about.parser is None:
-                found[name] = list(value)
-            elif value:
-                found[name] = ",".join(map(str, value))
+    for one in each_option(settings):
+        if one.option.repeated and one.value is not None:
+            if _may_be_repeated(one):
+                found[one.name] = list(one.value)
+            elif one.value != ():
+                found[one.name] = _single(one)
     return found
+
+
+def _may_be_repeated(one: Given) -> bool:
+    """Whether an option has a list of values, each given on its own."""
+    return isinstance(one.value, tuple) and one.option.parser is None
+
+
+def _single(one: Given) -> Any:
+    """A value as the command line takes it; several are read from one text with commas between them."""
+    return ",".join(map(str, one.value)) if isinstance(one.value, tuple) else one.value
 
 
 def _toml(value: Any) -> str:

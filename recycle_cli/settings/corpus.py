@@ -28,7 +28,7 @@ class FileSettings:
 class CorpusSettings:
     """Where the records come from and which columns hold what. Unnamed columns are found if the choice is obvious.
 
-    label_columns  the columns of several targets, in place of `label_column`; a record may lack some of them
+    label_columns  the columns of several labels, in place of `label_column`; a record may lack some of them
     kept           further columns whose values go with the examples, as `--keep-columns` names them
     trained        the columns that a RUN was trained on, by what they hold: taken unless the user names others
     """

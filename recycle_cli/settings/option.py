@@ -1,6 +1,6 @@
 """A settings field that is an option of the command line as well: its default, help, bounds and marks in one place."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass, replace
 from typing import Any, Literal, get_args
 
@@ -72,28 +72,43 @@ def options_of(settings: type) -> Mapping[str, "Field[Any]"]:
     return found
 
 
-def changed_options(settings: Any) -> list[str]:
-    """The options, as they are written on the command line, whose values are not their defaults."""
-    found: list[str] = []
+@dataclass(frozen=True)
+class Given:
+    """An option with its value, and the default that it would have."""
+
+    option: Option
+    value: Any
+    default: Any
+
+    @property
+    def name(self) -> str:
+        """As on the command line, without dashes."""
+        return str(self.option.name)
+
+    @property
+    def is_changed(self) -> bool:
+        """Whether the value is not the default."""
+        return bool(self.value != self.default)
+
+
+def each_option(settings: Any) -> Iterator[Given]:
+    """The options of settings with their values; those of nested settings stand in their place."""
     for one in fields(settings):
         value, about = getattr(settings, one.name), option_of(one)
         if is_dataclass(value):
-            found += changed_options(value)
-        elif about is not None and value != one.default:
-            found.append(f"--{about.name}")
-    return found
+            yield from each_option(value)
+        elif about is not None:
+            yield Given(about, value, one.default)
+
+
+def changed_options(settings: Any) -> list[str]:
+    """The options, as they are written on the command line, whose values are not their defaults."""
+    return [f"--{one.name}" for one in each_option(settings) if one.is_changed]
 
 
 def same_for_all_heads(settings: Any) -> dict[str, Any]:
     """The options that heads which train together cannot each choose, by their names on the command line."""
-    found: dict[str, Any] = {}
-    for one in fields(settings):
-        value, about = getattr(settings, one.name), option_of(one)
-        if is_dataclass(value):
-            found |= same_for_all_heads(value)
-        elif about is not None and not about.per_head:
-            found[str(about.name)] = value
-    return found
+    return {one.name: one.value for one in each_option(settings) if not one.option.per_head}
 
 
 def decisive(settings: Any) -> dict[str, Any]:

@@ -8,6 +8,8 @@ from recycle_cli.settings.option import option
 from recycle_cli.settings.reading import names, size
 from recycle_cli.settings.tasks import Metric, TaskSettings
 
+OnMissing = Literal["fail", "compute", "skip"]
+
 
 @dataclass(frozen=True)
 class AdapterSettings:
@@ -142,7 +144,7 @@ class TrainingSettings:
     order_seed: int | None = option(
         None, "Seed of shuffling alone; by default --seed.", "Training", minimum=0, maximum=2**32 - 1
     )
-    on_missing: Literal["fail", "compute", "skip"] = option(
+    on_missing: OnMissing = option(
         "fail",
         "If the store lacks a sample, stop (fail), compute and add it (compute), or leave it out (skip).",
         "Store",

@@ -2,7 +2,7 @@
 
 from recycle_cli.store.collect import gc
 from recycle_cli.store.describe import info
-from recycle_cli.store.dtypes import Encoded, decode, encode, numpy_dtype
+from recycle_cli.store.dtypes import Encoded, decode, encode
 from recycle_cli.store.export import export
 from recycle_cli.store.find import find
 from recycle_cli.store.merge import merge
@@ -24,7 +24,6 @@ __all__ = [
     "gc",
     "info",
     "merge",
-    "numpy_dtype",
     "remove",
     "verify",
 ]

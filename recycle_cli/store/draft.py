@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from recycle_cli.disk import sync_tree
 from recycle_cli.keys import KEY_BYTES, Bytes16
 from recycle_cli.store.codecs import compressor
 from recycle_cli.store.dtypes import Array, Encoded, numpy_dtype
-from recycle_cli.store.files import sync_tree, write_file
+from recycle_cli.store.files import write_file
 from recycle_cli.store.layout import (
     DOCUMENT,
     FORMAT_VERSION,

@@ -14,20 +14,20 @@ from typing import Any
 
 import numpy as np
 
+from recycle_cli.disk import STDOUT, sync, sync_tree
 from recycle_cli.errors import MissingError, UsageError
 from recycle_cli.keys import KEY_BYTES, Sample, keys_of
 from recycle_cli.store.dtypes import Array
-from recycle_cli.store.files import NO_HARD_LINKS, storage_errors, sync, sync_tree, write_file
+from recycle_cli.store.files import NO_HARD_LINKS, storage_errors, write_file
 from recycle_cli.store.index import Positions
 from recycle_cli.store.liveness import unique_id
 from recycle_cli.store.store import Store
 
-STDOUT = "-"
-"""Names stdout where a file is expected."""
-
-FORMATS = ("safetensors", "numpy")
 _SAFETENSORS = {"float16": "F16", "bfloat16": "BF16", "float32": "F32", "int8": "I8"}
 _BATCH_ROWS = 65_536
+
+Shapes = dict[str, tuple[tuple[int, ...], np.dtype[Any], str]]
+"""The shape of each array, its type in NumPy and in safetensors."""
 
 
 def export(
@@ -53,47 +53,54 @@ def export(
         with TemporaryDirectory(prefix="recycle-export-") as folder:
             file = Path(folder, "export.safetensors")
             found = export(path, str(file), cut=cut, keys=keys, texts=texts, limit=limit)
-            with file.open("rb") as content:
-                shutil.copyfileobj(content, sys.stdout.buffer)
-                sys.stdout.buffer.flush()
+            _print_file(file)
         return {**found, "output": STDOUT}
     store = Store.open(path)
     cut = _chosen_cut(store, cut)
-    if format not in FORMATS:
-        raise UsageError(f"--format {format}: one of {', '.join(FORMATS)} was expected")
+    if format not in _FORMATS:
+        raise UsageError(f"--format {format}: one of {', '.join(_FORMATS)} was expected")
     with storage_errors(out):
         if os.path.lexists(out):
             raise UsageError(f"{out}: exists already; choose another name")
-    chosen = [_by_key(store, keys)] if keys else []
-    chosen += [_by_text(store, texts)] if texts else []
-    positions = np.concatenate(chosen or [store.positions()])[:limit]
+    positions = _chosen(store, keys, texts)[:limit]
     if not len(positions):
         raise MissingError(f"{path}: nothing to export; the store holds {len(store)} samples")
     offsets = np.concatenate([[0], np.cumsum(store.lengths(positions))]).astype("<i8")
-    shapes: Shapes = {
-        "keys": ((len(positions), KEY_BYTES), np.dtype("u1"), "U8"),
-        "offsets": ((len(positions) + 1,), np.dtype("<i8"), "I64"),
-        "values": ((int(offsets[-1]), *store.row_shape(cut)), store.stored_dtype, _SAFETENSORS[store.recipe.dtype]),
-    }
-    if store.recipe.dtype == "int8":
-        shapes["scales"] = ((int(offsets[-1]),), np.dtype("<f4"), "F32")
-    create = _safetensors if format == "safetensors" else _numpy
     metadata = {"cut": cut, "dtype": store.recipe.dtype, "fingerprint": store.fingerprint}
     with storage_errors(out):
         with _in_one_step(Path(out)) as scratch, ExitStack() as opened:
-            _fill(store, cut, positions, offsets, create(scratch, shapes, metadata, opened))
+            arrays = _FORMATS[format](scratch, _shapes(store, cut, offsets), metadata, opened)
+            _fill(store, cut, positions, offsets, arrays)
         size = sum(file.stat().st_size for file in (Path(out), *Path(out).rglob("*")) if file.is_file())
-    return {
-        "output": out,
-        "format": format,
-        **metadata,
-        "samples": len(positions),
-        "rows": int(offsets[-1]),
-        "bytes": size,
+    counts = {"samples": len(positions), "rows": int(offsets[-1]), "bytes": size}
+    return {"output": out, "format": format, **metadata, **counts}
+
+
+def _print_file(file: Path) -> None:
+    """Write the bytes of a file to stdout."""
+    with file.open("rb") as content:
+        shutil.copyfileobj(content, sys.stdout.buffer)
+        sys.stdout.buffer.flush()
+
+
+def _chosen(store: Store, keys: Sequence[str], texts: Sequence[str]) -> Positions:
+    """The positions of the samples with these keys and of those that are these texts; without either, of all."""
+    chosen = [_by_key(store, keys)] if keys else []
+    chosen += [_by_text(store, texts)] if texts else []
+    return np.concatenate(chosen or [store.positions()])
+
+
+def _shapes(store: Store, cut: str, offsets: Array) -> Shapes:
+    """The arrays of an export, of samples whose rows end at these offsets."""
+    samples, rows = len(offsets) - 1, int(offsets[-1])
+    shapes: Shapes = {
+        "keys": ((samples, KEY_BYTES), np.dtype("u1"), "U8"),
+        "offsets": ((samples + 1,), np.dtype("<i8"), "I64"),
+        "values": ((rows, *store.row_shape(cut)), store.stored_dtype, _SAFETENSORS[store.recipe.dtype]),
     }
-
-
-Shapes = dict[str, tuple[tuple[int, ...], np.dtype[Any], str]]
+    if store.recipe.dtype == "int8":
+        shapes["scales"] = ((rows,), np.dtype("<f4"), "F32")
+    return shapes
 
 
 class _Out:
@@ -144,6 +151,9 @@ def _numpy(path: Path, shapes: Shapes, metadata: dict[str, str], opened: ExitSta
         out[name] = _Out(_created(path / f"{name}.npy", opened), 0)
         out[name].write(np.frombuffer(header.getvalue(), np.uint8))
     return out
+
+
+_FORMATS = {"safetensors": _safetensors, "numpy": _numpy}
 
 
 def _fill(store: Store, cut: str, positions: Positions, offsets: Array, out: dict[str, _Out]) -> None:

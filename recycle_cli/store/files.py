@@ -21,8 +21,6 @@ from recycle_cli.store.layout import DOCUMENT_LIMIT
 FLUSH_BYTES = 16 << 20
 """A growing file is flushed in the background each time it has grown by this many bytes."""
 
-_SYNCS = 8
-
 BLOCK_BYTES = 4 << 20
 """Bytes that share a checksum; damage is narrowed down to such blocks."""
 
@@ -125,28 +123,6 @@ def write_file(path: Path, data: Any) -> dict[str, Any]:
     except BaseException:
         file.abandon()
         raise
-
-
-def sync(*paths: Path) -> None:
-    """Flush files and folders to the disk, several at a time, so that the file system commits them together."""
-    if len(paths) == 1:
-        _sync(paths[0])
-        return
-    with ThreadPoolExecutor(_SYNCS) as pool:
-        list(pool.map(_sync, paths))
-
-
-def sync_tree(folder: Path) -> None:
-    """Flush a folder and everything below it to the disk."""
-    sync(folder, *folder.rglob("*"))
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def read_document(path: Path) -> bytes:

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from recycle_cli.disk import sync, sync_tree
 from recycle_cli.errors import StoreError
-from recycle_cli.store.files import map_file, read_document, sync, sync_tree, write_file
+from recycle_cli.store.files import map_file, read_document, write_file
 from recycle_cli.store.index import Level
 from recycle_cli.store.layout import (
     DOCUMENT,

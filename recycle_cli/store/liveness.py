@@ -1,7 +1,5 @@
 """Tell live writers from dead ones by a lock that the kernel drops when its owner dies; process ids can be reused."""
 
-import errno
-import fcntl
 import json
 import os
 import re
@@ -15,6 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from recycle_cli.disk import is_still_there, try_lock
 from recycle_cli.errors import DamageError, StorageError
 from recycle_cli.store.budget import bytes_below
 from recycle_cli.store.files import read_document
@@ -26,8 +25,6 @@ FOREIGN_IDLE_SECONDS = 86_400.0
 """A writer of another host counts as alive until its files have not changed for this long: we may not see its lock."""
 
 _UNIQUE_ID = re.compile(r"[0-9]{8}T[0-9]{12}-[0-9a-f]{12}")
-
-_UNSUPPORTED = (errno.ENOTSUP, errno.ENOLCK, errno.ENOSYS, errno.EINVAL)
 
 
 def unique_id() -> str:
@@ -53,7 +50,7 @@ class Claim:
             self._lock = scratch / f"{self.name}{LOCK_SUFFIX}"
             self._descriptor = os.open(self._lock, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o644)
             # Between creating and locking the file, a gc may have locked and removed it.
-            if _lock(self._descriptor) is not False and _still_there(self._lock, self._descriptor):
+            if try_lock(self._descriptor) is not False and is_still_there(self._lock, self._descriptor):
                 break
             os.close(self._descriptor)
         try:
@@ -125,7 +122,7 @@ def dead(scratch: Path, name: str) -> Iterator[bool]:
         return
     try:
         ours = _owner(scratch, name)[0] in (_host(), None)
-        locked = _lock(descriptor)
+        locked = try_lock(descriptor)
         if locked and ours:
             yield True
         else:
@@ -142,7 +139,7 @@ def maintenance(scratch: Path) -> Iterator[None]:
     """
     descriptor = os.open(scratch / MAINTENANCE, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
     try:
-        locked = _lock(descriptor)
+        locked = try_lock(descriptor)
         if locked is None:
             raise StorageError(f"{scratch}: this file system has no locks; run `recycle store gc` where the disk is")
         if not locked:
@@ -156,26 +153,6 @@ def idle_seconds(lock: Path) -> float:
     """Seconds since the writer last changed its lock file or a file below its scratch folder."""
     folder = lock.with_name(lock.name.removesuffix(LOCK_SUFFIX))
     return time.time() - max((stat.st_mtime for stat in _stats(lock, *folder.rglob("*"))), default=0.0)
-
-
-def _lock(descriptor: int) -> bool | None:
-    """Try to lock the file. Returns whether we hold the lock now, or None if the file system has no locks."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError as error:
-        if error.errno not in _UNSUPPORTED:
-            raise
-        return None
-    return True
-
-
-def _still_there(path: Path, descriptor: int) -> bool:
-    try:
-        return path.stat().st_ino == os.fstat(descriptor).st_ino
-    except FileNotFoundError:
-        return False
 
 
 def _host() -> str:

@@ -11,17 +11,11 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from recycle_cli.disk import sync
 from recycle_cli.errors import DamageError, GoneError, StoreError
 from recycle_cli.store.budget import bytes_below
 from recycle_cli.store.chunked import Bytes
-from recycle_cli.store.files import (
-    FileBytes,
-    map_file,
-    read_document,
-    storage_errors,
-    sync,
-    write_file,
-)
+from recycle_cli.store.files import FileBytes, map_file, read_document, storage_errors, write_file
 from recycle_cli.store.layout import DAMAGED, DOCUMENT, INDEX, SCRATCH, SEGMENTS, dumps, group_document, is_name
 from recycle_cli.store.liveness import Claim, Writer, maintenance, unique_id, writers
 

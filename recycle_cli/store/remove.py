@@ -1,8 +1,9 @@
 """Remove samples for good: the segments that hold them are replaced by ones without them."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,35 +42,56 @@ def remove(
     wanted = np.unique(np.concatenate([np.empty((0, KEY_BYTES), np.uint8), *keys]), axis=0)
     root = Path(store.place.where(""))
     with storage_errors(store.path), nullcontext() if dry_run else maintenance(root / SCRATCH):
-        held, copies, rewritten, removed, freed = wanted[:0], 0, 0, 0, 0
-        while True:
-            # Another maintenance may have run before we got the lock, and a writer may have published meanwhile.
-            store.refresh()
-            masks = {segment.id: _among(segment, wanted) for segment in store.segments}
-            plan = _plan(store, masks)
-            held = np.unique(np.concatenate([held, *(part.keys[masks[part.id]] for part in plan.stale)]), axis=0)
-            copies += int(sum(mask.sum() for mask in masks.values()))
-            rewritten += len(plan.rewritten)
-            removed += len(plan.stale)
-            if dry_run or not plan.stale:
-                freed += plan.surplus_bytes
-                break
-            freed += replace(store, plan, segment_bytes, "remove")
+        done = _without(store, wanted, segment_bytes, dry_run=dry_run)
         if not dry_run:
             remove_folders(root, _stale_indexes(root, store))
         at_work = sum(writer.alive for writer in writers(root / SCRATCH))
     return {
         "store": store.path,
         "asked": len(wanted),
-        "samples": len(held),
-        "copies": copies,
-        "rewritten": rewritten,
-        "removed": removed,
-        "freed_bytes": freed,
+        "samples": len(done.keys),
+        "copies": done.copies,
+        "rewritten": done.rewritten,
+        "removed": done.removed,
+        "freed_bytes": done.freed_bytes,
         "set_aside": store.place.aside(),
         "writers": at_work,
         "seconds": time.perf_counter() - began,
     }
+
+
+@dataclass
+class _Done:
+    """What was removed: the keys, their copies, and how many segments were replaced by others and removed."""
+
+    keys: Bytes16
+    copies: int = 0
+    rewritten: int = 0
+    removed: int = 0
+    freed_bytes: int = 0
+
+    def add(self, plan: Plan, masks: Mapping[str, Mask]) -> None:
+        """Count what a plan removes; `masks` are of the samples to remove in each segment."""
+        found = (segment.keys[masks[segment.id]] for segment in plan.stale)
+        self.keys = np.unique(np.concatenate([self.keys, *found]), axis=0)
+        self.copies += int(sum(mask.sum() for mask in masks.values()))
+        self.rewritten += len(plan.rewritten)
+        self.removed += len(plan.stale)
+
+
+def _without(store: Store, wanted: Bytes16, segment_bytes: int, *, dry_run: bool) -> _Done:
+    """Replace segments until none holds a wanted key."""
+    done = _Done(wanted[:0])
+    while True:
+        # Another maintenance may have run before we got the lock, and a writer may have published meanwhile.
+        store.refresh()
+        masks = {segment.id: _among(segment, wanted) for segment in store.segments}
+        plan = _plan(store, masks)
+        done.add(plan, masks)
+        if dry_run or not plan.stale:
+            done.freed_bytes += plan.surplus_bytes
+            return done
+        done.freed_bytes += replace(store, plan, segment_bytes, "remove")
 
 
 def _among(segment: Segment, wanted: Bytes16) -> Mask:

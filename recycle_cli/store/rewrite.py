@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
+from recycle_cli.disk import sync
 from recycle_cli.errors import UsageError
 from recycle_cli.store.check import require_sound
 from recycle_cli.store.dtypes import Encoded
-from recycle_cli.store.files import sync
 from recycle_cli.store.index import Positions, Segments, build
 from recycle_cli.store.layout import SCRATCH, SEGMENTS
 from recycle_cli.store.liveness import Claim

@@ -59,8 +59,7 @@ def verify(
     if place.is_local and recipe is not None:
         sound = [segment for segment in segments if segment.id not in known]
         found.add(_indexes(Path(place.where("")), sound))
-    held = {segment.id: _samples(segment) for segment in segments if segment.id in known} if repair else {}
-    aside = _repair(place, found, mended, had_root=had_root) if repair else []
+    aside, lost = _repair(place, found, segments, mended, had_root=had_root) if repair else ([], 0)
     return {
         "store": path,
         "segments": len(segments),
@@ -69,7 +68,7 @@ def verify(
         "unread": [asdict(unread) for unread in found.unread],
         "foreign": sorted(found.foreign),
         "set_aside": aside,
-        "set_aside_samples": sum(held.get(name, 0) for name in aside),
+        "set_aside_samples": lost,
         "mended": [DOCUMENT] if repair and mended is not None else [],
         "seconds": time.perf_counter() - began,
     }
@@ -93,9 +92,13 @@ def _listed(place: ReadablePlace, segment: Segment) -> Mapping[str, int]:
         return {}
 
 
-def _repair(place: Place, found: Findings, mended: bytes | None, *, had_root: bool) -> list[str]:
-    """Make the root anew if `mended` has it, and set all other damaged parts aside. Returns the names of the latter."""
+def _repair(
+    place: Place, found: Findings, segments: list[Segment], mended: bytes | None, *, had_root: bool
+) -> tuple[list[str], int]:
+    """Make the root anew if `mended` has it, and set all other damaged parts aside. Returns the names of the latter,
+    and how many samples they held."""
     bad = {damage.segment for damage in found.damaged}
+    lost = sum(_samples(segment) for segment in segments if segment.id in bad)
     if mended is not None:
         place.replace(DOCUMENT, mended)
         bad.discard(DOCUMENT)
@@ -103,7 +106,7 @@ def _repair(place: Place, found: Findings, mended: bytes | None, *, had_root: bo
     names = sorted(name for name in bad if name != DOCUMENT or had_root)
     if names:
         place.set_aside([name if _is_part(name) else f"{SEGMENTS}/{name}" for name in names])
-    return names
+    return names, lost
 
 
 def _is_part(name: str) -> bool:

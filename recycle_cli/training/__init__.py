@@ -3,6 +3,7 @@
 from recycle_cli.training.checks import (
     check_batches,
     check_data,
+    check_head_name,
     check_heads,
     check_sources,
     modality_asked,
@@ -15,7 +16,7 @@ from recycle_cli.training.head import Head
 from recycle_cli.training.identity import identity_of
 from recycle_cli.training.labelled_data import LabelledData, read_labelled, read_one
 from recycle_cli.training.loop import train
-from recycle_cli.training.new_trainer import Destination, Pair, new_trainer, trainer_of
+from recycle_cli.training.new_trainer import Destination, new_trainer, trainer_of
 from recycle_cli.training.proof import prove_training
 from recycle_cli.training.setup import Setup, frozen, set_up, source_of
 from recycle_cli.training.trainer import Trainer
@@ -27,12 +28,12 @@ __all__ = [
     "Head",
     "LabelledData",
     "Origin",
-    "Pair",
     "Setup",
     "Trainer",
     "TrainingData",
     "check_batches",
     "check_data",
+    "check_head_name",
     "check_heads",
     "check_sources",
     "frozen",

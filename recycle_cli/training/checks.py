@@ -81,12 +81,7 @@ def check_heads(heads: Sequence[HeadSettings]) -> None:
     seen: set[str] = set()
     first = _shared(heads[0])
     for head in heads:
-        if not HEAD_NAME.fullmatch(head.name):
-            raise UsageError(
-                f"name = {head.name!r}; expected letters, digits, '.', '_' and '-': its RUN is OUTPUT/NAME"
-            )
-        if head.name.lower() in runs.OWN:
-            raise UsageError(f"head {head.name!r}: a RUN has a file of this name, and OUTPUT is none; name it anew")
+        check_head_name(head.name)
         if head.name.lower() in seen:
             raise UsageError(f"two heads have the name {head.name!r}; each RUN is OUTPUT/NAME, so name each anew")
         seen.add(head.name.lower())
@@ -96,6 +91,14 @@ def check_heads(heads: Sequence[HeadSettings]) -> None:
                     f"head {head.name!r}: {name} is {value} and that of {heads[0].name!r} is {first[name]}, but all "
                     "heads train on the same batches; give them the same"
                 )
+
+
+def check_head_name(name: object) -> None:
+    """Raise UsageError for what cannot be the name of a head, which is that of its RUN's folder."""
+    if not isinstance(name, str) or not HEAD_NAME.fullmatch(name):
+        raise UsageError(f"name = {name!r}; expected letters, digits, '.', '_' and '-': its RUN is OUTPUT/NAME")
+    if name.lower() in runs.OWN:
+        raise UsageError(f"head {name!r}: a RUN has a file of this name, and OUTPUT is none; name it anew")
 
 
 def _shared(head: HeadSettings) -> dict[str, Any]:

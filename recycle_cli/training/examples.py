@@ -137,8 +137,7 @@ def _held(
 ) -> Examples:
     """The examples that the store holds, with their views: all of them, or as `--on-missing` says."""
     assert setup.store is not None
-    model = setup.model.settings
-    wanted = Wanted(examples.corpus, model.name, model.revision, model.trust_remote_code, asked, samples)
+    wanted = Wanted(examples.corpus, setup.model.settings, asked, samples)
     contents = examples.data[0].contents
     held = held_by(setup.store, contents, setup.split, wanted, settings.on_missing, views)
     if held.all():

@@ -23,10 +23,8 @@ def train(trainers: Sequence[Trainer], source: RowSource, evaluation: RowSource 
     Batch size, order and accumulation are those of the first. An interruption leaves checkpoints to resume from.
     """
     shared, device, sampler = trainers[0].settings, trainers[0].device, trainers[0].sampler
-    first_batches = source.epoch(sampler, 0).batches
-    steps_an_epoch = math.ceil(len(first_batches) / shared.accumulation)
+    steps_an_epoch = math.ceil(len(source.epoch(sampler, 0).batches) / shared.accumulation)
     for trainer in trainers:
-        trainer.check_labels(first_batches)
         trainer.load()
     tell_resumed(trainers, progress)
     last = max(trainer.settings.epochs for trainer in trainers)

@@ -1,14 +1,13 @@
 """Samples to rows: the frozen trunk over a stream, what the store lacks, and the proof that stored rows are right."""
 
-from recycle_cli.trunk.fill import Filled, Keyed, Lacking, Tally, fill
+from recycle_cli.trunk.fill import Filled, Lacking, Tally, fill
 from recycle_cli.trunk.missing import Keys, Wanted, absent_from, expect, held_by
 from recycle_cli.trunk.parity import PROBES, check_parity
-from recycle_cli.trunk.rows import check_lengths, restored, rows_of
+from recycle_cli.trunk.rows import restored, rows_of
 from recycle_cli.trunk.stream import (
     WINDOW_IMAGES,
     Reject,
     TrunkBatch,
-    Usable,
     Window,
     batches_of,
     by_token_budget,
@@ -23,20 +22,17 @@ __all__ = [
     "PROBES",
     "WINDOW_IMAGES",
     "Filled",
-    "Keyed",
     "Keys",
     "Lacking",
     "Reject",
     "Tally",
     "TrunkBatch",
     "Underway",
-    "Usable",
     "Wanted",
     "Window",
     "absent_from",
     "batches_of",
     "by_token_budget",
-    "check_lengths",
     "check_parity",
     "expect",
     "fill",

@@ -21,6 +21,9 @@ from recycle_cli.trunk.rows import check_lengths, rows_of
 from recycle_cli.trunk.stream import Reject, TrunkBatch, Window, batches_of, prepared_ahead, usable
 from recycle_cli.trunk.underway import Underway
 
+ByCut = dict[str, torch.Tensor]
+"""The trunk's output for a batch at each cut, padded."""
+
 Rows = dict[str, Encoded]
 """A batch's rows at each cut, as stored."""
 
@@ -38,6 +41,11 @@ class Tally:
     def seconds(self) -> float:
         """Since the start."""
         return time.perf_counter() - self.started
+
+    @property
+    def reused_share(self) -> float:
+        """The share of the samples that need not be computed again."""
+        return self.reused / max(1, self.samples)
 
 
 @dataclass(frozen=True)
@@ -75,7 +83,7 @@ def fill(
     with store.writer(segment_bytes=settings.segment_bytes, codec=settings.codec, max_disk=settings.max_disk) as writer:
         fetching = Fetching(device)
 
-        def rows(keyed: Keyed, activations: dict[str, torch.Tensor], mark: torch.cuda.Event | None) -> Rows:
+        def rows(keyed: Keyed, activations: ByCut, mark: torch.cuda.Event | None) -> Rows:
             with fetching.after(mark):
                 return {
                     cut: rows_of(found, keyed.batch.lengths, store.recipe.dtype) for cut, found in activations.items()
@@ -88,11 +96,8 @@ def fill(
         with background(write) as hand_over:
             for keyed in prefetch(lacking.batches(samples)):
                 started = time.perf_counter()
-                with autocast(device, store.recipe.precision):
-                    activations = split.trunk(to_device(keyed.batch.inputs, device))
+                activations = _activations(split, keyed.batch, store.recipe.precision)
                 tally.trunk_seconds += time.perf_counter() - started
-                for values in activations.values():
-                    check_lengths(keyed.batch, values)
                 fetch = partial(rows, keyed, activations, fetching.ready())
                 if device.type == "cpu":
                     # Every core of a CPU is the model's: computing beside it costs more than it saves.
@@ -103,8 +108,18 @@ def fill(
     return Filled(tally, writer)
 
 
+def _activations(split: SplitModel, batch: TrunkBatch, precision: str) -> ByCut:
+    """The trunk's output for a batch. Raises DataError if it is shorter than the samples."""
+    device = device_holding(split.model)
+    with autocast(device, precision):
+        found = split.trunk(to_device(batch.inputs, device))
+    for values in found.values():
+        check_lengths(batch, values)
+    return found
+
+
 def _note(tally: Tally, writer: SegmentWriter) -> str:
-    return f"{writer.rows / tally.seconds:,.0f} rows/s, {tally.reused / max(1, tally.samples):.0%} hits"
+    return f"{writer.rows / tally.seconds:,.0f} rows/s, {tally.reused_share:.0%} hits"
 
 
 class Lacking:
@@ -114,12 +129,8 @@ class Lacking:
         self, store: Store, split: SplitModel, settings: PrecomputeSettings, progress: Bar, reject: Reject | None = None
     ) -> None:
         self.tally = Tally()
-        self._preprocessor, self._settings, self._progress, self._reject = (
-            split.preprocessor,
-            settings,
-            progress,
-            reject,
-        )
+        self._preprocessor, self._settings = split.preprocessor, settings
+        self._progress, self._reject = progress, reject
         self._device = device_holding(split.model)
         self._underway = Underway(store)
         self._unusable: set[bytes] = set()

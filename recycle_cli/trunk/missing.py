@@ -3,8 +3,9 @@
 import json
 import shlex
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +16,16 @@ from recycle_cli.keys import Bytes16
 from recycle_cli.models import SplitModel
 from recycle_cli.recipe import Recipe
 from recycle_cli.reports import say
-from recycle_cli.settings import CorpusSettings, PrecomputeSettings, SampleSettings, ViewSettings
+from recycle_cli.settings import (
+    ImageSettings,
+    ModelSettings,
+    OnMissing,
+    PrecomputeSettings,
+    SampleSettings,
+    ViewSettings,
+    words_of,
+)
+from recycle_cli.settings.option import options_of
 from recycle_cli.store import Store
 from recycle_cli.trunk.fill import fill
 
@@ -24,7 +34,7 @@ Mask = npt.NDArray[np.bool_]
 Keys = tuple[Bytes16, Bytes16]
 """Keys and digests (n, 16) of some samples."""
 
-ON_MISSING = ("fail", "compute", "skip")
+ON_MISSING: tuple[str, ...] = get_args(OnMissing)
 
 
 def expect(store: Store, recipe: Recipe, model: str, cut: str | None = None) -> None:
@@ -42,28 +52,25 @@ def expect(store: Store, recipe: Recipe, model: str, cut: str | None = None) -> 
 class Wanted:
     """A corpus whose activations a training needs, and how they would be computed: for the message and for doing it.
 
-    model, revision, trust_remote_code  as the user would name the model
-    views                               the augmented views that the training asks for
-    samples                             which samples a record gives
+    views    the augmented views that the training asks for
+    samples  which samples a record gives
     """
 
     corpus: Corpus
-    model: str
-    revision: str | None = None
-    trust_remote_code: bool = False
+    model: ModelSettings
     views: ViewSettings = ViewSettings()  # noqa: RUF009 - frozen
     samples: SampleSettings = SampleSettings()  # noqa: RUF009 - frozen
 
 
-def absent_from(store: Store, kinds: Iterable[Keys]) -> Mask:
+def absent_from(store: Store, contents: Iterable[Keys]) -> Mask:
     """A mask (n,) of the samples that the store lacks. `contents`: the keys of the samples, and of each of their views,
     which it must hold too."""
-    found = [store.lookup(keys, digests) < 0 for keys, digests in kinds]
+    found = [store.lookup(keys, digests) < 0 for keys, digests in contents]
     return np.logical_or.reduce(found)
 
 
 def held_by(
-    store: Store, kinds: Sequence[Keys], split: SplitModel, wanted: Wanted, on_missing: str, make_views: Views = ()
+    store: Store, contents: Sequence[Keys], split: SplitModel, wanted: Wanted, on_missing: str, make_views: Views = ()
 ) -> Mask:
     """A mask (n,) of the samples to train on: those that the store holds with their views.
 
@@ -72,7 +79,7 @@ def held_by(
     """
     if on_missing not in ON_MISSING:
         raise UsageError(f"--on-missing {on_missing} is not known; take one of {', '.join(ON_MISSING)}")
-    absent = absent_from(store, kinds)
+    absent = absent_from(store, contents)
     if on_missing == "fail" and absent.any():
         raise MissingError(
             f"{store.path} lacks {int(absent.sum()):,} of {len(absent):,} samples; fill it with "
@@ -80,7 +87,7 @@ def held_by(
         )
     if on_missing == "compute" and absent.any():
         _compute(store, split, wanted, make_views)
-        absent = absent_from(store, kinds)
+        absent = absent_from(store, contents)
     if absent.any():
         say(f"skipping {int(absent.sum()):,} of {len(absent):,} samples, which {store.path} does not hold")
     if absent.all():
@@ -89,45 +96,32 @@ def held_by(
 
 
 def _compute(store: Store, split: SplitModel, wanted: Wanted, views: Views) -> None:
-    """Fill the store over the corpus, compressed as it is."""
-    records = wanted.corpus
+    """Fill the store over the corpus."""
+    records, settings = wanted.corpus, _precompute_settings(store, wanted)
     with records.progress("precompute", views) as progress:
-        fill(store, records.samples(views), split, PrecomputeSettings(codec=store.codec), progress, records.reject)
+        fill(store, records.samples(views), split, settings, progress, records.reject)
     records.failures.tell()
 
 
 def _command(store: Store, wanted: Wanted) -> str:
     """The precompute that would fill the store, as a shell takes it."""
-    corpus: CorpusSettings = wanted.corpus.resolved
-    views = wanted.views
-    options: list[tuple[str, object]] = [
-        ("--model", wanted.model),
-        ("--revision", wanted.revision),
-        *(("--cut", cut) for cut in store.recipe.cuts),
-        ("--max-length", store.recipe.max_length),
-        ("--dtype", store.recipe.dtype),
-        ("--precision", None if store.recipe.precision == "float32" else store.recipe.precision),
-        ("--text-column", corpus.text_column),
-        ("--text-pair-column", corpus.text_pair_column),
-        ("--image-column", corpus.image_column),
-        ("--format", corpus.files.format),
-        ("--quoting", None if corpus.files.quoting == "standard" else corpus.files.quoting),
-        ("--weights", store.provenance.get("given_weights")),
-        *_transform_options(store),
-        ("--task", wanted.samples.task),
-        ("--stride", wanted.samples.windows.stride),
-        ("--views", views.views or None),
-        ("--augment", views.augment if views.views else None),
-        ("--limit", corpus.limit),
-        ("--on-error", None if corpus.on_error == "fail" else corpus.on_error),
-    ]
-    words = ["recycle", "precompute", *corpus.source, store.path]
-    words += [word for name, value in options if value is not None for word in (name, str(value))]
-    return shlex.join(words + (["--trust-remote-code"] if wanted.trust_remote_code else []))
+    corpus = wanted.corpus.resolved
+    asked = words_of(corpus, _model_settings(store, wanted), _precompute_settings(store, wanted))
+    return shlex.join(["recycle", "precompute", *corpus.source, store.path, *asked])
 
 
-def _transform_options(store: Store) -> list[tuple[str, object]]:
-    """The options that give images the transform that the store's had."""
+def _model_settings(store: Store, wanted: Wanted) -> ModelSettings:
+    """The settings by which a precompute opens the model as the store's was: its images get the same transform."""
     transform = json.loads(store.provenance.get("transform", "{}"))
-    named = {name: transform[name] for name in ("resize", "crop", "mean", "std") if transform.get(name)}
-    return [(f"--{name}", ",".join(f"{number:g}" for number in numbers)) for name, numbers in named.items()]
+    as_stored: dict[str, Any] = {
+        name: tuple(transform[name]) for name in options_of(ImageSettings) if transform.get(name)
+    }
+    images = ImageSettings(weights=store.provenance.get("given_weights"), **as_stored)
+    held: dict[str, Any] = {"max_length": store.recipe.max_length, "precision": store.recipe.precision}
+    return replace(wanted.model, images=images, **held)
+
+
+def _precompute_settings(store: Store, wanted: Wanted) -> PrecomputeSettings:
+    """The settings of a precompute that adds to the store, compressed as it is."""
+    held: dict[str, Any] = {"cuts": tuple(store.recipe.cuts), "dtype": store.recipe.dtype, "codec": store.codec}
+    return PrecomputeSettings(**held, views=wanted.views, samples=wanted.samples)

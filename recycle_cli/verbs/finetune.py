@@ -48,8 +48,11 @@ from recycle_cli.verbs.required import judge, refuse_unmeasured
 
 @dataclass(frozen=True)
 class Request:
-    """The heads that a command trains, by where their RUNs will be, and by their folders those that an earlier run has
-    finished."""
+    """What a command trains.
+
+    heads     the heads to train, by the places of their RUNs
+    finished  the heads that an earlier command has finished, by the folders of their RUNs
+    """
 
     job: Job
     model: NamedModel
@@ -94,8 +97,8 @@ def finetune_heads(job: Job, model: ModelSettings, heads: Sequence[HeadSettings]
         raise UsageError(f"{job.output} is a run itself; choose another --output for the runs of several heads")
     check_heads(heads)
     _keep_apart(job, model.name)
-    targets = partial(_with_targets, columns=tuple(dict.fromkeys(head.label_column for head in heads)))
-    job = replace(job, data=targets(job.data), evaluation=job.evaluation and targets(job.evaluation))
+    labelled = partial(_with_labels, columns=tuple(dict.fromkeys(head.label_column for head in heads)))
+    job = replace(job, data=labelled(job.data), evaluation=job.evaluation and labelled(job.evaluation))
     folders = {head.name: Path(expanded(job.output), head.name) for head in heads}
     for folder in folders.values():
         runs.recover(str(folder))
@@ -123,7 +126,7 @@ def _keep_apart(job: Job, model: str) -> None:
     keep_apart([*read, Read(job.store, whole=True)] if job.store else read, {"--output": job.output})
 
 
-def _with_targets(corpus: CorpusSettings, columns: tuple[str | None, ...]) -> CorpusSettings:
+def _with_labels(corpus: CorpusSettings, columns: tuple[str | None, ...]) -> CorpusSettings:
     """The corpus with these columns of labels; None: the one that is found if it is obvious."""
     if len(columns) == 1:
         return replace(corpus, label_column=columns[0] or corpus.label_column)
@@ -192,28 +195,13 @@ def _trained(
     source: RowSource,
     held: ExitStack,
 ) -> list[Trainer]:
-    """The heads, each with its best weights in place; finished ones must have been trained in the same way.
+    """The heads, each with its best weights in place.
 
     `held` keeps other processes out of the folders of the RUNs until it is closed.
     """
-    job, shared, pairs = request.job, request.settings[0], data.pairs
-    setups = [setup for setup, _ in models]
-    sampler = tasks[0].sampler(pairs[0][0].targets, shared)
-    order = order_digest(source.epoch(sampler, 0).batches)
-    for (folder, head), pair in zip(request.finished.items(), pairs[len(request.heads) :], strict=True):
-        task = task_asked(job, "", setups[0].split.recipe.modality, head.training)
-        runs.check_settings(folder, identity_of(job, setups[0], head.training, task, pair, order))
-    evaluation = None if data.evaluation is None else source_of(setups[0], data.evaluation.data[0], shared)
-    trainers = [
-        new_trainer(
-            setup,
-            head.training,
-            task,
-            pair,
-            Destination(place.work, identity_of(job, setup, head.training, task, pair, order), name=head.name),
-        )
-        for (place, head), setup, task, pair in zip(request.heads.items(), setups, tasks, pairs, strict=False)
-    ]
+    job, setups = request.job, [setup for setup, _ in models]
+    trainers = _trainers(request, tasks, setups, data, source)
+    evaluation = None if data.evaluation is None else source_of(setups[0], data.evaluation.data[0], request.settings[0])
     batches = source.epoch(trainers[0].sampler, 0).batches
     for trainer in trainers:
         trainer.check_labels(batches)
@@ -228,6 +216,28 @@ def _trained(
             trainer.log = stack.enter_context(runs.logger(trainer.folder, trackers, _title(trainer, place), about))
         train(trainers, source, evaluation, stack.enter_context(bar("finetune")))
     return trainers
+
+
+def _trainers(
+    request: Request, tasks: Sequence[Task], setups: Sequence[Setup], data: TrainingData, source: RowSource
+) -> list[Trainer]:
+    """A trainer for each head. Raises UsageError if a finished head was trained in another way."""
+    job, pairs = request.job, data.pairs
+    sampler = tasks[0].sampler(pairs[0][0].targets, request.settings[0])
+    order = order_digest(source.epoch(sampler, 0).batches)
+    for (folder, head), pair in zip(request.finished.items(), pairs[len(request.heads) :], strict=True):
+        task = task_asked(job, "", setups[0].split.recipe.modality, head.training)
+        runs.check_settings(folder, identity_of(job, setups[0], head.training, task, pair, order))
+    return [
+        new_trainer(
+            setup,
+            head.training,
+            task,
+            pair,
+            Destination(place.work, identity_of(job, setup, head.training, task, pair, order), name=head.name),
+        )
+        for (place, head), setup, task, pair in zip(request.heads.items(), setups, tasks, pairs, strict=False)
+    ]
 
 
 def _title(trainer: Trainer, place: RunFolder) -> str:

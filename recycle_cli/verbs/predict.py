@@ -1,6 +1,5 @@
 """Predict with a RUN: what the store holds goes straight to the head, the rest through the trunk first."""
 
-import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, nullcontext
@@ -11,18 +10,18 @@ import torch
 
 from recycle_cli.batches import Indices
 from recycle_cli.corpus import Corpus, Example, paths_of
-from recycle_cli.disk import Read, keep_apart
+from recycle_cli.disk import STDOUT, Read, keep_apart
 from recycle_cli.errors import UsageError
 from recycle_cli.keys import Sample
 from recycle_cli.models.outputs import Outputs
 from recycle_cli.reports import Bar, say
-from recycle_cli.runs import STDOUT, kind_of_output, names_beside, open_output, own_paths, usual_ending
+from recycle_cli.runs import kind_of_output, names_beside, open_output, own_paths, usual_ending
 from recycle_cli.runtime.overlap import prefetch
 from recycle_cli.scorer import Rows, Scorer, open_scorer
 from recycle_cli.settings import CorpusSettings, ModelSettings, PredictSettings
 from recycle_cli.store import SegmentWriter
 from recycle_cli.tasks import LabelledScores, Task, read_corpus
-from recycle_cli.trunk import Reject, TrunkBatch, Window, batches_of, prepared_ahead
+from recycle_cli.trunk import Reject, Tally, TrunkBatch, Window, batches_of, prepared_ahead
 from recycle_cli.verbs.required import judge, refuse_unmeasured
 
 
@@ -60,17 +59,17 @@ def predict(
         raise UsageError("--write-back needs a --store to write to")
     scorer = open_scorer(run, store, model, settings)
     (loaded,) = scorer.runs.values()
-    ending = f".{settings.output_format}" if settings.output_format else usual_ending(loaded.task.columns(()))
-    output = output or f"{run.rstrip('/')}/predictions{ending}"
-    beside = f"{run.rstrip('/')}/predictions" if output == STDOUT else output
-    failures = data.failures or f"{beside}.failures.jsonl"
-    trained = tuple((loaded.info.columns or {}).items())
-    data = replace(data, failures=failures, trained=trained, kept=settings.keep_columns)
-    columns, keyed = loaded.task.columns(()), loaded.task.keyed_by_id
-    kind_of_output(output, columns, settings.output_format, keyed, csv_safe=settings.csv_safe)
+    columns = loaded.task.columns(())
+    usual = f"{run.rstrip('/')}/predictions"
+    ending = f".{settings.output_format}" if settings.output_format else usual_ending(columns)
+    output = output or f"{usual}{ending}"
+    kind_of_output(output, columns, settings.output_format, loaded.task.keyed_by_id, csv_safe=settings.csv_safe)
+    failures = data.failures or f"{usual if output == STDOUT else output}.failures.jsonl"
     read = [*paths_of(data.source), Read(run), *map(Read, own_paths(run))]
     written = {"--failures": failures} | ({} if output == STDOUT else {"--output": output})
     keep_apart([*read, Read(store, whole=True)] if store else read, written)
+    trained = tuple((loaded.info.columns or {}).items())
+    data = replace(data, failures=failures, trained=trained, kept=settings.keep_columns)
     corpus = read_corpus(data, loaded.task, lambda: scorer.preprocessor)
     corpus.tell_columns()
     _refuse_unmeasured(settings, loaded.task, corpus)
@@ -89,12 +88,11 @@ def _refuse_unmeasured(settings: PredictSettings, task: Task, corpus: Corpus) ->
 def score(scorer: Scorer, corpus: Corpus, output: str, progress: Bar) -> Predicted:
     """Score a corpus with the scorer's only RUN; `seconds` are those of all but the metrics."""
     ((name, run),) = scorer.runs.items()
-    task, names, hits, total = run.task, run.names, 0, 0
+    task, names = run.task, run.names
     columns = task.columns(names)
     kept = _kept(corpus, columns)
     scores = LabelledScores(task, names, lambda: scorer.preprocessor)
-    assembly = Assembly()
-    started = time.perf_counter()
+    assembly, tally = Assembly(), Tally()
     with ExitStack() as stack:
         form, safe = scorer.settings.output_format, scorer.settings.csv_safe
         out = stack.enter_context(
@@ -105,26 +103,32 @@ def score(scorer: Scorer, corpus: Corpus, output: str, progress: Bar) -> Predict
             scored = work.scored
             if len(work.members):
                 scored.put(work.members, work.answers(scorer, writer)[name])
-            hits += len(work.members) if work.rows is not None else 0
-            total += len(work.members)
-            progress.update(len(work.members), note=f"{hits / max(1, total):.0%} hits")
+            tally.reused += len(work.members) if work.rows is not None else 0
+            tally.samples += len(work.members)
+            progress.update(len(work.members), note=f"{tally.reused_share:.0%} hits")
             if scored.left == 0:
                 for examples, outputs in assembly.finished(scored):
                     out(examples, task.answers(outputs, examples, names, lambda: scorer.preprocessor))
                     scores.add(examples, outputs)
-    seconds = time.perf_counter() - started
+    seconds = tally.seconds
     corpus.failures.tell()
+    return _report(tally, seconds, scores, corpus, output)
+
+
+def _report(tally: Tally, seconds: float, scores: LabelledScores, corpus: Corpus, output: str) -> Predicted:
+    """The counts of a finished prediction, with its metrics. Says if those are not of all samples."""
     metrics, unread = scores.figures(), _unread(corpus)
-    if metrics is not None and scores.samples < total:
-        say(f"the metrics are those of {scores.samples:,} of {total:,} samples, which alone have a label{unread}")
+    if metrics is not None and scores.samples < tally.samples:
+        labelled = f"{scores.samples:,} of {tally.samples:,} samples"
+        say(f"the metrics are those of {labelled}, which alone have a label{unread}")
     why_none = scores.why_none(corpus.columns.label)
     return Predicted(
-        samples=total,
-        hits=hits,
-        misses=total - hits,
-        hit_share=hits / max(1, total),
+        samples=tally.samples,
+        hits=tally.reused,
+        misses=tally.samples - tally.reused,
+        hit_share=tally.reused_share,
         seconds=seconds,
-        samples_per_second=total / seconds,
+        samples_per_second=tally.samples / seconds,
         metrics=metrics,
         output=output,
         failed_samples=corpus.failed,

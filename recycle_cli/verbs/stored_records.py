@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from recycle_cli.corpus import FORMS, Columns, Corpus, Views, text_of
+from recycle_cli.corpus import FORMS, Columns, Corpus, Views, text_in_file
 from recycle_cli.corpus.records import BadRecord, Record
 from recycle_cli.errors import UsageError
 from recycle_cli.keys import Bytes16, Sample, keys_of
@@ -95,7 +95,7 @@ def found(path: str, *, text: str | None, text_pair: str | None, file: str | Non
     form = FORMS.get(store.recipe.modality)
     values: dict[str, Any] = {"text": text, "text_pair": text_pair}
     if file is not None:
-        values |= {"image": _content(file), "text": text_of(file) if store.recipe.modality == "text" else None}
+        values |= {"image": _content(file), "text": text_in_file(file) if store.recipe.modality == "text" else None}
     if store.recipe.modality == "image" and file is None:
         raise UsageError(f"{path} holds images; name one with --file")
     if form is None:

@@ -138,7 +138,7 @@ def test_what_is_predicted_in_csv_can_be_learnt_again(tmp_path):
 
 def test_a_head_passes_over_a_record_whose_label_is_white_space(tmp_path):
     rows = [{"text": "a", "first": "x|y", "second": " "}, {"text": "b", "first": "\t", "second": "|"}]
-    columns = Columns(targets=("first", "second"))
+    columns = Columns(labels=("first", "second"))
     found = open_corpus(str(write_csv(tmp_path / "a.csv", rows)), columns, read_label=several_labels, labelled=True)
     assert [sample.labels for sample in found] == [{"first": ("x", "y")}, {"second": ()}]
 

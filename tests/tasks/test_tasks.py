@@ -1,5 +1,7 @@
 """Every task answers the one contract, with the losses and figures of its definition."""
 
+from typing import get_args
+
 import numpy as np
 import pytest
 import torch
@@ -8,8 +10,10 @@ from recycle_cli.corpus import IMAGE, Example
 from recycle_cli.errors import DataError, UsageError
 from recycle_cli.keys import Sample
 from recycle_cli.models.outputs import Outputs
-from recycle_cli.settings import ClassificationSettings, SimilaritySettings
+from recycle_cli.settings import TASKS as TASKS_OF_SETTINGS
+from recycle_cli.settings import ClassificationSettings, Metric, PairSettings, SimilaritySettings
 from recycle_cli.tasks import (
+    KINDS,
     Classification,
     MultiLabel,
     Similarity,
@@ -136,6 +140,19 @@ def test_a_metric_of_another_task_is_refused_with_those_there_are():
     with pytest.raises(UsageError, match=r"--metric accuracy.*rrp"):
         chosen_metric(Similarity(), "accuracy")
     assert chosen_metric(Classification(), "accuracy") == "accuracy"
+
+
+def test_the_options_know_every_task_and_every_metric():
+    assert {name: kind.settings for name, kind in KINDS.items()} == TASKS_OF_SETTINGS
+    options = [kind() for kind in dict.fromkeys(TASKS_OF_SETTINGS.values())]
+    options += [ClassificationSettings(multi_label=True), PairSettings("cosent")]
+    tasks = [
+        task_of(name, kind.modalities[0], own)
+        for name, kind in KINDS.items()
+        for own in options
+        if isinstance(own, kind.settings)
+    ]
+    assert {metric for task in tasks for metric in task.metrics} == set(get_args(Metric))
 
 
 # Classification
