@@ -18,7 +18,7 @@ from recycle_cli.trunk.stream import windows
 
 Item = dict[str, Any]
 
-READ_AT_ONCE = 8192
+LOOKED_UP_AT_ONCE = 8192
 """Records that are looked up together."""
 
 
@@ -45,7 +45,7 @@ class Activations(Dataset[Item]):
         examples = Corpus(corpus, form=FORMS[store.recipe.modality])
         self.ids: list[str] = []
         self.labels: list[Any] = []
-        found = windows(self._noted(examples), READ_AT_ONCE, store.lookup)
+        found = windows(self._noted(examples), LOOKED_UP_AT_ONCE, store.lookup)
         positions = np.concatenate([window.positions for window in found])
         absent = np.flatnonzero(positions < 0)
         if len(absent):

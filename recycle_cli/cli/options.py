@@ -34,7 +34,7 @@ def with_options(
         found = {name: one for kind in settings for name, one in options_of(kind).items() if name not in leave_out}
         parameters = [one.replace(kind=one.KEYWORD_ONLY) for one in mine.values()]
         parameters += [_parameter(name, one) for name, one in found.items() if _snake(name) not in mine]
-        parameters += [_flag("as_json", JSON), _flag("quiet", QUIET), _CONFIG_PARAMETER]
+        parameters += [_flag("as_json", _JSON), _flag("quiet", _QUIET), _CONFIG_PARAMETER]
 
         @wraps(function)
         def run(**asked: Any) -> None:
@@ -152,14 +152,14 @@ def _flag(name: str, option: Any) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Annotated[bool, option])
 
 
-JSON = own("json", "Print the result as one JSON object on stdout.", "Output")
-QUIET = own("quiet", "Show no progress.", "Output")
-CONFIG = _typer_option(
+_JSON = own("json", "Print the result as one JSON object on stdout.", "Output")
+_QUIET = own("quiet", "Show no progress.", "Output")
+_CONFIG = _typer_option(
     "config",
     Option("Take options that are given in no other way from this TOML file, such as epochs = 3.", "Output"),
     callback=_from_file,
     is_eager=True,
 )
 _CONFIG_PARAMETER = inspect.Parameter(
-    "config", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[str | None, CONFIG]
+    "config", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[str | None, _CONFIG]
 )

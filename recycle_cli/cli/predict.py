@@ -32,8 +32,8 @@ def predict(
         own(
             "output",
             "Write the predictions to this .csv, .jsonl or .parquet file, or to stdout (-); by default to "
-            "RUN/predictions.csv, or .parquet for embeddings and .jsonl for tags. Answers to questions also to .json, "
-            "in SQuAD's own form.",
+            "RUN/predictions.csv, or .parquet for embeddings and .jsonl for tags. Answers to questions may go to .json "
+            "as well, in SQuAD's own form.",
             "Output",
         ),
     ] = None,

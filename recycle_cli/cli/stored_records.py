@@ -14,7 +14,7 @@ from recycle_cli.settings import CorpusSettings, SampleSettings, ViewSettings
 if TYPE_CHECKING:
     from recycle_cli.verbs.stored_records import Wanted
 
-SHOWN = 20
+SHOWN_RECORDS = 20
 """Records that a table lists; --json has all."""
 
 _LABELS = ("label-column",)
@@ -61,7 +61,7 @@ def merge(
 
 @with_options(CorpusSettings, ViewSettings, SampleSettings, leave_out=_LABELS)
 def contains(store: StoreFolder, corpus: Corpus, asked: Asked) -> None:
-    """Say which records of CORPUS STORE holds; exit with 5 if it lacks one."""
+    """Say which records of CORPUS are in STORE; exit with 5 if one is missing."""
     from recycle_cli.verbs.stored_records import contained as run
 
     found = run(_wanted(asked, corpus, store), store)
@@ -109,5 +109,5 @@ def _show_contained(found: Mapping[str, Any]) -> None:
     show_fields("Contains", {name: value for name, value in found.items() if name not in lists})
     for name, ids in lists.items():
         if ids:
-            more = f"and {len(ids) - SHOWN:,} more; --json lists all" if len(ids) > SHOWN else ""
-            show_rows(name.replace("_", " ").capitalize(), [{"record": one} for one in ids[:SHOWN]], more)
+            more = f"and {len(ids) - SHOWN_RECORDS:,} more; --json lists all" if len(ids) > SHOWN_RECORDS else ""
+            show_rows(name.replace("_", " ").capitalize(), [{"record": one} for one in ids[:SHOWN_RECORDS]], more)

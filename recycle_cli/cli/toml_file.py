@@ -10,7 +10,7 @@ import typer
 from recycle_cli.disk import expanded, read_bytes
 from recycle_cli.errors import UsageError
 
-LARGEST = 1 << 20
+TOML_BYTES = 1 << 20
 """Bytes of such a file at most."""
 
 
@@ -19,7 +19,7 @@ def read_toml(path: str, option: str) -> dict[str, Any]:
     import tomllib
 
     try:
-        return tomllib.loads(read_bytes(expanded(path), LARGEST).decode(errors="surrogateescape"))
+        return tomllib.loads(read_bytes(expanded(path), TOML_BYTES).decode(errors="surrogateescape"))
     except OSError as error:
         raise UsageError(f"{option} {path}: {error.strerror or error}; give a TOML file") from error
     except RecursionError as error:

@@ -10,7 +10,7 @@ from recycle_cli.reports import human, show_fields, show_json, show_rows
 if TYPE_CHECKING:
     from recycle_cli.training import Finetuned, FinetunedHeads
 
-MOST = 30
+MOST_EPOCHS = 30
 """Epochs that a table lists; of more, the last ones and the best."""
 
 TIMES = ("train_seconds", "samples_per_second", "epoch_seconds")
@@ -66,7 +66,7 @@ def _show_epochs(reports: Sequence[Fields]) -> None:
     if not numbers:
         return  # a head that another version has trained
     last, best = max(numbers), {report["best_epoch"] for report in reports}
-    chosen = [number for number in range(1, last + 1) if number > last - MOST or number in best]
+    chosen = [number for number in range(1, last + 1) if number > last - MOST_EPOCHS or number in best]
     row = _row_of_one if len(reports) == 1 and "name" not in reports[0] else _row_of_heads
     left_out = f"{len(chosen)} of {last} epochs: the last ones and the best" if len(chosen) < last else ""
     rows = [each for number in chosen for each in row(reports, number)]

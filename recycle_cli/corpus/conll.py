@@ -9,7 +9,7 @@ from typing import Any
 from recycle_cli.corpus.records import Record, shown
 from recycle_cli.errors import DataError
 
-DOCUMENT = "-DOCSTART-"
+DOCUMENT_START = "-DOCSTART-"
 """The first word of a line that begins a document; such lines are no words."""
 
 GLOBAL_COLUMNS = "# global.columns ="
@@ -46,7 +46,7 @@ def _sentences(
     sentence = _Sentence(file, layout)
     for number, line in chain(head, numbered):
         cells = layout.cells(line)
-        if not cells or line.startswith(DOCUMENT):
+        if not cells or line.startswith(DOCUMENT_START):
             yield from sentence.ended()
         elif layout.is_comment(line, cells):
             continue
@@ -60,7 +60,7 @@ def _until_words(numbered: Iterator[tuple[int, str]]) -> tuple[list[tuple[int, s
     head: list[tuple[int, str]] = []
     for number, line in numbered:
         head.append((number, line.removeprefix("\ufeff") if number == 1 else line))
-        if line.strip() and not head[-1][1].startswith(("#", DOCUMENT)):
+        if line.strip() and not head[-1][1].startswith(("#", DOCUMENT_START)):
             return head, numbered
     return [], numbered
 

@@ -20,7 +20,7 @@ from recycle_cli.keys import Sample
 from recycle_cli.reports import Bar, bar, say
 from recycle_cli.settings import CorpusSettings
 
-EMPTY = "is empty, expected at least one record"
+_EMPTY = "is empty, expected at least one record"
 
 
 class Corpus:
@@ -60,7 +60,7 @@ class Corpus:
             raise DataError(f"{self.name}: {self._reader.doubt}")
         schema = self._reader.schema()
         if not schema:
-            raise DataError(f"{self.name}: {EMPTY}")
+            raise DataError(f"{self.name}: {_EMPTY}")
         self._named = as_trained(Columns.of(settings), dict(settings.trained), schema, self.name)
         self.columns = form.resolve(self._named, schema, self.name, labelled=labelled)
         if self._named.label is None and any(role == "label" for role, _ in settings.trained):
@@ -110,7 +110,8 @@ class Corpus:
                 if self.used == self.settings.limit:
                     return
         if not self.used:
-            raise DataError(f"{self.name}: " + (f"none of {self.failed} records can be used" if self.failed else EMPTY))
+            reason = f"none of {self.failed} records can be used" if self.failed else _EMPTY
+            raise DataError(f"{self.name}: {reason}")
 
     def samples(self, views: Views = ()) -> Iterator[Sample]:
         """The samples of all examples, each followed by its views."""

@@ -10,7 +10,7 @@ from recycle_cli.corpus.folders import FileKind, files_below
 from recycle_cli.corpus.records import Record
 from recycle_cli.pointers import check_fetched
 
-ENDINGS = (
+IMAGE_ENDINGS = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"),
     *(".avif", ".heic", ".heif", ".jp2"),
 )
@@ -20,7 +20,7 @@ when it is decoded."""
 
 def is_image(name: str) -> bool:
     """Whether a file's name ends as an image's does."""
-    return not name.startswith(".") and name.lower().endswith(ENDINGS)
+    return not name.startswith(".") and name.lower().endswith(IMAGE_ENDINGS)
 
 
 def holds_images(folder: str) -> bool:
@@ -37,7 +37,12 @@ def text_in_file(file: str | Path) -> str:
 
 
 IMAGE_KIND = FileKind(
-    "image", "image", "image.jpg", f"files of {', '.join(ENDINGS[:4])} and the like", is_image, lambda path: path.name
+    "image",
+    "image",
+    "image.jpg",
+    f"files of {', '.join(IMAGE_ENDINGS[:4])} and the like",
+    is_image,
+    lambda path: path.name,
 )
 
 TEXT_KIND = FileKind("text", "text", "one.txt", "files of text", lambda name: not name.startswith("."), text_in_file)

@@ -15,7 +15,7 @@ from recycle_cli.keys import Sample
 from recycle_cli.pointers import what_pointer
 from recycle_cli.settings import FileSettings
 
-LARGEST = 1 << 30
+LARGEST_FILE = 1 << 30
 """Bytes of an image's file: no image that can be decoded has more."""
 
 LONGEST_PATH = 4096
@@ -87,7 +87,7 @@ def _read(value: str, record: Record) -> bytes:
     named = "the image" if Path(record.file).name == value else f"the image {shown(value)}"
     try:
         with reading(named):
-            content = read_bytes(Path(record.file).parent / expanded(value), LARGEST)
+            content = read_bytes(Path(record.file).parent / expanded(value), LARGEST_FILE)
     except DataError as error:
         raise BadRecord(f"{named} cannot be read ({brief(error)})") from error
     if (problem := what_pointer(content)) is not None:

@@ -15,7 +15,7 @@ from recycle_cli.errors import DataError
 from recycle_cli.keys import Sample
 from recycle_cli.settings import FileSettings
 
-LARGEST = float(np.finfo(np.float32).max)
+LARGEST_NUMBER = float(np.finfo(np.float32).max)
 
 
 def read_numbers(values: Mapping[str, Any], column: str) -> tuple[float, ...]:
@@ -37,7 +37,7 @@ def _number(value: Any, column: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
         raise BadRecord(f"column {column!r} holds {kind_of(value)}, expected a number")
     size: Any = abs(value)
-    if not size <= LARGEST:
+    if not size <= LARGEST_NUMBER:
         said = f"{value:.7g}" if isinstance(value, float) else "a number of too many digits"
         raise BadRecord(f"column {column!r} holds {said}, expected a finite number")
     return float(value)

@@ -17,7 +17,7 @@ QUESTIONS = ("question", "query")
 CONTEXTS = ("context", "passage", "paragraph", "document", "text")
 ANSWERS = ("answers", "answer")
 
-SHOWN = 60
+SHOWN_CHARACTERS = 60
 """Characters of an answer that a message shows."""
 
 
@@ -91,10 +91,10 @@ def placed(answers: Sequence[Answer], context: str) -> tuple[Answer, ...]:
 
 
 def _not_there(answer: Answer, context: str) -> str:
-    named = repr(shown(answer.text if len(answer.text) <= SHOWN else f"{answer.text[:SHOWN]}..."))
+    named = repr(shown(answer.text if len(answer.text) <= SHOWN_CHARACTERS else f"{answer.text[:SHOWN_CHARACTERS]}..."))
     if answer.start is None or answer.text not in context:
         return f"the context does not contain the answer {named}; an answer is a part of it, letter by letter"
-    there = context[max(0, answer.start) : max(0, answer.start) + min(len(answer.text), SHOWN)]
+    there = context[max(0, answer.start) : max(0, answer.start) + min(len(answer.text), SHOWN_CHARACTERS)]
     return (
         f"the answer {named} does not begin at answer_start {answer.start}, where the context has {shown(there)!r}; "
         f"its first place is {context.find(answer.text)}, counted in characters from 0"

@@ -3,7 +3,7 @@
 from recycle_cli.runs.beginning import begin
 from recycle_cli.runs.card import card_of
 from recycle_cli.runs.checkpoint import State, load_best, load_state, save_best, save_state, steps_of
-from recycle_cli.runs.folder import OWN, RunFolder, claim, is_finished, is_run, is_to_be_replaced
+from recycle_cli.runs.folder import RESERVED, RunFolder, claim, is_finished, is_run, is_to_be_replaced
 from recycle_cli.runs.kept import names_beside
 from recycle_cli.runs.log import Log, chosen_trackers, ignore, last_loss, logger
 from recycle_cli.runs.metadata import RunInfo, check_files, check_settings, own_paths, read_info
@@ -13,7 +13,7 @@ from recycle_cli.runs.save import save_run, versions
 from recycle_cli.runs.trackers import check_trackers
 
 __all__ = [
-    "OWN",
+    "RESERVED",
     "Log",
     "RunFolder",
     "RunInfo",

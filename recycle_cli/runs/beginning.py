@@ -35,7 +35,7 @@ BEST = "best.safetensors"
 STAGING = "run"
 """The folder in the checkpoint's in which the RUN is saved before its files get their places."""
 
-LOGS = (LOG, TABLE, KEYS)
+LOG_FILES = (LOG, TABLE, KEYS)
 """The files in which a training logs, beside TensorBoard's; no prediction depends on them."""
 
 BOARD = "tensorboard"
@@ -89,7 +89,7 @@ def clear(folder: Path) -> None:
     empty_checkpoint(folder)
     for name in saved:
         (folder / name).unlink(missing_ok=True)
-    for name in LOGS:
+    for name in LOG_FILES:
         (folder / name).unlink(missing_ok=True)
     if (folder / BOARD).is_dir() and not (folder / BOARD).is_symlink():
         for file in (folder / BOARD).iterdir():

@@ -5,7 +5,7 @@ from recycle_cli.models import AnyLoaded, LoadedImages, LoadedPooled
 from recycle_cli.reports import human, in_line
 from recycle_cli.runs.metadata import RunInfo
 
-CARD = """---
+_CARD = """---
 library_name: {library}
 pipeline_tag: {pipeline}
 base_model: {model}
@@ -26,12 +26,12 @@ Trained by `recycle` {recycle} from the cut `{cut}`{source}. {outputs}.{weights}
 `recycle predict DATA RUN --store STORE` takes what it can from the store. `recycle.json` tells how it was made.
 """
 
-POOLED = (
+_POOLED = (
     "Its encoder is an ordinary checkpoint, which `{}` loads; the pooled head is in `head`. The page docs/tasks.md of "
     "`recycle` has the few lines that put the two together."
 )
-WHOLE = "It is an ordinary checkpoint: `{}` loads it, trunk and head in one."
-APART = (
+_WHOLE = "It is an ordinary checkpoint: `{}` loads it, trunk and head in one."
+_APART = (
     "Its adapters are kept apart, in `adapter`, and cannot be merged: it is no ordinary checkpoint, and `base` alone "
     "gives no answers. `recycle predict` puts the two together."
 )
@@ -41,7 +41,7 @@ def card_of(loaded: AnyLoaded, info: RunInfo, pipeline: str, outputs: str) -> st
     """The card. `pipeline`: what a model hub calls such a model; `outputs`: a sentence on what it gives."""
     report = info.report
     figures = {**report["metrics"], "train seconds": report["train_seconds"], "samples": report["samples"]}
-    return CARD.format(
+    return _CARD.format(
         task=info.task,
         pipeline=pipeline,
         model=in_line(info.model),
@@ -60,8 +60,8 @@ def card_of(loaded: AnyLoaded, info: RunInfo, pipeline: str, outputs: str) -> st
 def _how_to_load(loaded: AnyLoaded, info: RunInfo) -> str:
     """A sentence on what loads the RUN without us."""
     if info.apart:
-        return APART
-    return (POOLED if isinstance(loaded, LoadedPooled) else WHOLE).format(loaded.loads_with)
+        return _APART
+    return (_POOLED if isinstance(loaded, LoadedPooled) else _WHOLE).format(loaded.loads_with)
 
 
 def _measured(info: RunInfo) -> str:

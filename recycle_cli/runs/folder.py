@@ -22,7 +22,7 @@ CHECKPOINT = "checkpoint"
 TRAINING = "training.json"
 LOCK = "lock"
 STATE = "state.safetensors"
-OWN = (ABOUT, LOG, CHECKPOINT)
+RESERVED = (ABOUT, LOG, CHECKPOINT)
 """Names in a RUN's folder: no head may have one."""
 
 RUN_VERSION = 2

@@ -22,7 +22,7 @@ def names_beside(kept: Sequence[str], columns: Iterable[str]) -> dict[str, str]:
     return names
 
 
-def plain(value: Any, column: str) -> Any:
+def as_json(value: Any, column: str) -> Any:
     """A value as JSON has it: dates and decimals as text, a number that is none as nothing.
 
     Raises DataError for bytes, which no text holds.
@@ -34,9 +34,9 @@ def plain(value: Any, column: str) -> Any:
     if value is None or isinstance(value, bool | int):
         return value
     if isinstance(value, Mapping):
-        return {shown(str(name)): plain(one, column) for name, one in value.items()}
+        return {shown(str(name)): as_json(one, column) for name, one in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(one, column) for one in value]
+        return [as_json(one, column) for one in value]
     if isinstance(value, bytes):
         raise DataError(f"the column {column!r} holds {kind_of(value)}, which cannot be kept; name others")
     return str(value)

@@ -9,7 +9,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 from recycle_cli.disk import digest, expanded
 from recycle_cli.errors import DamageError, StorageError, StoreError
 from recycle_cli.reports import say
-from recycle_cli.runs.beginning import LOGS
+from recycle_cli.runs.beginning import LOG_FILES
 from recycle_cli.runs.documents import check_sealed, read_json
 from recycle_cli.runs.folder import ABOUT, RUN_VERSION, beside, is_finished, is_known, is_unfinished
 from recycle_cli.runs.same_settings import same_settings
@@ -137,7 +137,7 @@ def check_files(run: str | Path, info: RunInfo) -> None:
             same = False
         except OSError as error:
             raise StorageError(f"{path} cannot be read ({error.strerror or error})") from error
-        if not same and name in (MODEL_CARD, CONFIG, *LOGS):
+        if not same and name in (MODEL_CARD, CONFIG, *LOG_FILES):
             say(f"{path} is not as the training left it; predictions do not depend on it")
         elif not same:
             how = "is missing" if not path.exists() else "is damaged: it is not as the training left it"
@@ -153,7 +153,7 @@ def own_paths(run: str | Path) -> list[str]:
     """The files of a RUN that must not be written over; of version 1, which lists none, all but predictions."""
     folder = Path(expanded(str(run)))
     listed = read_info(run).files
-    names = [*listed, ABOUT, *LOGS] if listed else _all_but_predictions(folder)
+    names = [*listed, ABOUT, *LOG_FILES] if listed else _all_but_predictions(folder)
     return [str(folder / name) for name in names]
 
 

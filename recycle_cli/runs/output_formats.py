@@ -15,7 +15,7 @@ from recycle_cli.settings import LABEL_SEPARATOR
 if TYPE_CHECKING:
     import pyarrow as pa
 
-Columns = Mapping[str, str]
+OutputColumns = Mapping[str, str]
 """What each column holds: `text`, `number`, `integer`, several in `texts`, `numbers`; `kept` as the record has it."""
 
 FORMULAS = tuple("=+-@\uff1d\uff0b\uff0d\uff20")
@@ -23,7 +23,7 @@ FORMULAS = tuple("=+-@\uff1d\uff0b\uff0d\uff20")
 
 Add = Callable[[list[dict[str, Any]]], None]
 
-Format = Callable[[IO[bytes], Columns], AbstractContextManager[Add]]
+Format = Callable[[IO[bytes], OutputColumns], AbstractContextManager[Add]]
 """Makes, for an open file and the columns of the records, the function that adds records to it."""
 
 
@@ -38,7 +38,7 @@ def _text(file: IO[bytes]) -> Iterator[TextIO]:
 
 
 @contextmanager
-def as_csv(file: IO[bytes], columns: Columns, *, cell: Callable[[str], str]) -> Iterator[Add]:
+def as_csv(file: IO[bytes], columns: OutputColumns, *, cell: Callable[[str], str]) -> Iterator[Add]:
     """CSV; each cell of text goes through `cell`."""
     lists = [name for name, kind in columns.items() if kind == "texts"]
     kept = [name for name, kind in columns.items() if kind == "kept"]
@@ -62,14 +62,14 @@ def tamed(cell: str) -> str:
 
 
 @contextmanager
-def as_json_lines(file: IO[bytes], columns: Columns) -> Iterator[Add]:
+def as_json_lines(file: IO[bytes], columns: OutputColumns) -> Iterator[Add]:
     """An object a line."""
     with _text(file) as text:
         yield lambda records: text.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
 
 
 @contextmanager
-def as_json_by_id(column: str, file: IO[bytes], columns: Columns) -> Iterator[Add]:
+def as_json_by_id(column: str, file: IO[bytes], columns: OutputColumns) -> Iterator[Add]:
     """One object with a column's value for each id."""
     separator = "\n"
     with _text(file) as text:
@@ -87,7 +87,7 @@ def as_json_by_id(column: str, file: IO[bytes], columns: Columns) -> Iterator[Ad
 
 
 @contextmanager
-def as_parquet(file: IO[bytes], columns: Columns) -> Iterator[Add]:
+def as_parquet(file: IO[bytes], columns: OutputColumns) -> Iterator[Add]:
     """A table. A kept column has the type of its values in the first records that are written."""
     from pyarrow import parquet
 
@@ -111,7 +111,7 @@ def as_parquet(file: IO[bytes], columns: Columns) -> Iterator[Add]:
             writer.close()
 
 
-def _schema(columns: Columns, records: list[dict[str, Any]]) -> "pa.Schema":
+def _schema(columns: OutputColumns, records: list[dict[str, Any]]) -> "pa.Schema":
     """The types of the columns; those of kept ones fit their values in these records."""
     import pyarrow as pa
 

@@ -10,8 +10,16 @@ from typing import IO, Any, Protocol, TypeVar
 
 from recycle_cli.disk import STDOUT, expanded, make_folder, replacing
 from recycle_cli.errors import StorageError, UsageError
-from recycle_cli.runs.kept import plain
-from recycle_cli.runs.output_formats import Columns, Format, as_csv, as_json_by_id, as_json_lines, as_parquet, tamed
+from recycle_cli.runs.kept import as_json
+from recycle_cli.runs.output_formats import (
+    Format,
+    OutputColumns,
+    as_csv,
+    as_json_by_id,
+    as_json_lines,
+    as_parquet,
+    tamed,
+)
 
 NONE: Mapping[str, str] = MappingProxyType({})
 
@@ -32,7 +40,7 @@ class Identified(Protocol):
 
 Write = Callable[[Sequence[Identified], Sequence[dict[str, Any]]], None]
 
-ENDINGS = (".csv", ".jsonl", ".parquet")
+OUTPUT_ENDINGS = (".csv", ".jsonl", ".parquet")
 
 BY_ID = ".json"
 """The ending of a file that holds one column's values by ids, as one object."""
@@ -50,7 +58,7 @@ def usual_ending(columns: Mapping[str, str]) -> str:
 @contextmanager
 def open_output(
     path: str,
-    columns: Columns,
+    columns: OutputColumns,
     *,
     kept: Mapping[str, str] = NONE,
     format: str | None = None,
@@ -89,7 +97,7 @@ def open_output(
 
 
 def kind_of_output(
-    path: str, columns: Columns, format: str | None = None, keyed: str | None = None, *, csv_safe: bool = False
+    path: str, columns: OutputColumns, format: str | None = None, keyed: str | None = None, *, csv_safe: bool = False
 ) -> str:
     """The ending that says how predictions are written.
 
@@ -97,7 +105,7 @@ def kind_of_output(
     at which there is something other than a file.
     """
     kind = f".{format}" if format else ".jsonl" if path == STDOUT else Path(path).suffix
-    endings = [ending for ending in ENDINGS if ending != ".csv" or not NOT_IN_CSV & set(columns.values())]
+    endings = [ending for ending in OUTPUT_ENDINGS if ending != ".csv" or not NOT_IN_CSV & set(columns.values())]
     endings += [] if keyed is None or format else [BY_ID]
     if path != STDOUT and Path(expanded(path)).exists() and not Path(expanded(path)).is_file():
         raise UsageError(f"--output {path}: there is something there that is no file; choose another name")
@@ -160,7 +168,7 @@ def _records(
     return [
         {
             "id": example.id,
-            **{name: plain(example.kept[column], column) for column, name in kept.items()},
+            **{name: as_json(example.kept[column], column) for column, name in kept.items()},
             **found,
         }
         for example, found in zip(examples, predictions, strict=True)

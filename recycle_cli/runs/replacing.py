@@ -7,7 +7,7 @@ from pathlib import Path
 
 from recycle_cli.disk import exchange, expanded, read_object, sync
 from recycle_cli.reports import say
-from recycle_cli.runs.beginning import BOARD, EVENTS, LOGS, drop_checkpoint
+from recycle_cli.runs.beginning import BOARD, EVENTS, LOG_FILES, drop_checkpoint
 from recycle_cli.runs.folder import ABOUT, RunFolder, beside, content_of, is_finished, own_files
 
 
@@ -57,7 +57,7 @@ def remove_replaced(output: Path) -> None:
         old.rename(kept)
         say(f"{kept}: the run that was in {output}; it does not list its files, so remove it yourself")
         return
-    own = {name: old / name for name in [*LOGS, *own_files(about)] if name != ABOUT}
+    own = {name: old / name for name in [*LOG_FILES, *own_files(about)] if name != ABOUT}
     board = old / BOARD
     if board.is_dir() and not board.is_symlink():
         own |= {f"{BOARD}/{file.name}": file for file in board.iterdir() if file.name.startswith(EVENTS)}

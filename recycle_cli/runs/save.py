@@ -11,7 +11,7 @@ from recycle_cli import __version__
 from recycle_cli.disk import digest, make_folder, sync, sync_tree
 from recycle_cli.errors import RecycleError, StorageError
 from recycle_cli.models import AnyLoaded
-from recycle_cli.runs.beginning import LOGS, STAGING
+from recycle_cli.runs.beginning import LOG_FILES, STAGING
 from recycle_cli.runs.documents import write_sealed
 from recycle_cli.runs.folder import ABOUT, CHECKPOINT
 from recycle_cli.runs.metadata import CONFIG, MODEL_CARD, RunInfo
@@ -48,7 +48,7 @@ def save_run(
             tensors.chmod(readme.stat().st_mode)
         files = sorted(path for path in staging.rglob("*") if path.is_file())
         digests = {path.relative_to(staging).as_posix(): digest(path) for path in files}
-        for log in (folder / name for name in LOGS if (folder / name).exists()):
+        for log in (folder / name for name in LOG_FILES if (folder / name).exists()):
             sync(log)
             digests[log.name] = digest(log)
         sync_tree(staging)

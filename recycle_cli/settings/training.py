@@ -81,7 +81,7 @@ class TrainingSettings:
     batch_size: int = option(32, "Number of samples in a batch.", "Training", minimum=1, usual=True)
     learning_rate: float = option(
         5e-5,
-        "Highest learning rate.",
+        "Peak learning rate, reached after the warm-up.",
         "Training",
         minimum=0.0,
         usual=True,

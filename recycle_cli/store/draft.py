@@ -35,7 +35,6 @@ class Draft:
     def __init__(self, folder: Path, dtype: str, codec: str, rows: Mapping[str, Encoded]) -> None:
         self.folder = folder
         self.samples = 0
-        self._dtype = dtype
         self._began = time.monotonic()
         self._keys: list[Bytes16] = []
         self._digests: list[Bytes16] = []

@@ -170,7 +170,7 @@ class RemotePlace:
         self._put(name, data)
 
     def drafts(self) -> Drafts:
-        return RemoteDrafts(self._put, self.url)
+        return RemoteDrafts(self._put)
 
     def bytes_used(self) -> int:
         return sum(meta["size"] for meta in self._listed())
@@ -252,8 +252,8 @@ class RemoteBytes:
 class RemoteDrafts:
     """A local temporary folder. Its segments are uploaded with their document last."""
 
-    def __init__(self, put: Callable[[str, Path], None], url: str) -> None:
-        self._put, self._url = put, url
+    def __init__(self, put: Callable[[str, Path], None]) -> None:
+        self._put = put
         self.folder = Path(tempfile.mkdtemp(prefix="recycle-"))
 
     def publish(self, draft: Path) -> None:

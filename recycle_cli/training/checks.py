@@ -97,7 +97,7 @@ def check_head_name(name: object) -> None:
     """Raise UsageError for what cannot be the name of a head, which is that of its RUN's folder."""
     if not isinstance(name, str) or not HEAD_NAME.fullmatch(name):
         raise UsageError(f"name = {name!r}; expected letters, digits, '.', '_' and '-': its RUN is OUTPUT/NAME")
-    if name.lower() in runs.OWN:
+    if name.lower() in runs.RESERVED:
         raise UsageError(f"head {name!r}: a RUN has a file of this name, and OUTPUT is none; name it anew")
 
 

@@ -13,9 +13,9 @@ from recycle_cli.settings import CorpusSettings, Job, SampleSettings, TrainingSe
 from recycle_cli.tasks import Task, read_corpus
 from recycle_cli.training.labelled_data import LabelledData, read_labelled, take_all
 from recycle_cli.training.setup import Setup
-from recycle_cli.trunk import Wanted, absent_from, check_parity, held_by, readable
+from recycle_cli.trunk import Needed, absent_from, check_parity, held_by, readable
 
-Columns = Sequence[str | None]
+LabelColumns = Sequence[str | None]
 """The column of labels of each head; None for the only one."""
 
 
@@ -50,7 +50,7 @@ class TrainingData:
 
 
 def read_data(
-    job: Job, task: Task, columns: Columns, preprocessor: OpenPreprocessor, views: Views = ()
+    job: Job, task: Task, columns: LabelColumns, preprocessor: OpenPreprocessor, views: Views = ()
 ) -> TrainingData:
     """Read the corpora. Their samples are kept only if there is no store to train from.
 
@@ -86,7 +86,7 @@ def _read(
     return corpus, dict(zip(known, found, strict=True))
 
 
-def _for_heads(corpus: Corpus, data: dict[str | None, LabelledData], columns: Columns) -> Examples:
+def _for_heads(corpus: Corpus, data: dict[str | None, LabelledData], columns: LabelColumns) -> Examples:
     return Examples(corpus, [data[column] for column in columns])
 
 
@@ -137,9 +137,9 @@ def _held(
 ) -> Examples:
     """The examples that the store holds, with their views: all of them, or as `--on-missing` says."""
     assert setup.store is not None
-    wanted = Wanted(examples.corpus, setup.model.settings, asked, samples)
+    needed = Needed(examples.corpus, setup.model.settings, asked, samples)
     contents = examples.data[0].contents
-    held = held_by(setup.store, contents, setup.split, wanted, settings.on_missing, views)
+    held = held_by(setup.store, contents, setup.split, needed, settings.on_missing, views)
     if held.all():
         return examples
     places = examples.data[0].whole(held)

@@ -1,7 +1,7 @@
 """Samples to rows: the frozen trunk over a stream, what the store lacks, and the proof that stored rows are right."""
 
 from recycle_cli.trunk.fill import Filled, Lacking, Tally, fill
-from recycle_cli.trunk.missing import Keys, Wanted, absent_from, expect, held_by
+from recycle_cli.trunk.missing import Keys, Needed, absent_from, expect, held_by
 from recycle_cli.trunk.parity import PROBES, check_parity
 from recycle_cli.trunk.rows import restored, rows_of
 from recycle_cli.trunk.stream import (
@@ -24,11 +24,11 @@ __all__ = [
     "Filled",
     "Keys",
     "Lacking",
+    "Needed",
     "Reject",
     "Tally",
     "TrunkBatch",
     "Underway",
-    "Wanted",
     "Window",
     "absent_from",
     "batches_of",

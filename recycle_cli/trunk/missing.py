@@ -49,7 +49,7 @@ def expect(store: Store, recipe: Recipe, model: str, cut: str | None = None) -> 
 
 
 @dataclass(frozen=True)
-class Wanted:
+class Needed:
     """A corpus whose activations a training needs, and how they would be computed: for the message and for doing it.
 
     views    the augmented views that the training asks for
@@ -70,7 +70,7 @@ def absent_from(store: Store, contents: Iterable[Keys]) -> Mask:
 
 
 def held_by(
-    store: Store, contents: Sequence[Keys], split: SplitModel, wanted: Wanted, on_missing: str, make_views: Views = ()
+    store: Store, contents: Sequence[Keys], split: SplitModel, needed: Needed, on_missing: str, make_views: Views = ()
 ) -> Mask:
     """A mask (n,) of the samples to train on: those that the store holds with their views.
 
@@ -83,10 +83,10 @@ def held_by(
     if on_missing == "fail" and absent.any():
         raise MissingError(
             f"{store.path} lacks {int(absent.sum()):,} of {len(absent):,} samples; fill it with "
-            f"`{_command(store, wanted)}`, or use --on-missing compute|skip"
+            f"`{_command(store, needed)}`, or use --on-missing compute|skip"
         )
     if on_missing == "compute" and absent.any():
-        _compute(store, split, wanted, make_views)
+        _compute(store, split, needed, make_views)
         absent = absent_from(store, contents)
     if absent.any():
         say(f"skipping {int(absent.sum()):,} of {len(absent):,} samples, which {store.path} does not hold")
@@ -95,22 +95,22 @@ def held_by(
     return ~absent
 
 
-def _compute(store: Store, split: SplitModel, wanted: Wanted, views: Views) -> None:
+def _compute(store: Store, split: SplitModel, needed: Needed, views: Views) -> None:
     """Fill the store over the corpus."""
-    records, settings = wanted.corpus, _precompute_settings(store, wanted)
+    records, settings = needed.corpus, _precompute_settings(store, needed)
     with records.progress("precompute", views) as progress:
         fill(store, records.samples(views), split, settings, progress, records.reject)
     records.failures.tell()
 
 
-def _command(store: Store, wanted: Wanted) -> str:
+def _command(store: Store, needed: Needed) -> str:
     """The precompute that would fill the store, as a shell takes it."""
-    corpus = wanted.corpus.resolved
-    asked = words_of(corpus, _model_settings(store, wanted), _precompute_settings(store, wanted))
+    corpus = needed.corpus.resolved
+    asked = words_of(corpus, _model_settings(store, needed), _precompute_settings(store, needed))
     return shlex.join(["recycle", "precompute", *corpus.source, store.path, *asked])
 
 
-def _model_settings(store: Store, wanted: Wanted) -> ModelSettings:
+def _model_settings(store: Store, needed: Needed) -> ModelSettings:
     """The settings by which a precompute opens the model as the store's was: its images get the same transform."""
     transform = json.loads(store.provenance.get("transform", "{}"))
     as_stored: dict[str, Any] = {
@@ -118,10 +118,10 @@ def _model_settings(store: Store, wanted: Wanted) -> ModelSettings:
     }
     images = ImageSettings(weights=store.provenance.get("given_weights"), **as_stored)
     held: dict[str, Any] = {"max_length": store.recipe.max_length, "precision": store.recipe.precision}
-    return replace(wanted.model, images=images, **held)
+    return replace(needed.model, images=images, **held)
 
 
-def _precompute_settings(store: Store, wanted: Wanted) -> PrecomputeSettings:
+def _precompute_settings(store: Store, needed: Needed) -> PrecomputeSettings:
     """The settings of a precompute that adds to the store, compressed as it is."""
     held: dict[str, Any] = {"cuts": tuple(store.recipe.cuts), "dtype": store.recipe.dtype, "codec": store.codec}
-    return PrecomputeSettings(**held, views=wanted.views, samples=wanted.samples)
+    return PrecomputeSettings(**held, views=needed.views, samples=needed.samples)

@@ -1,14 +1,10 @@
 """Activations to stored rows and back."""
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
 from recycle_cli.errors import DataError
 from recycle_cli.store import Encoded, decode, encode
-from recycle_cli.trunk.stream import TrunkBatch
-
-Indices = npt.NDArray[np.int64]
+from recycle_cli.trunk.stream import Indices, TrunkBatch
 
 _TORCH_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 

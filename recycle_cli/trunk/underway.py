@@ -1,14 +1,11 @@
 """Remembers which samples a run has already taken on, so that no content is computed twice."""
 
 import numpy as np
-import numpy.typing as npt
 
 from recycle_cli.errors import GoneError
 from recycle_cli.keys import KEY_BYTES, Bytes16
 from recycle_cli.store import Store
-from recycle_cli.trunk.stream import Window
-
-Indices = npt.NDArray[np.int64]
+from recycle_cli.trunk.stream import Indices, Window
 
 SEEN_LIMIT = 100_000
 """Samples on their way to the store, some 10 MB of them, at which those that have been sealed are forgotten."""

@@ -43,7 +43,7 @@ from recycle_cli.training import (
     train,
     usable_data,
 )
-from recycle_cli.verbs.required import judge, refuse_unmeasured
+from recycle_cli.verbs.required import check_figures, refuse_unmeasured
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def finetune(job: Job, model: ModelSettings, settings: TrainingSettings) -> Fine
     runs.recover(job.output)
     place = runs.claim(job.output, overwrite=job.overwrite, resume=job.resume)
     (report,) = _train(Request(job, NamedModel(model), {place: HeadSettings("", settings)}, {}))
-    judge(report, job.require)
+    check_figures(report, job.require)
     return report
 
 
@@ -115,7 +115,7 @@ def finetune_heads(job: Job, model: ModelSettings, heads: Sequence[HeadSettings]
     for head, report in zip(asked, _train(Request(job, NamedModel(model), claimed, finished)), strict=True):
         reports[head.name] = asdict(report)
     trained = together({name: reports[name] for name in folders}, job.output, resumed=job.resume)
-    judge(trained, job.require)
+    check_figures(trained, job.require)
     return trained
 
 

@@ -22,7 +22,7 @@ from recycle_cli.settings import CorpusSettings, ModelSettings, PredictSettings
 from recycle_cli.store import SegmentWriter
 from recycle_cli.tasks import LabelledScores, Task, read_corpus
 from recycle_cli.trunk import Reject, Tally, TrunkBatch, Window, batches_of, prepared_ahead
-from recycle_cli.verbs.required import judge, refuse_unmeasured
+from recycle_cli.verbs.required import check_figures, refuse_unmeasured
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def predict(
     _refuse_unmeasured(settings, loaded.task, corpus)
     with corpus.progress("predict") as progress:
         report = score(scorer, corpus, output, progress)
-    judge(report, settings.require, report.no_metrics or "")
+    check_figures(report, settings.require, report.no_metrics or "")
     return report
 
 

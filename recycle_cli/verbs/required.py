@@ -22,7 +22,7 @@ def refuse_unmeasured(
         parse_requirement(text, known, where)
 
 
-def judge(report: Any, require: Sequence[str], why_none: str = "") -> None:
+def check_figures(report: Any, require: Sequence[str], why_none: str = "") -> None:
     """Raise BarError, with the report, for each figure that misses what is required; of several heads each must meet
     what names none of them. `why_none`: why there are no metrics."""
     figures = dict(_figures(asdict(report)))

@@ -19,7 +19,7 @@ BATCH_SAMPLES, BATCH_BYTES = 4096, 64 << 20
 
 
 @dataclass(frozen=True)
-class Batch:
+class KeyedRecords:
     """Some samples: the number of the record that each belongs to, its id, its key and its digest (n, 16)."""
 
     records: list[int]
@@ -148,7 +148,7 @@ def _views(settings: ViewSettings, store: Store) -> Views:
     return views_of(settings, store.recipe.modality)
 
 
-def _batches(corpus: Corpus, views: Views, what: str) -> Iterator[Batch]:
+def _batches(corpus: Corpus, views: Views, what: str) -> Iterator[KeyedRecords]:
     """The samples of a corpus with their views, as many at a time as fit the memory."""
     with bar(what, corpus.total) as progress:
         records: list[int] = []
@@ -162,7 +162,7 @@ def _batches(corpus: Corpus, views: Views, what: str) -> Iterator[Batch]:
                 size += sum(len(content) for content in sample.fields.values())
             progress.update(1)
             if len(samples) >= BATCH_SAMPLES or size >= BATCH_BYTES:
-                yield Batch(records, [sample.id for sample in samples], *keys_of(samples))
+                yield KeyedRecords(records, [sample.id for sample in samples], *keys_of(samples))
                 records, samples, size = [], [], 0
         if samples:
-            yield Batch(records, [sample.id for sample in samples], *keys_of(samples))
+            yield KeyedRecords(records, [sample.id for sample in samples], *keys_of(samples))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from recycle_cli.cli.trained import MOST, show_finetuned, show_heads
+from recycle_cli.cli.trained import MOST_EPOCHS, show_finetuned, show_heads
 from recycle_cli.training import Finetuned, FinetunedHeads
 
 
@@ -77,8 +77,8 @@ def test_of_many_epochs_the_last_and_the_best_are_listed(shown):
     many = [epoch(number, 0.5, 0.5) for number in range(1, 101)]
     lines = shown(show_finetuned, report(many, best=7))
     rows = [line for line in lines if len(line) == 6][1:]
-    assert [row[0] for row in rows] == ["7", *map(str, range(101 - MOST, 101))]
-    assert [f"{MOST + 1} of 100 epochs: the last ones and the best"] in lines
+    assert [row[0] for row in rows] == ["7", *map(str, range(101 - MOST_EPOCHS, 101))]
+    assert [f"{MOST_EPOCHS + 1} of 100 epochs: the last ones and the best"] in lines
 
 
 def test_heads_stand_side_by_side_and_what_they_share_stands_once(shown):

@@ -11,7 +11,7 @@ import pytest
 from recycle_cli.errors import Interrupted, UsageError
 from recycle_cli.runs import log as logging
 from recycle_cli.runs.log import chosen_trackers, figures_of, logger
-from recycle_cli.runs.trackers import TRACKERS, About, Kind, check_trackers, tracking
+from recycle_cli.runs.trackers import TRACKERS, About, TrackerKind, check_trackers, tracking
 from recycle_cli.settings.reading import LOGS
 
 tracking_module = sys.modules["recycle_cli.runs.trackers.tracking"]
@@ -55,7 +55,7 @@ def use(monkeypatch):
     """Put a tracker into the table under a name."""
 
     def use(name, tracker):
-        monkeypatch.setitem(TRACKERS, name, Kind(None, tracker))
+        monkeypatch.setitem(TRACKERS, name, TrackerKind(None, tracker))
         return name
 
     return use

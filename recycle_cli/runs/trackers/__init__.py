@@ -1,7 +1,7 @@
 """Trackers: the figures of a training in programs that show them beside those of others. One file each."""
 
-from recycle_cli.runs.trackers.contract import About, Kind, Tracker
+from recycle_cli.runs.trackers.contract import About, Tracker, TrackerKind
 from recycle_cli.runs.trackers.kinds import TRACKERS
 from recycle_cli.runs.trackers.tracking import check_trackers, installed, tracking
 
-__all__ = ["TRACKERS", "About", "Kind", "Tracker", "check_trackers", "installed", "tracking"]
+__all__ = ["TRACKERS", "About", "Tracker", "TrackerKind", "check_trackers", "installed", "tracking"]

@@ -43,7 +43,7 @@ class Tracker(Protocol):
 
 
 @dataclass(frozen=True)
-class Kind:
+class TrackerKind:
     """One tracker that `--log` names.
 
     package  what is imported; None if nothing has to be installed

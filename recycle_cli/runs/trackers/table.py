@@ -9,7 +9,7 @@ from recycle_cli.runs.trackers.contract import About
 FILE = "metrics.csv"
 
 
-class Table:
+class CsvTable:
     """A row for each step and each evaluation; a resumed training drops the rows that it will do again."""
 
     key = None

@@ -19,7 +19,7 @@ from recycle_cli.runs.trackers.kinds import TRACKERS
 KEYS = "trackers.json"
 """In the RUN: what each tracker calls the training."""
 
-MOST = 100_000
+MOST_WAITING = 100_000
 """Items that wait for a tracker at most; those that come meanwhile are dropped."""
 
 PATIENCE = 60.0
@@ -96,7 +96,7 @@ class _Worker(Thread):
 
     def put(self, item: tuple[int, Mapping[str, float]] | bool) -> None:
         """Queue an item, unless the tracker has failed or is very far behind."""
-        if self.is_alive() and (isinstance(item, bool) or self._waiting.qsize() < MOST):
+        if self.is_alive() and (isinstance(item, bool) or self._waiting.qsize() < MOST_WAITING):
             self._waiting.put(item)
 
     def run(self) -> None:
