@@ -15,12 +15,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
-import numpy.typing as npt
-
 from recycle_cli.errors import DamageError, StorageError, StoreError, UsageError
-from recycle_cli.store.cache import cache_from_environment
-from recycle_cli.store.chunked import Bytes
 from recycle_cli.store.layout import (
     DAMAGED,
     DOCUMENT,
@@ -32,6 +27,7 @@ from recycle_cli.store.layout import (
 )
 from recycle_cli.store.liveness import FOREIGN_IDLE_SECONDS, Writer
 from recycle_cli.store.place import Drafts
+from recycle_cli.store.url_place import UrlPlace
 
 try:
     import obstore
@@ -70,27 +66,17 @@ _QUERY = re.compile(r"[?][^\s)\"']*")
 T = TypeVar("T")
 
 
-class RemotePlace:
+class RemotePlace(UrlPlace):
     """An object store below a URL, with the same names as a local store. Nothing is mapped or renamed."""
 
-    is_local = False
-
     def __init__(self, url: str, *, cached: bool = True) -> None:
-        self.url = url.rstrip("/")
-        self._cache = cache_from_environment() if cached else None
+        super().__init__(url, cached=cached)
         with _remote_errors(self.url):
             if url.startswith("memory://"):
                 self._store: Any = _MEMORY.setdefault(self.url, MemoryStore())
             else:
                 options: Any = {"client_options": {"allow_http": _allows_http(url)}, "retry_config": RETRY}
                 self._store = from_url(self.url, **options)
-
-    def where(self, name: str) -> str:
-        return f"{self.url}/{name}" if name else self.url
-
-    def uncached(self) -> "RemotePlace":
-        """This place, read from the bucket alone."""
-        return self if self._cache is None else RemotePlace(self.url, cached=False)
 
     def is_store(self) -> bool:
         try:
@@ -115,16 +101,13 @@ class RemotePlace:
 
         return _tried(self.where(name), fetched)
 
-    def whole(self, name: str, size: int) -> npt.NDArray[np.uint8]:
-        return np.frombuffer(self.ranged(name, size)[0:size], np.uint8)
+    def size_of(self, name: str) -> int:
+        """Bytes of an object."""
+        return _tried(self.where(name), lambda: int(obstore.head(self._store, name)["size"]))
 
-    def ranged(self, name: str, size: int) -> Bytes:
-        """Bytes that are fetched slice by slice. Raises DamageError if the object has another size."""
-        found = _tried(self.where(name), lambda: obstore.head(self._store, name)["size"])
-        if found != size:
-            raise DamageError(f"{self.where(name)}: {found} bytes, {size} were sealed; run `recycle store verify`")
-        remote = RemoteBytes(self._store, self.where(name), name, size)
-        return remote if self._cache is None else self._cache.over(remote, self.where(name))
+    def part(self, name: str, start: int, stop: int) -> bytes:
+        """Bytes `start` to `stop` of an object."""
+        return _tried(self.where(name), lambda: bytes(obstore.get_range(self._store, name, start=start, end=stop)))
 
     def segment_names(self) -> list[str]:
         """Names of the sealed segments, the folders that hold a document, from oldest to newest."""
@@ -228,25 +211,6 @@ class RemotePlace:
 
     def _put(self, name: str, data: bytes | Path) -> None:
         _tried(self.where(name), lambda: obstore.put(self._store, name, data))
-
-
-class RemoteBytes:
-    """A remote object of known size, fetched slice by slice."""
-
-    def __init__(self, store: Any, where: str, name: str, size: int) -> None:
-        self._store, self._where, self._name, self._size = store, where, name, size
-
-    def __len__(self) -> int:
-        return self._size
-
-    def __getitem__(self, span: slice) -> bytes:
-        if span.start >= span.stop:
-            return b""
-        start, end = span.start, span.stop
-        data = _tried(self._where, lambda: bytes(obstore.get_range(self._store, self._name, start=start, end=end)))
-        if len(data) != span.stop - span.start:
-            raise DamageError(f"{self._where}: shorter than it was; run `recycle store verify`")
-        return data
 
 
 class RemoteDrafts:

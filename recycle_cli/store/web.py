@@ -12,16 +12,12 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 from urllib.parse import unquote, urljoin, urlsplit
 
-import numpy as np
-import numpy.typing as npt
-
 from recycle_cli.errors import DamageError, StorageError, UsageError
 from recycle_cli.settings.variables import URL_QUERY
-from recycle_cli.store.cache import cache_from_environment
-from recycle_cli.store.chunked import Bytes
 from recycle_cli.store.layout import DOCUMENT, DOCUMENT_LIMIT, SEGMENTS, is_name
 from recycle_cli.store.liveness import Writer
 from recycle_cli.store.place import Drafts
+from recycle_cli.store.url_place import UrlPlace
 
 try:
     import requests
@@ -42,27 +38,17 @@ _GONE = (404, 410)
 _LATER = (408, 425, 429)
 
 
-class WebPlace:
+class WebPlace(UrlPlace):
     """A store below an http(s) URL. RECYCLE_URL_QUERY is sent as the query of each request, and never shown."""
 
-    is_local = False
-
     def __init__(self, url: str, *, cached: bool = True) -> None:
-        self.url = url.rstrip("/")
-        self._cache = cache_from_environment() if cached else None
+        super().__init__(url, cached=cached)
         self._query = os.environ.get(URL_QUERY, "").removeprefix("?")
         self._threads = threading.local()
 
-    def uncached(self) -> "WebPlace":
-        """This place, read from the server alone."""
-        return self if self._cache is None else WebPlace(self.url, cached=False)
-
-    def where(self, name: str) -> str:
-        return f"{self.url}/{name}" if name else self.url
-
     def is_store(self) -> bool:
         try:
-            self._size(DOCUMENT)
+            self.size_of(DOCUMENT)
         except DamageError:
             return False
         return True
@@ -79,24 +65,18 @@ class WebPlace:
             raise DamageError(f"{self.where(name)}: more than the {DOCUMENT_LIMIT} bytes of metadata that are read")
         return data
 
-    def whole(self, name: str, size: int) -> npt.NDArray[np.uint8]:
-        return np.frombuffer(self.ranged(name, size)[0:size], np.uint8)
-
-    def ranged(self, name: str, size: int) -> Bytes:
-        """Bytes that are fetched slice by slice. Raises DamageError if the file has another size."""
-        found = self._size(name)
-        if found != size:
-            raise DamageError(f"{self.where(name)}: {found} bytes, {size} were sealed; run `recycle store verify`")
-        remote = WebBytes(self, name, size)
-        return remote if self._cache is None else self._cache.over(remote, self.where(name))
+    def size_of(self, name: str) -> int:
+        """Bytes of a file, as the server tells."""
+        length = self._ask("HEAD", name, 0).headers.get("Content-Length", "")
+        if not length.isdecimal():
+            raise StorageError(f"{self.where(name)}: this server does not tell the size of files; use another")
+        return int(length)
 
     def part(self, name: str, start: int, stop: int) -> bytes:
         """Bytes `start` to `stop` of a file."""
         answer = self._ask("GET", name, stop - start, Range=f"bytes={start}-{stop - 1}")
         if answer.status != 206:
             raise StorageError(f"{self.where(name)}: this server does not send parts of files; use another")
-        if len(answer.body) != stop - start:
-            raise DamageError(f"{self.where(name)}: shorter than it was; run `recycle store verify`")
         return answer.body
 
     def segment_names(self) -> list[str]:
@@ -107,14 +87,14 @@ class WebPlace:
     def is_segment(self, name: str) -> bool:
         """Whether the folder has a document."""
         try:
-            self._size(f"{SEGMENTS}/{name}/{DOCUMENT}")
+            self.size_of(f"{SEGMENTS}/{name}/{DOCUMENT}")
         except DamageError:
             return False
         return True
 
     def listing(self, segment: str) -> Mapping[str, int]:
         """Sizes of all files below a segment that the server lists."""
-        return {name: self._size(f"{SEGMENTS}/{segment}/{name}") for name in self._files(f"{SEGMENTS}/{segment}/")}
+        return {name: self.size_of(f"{SEGMENTS}/{segment}/{name}") for name in self._files(f"{SEGMENTS}/{segment}/")}
 
     def foreign(self) -> list[str]:
         """None: nobody writes here through us."""
@@ -163,12 +143,6 @@ class WebPlace:
         here = unquote(base.path)
         names = [path.removeprefix(here) for path in paths if path.startswith(here)]
         return sorted({name for name in names if name and "/" not in name.rstrip("/")})
-
-    def _size(self, name: str) -> int:
-        length = self._ask("HEAD", name, 0).headers.get("Content-Length", "")
-        if not length.isdecimal():
-            raise StorageError(f"{self.where(name)}: this server does not tell the size of files; use another")
-        return int(length)
 
     def _ask(self, method: str, name: str, limit: int, **headers: str) -> "_Answer":
         """An answer that is neither an error nor a redirection, with at most `limit` bytes of its body.
@@ -221,19 +195,6 @@ class WebPlace:
         if not hasattr(self._threads, "session"):
             self._threads.session = requests.Session()
         return self._threads.session
-
-
-class WebBytes:
-    """A file of known size, fetched slice by slice."""
-
-    def __init__(self, place: WebPlace, name: str, size: int) -> None:
-        self._place, self._name, self._size = place, name, size
-
-    def __len__(self) -> int:
-        return self._size
-
-    def __getitem__(self, span: slice) -> bytes:
-        return self._place.part(self._name, span.start, span.stop) if span.start < span.stop else b""
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,12 +93,7 @@ def _step(split: SplitModel, cut: str, own: Weights, inputs: Mapping[str, Tensor
     for other, parameter in split.model.named_parameters():
         if parameter.grad is not None and other not in own:
             raise ModelError(f"{name} cannot be trained from cut {cut}: the loss reaches {other}, no part of the head")
-    with torch.no_grad():
-        for weight in own.values():
-            if weight.grad is not None:
-                steepest, largest = weight.grad.abs().max().clamp_min(1e-30), weight.abs().max()
-                reach = torch.where(largest > 0, STEP * largest.clamp_min(STEP), FROM_ZERO)
-                weight.sub_(reach * weight.grad / steepest)
+    _move(own)
     heads = own.keys() | dict(split.head_buffers(cut)).keys()
     changed = {key for key, total in _sums(split.model).items() if before.get(key) != total}
     if strange := sorted(changed - heads):
@@ -107,6 +102,16 @@ def _step(split: SplitModel, cut: str, own: Weights, inputs: Mapping[str, Tensor
         )
     if cut in split.recipe.cuts and split.recipe.modality == "image":
         _check_pass(split, compute, inputs)
+
+
+def _move(own: Weights) -> None:
+    """Move each weight against its gradient, far enough to be seen."""
+    with torch.no_grad():
+        for weight in own.values():
+            if weight.grad is not None:
+                steepest, largest = weight.grad.abs().max().clamp_min(1e-30), weight.abs().max()
+                reach = torch.where(largest > 0, STEP * largest.clamp_min(STEP), FROM_ZERO)
+                weight.sub_(reach * weight.grad / steepest)
 
 
 def _check_pass(split: SplitModel, compute: Callable[[], Tensor], inputs: Mapping[str, Tensor]) -> None:

@@ -11,6 +11,7 @@ from queue import SimpleQueue
 from threading import Lock, Thread
 from time import monotonic
 
+from recycle_cli.disk import read_object
 from recycle_cli.errors import UsageError
 from recycle_cli.reports import is_quiet, say, spinner
 from recycle_cli.runs.trackers.contract import About, Tracker
@@ -119,12 +120,10 @@ class _Worker(Thread):
 
 
 def _keys(folder: Path) -> dict[str, str]:
-    path = folder / KEYS
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        return read_object(folder / KEYS)
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _keep_key(folder: Path, name: str, key: str) -> None:
