@@ -56,13 +56,9 @@ class LoadedRun:
         return self.info.cut
 
 
-def load_run(run: str, model: ModelSettings, store: Store | None, *, every_cut: bool = False) -> LoadedRun:
+def _load_run(run: str, info: RunInfo, model: ModelSettings, store: Store | None, *, every_cut: bool) -> LoadedRun:
     """Load a RUN, whose head reads rows if there is a store. `model`: how it computes; its name is not used.
-    `every_cut`: cut it at all of the store's cuts, if its trunk has them all.
-
-    Raises StoreError for a folder that is no finished RUN.
-    """
-    info = read_info(run)
+    `every_cut`: cut it at all of the store's cuts, if its trunk has them all."""
     check_files(run, info)
     run = expanded(run)
     named = NamedModel(replace(model, name=str(Path(run, BASE)) if info.apart else run, max_length=info.max_length))
@@ -237,10 +233,10 @@ class Scorer:
 
 
 def open_scorer(run: str, store: str | None, model: ModelSettings, settings: PredictSettings) -> Scorer:
-    """A RUN ready to score samples, under the name of its folder."""
+    """A RUN ready to score samples, under the name of its folder. Raises StoreError if it is no finished RUN."""
     info = read_info(run)
     opened = None if store is None else _store_for(store, info.cut)
-    loaded = load_run(run, model, opened, every_cut=settings.write_back)
+    loaded = _load_run(run, info, model, opened, every_cut=settings.write_back)
     if settings.threshold != PredictSettings.threshold:
         try:
             loaded = replace(loaded, task=loaded.task.at_threshold(settings.threshold))

@@ -149,11 +149,10 @@ def check_settings(folder: Path, settings: Mapping[str, Any]) -> None:
     same_settings(read_info(folder).settings, settings, f"{folder}: ")
 
 
-def own_paths(run: str | Path) -> list[str]:
+def own_paths(run: str | Path, info: RunInfo) -> list[str]:
     """The files of a RUN that must not be written over; of version 1, which lists none, all but predictions."""
     folder = Path(expanded(str(run)))
-    listed = read_info(run).files
-    names = [*listed, ABOUT, *LOG_FILES] if listed else _all_but_predictions(folder)
+    names = [*info.files, ABOUT, *LOG_FILES] if info.files else _all_but_predictions(folder)
     return [str(folder / name) for name in names]
 
 

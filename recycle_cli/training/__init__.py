@@ -1,11 +1,11 @@
 """Examples to a trained head."""
 
 from recycle_cli.training.checks import (
-    check_batches,
     check_data,
     check_head_name,
     check_heads,
     check_sources,
+    checked_batches,
     modality_asked,
     refuse_idle_options,
     task_asked,
@@ -31,11 +31,11 @@ __all__ = [
     "Setup",
     "Trainer",
     "TrainingData",
-    "check_batches",
     "check_data",
     "check_head_name",
     "check_heads",
     "check_sources",
+    "checked_batches",
     "frozen",
     "identity_of",
     "leave_run",

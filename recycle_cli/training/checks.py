@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from recycle_cli import runs
-from recycle_cli.batches import RowSource
+from recycle_cli.batches import Indices, RowSource
 from recycle_cli.corpus import is_pipe, name_of
 from recycle_cli.errors import DataError, UsageError
 from recycle_cli.models import NamedModel
@@ -119,12 +119,13 @@ def check_data(task: Task, pairs: Iterable[tuple[LabelledData, LabelledData | No
             )
 
 
-def check_batches(task: Task, data: LabelledData, source: RowSource, settings: TrainingSettings) -> None:
-    """Raise UsageError if the task would learn too little from the batches of the first epoch."""
+def checked_batches(task: Task, data: LabelledData, source: RowSource, settings: TrainingSettings) -> Sequence[Indices]:
+    """The batches of the first epoch. Raises UsageError if the task would learn too little from them."""
     sampler = task.sampler(data.targets, settings)
-    wrong = task.check_batches(source.epoch(sampler, 0).batches, data.targets)
+    batches = source.epoch(sampler, 0).batches
+    wrong = task.check_batches(batches, data.targets)
     if wrong is None:
-        return
+        return batches
     where, remedy = "", "give a larger --batch-size, or fewer --group-samples"
     if task.check_batches(sampler.batches(source.lengths, 0), data.targets) is None:
         where, remedy = source.restriction, "add --in-memory, or give more --memory"

@@ -25,10 +25,10 @@ from recycle_cli.training import (
     Setup,
     Trainer,
     TrainingData,
-    check_batches,
     check_data,
     check_heads,
     check_sources,
+    checked_batches,
     identity_of,
     leave_run,
     modality_asked,
@@ -159,10 +159,11 @@ def _train(request: Request) -> list[Finetuned]:
     data = usable_data(data, job, tasks[0], setups[0], settings[0], views)
     check_data(tasks[0], data.pairs)  # of what --on-missing skip has left
     source = source_of(setups[0], data.train.data[0], settings[0], views)
-    check_batches(tasks[0], data.train.data[0], source, settings[0])
+    order = order_digest(checked_batches(tasks[0], data.train.data[0], source, settings[0]))
 
     with ExitStack() as held:
-        trainers = _trained(request, tasks, list(zip(setups, layers, strict=True)), data, source, held)
+        trainers = _trainers(request, tasks, setups, data, order)
+        _fit(request, trainers, list(zip(setups, layers, strict=True)), data, source, held)
         return [
             leave_run(trainer, own, job, _origin(request, place.output, head, data), place)
             for trainer, own, (place, head) in zip(trainers, setups, request.heads.items(), strict=True)
@@ -187,44 +188,14 @@ def _refuse_unmeasured(request: Request, task: Task) -> None:
     refuse_unmeasured(request.job.require, metrics, Finetuned, names, where)
 
 
-def _trained(
-    request: Request,
-    tasks: Sequence[Task],
-    models: Sequence[tuple[Setup, TaskLayer]],
-    data: TrainingData,
-    source: RowSource,
-    held: ExitStack,
-) -> list[Trainer]:
-    """The heads, each with its best weights in place.
-
-    `held` keeps other processes out of the folders of the RUNs until it is closed.
-    """
-    job, setups = request.job, [setup for setup, _ in models]
-    trainers = _trainers(request, tasks, setups, data, source)
-    evaluation = None if data.evaluation is None else source_of(setups[0], data.evaluation.data[0], request.settings[0])
-    batches = source.epoch(trainers[0].sampler, 0).batches
-    for trainer in trainers:
-        trainer.check_labels(batches)
-    _prove(models, trainers, data)
-    # Not before all that can be refused has been: an unfinished RUN that is not resumed is lost here.
-    for place, trainer in zip(request.heads, trainers, strict=True):
-        held.enter_context(runs.begin(place, trainer.identity, resume=job.resume))
-    trackers = runs.chosen_trackers(job.log, job.tensorboard)
-    with ExitStack() as stack:
-        for place, trainer in zip(request.heads, trainers, strict=True):
-            about = {**trainer.identity, "samples": trainer.samples, "versions": runs.versions()}
-            trainer.log = stack.enter_context(runs.logger(trainer.folder, trackers, _title(trainer, place), about))
-        train(trainers, source, evaluation, stack.enter_context(bar("finetune")))
-    return trainers
-
-
 def _trainers(
-    request: Request, tasks: Sequence[Task], setups: Sequence[Setup], data: TrainingData, source: RowSource
+    request: Request, tasks: Sequence[Task], setups: Sequence[Setup], data: TrainingData, order: str
 ) -> list[Trainer]:
-    """A trainer for each head. Raises UsageError if a finished head was trained in another way."""
+    """A trainer for each head. Raises UsageError if a finished head was trained in another way.
+
+    `order`: the digest of the first epoch's batches.
+    """
     job, pairs = request.job, data.pairs
-    sampler = tasks[0].sampler(pairs[0][0].targets, request.settings[0])
-    order = order_digest(source.epoch(sampler, 0).batches)
     for (folder, head), pair in zip(request.finished.items(), pairs[len(request.heads) :], strict=True):
         task = task_asked(job, "", setups[0].split.recipe.modality, head.training)
         runs.check_settings(folder, identity_of(job, setups[0], head.training, task, pair, order))
@@ -238,6 +209,35 @@ def _trainers(
         )
         for (place, head), setup, task, pair in zip(request.heads.items(), setups, tasks, pairs, strict=False)
     ]
+
+
+def _fit(
+    request: Request,
+    trainers: Sequence[Trainer],
+    models: Sequence[tuple[Setup, TaskLayer]],
+    data: TrainingData,
+    source: RowSource,
+    held: ExitStack,
+) -> None:
+    """Train the heads, which have their best weights in place afterwards.
+
+    `held` keeps other processes out of the folders of the RUNs until it is closed.
+    """
+    job, setup = request.job, models[0][0]
+    evaluation = None if data.evaluation is None else source_of(setup, data.evaluation.data[0], request.settings[0])
+    batches = source.epoch(trainers[0].sampler, 0).batches
+    for trainer in trainers:
+        trainer.check_labels(batches)
+    _prove(models, trainers, data)
+    # Not before all that can be refused has been: an unfinished RUN that is not resumed is lost here.
+    for place, trainer in zip(request.heads, trainers, strict=True):
+        held.enter_context(runs.begin(place, trainer.identity, resume=job.resume))
+    trackers = runs.chosen_trackers(job.log, job.tensorboard)
+    with ExitStack() as stack:
+        for place, trainer in zip(request.heads, trainers, strict=True):
+            about = {**trainer.identity, "samples": trainer.samples, "versions": runs.versions()}
+            trainer.log = stack.enter_context(runs.logger(trainer.folder, trackers, _title(trainer, place), about))
+        train(trainers, source, evaluation, stack.enter_context(bar("finetune")))
 
 
 def _title(trainer: Trainer, place: RunFolder) -> str:

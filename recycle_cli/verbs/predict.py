@@ -65,7 +65,7 @@ def predict(
     output = output or f"{usual}{ending}"
     kind_of_output(output, columns, settings.output_format, loaded.task.keyed_by_id, csv_safe=settings.csv_safe)
     failures = data.failures or f"{usual if output == STDOUT else output}.failures.jsonl"
-    read = [*paths_of(data.source), Read(run), *map(Read, own_paths(run))]
+    read = [*paths_of(data.source), Read(run), *map(Read, own_paths(run, loaded.info))]
     written = {"--failures": failures} | ({} if output == STDOUT else {"--output": output})
     keep_apart([*read, Read(store, whole=True)] if store else read, written)
     trained = tuple((loaded.info.columns or {}).items())

@@ -11,7 +11,7 @@ from recycle_cli.errors import DataError, UsageError
 from recycle_cli.keys import Sample
 from recycle_cli.settings import TrainingSettings
 from recycle_cli.tasks import Classification, Similarity
-from recycle_cli.training import check_batches, check_data, read_one
+from recycle_cli.training import check_data, checked_batches, read_one
 
 SETTINGS = TrainingSettings(batch_size=10)
 
@@ -39,9 +39,9 @@ def test_windows_that_hold_a_single_group_are_refused():
     with pytest.raises(
         UsageError, match=r"read in windows of 5,000 bytes, 0% of the samples.*--in-memory, or .*--memory"
     ):
-        check_batches(Similarity(), apart, in_windows(apart), SETTINGS)
-    check_batches(Similarity(), mixed, in_windows(mixed), SETTINGS)
-    check_batches(Classification(), apart, in_windows(apart), SETTINGS)
+        checked_batches(Similarity(), apart, in_windows(apart), SETTINGS)
+    checked_batches(Similarity(), mixed, in_windows(mixed), SETTINGS)
+    checked_batches(Classification(), apart, in_windows(apart), SETTINGS)
 
 
 def test_more_memory_is_no_remedy_where_the_groups_themselves_leave_batches_of_one():
@@ -50,7 +50,7 @@ def test_more_memory_is_no_remedy_where_the_groups_themselves_leave_batches_of_o
         with pytest.raises(
             UsageError, match=r"^(8|10)% of the samples would.*give a larger --batch-size, or fewer --group"
         ):
-            check_batches(Similarity(), rare, source, SETTINGS)
+            checked_batches(Similarity(), rare, source, SETTINGS)
 
 
 @pytest.mark.parametrize(
