@@ -5,7 +5,7 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, cast
@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 
 from recycle_cli.errors import ModelError, RecycleError, StorageError
 from recycle_cli.keys import Sample
-from recycle_cli.models import NamedModel, SplitModel, TaskLayer
+from recycle_cli.models import Loaded, NamedModel, SplitModel, TaskLayer
 from recycle_cli.models.adapters import BASE, put_back
 from recycle_cli.models.hub import quiet
 from recycle_cli.reports import spinner
@@ -159,10 +159,13 @@ class _Saving:
         """The model to save: with an adapter a copy of its head, since saving takes the adapter away."""
         if self.adapter.kind == "none":
             return setup.loaded
-        own, model = {id(one) for one in self.weights.values()}, setup.split.model
+        own, loaded = {id(one) for one in self.weights.values()}, cast(Any, setup.loaded)
         head = own | {id(one) for _, one in setup.split.head_parameters(setup.cut)}
-        shared = {id(one): one for one in model.parameters() if id(one) not in head}
-        return replace(cast(Any, setup.loaded), model=deepcopy(model, cast(dict[int, Any], shared)))
+        shared: dict[int, Any] = {id(one): one for one in loaded.model.parameters() if id(one) not in head}
+        if isinstance(loaded, Loaded):
+            shared[id(loaded.tokenizer)] = loaded.tokenizer
+        # All of it and not only its model: what it saves may be a larger model, or be held by the function that saves.
+        return deepcopy(loaded, shared)
 
 
 def _prove_run(setup: Setup, layer: TaskLayer, samples: Sequence[Sample], expected: Tensor, saving: _Saving) -> None:
