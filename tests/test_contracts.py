@@ -2,9 +2,9 @@
 made in a test module of the package's contracts alone, then trained from a store, resumed and predicted."""
 
 import csv
-import json
 import random
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,13 +12,11 @@ import numpy as np
 import pytest
 
 from recycle_cli.corpus import FORMS
-from recycle_cli.errors import DataError, Interrupted, MissingError
+from recycle_cli.errors import DataError, MissingError
 from recycle_cli.models import MODALITIES
 from recycle_cli.settings import (
     CorpusSettings,
     ModelSettings,
-    PrecomputeSettings,
-    PredictSettings,
     SampleSettings,
     TrainingSettings,
     WindowSettings,
@@ -26,54 +24,51 @@ from recycle_cli.settings import (
 from recycle_cli.store import Store
 from recycle_cli.tasks import KINDS
 from recycle_cli.training.head import Head
-from recycle_cli.training.trainer import Trainer
-from recycle_cli.verbs.finetune import Job, finetune
-from recycle_cli.verbs.precompute import precompute
-from recycle_cli.verbs.predict import predict
 from tests.records import TOPICS, records, write_csv
 from tests.toys import CHAPTERS, MATCHING, NUMBERS, TABLE, TABLE_CLASSES, TAGGING, TableForm
+from tests.trainings import Tried, learns_as_in_place, resumes_exactly
 
 SETTINGS = TrainingSettings(epochs=4, batch_size=8, learning_rate=1e-2)
 
 
-def losses(run):
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [line["loss"] for line in lines if "loss" in line]
+@dataclass(frozen=True)
+class Toy(Tried):
+    """One of the four: its data on disk, and the commands with its names filled in.
 
-
-class Toy:
-    """One of the three: its data on disk, and the commands with its names filled in.
-
-    `whole`: a corpus of all samples, as precompute takes it; `half`: of some of those that are predicted.
+    whole  corpora of all samples, as precompute takes them
+    half   corpora of some of the samples that are predicted
     """
 
-    def __init__(self, task, folder, model, *, train, test, whole, half, samples=SampleSettings()):  # noqa: B008
-        self.task, self.folder, self.model, self.samples = task, folder, model, samples
-        self.train, self.test = (CorpusSettings((str(path),)) for path in (train, test))
-        self.store, self.partial = str(folder / "store"), str(folder / "partial")
-        self.whole = whole
-        self.fill(self.store, whole)
-        self.fill(self.partial, half)
+    whole: Sequence[CorpusSettings] = ()
+    half: Sequence[CorpusSettings] = ()
 
-    def fill(self, store, corpora):
-        for corpus in corpora:
-            precompute(corpus, store, self.model, PrecomputeSettings(("2",), "float32", samples=self.samples))
+    @property
+    def partial(self) -> str:
+        """The path of a store of `half`."""
+        return str(self.folder / "partial")
 
-    def fit(self, name, settings=SETTINGS, **changes):
-        """Fine-tune from the store, evaluating on the test data."""
-        if self.samples.task:
-            settings = replace(settings, task=KINDS[self.task].settings(windows=self.samples.windows))
-        job = Job(self.train, str(self.folder / name), self.store, self.test, task=self.task, tensorboard=False)
-        model = self.model if changes.get("model_named") else ModelSettings()
-        return finetune(replace(job, **changes), model, settings)
+    def fit(self, output, settings=SETTINGS, **changes):
+        return super().fit(output, settings, **changes)
 
-    def score(self, run, store):
-        """A prediction with a store or without, and its rows."""
-        output = self.folder / "out.jsonl"
-        report = predict(
-            self.test, str(self.folder / run), store, str(output), ModelSettings(self.model.name), PredictSettings()
-        )
-        return report, [json.loads(line) for line in output.read_text().splitlines()]
+
+def toy_of(name, folder, model, train, test, *, half, whole=None, settings=None, samples=SampleSettings()):  # noqa: B008
+    """A toy with both of its stores filled. `half`: records of the test data, or corpora; `whole`: all data, unless
+    corpora are given."""
+    data, predicted = (CorpusSettings((str(path),)) for path in (train, test))
+    toy = Toy(
+        name,
+        settings or KINDS[name].settings(),
+        folder,
+        model,
+        data,
+        predicted,
+        {"samples": samples},
+        whole or (data, predicted),
+        half if isinstance(half, list) else [replace(predicted, limit=half)],
+    )
+    toy.precompute(toy.store, toy.whole)
+    toy.precompute(toy.partial, toy.half)
+    return toy
 
 
 @pytest.fixture
@@ -87,16 +82,7 @@ def tagging(tmp_path, tiny_bert, monkeypatch):
         return write_csv(tmp_path / name, kept)
 
     train, test = write("train.csv", records(60)), write("test.csv", records(30, seed=1))
-    both = [CorpusSettings((str(path),)) for path in (train, test)]
-    return Toy(
-        "tagging",
-        tmp_path,
-        ModelSettings(str(tiny_bert), None, 24),
-        train=train,
-        test=test,
-        whole=both,
-        half=[replace(both[1], limit=11)],
-    )
+    return toy_of("tagging", tmp_path, ModelSettings(str(tiny_bert), None, 24), train, test, half=11)
 
 
 @pytest.fixture
@@ -115,17 +101,9 @@ def matching(tmp_path, tiny_bert, monkeypatch):
 
     train = write("train.csv", records(48, longest=6))
     test = write("test.csv", records(24, seed=1, longest=6))
-    columns = ("question", "answer")
-    whole = [CorpusSettings((str(path),), text_column=column) for path in (train, test) for column in columns]
-    return Toy(
-        "matching",
-        tmp_path,
-        ModelSettings(str(tiny_bert), None, 24),
-        train=train,
-        test=test,
-        whole=whole,
-        half=[replace(one, limit=9) for one in whole[2:]],
-    )
+    whole = [CorpusSettings((str(path),), text_column=one) for path in (train, test) for one in ("question", "answer")]
+    half = [replace(one, limit=9) for one in whole[2:]]
+    return toy_of("matching", tmp_path, ModelSettings(str(tiny_bert), None, 24), train, test, whole=whole, half=half)
 
 
 @pytest.fixture
@@ -143,16 +121,7 @@ def table(tmp_path, monkeypatch):
         return write_csv(tmp_path / name, [{**row, "label": own} for row, own in zip(named, label, strict=True)])
 
     train, test = write("train.csv", 64), write("test.csv", 40)
-    both = [CorpusSettings((str(path),)) for path in (train, test)]
-    return Toy(
-        "table-classification",
-        tmp_path,
-        ModelSettings("toy-table"),
-        train=train,
-        test=test,
-        whole=both,
-        half=[replace(both[1], limit=15)],
-    )
+    return toy_of("table-classification", tmp_path, ModelSettings("toy-table"), train, test, half=15)
 
 
 @pytest.fixture
@@ -164,16 +133,16 @@ def chapters(tmp_path, tiny_bert, monkeypatch):
         return write_csv(tmp_path / name, [{**row, "text": " ".join([row["text"]] * 5)} for row in rows])
 
     train, test = write("train.csv", records(48, longest=5)), write("test.csv", records(24, seed=1, longest=5))
-    both = [CorpusSettings((str(path),)) for path in (train, test)]
-    return Toy(
+    windows = WindowSettings(3)
+    return toy_of(
         "chapters",
         tmp_path,
         ModelSettings(str(tiny_bert), None, 16),
-        train=train,
-        test=test,
-        whole=both,
-        half=[replace(both[1], limit=11)],
-        samples=SampleSettings("chapters", WindowSettings(3)),
+        train,
+        test,
+        half=11,
+        settings=CHAPTERS.settings(windows=windows),
+        samples=SampleSettings("chapters", windows),
     )
 
 
@@ -184,38 +153,21 @@ def toy(request):
 
 def test_it_learns_from_a_store_as_with_the_trunk_in_the_loop(toy):
     """float32 rows are the trunk's outputs exactly, so that the losses differ by the rounding of padded batches."""
-    stored = toy.fit("stored")
-    whole = toy.fit("whole", store=None, cut="2", model_named=True)
-    assert losses(toy.folder / "stored") == pytest.approx(losses(toy.folder / "whole"), rel=2e-3)
-    assert stored.metrics == pytest.approx(whole.metrics, abs=0.02)
+    stored, inplace = learns_as_in_place(toy, rtol=2e-3, atol=0)
+    assert stored.metrics == pytest.approx(inplace.metrics, abs=0.02)
     assert stored.store_hit_share == 1.0
-    found = losses(toy.folder / "stored")
+    found = toy.losses("stored")
     epoch = len(found) // SETTINGS.epochs
     assert np.mean(found[-epoch:]) < 0.9 * np.mean(found[:epoch]), "nothing was learnt"
 
 
-def test_it_resumes_as_if_nothing_had_happened(toy, monkeypatch):
-    untouched = toy.fit("untouched")
-    save, saved = Trainer.save, []
-
-    def stop(self):
-        save(self)
-        saved.append(self)
-        if len(saved) == 2:
-            raise Interrupted(15)
-
-    monkeypatch.setattr(Trainer, "save", stop)
-    with pytest.raises(Interrupted):
-        toy.fit("resumed")
-    monkeypatch.setattr(Trainer, "save", save)
-    resumed = toy.fit("resumed", resume=True)
-    assert losses(toy.folder / "resumed") == losses(toy.folder / "untouched")
-    assert resumed.metrics == untouched.metrics
+def test_it_resumes_as_if_nothing_had_happened(toy):
+    resumes_exactly(toy, "untouched", toy.fit("untouched"), saves=2)
 
 
 def test_hits_misses_and_no_store_give_one_prediction(toy):
     report = toy.fit("run")
-    plain, plain_rows = toy.score("run", None)
+    plain, plain_rows = toy.score("run")
     hits, hit_rows = toy.score("run", toy.store)
     mixed, mixed_rows = toy.score("run", toy.partial)
     assert (hits.misses, plain.hits) == (0, 0)
@@ -230,7 +182,7 @@ def test_hits_misses_and_no_store_give_one_prediction(toy):
 
 def stored_for_training(toy):
     only = str(toy.folder / "only")
-    toy.fill(only, [one for one in toy.whole if one.source == toy.train.source])
+    toy.precompute(only, [one for one in toy.whole if one.source == toy.train.source])
     return len(Store.open(only))
 
 
@@ -250,14 +202,10 @@ def test_a_sample_that_the_store_lacks_is_told_computed_or_left_out(toy):
     whole = toy.fit("all", store=toy.store, data=toy.test, evaluation=None)
     assert skipped.samples < whole.samples
     computed = toy.fit("computed", replace(SETTINGS, on_missing="compute"), store=toy.partial)
-    assert losses(toy.folder / "computed") == pytest.approx(stored_losses(toy), rel=1e-5)
+    toy.fit("stored")
+    assert toy.losses("computed") == pytest.approx(toy.losses("stored"), rel=1e-5)
     assert computed.store_hit_share < 1.0
     assert len(Store.open(toy.partial)) == len(Store.open(toy.store))
-
-
-def stored_losses(toy):
-    toy.fit("stored")
-    return losses(toy.folder / "stored")
 
 
 def test_each_row_of_a_prediction_has_its_own_tag(tagging):
@@ -292,6 +240,6 @@ def test_heads_read_pairs_from_one_batch(matching, monkeypatch):
 
 def test_an_example_whose_samples_the_store_has_in_part_is_of_no_use(matching):
     store = str(matching.folder / "questions")
-    matching.fill(store, [CorpusSettings(matching.test.source, text_column="question")])
+    matching.precompute(store, [CorpusSettings(matching.test.source, text_column="question")])
     with pytest.raises(DataError, match="holds no example with all of its samples"):
         matching.fit("run", replace(SETTINGS, on_missing="skip"), store=store, data=matching.test, evaluation=None)

@@ -3,7 +3,6 @@
 import json
 import shutil
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,8 +26,9 @@ from recycle_cli.store import Store
 from recycle_cli.verbs.finetune import Job, finetune
 from recycle_cli.verbs.precompute import precompute
 from recycle_cli.verbs.predict import predict
+from tests.tasks.corpora import shapes as images_of
+from tests.trainings import losses
 
-SHAPES = Path(__file__).parent.parent / "sample_data" / "shapes"
 MODEL = ModelSettings("shufflenet_v2_x0_5", device="cpu", images=ImageSettings("none", resize=(32,), crop=(32,)))
 STILL = ModelSettings(device="cpu", images=ImageSettings(head_batchnorm="eval"))
 IN_PLACE = replace(MODEL, images=replace(MODEL.images, head_batchnorm="eval"))
@@ -42,13 +42,7 @@ TRAIN = TrainingSettings(epochs=2, batch_size=16, learning_rate=1e-3, seed=3)
 @pytest.fixture(scope="module")
 def shapes(tmp_path_factory):
     """Twelve training images of each class and six to evaluate on."""
-    root = tmp_path_factory.mktemp("shapes")
-    for split, count in (("train", 12), ("val", 6)):
-        for name in ("circle", "square", "triangle"):
-            (root / split / name).mkdir(parents=True)
-            for number in range(count):
-                shutil.copy(SHAPES / split / name / f"{number:02d}.png", root / split / name)
-    return root
+    return images_of(tmp_path_factory.mktemp("shapes"))
 
 
 def fill(source, store, model=MODEL, **options):
@@ -67,11 +61,6 @@ def job(shapes, output, store=None, **options):
     fields = {"task": "image-classification", "tensorboard": False, **options}
     data, evaluation = (CorpusSettings((str(shapes / name),)) for name in ("train", "val"))
     return Job(data, str(output), store=None if store is None else str(store), evaluation=evaluation, **fields)
-
-
-def losses(run):
-    records = [json.loads(line) for line in (Path(run) / "metrics.jsonl").read_text().splitlines()]
-    return [record["loss"] for record in records if "loss" in record]
 
 
 def test_a_second_precompute_computes_nothing(shapes, tmp_path):

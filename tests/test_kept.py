@@ -28,6 +28,7 @@ from recycle_cli.store import Store, verify
 from recycle_cli.verbs.finetune import Job, finetune, finetune_heads
 from recycle_cli.verbs.precompute import precompute
 from recycle_cli.verbs.predict import predict
+from tests.trainings import log_of
 
 KEPT = Path(__file__).parent / "kept"
 MODEL = ModelSettings("model", None, 16)
@@ -54,10 +55,6 @@ def job(output, **changes):
     """A training from the old store at cut 1, by the name that its model has now."""
     usual = Job(CorpusSettings(("train.csv",)), output, "acts.zarr", cut="1", model_named=True, tensorboard=False)
     return replace(usual, **changes)
-
-
-def log(run):
-    return [json.loads(line) for line in Path(run, "metrics.jsonl").read_text().splitlines()]
 
 
 def rows(path):
@@ -110,7 +107,7 @@ def test_a_head_among_several_takes_the_steps_that_it_took():
 
 def same_steps(run, before):
     """The same steps and evaluations, equal but for the rounding of another machine."""
-    for line, old in zip(log(run), log(before), strict=True):
+    for line, old in zip(log_of(run), log_of(before), strict=True):
         old["epoch"] += "loss" in old  # it counted the epochs of steps from 0
         evaluation = old.pop("evaluation", {})
         assert line.pop("evaluation", {}) == pytest.approx(evaluation, rel=1e-5)
@@ -132,7 +129,7 @@ def test_a_resume_takes_a_head_that_the_old_version_finished():
     before = Path("heads/plain/model.safetensors").read_bytes()
     report = finetune_heads(job("heads", resume=True), MODEL, [HeadSettings("plain", SETTINGS), NEW])
     assert [head["name"] for head in report.heads] == ["plain", "new"]
-    assert report.heads[0]["metrics"] == {"train_loss": log("heads/plain")[-1]["loss"]}
+    assert report.heads[0]["metrics"] == {"train_loss": log_of("heads/plain")[-1]["loss"]}
     assert Path("heads/plain/model.safetensors").read_bytes() == before
 
 
@@ -147,6 +144,6 @@ def test_a_resume_with_other_settings_than_the_old_version_had_is_refused():
 def test_a_training_that_the_old_version_began_is_not_taken_up():
     with pytest.raises(StoreError, match=r"made by another version of recycle.*finish .*that version.*--overwrite"):
         finetune(job("unfinished", resume=True), MODEL, SETTINGS)
-    assert len(log("unfinished")) == 8
+    assert len(log_of("unfinished")) == 8
     finetune(job("unfinished", overwrite=True), MODEL, SETTINGS)
     same_steps("unfinished", "heads/plain")

@@ -16,7 +16,8 @@ from recycle_cli.corpus.records import BadRecord
 from recycle_cli.corpus.sources import find_reader
 from recycle_cli.corpus.texts import text_of
 from recycle_cli.keys import Sample
-from recycle_cli.models import Modality, Network, SplitModel, TaskLayer
+from recycle_cli.models import Layer, Modality, Network, SplitModel, TaskLayer, bytes_per_sample
+from recycle_cli.models.eval_mode import evaluating, freeze
 from recycle_cli.models.identity import weights_digest
 from recycle_cli.recipe import Recipe, canonical_digest
 from recycle_cli.settings import (
@@ -267,6 +268,7 @@ CHAPTERS = TaskKind(
 # A third modality: rows of a table of numbers
 
 NUMBERS = ("a", "b", "c", "d")
+WIDTH = 16
 
 
 class TableForm:
@@ -282,11 +284,15 @@ class TableForm:
         return Columns(label=resolved.label, others={name: name for name in NUMBERS})
 
     def samples(self, record, columns, identity):
-        numbers = np.array([float(record.values[name]) for name in NUMBERS], dtype="<f4")
-        return (Sample(identity, {"numbers": numbers.tobytes()}),)
+        return (table(identity, [[float(record.values[name]) for name in NUMBERS]]),)
 
     def name(self, record, columns):
         return None
+
+
+def table(identity, rows):
+    """A sample of so many rows of numbers."""
+    return Sample(identity, {"numbers": np.array(rows, dtype="<f4").tobytes()})
 
 
 class Numbers:
@@ -296,77 +302,81 @@ class Numbers:
     digest = canonical_digest({"numbers": len(NUMBERS)})
 
     def prepare(self, samples):
-        return [{"numbers": np.frombuffer(sample.fields["numbers"], dtype="<f4")} for sample in samples]
+        tables = [np.frombuffer(sample.fields["numbers"], dtype="<f4") for sample in samples]
+        return [{"numbers": own.reshape(-1, len(NUMBERS))} for own in tables]
 
     def collate(self, prepared):
-        return {"numbers": torch.from_numpy(np.stack([one["numbers"] for one in prepared]))}
+        tables = [torch.tensor(one["numbers"]) for one in prepared]
+        lengths = torch.tensor(self.lengths(prepared))
+        numbers = nn.utils.rnn.pad_sequence(tables, batch_first=True)
+        return {"numbers": numbers, "attention_mask": inside(numbers, lengths).long()}
 
     def lengths(self, prepared):
-        return np.ones(len(prepared), dtype=np.int64)
+        return np.array([len(one["numbers"]) for one in prepared], dtype=np.int64)
 
 
-class Network3(nn.Module):
-    """Three layers and a classifier."""
+def inside(rows, lengths):
+    """Which rows (B, L) of padded ones are a table's own."""
+    return torch.arange(rows.shape[1]) < lengths[:, None]
+
+
+class TableNetwork(nn.Module):
+    """Three layers for each row, and a classifier of a table by the mean of its rows."""
 
     def __init__(self, classes):
         super().__init__()
-        self.layers = nn.ModuleList([nn.Sequential(nn.Linear(width, 16), nn.Tanh()) for width in (4, 16, 16)])
-        self.classifier = nn.Linear(16, classes)
+        widths = (len(NUMBERS), WIDTH, WIDTH)
+        self.layers = nn.ModuleList([nn.Sequential(nn.Linear(width, WIDTH), nn.Tanh()) for width in widths])
+        self.classifier = nn.Linear(WIDTH, classes)
 
-    def forward(self, numbers):
-        for layer in self.layers:
-            numbers = layer(numbers)
-        return self.classifier(numbers)
+    def through(self, rows, first, last):
+        for layer in self.layers[first:last]:
+            rows = layer(rows)
+        return rows
+
+    def scores(self, rows, lengths):
+        return self.classifier((rows * inside(rows, lengths)[..., None]).sum(dim=1) / lengths[:, None])
+
+    def forward(self, numbers, attention_mask):
+        return self.scores(self.through(numbers, 0, 3), attention_mask.sum(dim=1))
 
 
 def split(loaded, cuts, dtype):
     """The toy cut after so many layers."""
     model = loaded.model
-    numbers = sorted(map(int, cuts))
-
-    def parts(cut):
-        return model.layers[: int(cut)], nn.ModuleList([*model.layers[int(cut) :], model.classifier])
+    names = tuple(sorted(cuts))
 
     def trunk(batch):
-        rows, found = batch["numbers"], {}
-        with torch.inference_mode():
-            for number, layer in enumerate(model.layers[: numbers[-1]], start=1):
-                rows = layer(rows)
-                if number in numbers:
-                    found[str(number)] = rows[:, None]
-        return found
+        with evaluating(model), torch.inference_mode():
+            return {cut: model.through(batch["numbers"], 0, int(cut)) for cut in names if cut != "0"}
 
     def head_from(cut):
-        _, head = parts(cut)
-        return lambda rows, lengths: nn.Sequential(*head)(rows[:, 0].clone())
+        return lambda rows, lengths: model.scores(model.through(rows.clone(), int(cut), 3), lengths)
 
-    named = dict(model.named_parameters())
-
-    def owned(modules):
-        ids = {id(one) for one in modules.parameters()}
-        return [(name, one) for name, one in named.items() if id(one) in ids]
+    def owned(cut, *, trunk):
+        before = tuple(f"layers.{number}." for number in range(int(cut)))
+        return [(name, one) for name, one in model.named_parameters() if name.startswith(before) is trunk]
 
     return SplitModel(
         recipe=Recipe(
             modality="table",
             architecture={"toy": 3},
-            cuts={str(cut): weights_digest(owned(parts(cut)[0])) for cut in numbers if cut},
+            cuts={cut: weights_digest(owned(cut, trunk=True)) for cut in names if cut != "0"},
             preprocessor=Numbers.digest,
             dtype=dtype,
         ),
-        cuts=tuple(map(str, numbers)),
+        cuts=names,
         blocks=3,
-        row_shape=(16,),
+        row_shape=(WIDTH,),
         model=model,
         preprocessor=Numbers(),
         trunk=trunk,
-        head=lambda rows, lengths: head_from(numbers[-1])(rows, lengths),
+        head=head_from(names[-1]),
         head_from=head_from,
-        between=lambda one, other: lambda rows, lengths: nn.Sequential(*model.layers[int(one) : int(other)])(rows),
-        full=lambda batch: model(batch["numbers"]),
-        head_parameters=lambda cut: owned(parts(cut)[1]),
-        trunk_parameters=lambda cut: owned(parts(cut)[0]),
-        freeze=lambda cut: [one.requires_grad_(False) for one in parts(cut)[0].parameters()] and None,
+        full=lambda batch: model(batch["numbers"], batch["attention_mask"]),
+        head_parameters=lambda cut: owned(cut, trunk=False),
+        trunk_parameters=lambda cut: owned(cut, trunk=True),
+        freeze=lambda cut: freeze(model, [one for _, one in owned(cut, trunk=True)], model.layers[: int(cut)]),
     )
 
 
@@ -379,7 +389,7 @@ class LoadedTable:
     labels: tuple
     missing: frozenset = frozenset({"classifier.weight", "classifier.bias"})
     library = "toys"
-    loads_with = "Network3"
+    loads_with = "TableNetwork"
 
     def save(self, folder, max_length):
         (folder / "table.json").write_text(json.dumps(list(self.labels)))
@@ -395,7 +405,7 @@ def open_table(source, model, layer, seed):
     labels = layer.labels or (json.loads(kept.read_text()) if kept.is_file() else ["0", "1"])
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        toy = Network3(len(labels))
+        toy = TableNetwork(len(labels))
     if folder.is_dir():
         toy.load_state_dict(load_file(folder / "t.safetensors"))
     loaded = LoadedTable(source.name, toy, tuple(labels))
@@ -406,12 +416,18 @@ def open_table(source, model, layer, seed):
     )
 
 
+def layers_of_table(source, model, dtype):
+    """The three cuts, a table of one row."""
+    size = bytes_per_sample((WIDTH,), 1, dtype)
+    return [Layer(str(cut), cut / 3, cut / 3, cut / 4, (WIDTH,), size) for cut in (1, 2, 3)], None
+
+
 TABLE = Modality(
     "table",
     "tables",
     recognises=lambda name, revision: name == "toy-table" or Path(name, "table.json").is_file(),
     open=open_table,
-    layers=lambda source, model, dtype: ([], None),
+    layers=layers_of_table,
 )
 TABLE_CLASSES = TaskKind(
     ("table",),

@@ -3,11 +3,10 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from importlib.util import find_spec
 
 from recycle_cli.bench import finetune, precompute, predict
 from recycle_cli.bench.layout import BUSY, CONTENDERS, OF_TRAINER
@@ -27,20 +26,20 @@ def runners(subject: Subject) -> dict[str, Runner | Unavailable]:
     """
     leave_room()
     ours = Worker(_ours, _apart(subject, "ours", CONTENDERS), dict(os.environ))
-    theirs = None
-    if find_spec("accelerate") is not None:
-        theirs = Worker(_trainers, _apart(subject, "theirs", ("finetune",)), as_it_comes())
-    found: dict[str, Runner | Unavailable] = {}
-    for group, busy in BUSY.items():
-        for name in CONTENDERS:
-            found[f"contention.{name}.{group}"] = partial(_beside, ours, name, busy)
-        for name in OF_TRAINER:
-            found[f"contention.{name}.{group}"] = (
-                Unavailable("needs accelerate: pip install 'recycle-cli[bench]'")
-                if theirs is None
-                else partial(_beside, theirs, name, busy)
-            )
-    return found
+    found = _beside_each(CONTENDERS, ours)
+    if (lacking := finetune.without_trainer(subject)) is not None:
+        return found | {f"contention.{name}.{group}": lacking for name in OF_TRAINER for group in BUSY}
+    theirs = Worker(_trainers, _apart(subject, "theirs", ("finetune",)), as_it_comes())
+    return found | _beside_each(OF_TRAINER, theirs)
+
+
+def _beside_each(names: Sequence[str], worker: Worker) -> dict[str, Runner | Unavailable]:
+    """A runner of each name beside each number of busy processes."""
+    return {
+        f"contention.{name}.{group}": partial(_beside, worker, name, busy)
+        for name in names
+        for group, busy in BUSY.items()
+    }
 
 
 def _apart(subject: Subject, folder: str, verbs: tuple[str, ...]) -> Subject:

@@ -14,6 +14,7 @@ from recycle_cli.models.adapters import attach
 from recycle_cli.runtime.devices import to_device
 from recycle_cli.runtime.quick_masks import quick_masks
 from recycle_cli.settings import AdapterSettings
+from recycle_cli.tasks import Classification
 from recycle_cli.training import Destination, Head
 
 
@@ -57,16 +58,21 @@ def _lora(subject: Subject) -> Runner | Unavailable:
 
 
 def _trainers(subject: Subject) -> dict[str, Runner | Unavailable]:
-    # Check here: without accelerate, transformers' Trainer can be imported, and fails only when it is used.
-    if find_spec("accelerate") is None:
-        reason = "needs accelerate: pip install 'recycle-cli[bench]'"
-        return {f"finetune.{name}": Unavailable(reason) for name in TRAINERS}
-    if subject.settings.samples.task not in (None, "text-classification", "image-classification"):
-        reason = "the Trainer is measured for classification alone"
-        return {f"finetune.{name}": Unavailable(reason) for name in TRAINERS}
+    if (lacking := without_trainer(subject)) is not None:
+        return {f"finetune.{name}": lacking for name in TRAINERS}
     from recycle_cli.bench.trainer import runners as of_trainer
 
     return dict(of_trainer(subject, subject.resolve(subject.settings.cuts[0])))
+
+
+def without_trainer(subject: Subject) -> Unavailable | None:
+    """Why transformers' Trainer cannot be measured on this subject; None if it can."""
+    # Check here: without accelerate it can be imported, and fails only when it is used.
+    if find_spec("accelerate") is None:
+        return Unavailable("needs accelerate: pip install 'recycle-cli[bench]'")
+    if not isinstance(subject.task, Classification):
+        return Unavailable("the Trainer is measured for classification alone")
+    return None
 
 
 def _run(subject: Subject, seconds: float, samples: int) -> Run:

@@ -102,9 +102,7 @@ def layout(verb: str, cuts: Sequence[str], *, images: bool = False) -> Layout:
     """The layout of a verb at these cuts, named as the user named them, on texts or images."""
     if verb == "precompute":
         return _precompute(cuts, images=images)
-    return {"read": _read, "finetune": _finetune, "predict": _predict, "heads": _heads, "contention": _contention}[
-        verb
-    ](cuts)
+    return _LAYOUTS[verb](cuts)
 
 
 def _precompute(cuts: Sequence[str], *, images: bool) -> Layout:

@@ -11,7 +11,7 @@ from typing import Any
 from recycle_cli.bench import contention, finetune, heads, precompute, predict, read
 from recycle_cli.bench.compare import Worse, read_figures, worse
 from recycle_cli.bench.figures import Figure, figures_of
-from recycle_cli.bench.layout import layout
+from recycle_cli.bench.layout import Layout, layout
 from recycle_cli.bench.machine import machine, versions
 from recycle_cli.bench.subject import Subject, subject_of
 from recycle_cli.bench.timing import Runner, Unavailable, interleaved
@@ -61,16 +61,13 @@ def bench(
 
     If the corpus has no source or the model no name, a synthetic one is made. Stores are written in `scratch`.
     """
-    _check(settings)
-    if corpus.label_column is not None and settings.samples.task is None:
-        raise UsageError(f"--label-column {corpus.label_column}: labels are invented here; name the --task they are of")
+    _check(settings, corpus)
     images = bool(model.name) and NamedModel(model).modality == "image"
     layouts = [layout(verb, settings.cuts, images=images) for verb in settings.verbs]
     known = [name for one in layouts for name in one.names()]
     for text in require:
         parse_requirement(text, known, NOT_MEASURED)
     old = None if compare is None else read_figures(compare)
-    figures: dict[str, Figure] = {}
     with (
         _quiet_tokenizers(),
         TemporaryDirectory(prefix="recycle-bench-", dir=scratch) as folder,
@@ -78,13 +75,7 @@ def bench(
     ):
         progress.update(note="reading the corpus, loading the model")
         subject = subject_of(corpus, model, settings, Path(folder))
-        turns = sum(len(one.variants) for one in layouts) * (settings.repetitions + 1)
-        progress.update(total=turns, note="filling a store")
-        for one in layouts:
-            runners = RUNNERS[one.verb](subject)
-            assert set(runners) == set(one.variants), f"{sorted(set(runners) ^ set(one.variants))}"
-            runs = interleaved(runners, settings.repetitions, subject.device, _noting(progress))
-            figures |= figures_of(one, runs, len(subject.data))
+        figures = _measured(subject, layouts, progress)
         return Bench(
             figures=figures,
             machine=machine(subject.device),
@@ -94,7 +85,21 @@ def bench(
         )
 
 
-def _check(settings: BenchSettings) -> None:
+def _measured(subject: Subject, layouts: Sequence[Layout], progress: Bar) -> dict[str, Figure]:
+    """The figures of all verbs, one verb after another."""
+    repetitions = subject.settings.repetitions
+    turns = sum(len(one.variants) for one in layouts) * (repetitions + 1)
+    progress.update(total=turns, note="filling a store")
+    figures: dict[str, Figure] = {}
+    for one in layouts:
+        runners = RUNNERS[one.verb](subject)
+        assert set(runners) == set(one.variants), f"{sorted(set(runners) ^ set(one.variants))}"
+        runs = interleaved(runners, repetitions, subject.device, _noting(progress))
+        figures |= figures_of(one, runs, len(subject.data))
+    return figures
+
+
+def _check(settings: BenchSettings, corpus: CorpusSettings) -> None:
     if not settings.verbs or not settings.cuts:
         raise UsageError("nothing to measure: name a verb and at least one --cut")
     if len(set(settings.cuts)) < len(settings.cuts):
@@ -104,6 +109,8 @@ def _check(settings: BenchSettings) -> None:
     if settings.codec != "none" and not set(settings.verbs) <= COMPRESSED:
         named = " or ".join(sorted(COMPRESSED))
         raise UsageError(f"--codec {settings.codec}: a compressed store is measured by {named} alone; name one of them")
+    if corpus.label_column is not None and settings.samples.task is None:
+        raise UsageError(f"--label-column {corpus.label_column}: labels are invented here; name the --task they are of")
 
 
 def _noting(progress: Bar) -> Callable[[str], None]:

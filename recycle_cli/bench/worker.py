@@ -10,6 +10,7 @@ from multiprocessing.connection import Connection
 
 from recycle_cli.bench.subject import Subject
 from recycle_cli.bench.timing import Run, Runner
+from recycle_cli.errors import RecycleError
 
 MakeRunners = Callable[[Subject], Mapping[str, Runner]]
 """A function of a module, which the process can import."""
@@ -17,10 +18,7 @@ MakeRunners = Callable[[Subject], Mapping[str, Runner]]
 
 @dataclass
 class Worker:
-    """Runs runners by name in another process, which ends once this object is gone.
-
-    Raises what the process raised; MemoryError if it ended without a word, as one does that the system kills.
-    """
+    """Runs runners by name in another process, which ends once this object is gone."""
 
     make: MakeRunners
     subject: Subject
@@ -35,12 +33,16 @@ class Worker:
         theirs.close()
 
     def run(self, name: str, repetition: int) -> Run:
-        """One repetition of a runner."""
+        """One repetition of a runner. Raises what the process raised, and RecycleError if it ended without a word, as
+        one does that the system kills."""
         try:
             self._connection.send((name, repetition))
             found = self._connection.recv()
         except (EOFError, OSError) as error:
-            raise MemoryError(f"the process that measured {name} has ended") from error
+            raise RecycleError(
+                f"the process that measured {name} has ended before it answered, as when the system stops it for its "
+                "memory; give a smaller --batch-tokens or --batch-size, or measure on a machine with more memory"
+            ) from error
         if isinstance(found, Exception):
             raise found
         assert isinstance(found, Run)

@@ -13,6 +13,7 @@ from recycle_cli.models.text.layers import layers
 from recycle_cli.models.text.load import Loaded, load
 from recycle_cli.models.text.pooled import Pooled
 from recycle_cli.models.text.pooled_head import LoadedPooled
+from recycle_cli.models.text.spans import Spans
 from recycle_cli.models.text.split import split
 from recycle_cli.models.text.tokens import default_max_length
 from recycle_cli.models.vision.sources import LoadedImages
@@ -34,6 +35,7 @@ __all__ = [
     "Pooled",
     "Prepared",
     "Preprocessor",
+    "Spans",
     "SplitModel",
     "TaskLayer",
     "TextEmbedder",

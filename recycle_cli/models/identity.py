@@ -146,6 +146,8 @@ def _encoded_one(tokenizer: Any, text: str, pair: str | None, length: int) -> di
     options = {"truncation": True, "max_length": length, "padding": False, "return_attention_mask": False}
     try:
         encoded = tokenizer([text], None if pair is None else [pair], verbose=False, **options)
+    except MemoryError:
+        raise  # else the digest would be another one
     except Exception:  # noqa: BLE001 - Tapas takes no question longer than the limit, and any code may raise anything
         return {}
     return {name: [*map(_number, encoded[name][0])] for name in encoded}
@@ -167,10 +169,12 @@ def _by_rules(rules: Any, texts: list[tuple[str, str | None]], length: int) -> d
 def _of_class_alone(tokenizer: Any, texts: list[tuple[str, str | None]]) -> list[dict[str, list[Any]]] | None:
     """The same by a slow tokenizer of this class without settings; None if there is no such thing."""
     try:
-        plain = type(tokenizer)()
+        bare = type(tokenizer)()
+    except MemoryError:
+        raise
     except Exception:  # noqa: BLE001 - a class that wants files raises whatever it likes
         return None
-    return [_encoded(plain, texts, length) for length in _PROBE_LENGTHS]
+    return [_encoded(bare, texts, length) for length in _PROBE_LENGTHS]
 
 
 def _files(tokenizer: Any) -> dict[str, str]:

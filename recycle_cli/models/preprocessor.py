@@ -8,6 +8,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from recycle_cli.keys import Sample
+from recycle_cli.models.text.spans import Spans
 from recycle_cli.models.text.windows import TextWindow
 
 Prepared = Mapping[str, npt.NDArray[Any]]
@@ -45,7 +46,7 @@ class Preprocessor(Protocol):
 class TextPreprocessor(Preprocessor, Protocol):
     """The preprocessor of a text model: a row is a token."""
 
-    def spans(self, samples: Sequence[Sample]) -> list[npt.NDArray[np.int64]]:
+    def spans(self, samples: Sequence[Sample]) -> list[Spans]:
         """The place of each row's piece in its text: for each sample an array (rows, 3), aligned with `prepare`.
 
         A row holds the field (0 `text`, 1 `text_pair`, -1 a special token, which lies nowhere: 0, 0) and the first and

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from recycle_cli.reports import say
 
-SHOWN = 3
+CLASSES_SHOWN = 3
+"""Classes that a message names."""
 
 
 def fit_rows(
@@ -79,4 +80,5 @@ def _renew(model: Any, keys: Sequence[str], seed: int) -> None:
 
 
 def _shown(names: Sequence[str]) -> str:
-    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+    more = len(names) - CLASSES_SHOWN
+    return ", ".join(names[:CLASSES_SHOWN]) + (f" and {more} more" if more > 0 else "")

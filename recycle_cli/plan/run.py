@@ -14,6 +14,7 @@ import numpy as np
 from recycle_cli.batches import Indices
 from recycle_cli.bench.machine import machine, versions
 from recycle_cli.bench.subject import Subject
+from recycle_cli.corpus import Corpus
 from recycle_cli.errors import UsageError
 from recycle_cli.keys import Sample
 from recycle_cli.models import NamedModel, bytes_per_sample, views_of
@@ -99,66 +100,84 @@ def plan(corpus: CorpusSettings, model: ModelSettings, settings: PlanSettings, s
     if any(cut in ("0", "0%") for cut in settings.cuts):
         raise UsageError("--cut 0 freezes nothing, so there is nothing to plan; name another")
     named = NamedModel(model)
-    modality = named.modality
-    images = modality == "image"
-    views = views_of(settings.views, modality)
+    views = views_of(settings.views, named.modality)
+    size = _sample_size(settings, images=named.modality == "image")
     records = read_samples(corpus, settings.samples, named)
     records.tell_columns()
+    with TemporaryDirectory(prefix="recycle-plan-", dir=scratch) as folder:
+        free = shutil.disk_usage(folder).free
+        subject = Subject(corpus, model, _bench(settings), Path(folder))
+        census, lengths, tokens = _drawn(records, subject, size)
+        with bar("plan: trying") as progress:
+            trial = try_out(subject, lambda name: progress.update(1, note=name), views)
+        forecast = Forecast(settings, subject, census, tokens, lengths, trial, free)
+        return _report(forecast, records.used, started)
+
+
+def _sample_size(settings: PlanSettings, *, images: bool) -> int:
+    """How many records the cuts are tried on. Raises UsageError for fewer than two batches."""
     size = settings.sample or (PLAN_IMAGES if images else PLAN_TEXTS)
     if size < 2 * settings.batch_size:
         raise UsageError(
             f"--sample {size}: too few records to try batches of {settings.batch_size} on, expected at least "
             f"{2 * settings.batch_size}; give more, or a smaller --batch-size"
         )
-    with TemporaryDirectory(prefix="recycle-plan-", dir=scratch) as folder:
-        free = shutil.disk_usage(folder).free
-        subject = Subject(corpus, model, _bench(settings), Path(folder))
-        # A cut that the model does not have is refused here, before anything is counted.
-        halves = subject.all_cuts
-        with records.progress("plan: counting") as progress:
-            # Drawn images are kept whole, so draw no more than are tried.
-            census = count(records.samples(), progress.update, most=size if images else None)
-        _check_enough(corpus, census.unique, settings)
-        if images:
-            drawn = readable(census.samples, halves.preprocessor, records.reject)
-            _check_enough(corpus, len(drawn), settings)
-            lengths, tokens = np.ones(len(drawn), dtype=np.int64), rows_of_images(census)
-            subject.corpus = _images([census.samples[place] for place in drawn.tolist()], Path(folder))
-        else:
-            lengths = halves.preprocessor.lengths(halves.prepare(census.samples))
-            tokens = tokens_of(census, lengths, _longest(subject))
-            subject.corpus = _texts(census.samples, lengths, size, Path(folder))
-        records.failures.tell()
-        with bar("plan: trying") as progress:
-            trial = try_out(subject, lambda name: progress.update(1, note=name), views)
-        forecast = Forecast(settings, subject, census, tokens, lengths, trial, free)
-        return Plan(
-            records=records.used,
-            samples=census.records,
-            unique_samples=census.unique,
-            tokens=None if images else round(tokens.total),
-            tokens_error_share=1.96 * tokens.error_share,
-            max_length=subject.all_cuts.recipe.max_length,
-            views=settings.views.views,
-            dtype=settings.dtype,
-            epochs=settings.epochs,
-            full_epoch_seconds=forecast.epoch_seconds("full"),
-            free_disk_bytes=free,
-            free_memory_bytes=free_memory(),
-            cuts=[forecast.at(cut, blocks) for cut, blocks in zip(settings.cuts, trial.blocks, strict=True)],
-            sample={"counted": len(lengths), "tried": len(subject.data)},
-            seconds=time.perf_counter() - started,
-            machine=machine(subject.device),
-            versions=versions(),
-        )
+    return size
 
 
-def _check_enough(corpus: CorpusSettings, records: int, settings: PlanSettings) -> None:
-    if records < 2 * settings.batch_size:
+def _drawn(records: Corpus, subject: Subject, size: int) -> tuple[Census, Indices, Tokens]:
+    """Count the corpus and make samples drawn from it the subject's own.
+
+    Returns the counts, the tokens of each drawn sample (n,), and the tokens of all samples.
+    """
+    # A cut that the model does not have is refused here, before anything is counted.
+    halves = subject.all_cuts
+    with records.progress("plan: counting") as progress:
+        # Drawn images are kept whole, so draw no more than are tried.
+        census = count(records.samples(), progress.update, most=size if subject.images else None)
+    _check_enough(census.unique, subject)
+    if subject.images:
+        places = readable(census.samples, halves.preprocessor, records.reject)
+        _check_enough(len(places), subject)
+        lengths, tokens = np.ones(len(places), dtype=np.int64), rows_of_images(census)
+        subject.corpus = _images([census.samples[place] for place in places.tolist()], subject.scratch)
+    else:
+        lengths = halves.preprocessor.lengths(halves.prepare(census.samples))
+        tokens = tokens_of(census, lengths, _longest(subject))
+        subject.corpus = _texts(census.samples, lengths, size, subject.scratch)
+    records.failures.tell()
+    return census, lengths, tokens
+
+
+def _check_enough(records: int, subject: Subject) -> None:
+    if records < 2 * subject.settings.batch_size:
         raise UsageError(
-            f"{', '.join(corpus.source)}: {records} different records are too few to plan with batches of "
-            f"{settings.batch_size}; there is nothing to save, or give a smaller --batch-size"
+            f"{', '.join(subject.corpus.source)}: {records} different records are too few to plan with batches of "
+            f"{subject.settings.batch_size}; there is nothing to save, or give a smaller --batch-size"
         )
+
+
+def _report(forecast: "Forecast", records: int, started: float) -> Plan:
+    settings, subject, trial = forecast.settings, forecast.subject, forecast.trial
+    return Plan(
+        records=records,
+        samples=forecast.census.records,
+        unique_samples=forecast.census.unique,
+        tokens=None if subject.images else round(forecast.tokens.total),
+        tokens_error_share=1.96 * forecast.tokens.error_share,
+        max_length=subject.all_cuts.recipe.max_length,
+        views=settings.views.views,
+        dtype=settings.dtype,
+        epochs=settings.epochs,
+        full_epoch_seconds=forecast.epoch_seconds("full"),
+        free_disk_bytes=forecast.free,
+        free_memory_bytes=free_memory(),
+        cuts=[forecast.at(cut, blocks) for cut, blocks in zip(settings.cuts, trial.blocks, strict=True)],
+        sample={"counted": len(forecast.lengths), "tried": len(subject.data)},
+        seconds=time.perf_counter() - started,
+        machine=machine(subject.device),
+        versions=versions(),
+    )
 
 
 @dataclass(frozen=True)

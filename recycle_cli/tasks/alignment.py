@@ -5,14 +5,10 @@ from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
-import numpy.typing as npt
 
 from recycle_cli.batches import Indices
 from recycle_cli.corpus import Example
-from recycle_cli.models import OpenPreprocessor, TextPreprocessor
-
-Spans = npt.NDArray[np.int64]
-"""Field, first and last + 1 character of each row (rows, 3)."""
+from recycle_cli.models import OpenPreprocessor, Spans, TextPreprocessor
 
 NOWHERE = -1
 """The row of a word that has none, and the word of a row that is no word's."""

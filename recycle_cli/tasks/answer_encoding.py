@@ -9,8 +9,8 @@ import numpy as np
 from recycle_cli.batches import Indices
 from recycle_cli.corpus import Answer, Example
 from recycle_cli.errors import DataError
-from recycle_cli.models import OpenPreprocessor, TextPreprocessor
-from recycle_cli.tasks.answer_spans import NULL, Spans, rows_of_answer
+from recycle_cli.models import OpenPreprocessor, Spans, TextPreprocessor
+from recycle_cli.tasks.answer_spans import NULL, rows_of_answer
 from recycle_cli.tasks.label_encoding import Encoded
 from recycle_cli.tasks.targets import Targets
 

@@ -6,10 +6,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
+from recycle_cli.models import Spans
 
-Spans = npt.NDArray[np.int64]
-"""Field, first and last + 1 character of each row (rows, 3)."""
+Floats = npt.NDArray[np.float64]
 
 NULL = 0
 """The row whose place as first and last token says that a window has no answer: [CLS] in models that have it."""

@@ -61,18 +61,10 @@ def _tokens_of(about: Mapping[str, Any]) -> TokenSettings:
     return TokenSettings(WindowSettings(own["stride"]), tuple(own["tag_names"]), own["label_all_pieces"])
 
 
-def _question_answering(settings: QuestionAnsweringSettings, form: Form) -> Task:
-    return QuestionAnswering(settings)
-
-
 def _answers_of(about: Mapping[str, Any]) -> QuestionAnsweringSettings:
     kept = about["settings"]
     own = ("no_answer", "no_answer_threshold", "max_answer_tokens")
     return QuestionAnsweringSettings(WindowSettings(kept["stride"]), **{name: kept[name] for name in own})
-
-
-def _pairs(settings: PairSettings, form: Form) -> Task:
-    return PairSimilarity(settings)
 
 
 def _pairs_of(about: Mapping[str, Any]) -> PairSettings:
@@ -83,8 +75,10 @@ def _pairs_of(about: Mapping[str, Any]) -> PairSettings:
 KINDS: dict[str, TaskKind] = {
     "text-classification": TaskKind(("text",), ClassificationSettings, _classification, _classes_of),
     "image-classification": TaskKind(("image",), ClassificationSettings, _classification, _classes_of),
-    "pair-similarity": TaskKind(("text",), PairSettings, _pairs, _pairs_of),
-    "question-answering": TaskKind(("text",), QuestionAnsweringSettings, _question_answering, _answers_of),
+    "pair-similarity": TaskKind(("text",), PairSettings, lambda settings, form: PairSimilarity(settings), _pairs_of),
+    "question-answering": TaskKind(
+        ("text",), QuestionAnsweringSettings, lambda settings, form: QuestionAnswering(settings), _answers_of
+    ),
     "token-classification": TaskKind(
         ("text",), TokenSettings, lambda settings, form: TokenClassification(settings), _tokens_of
     ),

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name everybody knows it by
 
-from recycle_cli.batches import Indices
 from recycle_cli.corpus import QUESTION, Example, Expand, Form, placed, read_answers
 from recycle_cli.corpus.records import BadLabel, BadRecord
 from recycle_cli.errors import DataError
@@ -19,6 +18,7 @@ from recycle_cli.settings import QuestionAnsweringSettings, SampleSettings
 from recycle_cli.tasks.answer_encoding import AnswerEncoder, AnswerTargets
 from recycle_cli.tasks.answer_spans import Chosen, best_span, best_window
 from recycle_cli.tasks.contract import Columns, Task
+from recycle_cli.tasks.scores import RowOutputs
 from recycle_cli.tasks.squad_metrics import exact_match, f1
 from recycle_cli.tasks.targets import Targets
 from recycle_cli.tasks.windows import in_windows
@@ -128,30 +128,24 @@ class QuestionAnswering(Task):
         return "Its outputs are the scores of each token as the first and as the last of the answer"
 
 
-class AnswerScores:
-    """Scores answers by exact match and F1. Keeps the logits of all windows."""
+class AnswerScores(RowOutputs):
+    """Scores answers by exact match and F1, by the logits of all windows."""
 
     def __init__(self, task: QuestionAnswering) -> None:
+        super().__init__()
         self._task = task
-        self._logits: dict[int, torch.Tensor] = {}
-
-    def add(self, members: Indices, outputs: Outputs) -> None:
-        """Keep the outputs."""
-        self._logits |= {
-            member: own.float().clone() for member, own in zip(members.tolist(), outputs.each(), strict=True)
-        }
 
     def figures(self, targets: Targets) -> dict[str, float]:
         """The means over the questions, 0 to 1."""
         asked = cast(AnswerTargets, targets)
         assert asked.questions is not None
-        logits = [self._logits[member] for member in sorted(self._logits)]
         most = self._task.settings.max_answer_tokens
-        each = [best_span(own.numpy(), window.spans, most) for own, window in zip(logits, asked.windows, strict=True)]
+        both = zip(self.each, asked.windows, strict=True)
+        best = [best_span(logits.numpy(), window.spans, most) for logits, window in both]
         found = []
-        for _, places in groupby(range(len(each)), key=asked.questions.tolist().__getitem__):
+        for _, places in groupby(range(len(best)), key=asked.questions.tolist().__getitem__):
             own = list(places)
-            chosen = best_window([each[place] for place in own])
+            chosen = best_window([best[place] for place in own])
             window = asked.windows[own[chosen.window]]
             text = "" if self._task.has_none(chosen) else window.text[chosen.found.first : chosen.found.last]
             found.append((f1(text, window.answers), exact_match(text, window.answers)))

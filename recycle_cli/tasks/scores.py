@@ -21,6 +21,22 @@ class Scores(Protocol):
         """Every metric; `targets` are those of the samples that were added, in the order of their places."""
 
 
+class RowOutputs:
+    """Keeps the outputs of all rows of the samples, without padding, for the scores of a task that needs them."""
+
+    def __init__(self) -> None:
+        self._outputs: dict[int, torch.Tensor] = {}
+
+    def add(self, members: Indices, outputs: Outputs) -> None:
+        """Keep the outputs of each sample."""
+        self._outputs |= {member: own.clone() for member, own in zip(members.tolist(), outputs.each(), strict=True)}
+
+    @property
+    def each(self) -> list[torch.Tensor]:
+        """The outputs (rows, width) of each sample, in the order of their places in the data."""
+        return [self._outputs[member] for member in sorted(self._outputs)]
+
+
 class DenseScores:
     """Keeps the outputs of all samples, one vector each. `compute` makes the figures of outputs (n, width) and targets
     (n, ...)."""

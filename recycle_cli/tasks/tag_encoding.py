@@ -14,12 +14,12 @@ from recycle_cli.tasks.alignment import NOWHERE, Aligned, aligned
 from recycle_cli.tasks.contract import ordered
 from recycle_cli.tasks.entities import taken_apart
 from recycle_cli.tasks.label_encoding import Encoded, UnknownLabel
-from recycle_cli.tasks.targets import IGNORED, Targets
+from recycle_cli.tasks.targets import IGNORED, Targets, offsets_of, take_ragged
 
 AT_ONCE = 256
 """Examples that are tokenised in one call."""
 
-SHOWN = 20
+TAGS_SHOWN = 20
 """Tags that a message lists at most."""
 
 
@@ -42,20 +42,13 @@ class TagTargets(Targets):
     def take(self, places: Indices) -> "TagTargets":
         """The targets of the samples at these places, in this order."""
         rows = super().take(places)
-        words, offsets = _taken(self.words, self.places, places)
-        heads, _ = _taken(self.heads, self.places, places)
+        words, offsets = take_ragged(self.words, self.places, places)
+        heads, _ = take_ragged(self.heads, self.places, places)
         return TagTargets(rows.values, rows.offsets, words, heads, offsets, self.begins[places], self.names)
 
     def tobytes(self) -> bytes:
         """Part of a digest, the words without a piece included."""
         return super().tobytes() + self.words.tobytes() + self.heads.tobytes()
-
-
-def _taken(values: Indices, offsets: Indices, places: Indices) -> tuple[Indices, Indices]:
-    """The parts of ragged values at these places, and their own offsets."""
-    parts = [values[offsets[place] : offsets[place + 1]] for place in places.tolist()]
-    lengths = np.array([len(part) for part in parts], dtype=np.int64)
-    return np.concatenate([*parts, values[:0]]), np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
 
 
 class TagEncoder:
@@ -89,10 +82,10 @@ class TagEncoder:
         known = np.array([own.known for own in self._done], dtype=bool)
         targets = TagTargets(
             _joined(rows),
-            _offsets(rows),
+            offsets_of(rows),
             order[_joined(own.tags for own in self._done)],
             _joined(own.aligned.heads for own in self._done),
-            _offsets([own.tags for own in self._done]),
+            offsets_of([own.tags for own in self._done]),
             np.array([own.begins for own in self._done], dtype=bool),
             tuple(names),
         )
@@ -101,7 +94,7 @@ class TagEncoder:
     def _check(self, tag: str, place: int, example: Example) -> None:
         if self._names is None:
             return
-        known = ", ".join(self._names[:SHOWN]) + (", ..." if len(self._names) > SHOWN else "")
+        known = ", ".join(self._names[:TAGS_SHOWN]) + (", ..." if len(self._names) > TAGS_SHOWN else "")
         raise UnknownLabel(
             f"the tag {tag!r} is not one of the run's tags ({known})",
             f"{example.place or f'record {example.id}'}: the tag {tag!r} of word {place + 1} was not seen in training "
@@ -151,7 +144,3 @@ def _inside(name: str, names: Sequence[str]) -> int:
 
 def _joined(parts: Iterable[Indices]) -> Indices:
     return np.concatenate([np.zeros(0, dtype=np.int64), *parts])
-
-
-def _offsets(parts: Sequence[Indices]) -> Indices:
-    return np.concatenate([[0], np.cumsum([len(part) for part in parts])]).astype(np.int64)

@@ -1,5 +1,6 @@
 """What the outputs of samples are compared with."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,12 +32,7 @@ class Targets:
         """The targets of the samples at these places, in this order."""
         if self.offsets is None:
             return Targets(self.values[places])
-        lengths = np.diff(self.offsets)[places]
-        rows = [
-            self.values[start : start + length] for start, length in zip(self.offsets[places], lengths, strict=True)
-        ]
-        values = np.concatenate(rows) if rows else self.values[:0]
-        return Targets(values, np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
+        return Targets(*take_ragged(self.values, self.offsets, places))
 
     def tensor(self) -> torch.Tensor:
         """One target a sample (n, ...); targets of rows padded with IGNORED to (n, L, ...)."""
@@ -49,3 +45,14 @@ class Targets:
     def tobytes(self) -> bytes:
         """Part of a digest: equal targets give equal bytes."""
         return self.values.tobytes() + (b"" if self.offsets is None else self.offsets.tobytes())
+
+
+def take_ragged(values: npt.NDArray[Any], offsets: Indices, places: Indices) -> tuple[npt.NDArray[Any], Indices]:
+    """The parts of ragged values at these places, in this order, and their own offsets."""
+    parts = [values[offsets[place] : offsets[place + 1]] for place in places.tolist()]
+    return np.concatenate([*parts, values[:0]]), offsets_of(parts)
+
+
+def offsets_of(parts: Sequence[npt.NDArray[Any]]) -> Indices:
+    """Where each part begins and the last one ends, if they lie one after the other: (parts + 1,)."""
+    return np.cumsum([0, *map(len, parts)], dtype=np.int64)

@@ -17,6 +17,7 @@ from recycle_cli.settings import SampleSettings, TokenSettings
 from recycle_cli.tasks.alignment import NOWHERE, Aligned, Words, aligned
 from recycle_cli.tasks.contract import LOSS, Columns, Task
 from recycle_cli.tasks.entities import OUTSIDE, entities_in, entity_figures
+from recycle_cli.tasks.scores import RowOutputs
 from recycle_cli.tasks.tag_encoding import TagEncoder, TagTargets
 from recycle_cli.tasks.targets import IGNORED, Targets
 from recycle_cli.tasks.windows import in_windows
@@ -115,20 +116,13 @@ def _entities(words: Words, tags: Sequence[str], scores: Sequence[float]) -> lis
     return found
 
 
-class TagScores:
-    """Keeps the logits of all rows, and scores words and entities by them; an entity may go over several windows."""
-
-    def __init__(self) -> None:
-        self._logits: dict[int, torch.Tensor] = {}
-
-    def add(self, members: Indices, outputs: Outputs) -> None:
-        """Keep the logits of each sample without its padding."""
-        self._logits |= {member: own.clone() for member, own in zip(members.tolist(), outputs.each(), strict=True)}
+class TagScores(RowOutputs):
+    """Scores words and entities by the logits of all rows; an entity may go over several windows."""
 
     def figures(self, targets: Targets) -> dict[str, float]:
         """Precision, recall and F1 of entities, the share of words with the right tag, and the mean loss of rows."""
         assert isinstance(targets, TagTargets)
-        logits = torch.cat([self._logits[member] for member in sorted(self._logits)])
+        logits = torch.cat(self.each)
         wanted = torch.from_numpy(targets.values)
         counted = wanted != IGNORED
         found = _tags_found(logits.argmax(dim=1).numpy(), targets)

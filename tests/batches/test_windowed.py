@@ -1,6 +1,5 @@
 """Training from stores that no memory map serves: in windows, or all in memory."""
 
-import json
 from dataclasses import replace
 
 import numpy as np
@@ -9,13 +8,12 @@ import torch
 from safetensors.torch import load_file
 
 from recycle_cli.batches import InOrder, Shuffled, StoredRows, WindowedRows, stored_source
-from recycle_cli.errors import Interrupted
 from recycle_cli.settings import CorpusSettings, ModelSettings, PrecomputeSettings, TrainingSettings
 from recycle_cli.store import Store
-from recycle_cli.training import Trainer
 from recycle_cli.verbs.finetune import Job, finetune
 from recycle_cli.verbs.precompute import precompute
 from tests.records import records, write_csv
+from tests.trainings import log_of, stopped_after
 
 SETTINGS = TrainingSettings(epochs=2, batch_size=8, learning_rate=5e-3)
 TIGHT = 12_000
@@ -105,20 +103,11 @@ def fit(data, store, output, **changes):
     return finetune(job, ModelSettings(), replace(SETTINGS, memory=TIGHT))
 
 
-def test_a_windowed_training_learns_and_resumes_exactly(data, store, tmp_path, monkeypatch):
+def test_a_windowed_training_learns_and_resumes_exactly(data, store, tmp_path):
     report = fit(data, store, tmp_path / "whole")
-    lines = [json.loads(line) for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
+    lines = log_of(tmp_path / "whole")
     assert sum(line["samples"] for line in lines if "samples" in line) == 2 * report.samples
-    save, saved = Trainer.save, []
-
-    def stop_after_first(*arguments):
-        save(*arguments)
-        saved.append(1)
-        if len(saved) == 1:
-            raise Interrupted
-
-    monkeypatch.setattr(Trainer, "save", stop_after_first)
-    with pytest.raises(Interrupted):
+    with stopped_after(1):
         fit(data, store, tmp_path / "parts")
     fit(data, store, tmp_path / "parts", resume=True)
     whole, parts = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "parts"))

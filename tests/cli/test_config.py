@@ -3,10 +3,8 @@
 import json
 import os
 import shutil
-import sys
 import tomllib
 from dataclasses import fields, is_dataclass, replace
-from types import SimpleNamespace
 from typing import get_origin
 
 import pytest
@@ -16,28 +14,6 @@ from recycle_cli.errors import UsageError
 from recycle_cli.settings import TASKS, CorpusSettings, Job, ModelSettings, TrainingSettings, config_of
 from recycle_cli.settings.option import option_of
 from tests.records import records, write_csv
-
-
-@pytest.fixture
-def asked(monkeypatch):
-    """What `recycle finetune` asks of the code behind it, for these arguments."""
-
-    def ask(*arguments):
-        calls = []
-
-        def note(*arguments):
-            calls.append(arguments)
-            raise SystemExit
-
-        monkeypatch.setitem(
-            sys.modules, "recycle_cli.verbs.finetune", SimpleNamespace(finetune=note, finetune_heads=note)
-        )
-        with pytest.raises(SystemExit):
-            app(["finetune", *map(str, arguments)], standalone_mode=False)
-        return calls[0]
-
-    return ask
-
 
 TEXTS = {"size": "3GiB", "names": 'a "b",c', "logs": "csv,mlflow", "sides": "32,24", "rgb": "0.25,0.5,0.125"}
 """What the parsers of options read."""

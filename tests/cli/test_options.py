@@ -1,8 +1,5 @@
 """Commands are made from settings: what is parsed comes back as settings, and an option of another task is refused."""
 
-import sys
-from types import SimpleNamespace
-
 import pytest
 import typer
 
@@ -24,23 +21,9 @@ from recycle_cli.settings.option import options_of
 
 
 @pytest.fixture
-def asked(monkeypatch):
-    """What `recycle finetune` asks of the code behind it: the job, the model, and how to train (or the heads)."""
-
-    def ask(*arguments):
-        calls = []
-
-        def note(*arguments):
-            calls.append(arguments)
-            raise SystemExit
-
-        verb = SimpleNamespace(finetune=note, finetune_heads=note)
-        monkeypatch.setitem(sys.modules, "recycle_cli.verbs.finetune", verb)
-        with pytest.raises(SystemExit):
-            app(["finetune", "data.csv", "--output", "run", *map(str, arguments)], standalone_mode=False)
-        return calls[0]
-
-    return ask
+def asked(asked):
+    """The same for one corpus and one RUN."""
+    return lambda *arguments: asked("data.csv", "--output", "run", *arguments)
 
 
 def test_unset_options_are_the_defaults_of_the_settings(asked):

@@ -19,16 +19,6 @@ AS_CSV = 'id,text,label\na,"The tea was cold,\nagain.",bad\nb,"Café, ""très bo
 AS_JSON = "".join(json.dumps(dict(zip(("id", "text", "label"), row, strict=True))) + "\n" for row in ROWS)
 
 
-@pytest.fixture
-def write(tmp_path):
-    def write(name: str, content: str | bytes) -> str:
-        path = tmp_path / name
-        path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        return str(path)
-
-    return write
-
-
 def rows(corpus: Corpus) -> list[tuple[str, str | bytes, str | None]]:
     return [(example.id, example.sample.fields["text"], example.label) for example in corpus]
 

@@ -32,16 +32,6 @@ def zstd(content: bytes) -> bytes:
 
 
 @pytest.fixture
-def write(tmp_path):
-    def write(name: str, content: str | bytes) -> str:
-        path = tmp_path / name
-        path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        return str(path)
-
-    return write
-
-
-@pytest.fixture
 def tree(tmp_path):
     for name in ("circle", "square"):
         (tmp_path / "tree" / name).mkdir(parents=True)

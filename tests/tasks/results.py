@@ -1,6 +1,5 @@
 """What a training and a prediction leave, read again."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -8,20 +7,12 @@ import pyarrow.parquet as pq
 
 from recycle_cli.settings import CorpusSettings, ModelSettings, PredictSettings
 from recycle_cli.verbs.predict import Predicted, predict
-
-
-def losses(output: Path) -> list[float]:
-    """The loss of every step."""
-    return [line["loss"] for line in _log(output) if "loss" in line]
+from tests.trainings import log_of
 
 
 def rrps(output: Path) -> list[float]:
     """The R-precision of every evaluation."""
-    return [line["evaluation"]["rrp"] for line in _log(output) if "evaluation" in line]
-
-
-def _log(output: Path) -> list[dict]:
-    return [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+    return [line["evaluation"]["rrp"] for line in log_of(output) if "evaluation" in line]
 
 
 def vectors(path: Path) -> np.ndarray:

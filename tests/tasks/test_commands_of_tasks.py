@@ -20,7 +20,7 @@ from recycle_cli.settings import (
 from recycle_cli.verbs.finetune import Job, finetune_heads
 from recycle_cli.verbs.precompute import precompute
 from tests.tasks import test_pair_similarity, test_question_answering
-from tests.tasks.tried import SETTINGS
+from tests.trainings import SETTINGS
 
 ADAPTERS = {
     "lora": AdapterSettings("lora", rank=2, alpha=4),

@@ -14,7 +14,7 @@ import transformers
 from safetensors.torch import load_file
 
 from recycle_cli.corpus import Columns, several_labels
-from recycle_cli.errors import DataError, Interrupted, UsageError
+from recycle_cli.errors import DataError, UsageError
 from recycle_cli.keys import Sample
 from recycle_cli.runs import open_output
 from recycle_cli.settings import (
@@ -27,13 +27,13 @@ from recycle_cli.settings import (
     PredictSettings,
     TrainingSettings,
 )
-from recycle_cli.training import Trainer
 from recycle_cli.verbs.finetune import Job, finetune, finetune_heads
 from recycle_cli.verbs.precompute import precompute
 from recycle_cli.verbs.predict import predict
 from tests.corpora import open_corpus
 from tests.records import write_csv
 from tests.tasks.corpora import image_rows, several, shapes, write_jsonl
+from tests.trainings import losses, stopped_after
 
 TRAIN, TEST = several(120), several(40, seed=1)
 SEVERAL = ClassificationSettings(multi_label=True)
@@ -87,11 +87,6 @@ def run(folder, train, test, store):
     job = Job(train, str(folder / "run"), store, test, tensorboard=False)
     settings = replace(SETTINGS, epochs=20, learning_rate=5e-3)
     return str(folder / "run"), finetune(job, ModelSettings(), settings)
-
-
-def losses(output):
-    records = [json.loads(line) for line in (Path(output) / "metrics.jsonl").read_text().splitlines()]
-    return [record["loss"] for record in records if "loss" in record]
 
 
 def score(data, run, output, store=None, **options):
@@ -197,18 +192,9 @@ def test_it_beats_chance(run):
     assert report.classes == ["art", "bio", "code"]
 
 
-def test_a_resumed_run_is_the_undisturbed_one(fit, tmp_path, monkeypatch):
+def test_a_resumed_run_is_the_undisturbed_one(fit, tmp_path):
     fit(tmp_path / "whole")
-    save, done = Trainer.save, []
-
-    def stopping(head):
-        save(head)
-        done.append(head)
-        if len(done) == 1:
-            raise Interrupted
-
-    monkeypatch.setattr(Trainer, "save", stopping)
-    with pytest.raises(Interrupted):
+    with stopped_after(1):
         fit(tmp_path / "parts")
     fit(tmp_path / "parts", resume=True)
     for file in ("metrics.jsonl", "model.safetensors"):

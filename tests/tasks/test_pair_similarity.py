@@ -1,7 +1,6 @@
 """Similarity on pairs: losses and metrics by hand, learnt from a store as in place, each text stored once, and saved
 for sentence-transformers."""
 
-import csv
 import json
 import math
 import random
@@ -14,16 +13,15 @@ import torch.nn.functional as F  # noqa: N812 - the name everybody knows it by
 from sentence_transformers import SentenceTransformer
 
 from recycle_cli.batches import Paired
-from recycle_cli.errors import DataError, Interrupted, UsageError
+from recycle_cli.errors import DataError, UsageError
 from recycle_cli.models.outputs import Outputs
 from recycle_cli.settings import CorpusSettings, EmbeddingSettings, ModelSettings, PairSettings, SampleSettings
 from recycle_cli.store import Store
 from recycle_cli.tasks import PairSimilarity
 from recycle_cli.tasks.pair_losses import cosent, multiple_negatives
 from recycle_cli.tasks.pair_retrieval import partner_figures
-from recycle_cli.training.trainer import Trainer
-from tests.records import records
-from tests.tasks.tried import SETTINGS, Tried
+from tests.records import records, write_csv
+from tests.trainings import SETTINGS, Tried, learns_as_in_place, resumes_exactly
 
 LINEAR = EmbeddingSettings("linear", 16)
 
@@ -43,14 +41,8 @@ def pairs(count, seed=0, scored=False):
 
 
 def make(folder, tiny, settings=PairSettings(embedding=LINEAR), **more):  # noqa: B008
-    paths = []
-    for name, count, seed in (("train", 36, 0), ("test", 15, 1)):
-        paths.append(folder / f"{name}.csv")
-        with paths[-1].open("w", newline="") as file:
-            rows = pairs(count, seed, **more)
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
+    sizes = {"train": (36, 0), "test": (15, 1)}
+    paths = [write_csv(folder / f"{name}.csv", pairs(*size, **more)) for name, size in sizes.items()]
     train, test = (CorpusSettings((str(path),)) for path in paths)
     samples = {"samples": SampleSettings("pair-similarity")}
     return Tried("pair-similarity", settings, folder, ModelSettings(str(tiny), None, 24), train, test, samples)
@@ -149,30 +141,15 @@ def test_it_learns_from_a_store_as_in_place_and_stores_each_text_once(tried):
     tried.fill()
     texts = {text for seed, count in ((0, 36), (1, 15)) for row in pairs(count, seed) for text in row.values()}
     assert len(Store.open(tried.store)) == len(texts) < 2 * 51
-    stored, inplace = tried.fit("stored"), tried.fit("inplace", cut="2")
-    np.testing.assert_allclose(tried.losses("stored"), tried.losses("inplace"), rtol=0, atol=1e-5)
+    stored, inplace = learns_as_in_place(tried, rtol=0)
     assert stored.metrics == pytest.approx(inplace.metrics)
     assert set(stored.metrics) == {"rrk", "precision_at_1", "recall_at_10", "ndcg_at_10"}
     assert stored.samples == 72
 
 
-def test_it_resumes_exactly(tried, monkeypatch):
+def test_it_resumes_exactly(tried):
     tried.fill()
-    whole = tried.fit("whole")
-    save, saved = Trainer.save, []
-
-    def stop(self):
-        save(self)
-        saved.append(self)
-        if len(saved) == 1:
-            raise Interrupted(15)
-
-    monkeypatch.setattr(Trainer, "save", stop)
-    with pytest.raises(Interrupted):
-        tried.fit("halves")
-    monkeypatch.setattr(Trainer, "save", save)
-    assert tried.fit("halves", resume=True).metrics == whole.metrics
-    assert tried.losses("halves") == tried.losses("whole")
+    resumes_exactly(tried, "whole", tried.fit("whole"))
 
 
 def test_hits_misses_and_write_back_give_the_vectors_of_sentence_transformers(tried):
@@ -199,8 +176,7 @@ def test_hits_misses_and_write_back_give_the_vectors_of_sentence_transformers(tr
 def test_scored_pairs(tmp_path, tiny_bert, loss):
     tried = make(tmp_path, tiny_bert, PairSettings(loss, embedding=LINEAR), scored=True)
     tried.fill()
-    stored, inplace = tried.fit("stored"), tried.fit("inplace", cut="2")
-    np.testing.assert_allclose(tried.losses("stored"), tried.losses("inplace"), rtol=0, atol=2e-5)
+    stored, inplace = learns_as_in_place(tried, rtol=0, atol=2e-5)
     assert stored.metrics == pytest.approx(inplace.metrics, abs=1e-3)
     found, _ = tried.score("stored", tried.store)
     assert found.metrics == pytest.approx(stored.metrics)

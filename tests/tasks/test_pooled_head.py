@@ -10,7 +10,7 @@ import pytest
 import torch
 import transformers
 
-from recycle_cli.errors import Interrupted, ModelError, UsageError
+from recycle_cli.errors import ModelError, UsageError
 from recycle_cli.models import NamedModel
 from recycle_cli.settings import (
     AdapterSettings,
@@ -21,11 +21,10 @@ from recycle_cli.settings import (
     RegressionSettings,
 )
 from recycle_cli.tasks import Classification
-from recycle_cli.training.trainer import Trainer
 from tests.conftest import tiny_config, tiny_tokenizer
 from tests.records import records, write_csv
 from tests.tasks.regressions import numbered_texts
-from tests.tasks.tried import SETTINGS, Tried
+from tests.trainings import SETTINGS, Tried, learns_as_in_place, stopped_after
 
 MLP, CLS = HeadLayerSettings("mlp"), HeadLayerSettings("mlp", "cls")
 PAGE = (Path(__file__).parents[2] / "docs" / "tasks.md").read_text(encoding="utf-8")
@@ -73,9 +72,7 @@ def loaded_by_the_page(run):
 def test_it_learns_from_a_store_as_in_place_and_loads_by_the_lines_of_the_page(saved, tmp_path, kind, layers):
     tried = classes(tmp_path, saved(kind), layers)
     tried.fill()
-    report = tried.fit("stored")
-    tried.fit("inplace", cut="2")
-    np.testing.assert_allclose(tried.losses("stored"), tried.losses("inplace"), rtol=1e-5, atol=1e-5)
+    report, _ = learns_as_in_place(tried)
     hits, stored = tried.score("stored", tried.store)
     misses, plain = tried.score("stored")
     assert (hits.misses, misses.hits) == (0, 0)
@@ -106,19 +103,11 @@ def test_a_regression_and_several_labels_take_it_too(saved, tmp_path):
     assert several.score("several")[0].metrics is not None
 
 
-def test_it_resumes_exactly(saved, tmp_path, monkeypatch):
+def test_it_resumes_exactly(saved, tmp_path):
     tried = classes(tmp_path, saved("bert"))
     untouched = tried.fit("untouched", cut="2")
-    save = Trainer.save
-
-    def stop(self):
-        save(self)
-        raise Interrupted(15)
-
-    monkeypatch.setattr(Trainer, "save", stop)
-    with pytest.raises(Interrupted):
+    with stopped_after(1):
         tried.fit("resumed", cut="2")
-    monkeypatch.setattr(Trainer, "save", save)
     with pytest.raises(UsageError, match="head_pooling was mean"):
         replace(tried, settings=ClassificationSettings(layers=CLS)).fit("resumed", cut="2", resume=True)
     assert tried.fit("resumed", cut="2", resume=True).metrics == untouched.metrics

@@ -12,7 +12,7 @@ import transformers
 from torchmetrics.functional.text import squad as published
 
 from recycle_cli.cli.main import app
-from recycle_cli.errors import DataError, Interrupted
+from recycle_cli.errors import DataError
 from recycle_cli.models.outputs import Outputs
 from recycle_cli.settings import (
     CorpusSettings,
@@ -25,9 +25,9 @@ from recycle_cli.store import Store
 from recycle_cli.tasks import QuestionAnswering
 from recycle_cli.tasks.answer_spans import best_span, best_window
 from recycle_cli.tasks.squad_metrics import exact_match, f1
-from recycle_cli.training.trainer import Trainer
 from tests.conftest import WORDS
-from tests.tasks.tried import Tried
+from tests.tasks.corpora import write_jsonl
+from tests.trainings import Tried, learns_as_in_place, resumes_exactly
 
 MOST, STRIDE = 24, 5
 
@@ -51,11 +51,8 @@ def questions(count, seed=0, unanswered=0.0):
 
 
 def make(folder, tiny, settings=QuestionAnsweringSettings(WindowSettings(STRIDE)), unanswered=0.0):  # noqa: B008
-    paths = []
-    for name, rows in (("train", questions(32, 0, unanswered)), ("test", questions(12, 1, unanswered))):
-        paths.append(folder / f"{name}.jsonl")
-        paths[-1].write_text("".join(json.dumps(row) + "\n" for row in rows))
-    train, test = (CorpusSettings((str(path),)) for path in paths)
+    rows = {"train": questions(32, 0, unanswered), "test": questions(12, 1, unanswered)}
+    train, test = (CorpusSettings((write_jsonl(folder / f"{name}.jsonl", own),)) for name, own in rows.items())
     samples = {"samples": SampleSettings("question-answering", settings.windows)}
     return Tried("question-answering", settings, folder, ModelSettings(str(tiny), None, MOST), train, test, samples)
 
@@ -164,31 +161,15 @@ def test_the_loss_is_that_of_transformers(tiny_bert):
 
 def test_it_learns_from_a_store_as_in_place(tried):
     tried.fill()
-    stored = tried.fit("stored")
-    inplace = tried.fit("inplace", cut="2")
-    np.testing.assert_allclose(tried.losses("stored"), tried.losses("inplace"), rtol=0, atol=1e-5)
+    stored, inplace = learns_as_in_place(tried, rtol=0)
     assert stored.metrics == pytest.approx(inplace.metrics)
     assert stored.samples > 32, "some contexts have several windows"
     assert set(stored.metrics) == {"f1", "exact_match"}
 
 
-def test_it_resumes_exactly(tried, monkeypatch):
+def test_it_resumes_exactly(tried):
     tried.fill()
-    whole = tried.fit("whole")
-    save, saved = Trainer.save, []
-
-    def stop(self):
-        save(self)
-        saved.append(self)
-        if len(saved) == 1:
-            raise Interrupted(15)
-
-    monkeypatch.setattr(Trainer, "save", stop)
-    with pytest.raises(Interrupted):
-        tried.fit("halves")
-    monkeypatch.setattr(Trainer, "save", save)
-    assert tried.fit("halves", resume=True).metrics == whole.metrics
-    assert tried.losses("halves") == tried.losses("whole")
+    resumes_exactly(tried, "whole", tried.fit("whole"))
 
 
 def test_hits_misses_and_write_back_give_the_answers_of_the_saved_model(tried):
@@ -247,7 +228,7 @@ def test_questions_without_an_answer_are_learnt_if_asked_for(tmp_path, tiny_bert
     assert all(row["answer"] for row in rows)
 
 
-def test_predictions_in_squads_own_format(tried, monkeypatch):
+def test_predictions_in_squads_own_format(tried):
     """One object of answers by ids."""
     tried.fill()
     tried.fit("run")

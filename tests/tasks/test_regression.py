@@ -16,16 +16,15 @@ import transformers
 
 from recycle_cli.corpus import read_numbers
 from recycle_cli.corpus.records import BadRecord
-from recycle_cli.errors import DataError, Interrupted, UsageError
+from recycle_cli.errors import DataError, UsageError
 from recycle_cli.models.outputs import Outputs
 from recycle_cli.settings import CorpusSettings, ModelSettings, RegressionSettings
 from recycle_cli.tasks import Regression
-from recycle_cli.training.trainer import Trainer
 from tests.conftest import tiny_config
 from tests.records import records, write_csv
 from tests.tasks.corpora import write_jsonl
 from tests.tasks.regressions import numbered_texts, write_pairs
-from tests.tasks.tried import SETTINGS, Tried
+from tests.trainings import SETTINGS, Tried, learns_as_in_place, log_of, resumes_exactly
 
 
 def one_number(folder):
@@ -66,29 +65,10 @@ def tried(request, tmp_path, tiny_bert):
     return found
 
 
-def test_it_learns_from_a_store_as_in_place_resumes_exactly_and_is_an_ordinary_checkpoint(tried, monkeypatch):
-    report = tried.fit("stored")
-    tried.fit("inplace", cut="2")
-    np.testing.assert_allclose(tried.losses("stored"), tried.losses("inplace"), rtol=1e-5, atol=1e-5)
-    assert len(set(tried.losses("stored"))) > 1
-    resumes_exactly(tried, report, monkeypatch)
+def test_it_learns_from_a_store_as_in_place_resumes_exactly_and_is_an_ordinary_checkpoint(tried):
+    report, _ = learns_as_in_place(tried)
+    resumes_exactly(tried, "stored", report)
     loads_as_transformers_does(tried, report)
-
-
-def resumes_exactly(tried, untouched, monkeypatch):
-    save = Trainer.save
-
-    def stop(self):
-        save(self)
-        raise Interrupted(15)
-
-    monkeypatch.setattr(Trainer, "save", stop)
-    with pytest.raises(Interrupted):
-        tried.fit("resumed")
-    monkeypatch.setattr(Trainer, "save", save)
-    resumed = tried.fit("resumed", resume=True)
-    assert tried.losses("resumed") == tried.losses("stored")
-    assert resumed.metrics == untouched.metrics
 
 
 def loads_as_transformers_does(tried, report):
@@ -237,8 +217,7 @@ def test_counts_of_numbers_and_columns_must_fit(task, tmp_path):
 def test_the_best_weights_are_those_of_the_smallest_error(task, tmp_path):
     path = write_csv(tmp_path / "data.csv", numbered_texts(40))
     report = task(path).fit("run", replace(SETTINGS, metric="rmse"), cut="2")
-    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    errors = [line["evaluation"]["rmse"] for line in lines if "evaluation" in line]
+    errors = [line["evaluation"]["rmse"] for line in log_of(tmp_path / "run") if "evaluation" in line]
     assert report.metrics["rmse"] == min(errors)
 
 

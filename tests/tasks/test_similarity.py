@@ -7,7 +7,7 @@ import pytest
 import torch
 import transformers
 
-from recycle_cli.errors import DataError, Interrupted, UsageError
+from recycle_cli.errors import DataError, UsageError
 from recycle_cli.settings import (
     AdapterSettings,
     ClassificationSettings,
@@ -19,11 +19,11 @@ from recycle_cli.settings import (
     SimilaritySettings,
     TrainingSettings,
 )
-from recycle_cli.training import Trainer
 from recycle_cli.verbs.finetune import Job, finetune, finetune_heads
 from recycle_cli.verbs.precompute import precompute
 from tests.records import records, write_csv
-from tests.tasks.results import losses, rrps, score, vectors
+from tests.tasks.results import rrps, score, vectors
+from tests.trainings import losses, stopped_after
 
 LINEAR = EmbeddingSettings("linear", 8)
 TRIPLET = SimilaritySettings(group_samples=3)
@@ -144,25 +144,11 @@ def test_an_adapter_kept_apart_makes_of_the_encoder_the_runs_own(fit, tmp_path, 
     assert not torch.allclose(before, expected, atol=1e-2)
 
 
-def stop_after(monkeypatch, saves):
-    """Interrupt a training after it has kept so many checkpoints."""
-    save, done = Trainer.save, []
-
-    def stopping(head):
-        save(head)
-        done.append(head)
-        if len(done) == saves:
-            raise Interrupted
-
-    monkeypatch.setattr(Trainer, "save", stopping)
-
-
 @pytest.mark.parametrize("saves", [1, 3])
-def test_a_resumed_run_is_the_undisturbed_one(fit, tmp_path, monkeypatch, saves):
+def test_a_resumed_run_is_the_undisturbed_one(fit, tmp_path, saves):
     settings = replace(SETTINGS, save_steps=2, accumulation=2)
     fit(tmp_path / "whole", settings)
-    stop_after(monkeypatch, saves)
-    with pytest.raises(Interrupted):
+    with stopped_after(saves):
         fit(tmp_path / "parts", settings)
     other = replace(settings, task=replace(TRIPLET, margin=0.4))
     with pytest.raises(UsageError, match=r"similarity was .*0\.5.*0\.4"):

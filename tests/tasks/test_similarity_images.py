@@ -20,7 +20,8 @@ from recycle_cli.settings import (
 from recycle_cli.verbs.finetune import Job, finetune
 from recycle_cli.verbs.precompute import precompute
 from tests.tasks.corpora import shapes
-from tests.tasks.results import losses, score, vectors
+from tests.tasks.results import score, vectors
+from tests.trainings import losses
 
 SETTINGS = TrainingSettings(epochs=2, batch_size=12, learning_rate=1e-3, task=SimilaritySettings(group_samples=3))
 IMAGES = ModelSettings("resnet18", device="cpu", images=ImageSettings("none", (32,), (32,), head_batchnorm="eval"))

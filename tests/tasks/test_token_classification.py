@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import transformers
 
-from recycle_cli.errors import DataError, Interrupted, UsageError
+from recycle_cli.errors import DataError, UsageError
 from recycle_cli.models.text import opening
 from recycle_cli.settings import (
     AdapterSettings,
@@ -29,7 +29,7 @@ from recycle_cli.verbs.precompute import precompute
 from recycle_cli.verbs.predict import predict
 from tests.records import write_csv
 from tests.tasks.tagged import tagged, write_conll, write_tokens
-from tests.tasks.tried import SETTINGS, Tried
+from tests.trainings import SETTINGS, Tried, learns_as_in_place, resumes_exactly
 
 TOKENS = TokenSettings(WindowSettings(3))
 
@@ -55,12 +55,10 @@ def tried(request, tmp_path, tiny_bert):
 
 # The words of a tokenizer without marks of its own for pieces are what white space separates, as ours.
 @pytest.mark.filterwarnings("ignore:Tokenizer does not support real words")
-def test_it_learns_from_a_store_as_in_place_resumes_exactly_and_its_pipeline_agrees(tried, monkeypatch):
-    report = tried.fit("stored")
-    tried.fit("inplace", cut="2")
-    np.testing.assert_allclose(tried.losses("stored"), tried.losses("inplace"), rtol=1e-5, atol=1e-5)
+def test_it_learns_from_a_store_as_in_place_resumes_exactly_and_its_pipeline_agrees(tried):
+    report, _ = learns_as_in_place(tried)
     assert report.classes == ["O", "B-BIO", "B-COL", "I-BIO", "I-COL"]
-    resumes_exactly(tried, report, monkeypatch)
+    resumes_exactly(tried, "stored", report)
     hits, stored = tried.score("stored", tried.store)
     misses, plain = tried.score("stored")
     assert (hits.misses, misses.hits) == (0, 0)
@@ -68,22 +66,6 @@ def test_it_learns_from_a_store_as_in_place_resumes_exactly_and_its_pipeline_agr
     assert misses.metrics == pytest.approx(report.metrics, abs=1e-5)
     assert [row["tags"] for row in stored] == [row["tags"] for row in plain]
     agrees_with_its_pipeline(tried, stored)
-
-
-def resumes_exactly(tried, untouched, monkeypatch):
-    save = Trainer.save
-
-    def stop(self):
-        save(self)
-        raise Interrupted(15)
-
-    monkeypatch.setattr(Trainer, "save", stop)
-    with pytest.raises(Interrupted):
-        tried.fit("resumed")
-    monkeypatch.setattr(Trainer, "save", save)
-    resumed = tried.fit("resumed", resume=True)
-    assert tried.losses("resumed") == tried.losses("stored")
-    assert resumed.metrics == untouched.metrics
 
 
 def agrees_with_its_pipeline(tried, predicted):

@@ -1,6 +1,5 @@
 """A training is proved before its first epoch: it changes the head alone, and its RUN gives the same."""
 
-import io
 import json
 import random
 
@@ -8,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from PIL import Image
 from torch import nn
 
 from recycle_cli.errors import ModelError
@@ -28,6 +26,7 @@ from recycle_cli.training import Setup, prove_training
 from recycle_cli.verbs.finetune import Job, finetune, finetune_heads
 from recycle_cli.verbs.precompute import precompute
 from tests.conftest import tiny_config
+from tests.images import noise
 from tests.models.architectures import DECODERS, ENCODERS
 from tests.records import records, write_csv
 
@@ -242,21 +241,11 @@ def test_every_kind_of_head_is_proved_once(tiny_bert, tmp_path, monkeypatch):
 IMAGES = ImageSettings(weights="none", resize=(32,), crop=(32,))
 
 
-def shapes(count: int = 4) -> list[Sample]:
-    found = []
-    for number in range(count):
-        pixels = torch.randint(0, 256, (32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(number))
-        file = io.BytesIO()
-        Image.fromarray(pixels.numpy()).save(file, "PNG")
-        found.append(Sample(str(number), {"image": file.getvalue()}))
-    return found
-
-
 @pytest.mark.parametrize("cut", ["0", "layer2"])
 def test_a_traced_model_is_proved_and_left_as_it_was(tmp_path, cut):
     setup = setup_of(tmp_path, cut, ModelSettings("resnet18", device="cpu", images=IMAGES))
     before = {name: tensor.clone() for name, tensor in setup.split.model.state_dict().items()}
-    prove_training(setup, LAYER, shapes(), tmp_path)
+    prove_training(setup, LAYER, noise(4, 32, 32), tmp_path)
     after = setup.split.model.state_dict()
     assert all(torch.equal(after[name], one) for name, one in before.items())
 
@@ -271,7 +260,7 @@ def test_statistics_of_a_traced_trunk_that_move_are_refused(tmp_path):
 
     kept.register_forward_pre_hook(touching)
     with pytest.raises(ModelError, match=r"a step changes layer1\.0\.bn1\.running_mean, which is no part of the head"):
-        prove_training(setup, LAYER, shapes(), tmp_path)
+        prove_training(setup, LAYER, noise(4, 32, 32), tmp_path)
 
 
 def test_a_graph_that_trains_otherwise_than_the_model_is_refused(tmp_path):
@@ -281,4 +270,4 @@ def test_a_graph_that_trains_otherwise_than_the_model_is_refused(tmp_path):
         if hasattr(module, "drop_rate"):
             module.drop_rate = 0.5
     with pytest.raises(ModelError, match=r"in training the head gives outputs .* off"):
-        prove_training(setup, LAYER, shapes(), tmp_path)
+        prove_training(setup, LAYER, noise(4, 32, 32), tmp_path)

@@ -1,6 +1,5 @@
 """Training from a store is training: the losses of the whole model in place, and of a loop written by hand."""
 
-import json
 from dataclasses import replace
 
 import numpy as np
@@ -21,6 +20,7 @@ from recycle_cli.verbs.finetune import Job, finetune
 from recycle_cli.verbs.precompute import precompute
 from tests.conftest import save_tiny, tiny_config
 from tests.records import TOPICS, records, write_csv
+from tests.trainings import log_of, losses
 
 RECORDS = records(50)
 NAMES = sorted(TOPICS)
@@ -44,14 +44,6 @@ def model(tmp_path_factory):
 def run(data, output, model, settings, *, store=None, cut=None):
     job = Job(data, str(output), store and str(store), cut=cut, model_named=True, tensorboard=False)
     return finetune(job, model, settings)
-
-
-def log(output):
-    return [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
-
-
-def losses(output):
-    return [line["loss"] for line in log(output) if "loss" in line]
 
 
 def by_hand(model, settings, *, weights=None, accumulation=1):
@@ -127,7 +119,7 @@ def test_accumulated_batches_are_one_larger_batch(data, model, tmp_path):
     settings = replace(SETTINGS, learning_rate=1e-4, accumulation=3)
     run(data, tmp_path / "run", model, settings, cut="0")
     expected = by_hand(model, settings, accumulation=3)
-    assert [line["samples"] for line in log(tmp_path / "run")].count(24) >= 2
+    assert [line["samples"] for line in log_of(tmp_path / "run")].count(24) >= 2
     np.testing.assert_allclose(losses(tmp_path / "run"), expected, rtol=0, atol=1e-4)
 
 
@@ -167,7 +159,7 @@ def test_an_evaluation_moves_its_batches_to_the_device(data, model, tmp_path, mo
 
 def test_the_log_has_one_line_a_step_and_the_report_one_entry_an_epoch(data, model, tmp_path):
     report = run(data, tmp_path / "run", model, SETTINGS, cut="2")
-    lines = log(tmp_path / "run")
+    lines = log_of(tmp_path / "run")
     assert [line["step"] for line in lines] == list(range(1, 15))
     assert [line["epoch"] for line in lines] == [1] * 7 + [2] * 7
     assert [(one["step"], one["epoch"]) for one in report.epochs] == [(7, 1), (14, 2)]

@@ -1,6 +1,5 @@
 """LoRA on the head: few weights train, the RUN is an ordinary checkpoint again, the adapter alone can be kept."""
 
-import json
 from dataclasses import replace
 
 import peft
@@ -9,17 +8,17 @@ import torch
 import transformers
 from safetensors.torch import load_file
 
-from recycle_cli.errors import Interrupted, UsageError
+from recycle_cli.errors import UsageError
 from recycle_cli.models import load, split
 from recycle_cli.models.adapters import attach, merge
 from recycle_cli.models.adapters.lora import LowRank
 from recycle_cli.settings import AdapterSettings, CorpusSettings, ModelSettings, PrecomputeSettings, TrainingSettings
-from recycle_cli.training import Trainer
 from recycle_cli.verbs.finetune import Job, finetune
 from recycle_cli.verbs.precompute import precompute
 from tests.conftest import tiny_config
 from tests.models.architectures import random_model
 from tests.records import records, write_csv
+from tests.trainings import losses, stopped_after
 
 LORA = AdapterSettings("lora", rank=4, alpha=8, save="apart")
 SETTINGS = TrainingSettings(epochs=2, batch_size=8, learning_rate=2e-2, adapter=LORA)
@@ -183,23 +182,13 @@ def test_a_run_with_an_adapter_is_an_ordinary_checkpoint_and_holds_the_adapter_a
 
 def test_training_with_an_adapter_lowers_the_loss(fit, tmp_path):
     fit(tmp_path / "run", replace(SETTINGS, epochs=12, learning_rate=1e-2))
-    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    found = [line["loss"] for line in lines]
+    found = losses(tmp_path / "run")
     assert sum(found[-10:]) < 0.8 * sum(found[:10])
 
 
-def test_an_interrupted_run_with_an_adapter_resumes_exactly(fit, tmp_path, monkeypatch):
+def test_an_interrupted_run_with_an_adapter_resumes_exactly(fit, tmp_path):
     fit(tmp_path / "whole")
-    save, saved = Trainer.save, []
-
-    def stop_after_first(*arguments):
-        save(*arguments)
-        saved.append(1)
-        if len(saved) == 1:
-            raise Interrupted
-
-    monkeypatch.setattr(Trainer, "save", stop_after_first)
-    with pytest.raises(Interrupted):
+    with stopped_after(1):
         fit(tmp_path / "parts")
     fit(tmp_path / "parts", resume=True)
     whole, parts = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "parts"))

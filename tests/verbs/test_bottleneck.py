@@ -1,7 +1,6 @@
 """Bottleneck adapters: behind the sublayers of any architecture, few weights train, and no RUN is silently wrong."""
 
 import csv
-import json
 import shutil
 from dataclasses import replace
 
@@ -9,7 +8,7 @@ import pytest
 import torch
 import transformers
 
-from recycle_cli.errors import Interrupted, StoreError, UsageError
+from recycle_cli.errors import StoreError, UsageError
 from recycle_cli.keys import Sample
 from recycle_cli.models import load, split
 from recycle_cli.models.adapters import attach
@@ -23,13 +22,13 @@ from recycle_cli.settings import (
     TrainingSettings,
 )
 from recycle_cli.tasks import Classification
-from recycle_cli.training import Trainer
 from recycle_cli.verbs.finetune import Job, finetune
 from recycle_cli.verbs.precompute import precompute
 from recycle_cli.verbs.predict import predict
 from tests.conftest import WORDS, tiny_config
 from tests.models.architectures import DECODERS, ENCODERS, random_model
 from tests.records import records, write_csv
+from tests.trainings import log_of, stopped_after
 
 APART = AdapterSettings("bottleneck", width=6, save="apart")
 SETTINGS = TrainingSettings(epochs=3, batch_size=8, learning_rate=2e-2, adapter=APART)
@@ -169,22 +168,12 @@ def test_a_damaged_adapter_is_named(run, data, tmp_path):
 
 def test_it_learns(fit, tmp_path):
     fit(tmp_path / "run", replace(SETTINGS, epochs=12, learning_rate=5e-3, adapter=replace(APART, width=24)))
-    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    losses = [line["evaluation"]["loss"] for line in lines if "evaluation" in line]
+    losses = [line["evaluation"]["loss"] for line in log_of(tmp_path / "run") if "evaluation" in line]
     assert losses[-1] < 0.92 * losses[0], losses
 
 
-def test_interrupted_and_resumed_it_is_the_undisturbed_run(run, fit, tmp_path, monkeypatch):
-    save, saved = Trainer.save, []
-
-    def stop_after_first(head):
-        save(head)
-        saved.append(1)
-        if len(saved) == 1:
-            raise Interrupted
-
-    monkeypatch.setattr(Trainer, "save", stop_after_first)
-    with pytest.raises(Interrupted):
+def test_interrupted_and_resumed_it_is_the_undisturbed_run(run, fit, tmp_path):
+    with stopped_after(1):
         fit(tmp_path / "parts")
     fit(tmp_path / "parts", resume=True)
     for file in ("metrics.jsonl", "adapter/bottleneck.safetensors"):

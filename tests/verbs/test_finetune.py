@@ -28,6 +28,7 @@ from recycle_cli.verbs.finetune import Job, finetune
 from recycle_cli.verbs.precompute import precompute
 from recycle_cli.verbs.predict import predict
 from tests.records import records, write_csv
+from tests.trainings import log_of
 
 SETTINGS = TrainingSettings(epochs=3, batch_size=8, learning_rate=2e-3)
 
@@ -71,12 +72,8 @@ def fit(train, test, store):
     return fit
 
 
-def log(output):
-    return [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
-
-
 def evaluations(output):
-    return [line["evaluation"] for line in log(output) if "evaluation" in line]
+    return [line["evaluation"] for line in log_of(output) if "evaluation" in line]
 
 
 @pytest.mark.parametrize(("metric", "choose"), [("macro_f1", max), ("accuracy", max), ("loss", min)])
@@ -100,12 +97,12 @@ def test_patience_stops_early(fit, tmp_path):
 
 def test_evaluations_between_epochs(fit, tmp_path):
     fit(tmp_path / "run", replace(SETTINGS, eval_steps=3, epochs=1))
-    assert [line["step"] for line in log(tmp_path / "run") if "evaluation" in line] == [3, 6, 7]
+    assert [line["step"] for line in log_of(tmp_path / "run") if "evaluation" in line] == [3, 6, 7]
 
 
 def test_without_evaluation_the_last_weights_and_the_training_loss_stand(fit, tmp_path):
     report = fit(tmp_path / "run", evaluation=None)
-    assert report.metrics == {"train_loss": log(tmp_path / "run")[-1]["loss"]}
+    assert report.metrics == {"train_loss": log_of(tmp_path / "run")[-1]["loss"]}
     assert report.best_epoch == 3
     assert "there was no evaluation" in (tmp_path / "run" / "README.md").read_text()
 
@@ -191,7 +188,7 @@ def test_interrupted_and_resumed_it_is_the_undisturbed_run(fit, tmp_path, undist
         interrupt_at(step)
         with pytest.raises(Interrupted):
             fit(run, INTERRUPTED, resume=number > 0)
-        assert log(run)[-1]["step"] == step
+        assert log_of(run)[-1]["step"] == step
     interrupt_at(-1)
     report = fit(run, INTERRUPTED, resume=True)
     same(run, undisturbed)
@@ -214,7 +211,7 @@ def test_tensorboard_shows_a_step_once_though_a_resumed_run_does_it_again(train,
     interrupt_at(-1)
     finetune(replace(job, resume=True), ModelSettings(), INTERRUPTED)
     shown = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload().Scalars("train/loss")
-    logged = [record for record in log(tmp_path / "run") if "loss" in record]
+    logged = [record for record in log_of(tmp_path / "run") if "loss" in record]
     assert [event.step for event in shown] == [record["step"] for record in logged]
     assert [event.value for event in shown] == pytest.approx([record["loss"] for record in logged])
 
@@ -325,7 +322,7 @@ def test_missing_samples_are_computed_on_request(fit, store, partial, tmp_path):
     computed = fit(tmp_path / "a", replace(SETTINGS, on_missing="compute"), store=partial, evaluation=None)
     assert (computed.samples, computed.store_hit_share) == (50, 0.6)
     fit(tmp_path / "b", evaluation=None)
-    one, two = ([line["loss"] for line in log(tmp_path / name)] for name in "ab")
+    one, two = ([line["loss"] for line in log_of(tmp_path / name)] for name in "ab")
     np.testing.assert_allclose(one, two, atol=1e-4)
     assert fit(tmp_path / "c", store=partial, evaluation=None).store_hit_share == 1.0
 
@@ -342,7 +339,7 @@ def test_missing_samples_are_skipped_on_request(fit, train, partial, tmp_path):
     skipped = fit(tmp_path / "a", replace(SETTINGS, on_missing="skip"), store=partial, evaluation=None)
     assert (skipped.samples, skipped.store_hit_share) == (30, 0.6)
     fit(tmp_path / "b", store=partial, data=replace(train, limit=30), evaluation=None)
-    assert [line["loss"] for line in log(tmp_path / "a")] == [line["loss"] for line in log(tmp_path / "b")]
+    assert [line["loss"] for line in log_of(tmp_path / "a")] == [line["loss"] for line in log_of(tmp_path / "b")]
 
 
 def test_skipping_everything_is_missing(fit, test, partial, tmp_path):

@@ -26,6 +26,7 @@ from recycle_cli.verbs.precompute import precompute
 from recycle_cli.verbs.predict import predict
 from tests.conftest import tiny_config
 from tests.records import records, write_csv
+from tests.trainings import log_of, stopped_after, stopped_when
 
 SHARED = TrainingSettings(epochs=3, batch_size=8, accumulation=2, learning_rate=2e-3, order_seed=5)
 BALANCED = ClassificationSettings(class_weights="balanced")
@@ -115,10 +116,6 @@ def same(runs, alone, names=tuple(head.name for head in HEADS)):
             assert reports[0][figure] == reports[1][figure]
 
 
-def lines(run):
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-
-
 def test_each_head_is_the_run_that_it_would_have_been_alone(fit, alone, tmp_path):
     report = fit(tmp_path)
     same(tmp_path, alone)
@@ -157,21 +154,11 @@ def test_the_trunk_is_in_memory_once(fit, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("saved", [1, 2, 3, 6, 9])
-def test_interrupted_between_two_heads_and_resumed_it_is_the_undisturbed_run(fit, alone, tmp_path, monkeypatch, saved):
+def test_interrupted_between_two_heads_and_resumed_it_is_the_undisturbed_run(fit, alone, tmp_path, saved):
     """Ctrl-C twice while checkpoints are written: the heads are at different places, and meet again."""
-    save, done = Trainer.save, []
-
-    def stop_after(head):
-        save(head)
-        done.append(head.name)
-        if len(done) == saved:
-            raise Interrupted
-
-    monkeypatch.setattr(Trainer, "save", stop_after)
     steps = [replace(head, training=replace(head.training, save_steps=3)) for head in HEADS]
-    with pytest.raises(Interrupted):
+    with stopped_after(saved):
         fit(tmp_path, steps)
-    monkeypatch.setattr(Trainer, "save", save)
     fit(tmp_path, resume=True)
     same(tmp_path, alone)
 
@@ -223,19 +210,10 @@ def test_a_head_that_writes_into_its_rows_disturbs_no_other(fit, alone, tmp_path
     same(tmp_path, alone)
 
 
-def test_a_head_can_be_resumed_alone(fit, alone, tmp_path, monkeypatch):
+def test_a_head_can_be_resumed_alone(fit, alone, tmp_path):
     """It is a run like any other, whichever command began it."""
-    save = Trainer.save
-
-    def stop(head):
-        save(head)
-        if head.name == "patient":
-            raise Interrupted
-
-    monkeypatch.setattr(Trainer, "save", stop)
-    with pytest.raises(Interrupted):
+    with stopped_when(lambda head: head.name == "patient"):
         fit(tmp_path)
-    monkeypatch.setattr(Trainer, "save", save)
     fit(tmp_path / "balanced", HEADS[1].training, resume=True)
     same(tmp_path, alone, ["balanced"])
 
@@ -257,7 +235,7 @@ def test_a_head_learns_from_the_records_that_have_its_label(targets, fit, train,
     assert (topic["classes"], mood["classes"]) == (["art", "bio", "code"], ["gay", "glum"])
     fit(tmp_path / "alone" / "topic", SHARED)
     same(tmp_path / "runs", tmp_path / "alone", ["topic"])
-    steps = [line for line in lines(tmp_path / "runs" / "mood") if "samples" in line]
+    steps = [line for line in log_of(tmp_path / "runs" / "mood") if "samples" in line]
     assert sum(line["samples"] for line in steps) == 3 * 40
     scored = predict(
         replace(test, label_column="mood"),
@@ -280,7 +258,7 @@ def test_the_loss_of_a_batch_is_the_mean_over_the_labelled(targets, train, make_
     rows = [row for row in moods(records(50)) if row["mood"]]
     labelled = CorpusSettings((str(write_csv(tmp_path / "labelled.csv", rows)),))
     targets([of("mood", "alone", whole)], store=store, data=labelled, evaluation=None)
-    together, alone = ([line["loss"] for line in lines(tmp_path / "runs" / name)] for name in ("mood", "alone"))
+    together, alone = ([line["loss"] for line in log_of(tmp_path / "runs" / name)] for name in ("mood", "alone"))
     assert together == pytest.approx(alone, abs=1e-5)
 
 
@@ -289,7 +267,7 @@ def test_a_step_without_any_label_is_none(train, test, store, tmp_path):
     single = replace(SHARED, batch_size=1, accumulation=1, epochs=1)
     job = Job(train, str(tmp_path), store, cut="2", tensorboard=False)
     finetune_heads(job, ModelSettings(), [of("topic", training=single), of("mood", training=single)])
-    topic, mood = (lines(tmp_path / name) for name in ("topic", "mood"))
+    topic, mood = (log_of(tmp_path / name) for name in ("topic", "mood"))
     assert (len(topic), len(mood)) == (50, 40)
     rates = {line["step"]: line["learning_rate"] for line in topic}
     assert all(rates[line["step"]] == line["learning_rate"] for line in mood)
@@ -312,7 +290,7 @@ def test_a_batch_that_batchnorm_could_not_train_on_counts_for_nothing(targets, t
     taught = [count for count, _ in found]
     assert set(taught) == {0, 2}
     assert all((count > 0) == (weight > 0) for count, weight in found)
-    steps = [line["samples"] for line in lines(tmp_path / "runs" / "mood")]
+    steps = [line["samples"] for line in log_of(tmp_path / "runs" / "mood")]
     mood = report.heads[1]
     assert mood["samples_per_second"] * mood["train_seconds"] == pytest.approx(sum(steps))
     assert sum(steps) == sum(taught) < mood["samples"]

@@ -35,9 +35,8 @@ def architecture_proved(model: Any, inputs: Mapping[str, Any]) -> dict[str, Any]
     if not unproved:
         return kept
     rows = _hidden(base, inputs)
-    if _same(rows, _rebuilt(base, unproved, inputs)):
-        return kept
-    if not _same(rows, _rebuilt(base, {}, inputs)):
+    # One that cannot be built anew as it is proves nothing.
+    if _same(rows, _rebuilt(base, unproved, inputs)) or not _same(rows, _rebuilt(base, {}, inputs)):
         return kept
     alone = [name for name, value in unproved.items() if not _same(rows, _rebuilt(base, {name: value}, inputs))]
     return kept | plain({name: data[name] for name in alone or unproved})
@@ -48,6 +47,8 @@ def _of_class_alone(config: Any) -> dict[str, Any] | None:
     try:
         with quiet():
             return dict(type(config)().to_dict())
+    except MemoryError:
+        raise  # else the recipe would be another one
     except Exception:  # noqa: BLE001 - a config's own code raises whatever it likes
         return None
 
@@ -69,6 +70,8 @@ def _rebuilt(base: Any, fields: Mapping[str, Any], inputs: Mapping[str, Any]) ->
         # A base that a classifier holds may lack the pooler that it has alone, which no hidden state goes through.
         other.load_state_dict(base.state_dict(), strict=False, assign=True)
         return _hidden(other.to(base.device), inputs)
+    except MemoryError:
+        raise
     except Exception:  # noqa: BLE001 - a model's own code raises whatever it likes
         return None
 

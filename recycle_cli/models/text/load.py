@@ -28,7 +28,6 @@ CLASSIFIERS = "Classification"
 """In the name of an Auto class: the outputs are what the config's names say. In a class for question answering they are
 start and end, whatever the names."""
 
-
 OTHER_WEIGHTS = (".bin", ".h5", ".msgpack", ".onnx", ".ot", ".pt", ".pth", ".gguf")
 """Endings of files with weights that are not read: whether they were fetched is no matter."""
 
@@ -120,15 +119,13 @@ def load_encoder(source: Source) -> Loaded:
 
 def load_without_weights(source: Source) -> Loaded:
     """A model without a task layer whose weights hold no numbers, and its tokenizer: for what the config decides."""
-    place, options = place_of(source.name, source.revision), source.options
-    if not Path(place).is_dir() and not hub_answers():
-        options["local_files_only"] = True
+    place, options = _found(source)
     with quiet():
         try:
             config = transformers.AutoConfig.from_pretrained(place, **options)
             with torch.device("meta"):
                 model = transformers.AutoModel.from_config(config, trust_remote_code=source.trust_remote_code)
-                model = model.get_encoder() if config.is_encoder_decoder else model
+            model = encoder_of(model)
             tokenizer = transformers.AutoTokenizer.from_pretrained(place, **options)
         except UNREADABLE as error:
             raise _unusable(source, place, error, transformers.AutoModel) from error
@@ -141,10 +138,8 @@ def checkpoint(source: Source, auto: Any, seed: int, **more: Any) -> tuple[Any, 
 
     `more` goes to the model alone. Raises ModelError if one of them cannot be found or read.
     """
-    place, options = place_of(source.name, source.revision), source.options
+    place, options = _found(source)
     check_weights(source.name, source.revision)
-    if not Path(place).is_dir() and not hub_answers():
-        options["local_files_only"] = True
     with quiet(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
@@ -167,14 +162,26 @@ def checkpoint(source: Source, auto: Any, seed: int, **more: Any) -> tuple[Any, 
 
 def config_of(source: Source) -> Any:
     """The checkpoint's config. Raises ModelError if it cannot be found or read."""
-    place, options = place_of(source.name, source.revision), source.options
-    if not Path(place).is_dir() and not hub_answers():
-        options["local_files_only"] = True
+    place, options = _found(source)
     with quiet():
         try:
             return transformers.AutoConfig.from_pretrained(place, **options)
         except UNREADABLE as error:
             raise _unusable(source, place, error) from error
+
+
+def encoder_of(model: Any) -> Any:
+    """The encoder of an encoder-decoder model; another model as it is."""
+    return model.get_encoder() if model.config.is_encoder_decoder else model
+
+
+def _found(source: Source) -> tuple[str, dict[str, Any]]:
+    """The model's folder or its name on the hub, and the arguments for `from_pretrained`: no hub is asked that does not
+    answer. Raises ModelError for a folder without a model."""
+    place, options = place_of(source.name, source.revision), source.options
+    if not Path(place).is_dir() and not hub_answers():
+        options["local_files_only"] = True
+    return place, options
 
 
 def _label_options(layer: TaskLayer) -> dict[str, Any]:

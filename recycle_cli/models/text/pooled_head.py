@@ -16,11 +16,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from recycle_cli.disk import read_object
 from recycle_cli.errors import ModelError
 from recycle_cli.models.hub import Source, quiet
 from recycle_cli.models.same_labels import fit_rows
 from recycle_cli.models.task_layer import TaskLayer
-from recycle_cli.models.text.load import Loaded, load_encoder
+from recycle_cli.models.text.load import Loaded, encoder_of, load_encoder
 from recycle_cli.models.text.pooled import Pooled
 
 HIDDEN = 256
@@ -49,8 +50,9 @@ class PooledHead(nn.Module):
 class LoadedPooled(Loaded):
     """An encoder with a pooled head, or with none (the identity), and its tokenizer.
 
-    whole  the model that is saved as transformers does: the encoder, or the encoder-decoder model that it is part of
-    names  a name for each output
+    whole    the model that is saved as transformers does: the encoder, or the encoder-decoder model that it is part of
+    names    a name for each output
+    problem  transformers' `problem_type` of the head
     """
 
     whole: Any = None
@@ -93,10 +95,9 @@ def load_pooled(source: Source, layer: TaskLayer, *, seed: int = 0) -> LoadedPoo
     known = _own_head(source)
     if layer.labels is None and known is None:
         raise ModelError(f"model {source.name!r}: no head in {source.name}/{HEAD}; train the run again")
-    kept = known is not None and layer.labels is None
-    pooling = known[0]["pooling"] if known is not None and kept else str(layer.pooled)
-    labels = tuple(known[0]["labels"] if known is not None and kept else layer.labels or ())
-    problem = known[0]["problem_type"] if known is not None and kept else layer.problem
+    pooling, labels, problem = str(layer.pooled), layer.labels or (), layer.problem
+    if known is not None and layer.labels is None:
+        pooling, labels, problem = known[0]["pooling"], tuple(known[0]["labels"]), known[0]["problem_type"]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         head = PooledHead(encoder.model.config.get_text_config().hidden_size, len(labels))
@@ -128,23 +129,17 @@ def _loaded(
     )
 
 
-def encoder_of(model: Any) -> Any:
-    """The encoder of an encoder-decoder model; another model as it is."""
-    return model.get_encoder() if model.config.is_encoder_decoder else model
-
-
 def _own_head(source: Source) -> Own | None:
     """What a RUN's head is, and its tensors; None for a model without one. Raises ModelError if it is damaged."""
     folder = Path(source.name) / HEAD
     if not (folder / CONFIG).is_file():
         return None
     try:
-        about = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        missing = {"pooling", "labels", "problem_type"} - about.keys()
-        if missing:
+        about = read_object(folder / CONFIG)
+        if missing := {"pooling", "labels", "problem_type"} - about.keys():
             raise ValueError(f"{CONFIG} lacks {min(missing)}")
         return about, load_file(folder / WEIGHTS)
-    except (OSError, ValueError, AttributeError, SafetensorError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise ModelError(f"{folder} cannot be read ({error}); train the run again") from error
 
 
@@ -160,8 +155,8 @@ def _filled(head: PooledHead, source: Source, known: Own, labels: Sequence[str])
             f"{Path(source.name) / HEAD} does not fit its {CONFIG} ({said}); train the run again"
         ) from error
     rows = {f"layer.second.{name}": (one.detach(), 0) for name, one in head.second.named_parameters()}
-    return fit_rows(source.name, about["labels"], labels, rows, lambda: _put(head.second, new))
 
+    def renew() -> None:
+        head.second.load_state_dict(new)
 
-def _put(layer: nn.Linear, tensors: dict[str, Tensor]) -> None:
-    layer.load_state_dict(tensors)
+    return fit_rows(source.name, about["labels"], labels, rows, renew)

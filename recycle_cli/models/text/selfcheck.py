@@ -54,7 +54,7 @@ def check_batch(model: Any, inputs: TextInputs, lengths: Sequence[int] = LENGTHS
     """A few random ordinary tokens in samples of unequal length, the second half of each of another type."""
     longest = max(lengths)
     special = {*inputs.tokenizer.all_special_ids, inputs.pad_id}
-    ordinary = [number for number in range(min(_vocabulary(inputs), 1000)) if number not in special]
+    ordinary = [number for number in range(min(inputs.token_count, 1000)) if number not in special]
     picks = torch.randint(len(ordinary), (len(lengths), longest), generator=torch.Generator().manual_seed(seed))
     mask = mask_of(torch.tensor(lengths), longest)
     batch = {
@@ -68,11 +68,6 @@ def check_batch(model: Any, inputs: TextInputs, lengths: Sequence[int] = LENGTHS
         picked = values[torch.randint(len(values), mask.shape, generator=torch.Generator().manual_seed(seed + 1))]
         batch[name] = picked * mask.reshape(*mask.shape, *(1 for _ in picked.shape[2:]))
     return batch
-
-
-def _vocabulary(inputs: TextInputs) -> int:
-    """How many tokens there are; not every config says it (CANINE hashes characters)."""
-    return inputs.vocabulary or len(inputs.tokenizer)
 
 
 def checked(engine: Engine, batch: Inputs, cuts: Sequence[int]) -> tuple[Engine, Alone]:

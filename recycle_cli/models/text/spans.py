@@ -8,11 +8,14 @@ import numpy.typing as npt
 
 from recycle_cli.keys import Sample
 
+Spans = npt.NDArray[np.int64]
+"""Field, first and last + 1 character of each token (rows, 3)."""
+
 _FIELDS = ("text", "text_pair")
 """The fields of a sample, by the tokenizer's numbers for them."""
 
 
-def spans_of(encoded: Any, samples: Sequence[Sample]) -> list[npt.NDArray[np.int64]]:
+def spans_of(encoded: Any, samples: Sequence[Sample]) -> list[Spans]:
     """Fields and offsets of each sample's tokens (rows, 3), from the answer of a tokenizer on the samples.
 
     White space at both ends of a piece is left out: byte-level tokenizers count the space before a word as its own,
@@ -22,7 +25,7 @@ def spans_of(encoded: Any, samples: Sequence[Sample]) -> list[npt.NDArray[np.int
     return [_spans(sample, encoded.sequence_ids(row), offsets[row]) for row, sample in enumerate(samples)]
 
 
-def _spans(sample: Sample, fields: Sequence[int | None], offsets: Sequence[tuple[int, int]]) -> npt.NDArray[np.int64]:
+def _spans(sample: Sample, fields: Sequence[int | None], offsets: Sequence[tuple[int, int]]) -> Spans:
     spans = np.zeros((len(fields), 3), dtype=np.int64)
     spans[:, 0] = [-1 if field is None else field for field in fields]
     spans[:, 1:] = np.asarray(offsets, dtype=np.int64).reshape(-1, 2)

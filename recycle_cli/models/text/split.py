@@ -174,8 +174,8 @@ def _recipe(loaded: Loaded, engine: Engine, batch: Inputs, owned: Sequence[Owner
 
 def _with_special(engine: Engine, batch: Inputs) -> Mapping[str, Tensor]:
     """The batch as the bare model takes it, with special tokens in the middle of its texts: a model may go by them."""
-    ids, known = batch["input_ids"].clone(), engine.inputs.vocabulary or len(engine.inputs.tokenizer)
-    special = torch.tensor([number for number in engine.inputs.tokenizer.all_special_ids if number < known])
+    ids, inputs = batch["input_ids"].clone(), engine.inputs
+    special = torch.tensor([number for number in inputs.tokenizer.all_special_ids if number < inputs.token_count])
     if len(special):
         inside = batch["attention_mask"].bool() & (torch.arange(ids.shape[1]) % 2 == 1)
         ids[inside] = special.repeat(ids.numel())[: int(inside.sum())].to(ids.dtype)

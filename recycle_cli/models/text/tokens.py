@@ -16,8 +16,8 @@ from recycle_cli.models.hub import first_line
 from recycle_cli.models.identity import tokenizer_digest
 from recycle_cli.models.preprocessor import Inputs, Prepared
 from recycle_cli.models.text.load import Loaded
-from recycle_cli.models.text.spans import spans_of
-from recycle_cli.models.text.windows import Spans, TextWindow, windows_of
+from recycle_cli.models.text.spans import Spans, spans_of
+from recycle_cli.models.text.windows import TextWindow, windows_of
 
 T = TypeVar("T")
 
@@ -62,6 +62,11 @@ class TextInputs:
     modality = "text"
     row_cost = 1
 
+    @property
+    def token_count(self) -> int:
+        """How many tokens there are, by the tokenizer if the model does not say it (CANINE hashes characters)."""
+        return self.vocabulary or len(self.tokenizer)
+
     @cached_property
     def digest(self) -> str:
         """Digest of the tokenizer and of the names of the inputs."""
@@ -77,7 +82,7 @@ class TextInputs:
             self._check(sample, inputs)
         return prepared
 
-    def spans(self, samples: Sequence[Sample]) -> list[npt.NDArray[np.int64]]:
+    def spans(self, samples: Sequence[Sample]) -> list[Spans]:
         """Field, first and last + 1 character of each token of `prepare`, as TextPreprocessor says.
 
         Raises ModelError for a slow tokenizer.
@@ -162,26 +167,27 @@ class TextInputs:
         return found
 
     def _taken(self, samples: Sequence[Sample], take: Take[T], **more: Any) -> list[T]:
+        texts = [sample.fields["text"] for sample in samples]
+        pairs = [sample.fields["text_pair"] for sample in samples] if _is_pair(samples[0]) else None
         try:
-            encoded = self._encoded(samples, **more)
+            encoded = self.tokenizer(
+                texts,
+                pairs,
+                truncation=True,
+                max_length=self.max_length,
+                padding=False,
+                return_attention_mask=False,
+                verbose=False,
+                **more,
+            )
+        except MemoryError:
+            raise
         except Exception as error:  # a tokenizer's own code raises whatever it likes
             if len(samples) > 1:
                 return [one for sample in samples for one in self._taken([sample], take, **more)]
             reason = f"its text cannot be turned into tokens ({first_line(error)})"
             raise DataError(f"record {samples[0].id}: {reason}; shorten or remove it") from error
         return take(encoded, samples)
-
-    def _encoded(self, samples: Sequence[Sample], **more: Any) -> Any:
-        return self.tokenizer(
-            [sample.fields["text"] for sample in samples],
-            [sample.fields["text_pair"] for sample in samples] if _is_pair(samples[0]) else None,
-            truncation=True,
-            max_length=self.max_length,
-            padding=False,
-            return_attention_mask=False,
-            verbose=False,
-            **more,
-        )
 
     def _prepared(self, encoded: Any, samples: Sequence[Sample]) -> list[Prepared]:
         return [
@@ -245,6 +251,8 @@ def _others_given(loaded: Loaded) -> list[str]:
     try:
         given = loaded.tokenizer(["a"], padding=False, return_attention_mask=False, verbose=False)
         found = {name: np.asarray(given[name][0]) for name in given}
+    except MemoryError:
+        raise
     except Exception as error:  # a tokenizer that is made for other inputs raises whatever it likes
         raise ModelError(f"{named} does not take a text alone ({first_line(error)})") from error
     for name, values in found.items():

@@ -8,9 +8,7 @@ import numpy.typing as npt
 
 from recycle_cli.errors import DataError
 from recycle_cli.keys import Sample
-
-Spans = npt.NDArray[np.int64]
-"""Field, first and last + 1 character of each token (rows, 3)."""
+from recycle_cli.models.text.spans import Spans
 
 Measure = Callable[[Sample], Spans]
 """A sample to the spans of all its tokens, however many there are."""

@@ -1,10 +1,10 @@
 """What a step of the head changes: exactly the head, whatever the model's code keeps or switches behind our back."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from copy import copy
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from recycle_cli.errors import ModelError
 from recycle_cli.models.dependence import parameters_behind
 from recycle_cli.models.eval_mode import evaluating, set_modes
+from recycle_cli.models.vision.cutter import Cutter, Named
 
 TOLERANCE = 1e-4
 """Largest difference, as a share of the largest value, that is rounding and no proof of another course."""
@@ -22,34 +23,7 @@ _STEP = 0.03
 _TORCHS = frozenset(vars(nn.Module()))
 """PyTorch's own attributes of a module: its parameters, buffers, modules and hooks."""
 
-Named = list[tuple[str, Tensor]]
 _Values = Mapping[nn.Module, Mapping[str, Any]]
-
-
-class Halves(Protocol):
-    """The parts of a cutter that a step is tried with."""
-
-    @property
-    def model(self) -> nn.Module:
-        """The whole model."""
-
-    def full(self, images: Tensor) -> Tensor:
-        """Images to logits."""
-
-    def trunk(self, names: Sequence[str]) -> Callable[[Tensor], dict[str, Tensor]]:
-        """A function from images to the rows at each cut."""
-
-    def head(self, name: str) -> Callable[[Tensor], Tensor]:
-        """A function from the rows at a cut to logits."""
-
-    def trunk_tensors(self, name: str) -> Named:
-        """Named parameters and buffers that the trunk reads."""
-
-    def head_tensors(self, name: str) -> Named:
-        """Named parameters and buffers that the head alone uses."""
-
-    def trunk_modules(self, name: str) -> list[nn.Module]:
-        """The modules that the trunk alone calls."""
 
 
 class Attributes:
@@ -76,7 +50,7 @@ class Attributes:
             module.__dict__.update({name: copy(value) for name, value in values.items()})
 
 
-def check_step(halves: Halves, name: str, images: Tensor, fresh: Attributes) -> None:
+def check_step(halves: Cutter, name: str, images: Tensor, fresh: Attributes) -> None:
     """Try a step of the head at a cut, and undo it. Raises ModelError.
 
     In training the head must use the parameters that it uses in eval, and change no buffer but its own. After the step
@@ -119,7 +93,7 @@ def is_rounding(ours: Tensor, theirs: Tensor) -> bool:
     return float((ours - theirs).abs().max()) <= TOLERANCE * float(theirs.abs().max())
 
 
-def _used_in_training(halves: Halves, name: str, rows: Tensor) -> frozenset[int]:
+def _used_in_training(halves: Cutter, name: str, rows: Tensor) -> frozenset[int]:
     """The parameters behind a head's logits in training; its random numbers leave no trace."""
     model = halves.model
     modes = [(module, module.training) for module in model.modules()]

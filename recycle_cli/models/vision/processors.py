@@ -68,7 +68,9 @@ def opened(source: Source) -> Any:
     with quiet():
         try:
             return transformers.AutoImageProcessor.from_pretrained(source.name, **source.options)
-        except Exception as error:
+        except MemoryError:
+            raise
+        except Exception as error:  # a processor's code and files may raise anything
             if not read_json(source.name, PROCESSOR, source.revision):
                 raise ModelError(
                     f"model {source.name!r}: it has no {PROCESSOR}; expected a model saved with its image processor"
@@ -126,7 +128,9 @@ def _as_it_is(processor: Any, name: str) -> ProcessorTransform:
         image = _noise(width, height)
         try:
             outputs = [processor(image, return_tensors="pt") for _ in range(2)]
-        except Exception as error:
+        except MemoryError:
+            raise
+        except Exception as error:  # a processor's code may raise anything
             raise _unusable(name, kind, f"fails for an image of {height} x {width}: {first_line(error)}") from error
         if set(outputs[0]) != {PIXELS}:
             raise _unusable(name, kind, f"gives {', '.join(sorted(outputs[0]))}, expected {PIXELS} alone")

@@ -11,8 +11,9 @@ from recycle_cli.models.vision.modules import ModuleCutter
 from recycle_cli.models.vision.sources import LoadedImages
 from recycle_cli.models.vision.split import split_images
 from recycle_cli.models.vision.transforms import ImageTransform
+from tests.images import noise
 from tests.models.vision.test_torchvision import FAST, SMALL, cutter_of, load, pixels, stir
-from tests.models.vision.test_transformers import FAMILIES, SIDE, samples, saved, tiny
+from tests.models.vision.test_transformers import FAMILIES, SIDE, saved, tiny
 
 ONES = torch.ones(2)
 
@@ -69,7 +70,7 @@ def test_transformers_by_modules(family):
 def test_the_mode_is_left_alone_and_nothing_has_a_gradient(tmp_path):
     split = NamedModel(saved(tmp_path, "resnet")).open().split(["25%", "100%"], "float32")
     first, last = split.cuts
-    rows = split.trunk(split.collate(split.prepare(samples())))[first]
+    rows = split.trunk(split.collate(split.prepare(noise(2))))[first]
     before = {name: tensor.clone() for name, tensor in split.model.state_dict().items()}
     quiet = split.between(first, last)(rows, ONES)
     split.model.train()

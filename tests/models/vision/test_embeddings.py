@@ -11,7 +11,8 @@ from recycle_cli.errors import ModelError
 from recycle_cli.models import NamedModel, TaskLayer
 from recycle_cli.models.embedding import EmbeddingLayer, put_embedding
 from recycle_cli.settings import EmbeddingSettings, ImageSettings, ModelSettings
-from tests.models.vision.test_transformers import samples, saved
+from tests.images import noise
+from tests.models.vision.test_transformers import saved
 
 SKIP = TaskLayer("embedding", head=EmbeddingSettings())
 LINEAR = TaskLayer("embedding", head=EmbeddingSettings("linear", 6, 0.0))
@@ -47,7 +48,7 @@ def test_cuts_and_stores_are_those_of_the_classifier(model, layer, tmp_path):
     one, other = classifier.split(cuts, "float32"), embedder.split(cuts, "float32")
     assert one.cuts == other.cuts
     assert one.recipe.difference(other.recipe) is None
-    batch = other.collate(other.prepare(samples(3)))
+    batch = other.collate(other.prepare(noise(3)))
     with torch.no_grad():
         whole, rows = other.full(batch), other.trunk(batch)
         for cut in other.cuts[1:]:
@@ -65,7 +66,7 @@ def test_the_checkpoint_is_the_classs_own_and_gives_the_same_vectors(model, laye
         if isinstance(module, EmbeddingLayer) and layer is SKIP:
             nn.init.constant_(module.gate, 0.5)
     halves = network.split(("0",), "float32")
-    batch = halves.collate(halves.prepare(samples(2)))
+    batch = halves.collate(halves.prepare(noise(2)))
     with torch.no_grad():
         before = halves.full(batch)
     size = before.shape[1]

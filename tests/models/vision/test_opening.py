@@ -9,7 +9,8 @@ import transformers
 from recycle_cli.errors import ModelError
 from recycle_cli.models import NamedModel, TaskLayer
 from recycle_cli.settings import ModelSettings
-from tests.models.vision.test_transformers import PROCESSOR, SIDE, samples, saved, tiny
+from tests.images import noise
+from tests.models.vision.test_transformers import PROCESSOR, SIDE, saved, tiny
 
 PYRAMID = {"hidden_sizes": [4, 4, 8, 8], "depths": [1, 1, 1, 1], "num_attention_heads": [1, 1, 2, 2]}
 
@@ -27,7 +28,7 @@ def test_a_config_without_return_dict_opens(family, tmp_path):
     (tmp_path / "run").mkdir()
     network.loaded.save(tmp_path / "run", None)
     halves = network.split(["50%"], "float32")
-    batch = halves.collate(halves.prepare(samples()))
+    batch = halves.collate(halves.prepare(noise(2)))
     images = network.loaded.transform.normalised(batch["pixel_values"])
     with torch.inference_mode():
         assert torch.equal(halves.full(batch), tiny(family)(pixel_values=images).logits)

@@ -9,11 +9,11 @@ import transformers
 from PIL import Image
 
 from recycle_cli.errors import ModelError, UsageError
-from recycle_cli.keys import Sample
 from recycle_cli.models import NamedModel, TaskLayer
 from recycle_cli.models.vision.modules import ModuleCutter
 from recycle_cli.models.vision.transforms import ImageTransform, of_processor
 from recycle_cli.settings import ImageSettings, ModelSettings
+from tests.images import noise
 
 SIDE = 32
 TOKENS = {
@@ -71,16 +71,6 @@ def saved(folder, family="vit"):
     return ModelSettings(str(folder), device="cpu")
 
 
-def samples(count=2):
-    found = []
-    for number in range(count):
-        noise = torch.randint(0, 256, (40, 50, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(number))
-        file = io.BytesIO()
-        Image.fromarray(noise.numpy()).save(file, "PNG")
-        found.append(Sample(str(number), {"image": file.getvalue()}))
-    return found
-
-
 @pytest.mark.parametrize("family", FAMILIES)
 def test_head_after_trunk_is_the_whole_model_at_every_cut(family):
     model = tiny(family)
@@ -106,7 +96,7 @@ def test_training_the_head_moves_the_head_alone(family, tmp_path):
     before = {name: tensor.clone() for name, tensor in halves.model.state_dict().items()}
     halves.freeze(cut)
     halves.model.train()
-    rows = halves.trunk(halves.collate(halves.prepare(samples(4))))[cut]
+    rows = halves.trunk(halves.collate(halves.prepare(noise(4))))[cut]
     optimizer = torch.optim.SGD([one for _, one in halves.head_parameters(cut)], lr=0.1)
     halves.head_from(cut)(rows, torch.ones(4)).square().sum().backward()
     optimizer.step()
@@ -159,7 +149,7 @@ def test_a_saved_model_loads_with_transformers_and_gives_the_same_logits(tmp_pat
     again = transformers.AutoModelForImageClassification.from_pretrained(tmp_path / "run").eval()
     assert again.config.id2label == {0: "x", 1: "y"}
     halves = network.split(["50%"], "float32")
-    batch = halves.collate(halves.prepare(samples()))
+    batch = halves.collate(halves.prepare(noise(2)))
     images = network.loaded.transform.normalised(batch["pixel_values"])
     with torch.inference_mode():
         assert torch.equal(again(pixel_values=images).logits, halves.full(batch))
@@ -205,7 +195,7 @@ def test_the_transform_is_the_processors(tmp_path):
     model = saved(tmp_path)
     network = NamedModel(model).open()
     halves = network.split(["50%"], "float32")
-    (sample,) = samples(1)
+    (sample,) = noise(1)
     ours = network.loaded.transform.normalised(halves.collate(halves.prepare([sample]))["pixel_values"])
     processor = transformers.AutoImageProcessor.from_pretrained(tmp_path, use_fast=False)
     content = sample.fields["image"]
