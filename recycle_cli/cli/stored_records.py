@@ -1,6 +1,6 @@
 """The store's commands about records and whole stores: remove, merge, contains, find."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -35,9 +35,9 @@ def remove(
     if found["unknown_records"]:
         say(
             f"{store} holds nothing of {found['unknown_records']:,} of the {found['records']:,} records as they are "
-            "read here; samples made for a task, such as windows of long texts, and views are found with the same "
-            "--task, --stride, --views and --augment"
+            "read here"
         )
+    _tell_of_others(store, found["other_origins"])
     if found["set_aside"]:
         say(f"{store} has damaged parts, which may hold these records too; `recycle store gc --damaged` removes them")
     if found["writers"]:
@@ -94,6 +94,24 @@ def find(
             show_rows("Copies", copies)
     if not found["held"]:
         raise typer.Exit(MissingError.exit_code)
+
+
+def _tell_of_others(store: str, origins: Sequence[str]) -> None:
+    """What else the store may hold of the records: samples that were made of them in another way."""
+    from recycle_cli.store import RECORD, UNKNOWN
+
+    ways = ["records as they are (no --task)" if one == RECORD else one for one in origins if one != UNKNOWN]
+    if ways:
+        say(
+            f"{store} holds samples that were made in other ways, and maybe of these records: {'; '.join(ways)}; run "
+            "this again for each of them"
+        )
+    if UNKNOWN in origins:
+        say(
+            f"{store} has segments that do not say how their samples were made (those of an older version or another "
+            "program); of what they hold, windows and other samples of a task are found with the --task and --stride "
+            "that made them, and views of images with their --views and --augment"
+        )
 
 
 def _wanted(asked: Asked, corpus: list[str], store: str) -> "Wanted":

@@ -17,7 +17,7 @@ from recycle_cli.models.text.spans import Spans
 from recycle_cli.models.text.split import split
 from recycle_cli.models.text.tokens import default_max_length
 from recycle_cli.models.vision.sources import LoadedImages
-from recycle_cli.models.vision.views import views_of
+from recycle_cli.models.vision.views import names_of_views, views_of
 
 __all__ = [
     "MODALITIES",
@@ -44,6 +44,7 @@ __all__ = [
     "default_max_length",
     "layers",
     "load",
+    "names_of_views",
     "resolve_cut",
     "settle_embedding",
     "split",

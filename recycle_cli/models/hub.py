@@ -144,7 +144,13 @@ def check_files(name: str, files: Iterable[Path]) -> None:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message that is not blank, or the error's class if it has no message."""
+    """The first line of an error's message that is not blank, or the error's class if it has no message.
+
+    safetensors calls a file missing that it cannot open for any reason; one that is there is not.
+    """
+    named = Path(str(error).rpartition(": ")[2]) if isinstance(error, FileNotFoundError) else None
+    if named is not None and named.is_file():
+        return f"{named} is there, but could not be opened; look at its permissions and its disk"
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 

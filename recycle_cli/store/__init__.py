@@ -6,6 +6,7 @@ from recycle_cli.store.dtypes import Encoded, decode, encode
 from recycle_cli.store.export import export
 from recycle_cli.store.find import find
 from recycle_cli.store.merge import merge
+from recycle_cli.store.origins import RECORD, UNKNOWN, VIEW, Origins, views_in
 from recycle_cli.store.remove import remove
 from recycle_cli.store.store import Store
 from recycle_cli.store.verify import verify
@@ -13,7 +14,11 @@ from recycle_cli.store.windows import Window
 from recycle_cli.store.writer import SegmentWriter
 
 __all__ = [
+    "RECORD",
+    "UNKNOWN",
+    "VIEW",
     "Encoded",
+    "Origins",
     "SegmentWriter",
     "Store",
     "Window",
@@ -26,4 +31,5 @@ __all__ = [
     "merge",
     "remove",
     "verify",
+    "views_in",
 ]

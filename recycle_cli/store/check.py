@@ -4,6 +4,7 @@ What could not be read is kept apart from what is damaged, and files that do not
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -19,7 +20,7 @@ from recycle_cli.store.layout import DOCUMENT, ArraySpec, dumps
 from recycle_cli.store.patient import PatientPlace, ReadError
 from recycle_cli.store.place import LINK, ReadablePlace
 from recycle_cli.store.rowarray import shard_index
-from recycle_cli.store.segment import OFFSETS, Segment, scales_name, values_name
+from recycle_cli.store.segment import KEYS, OFFSETS, Segment, scales_name, values_name
 
 Progress = Callable[[int, int], None]
 """Called with the bytes read so far and the total."""
@@ -88,31 +89,53 @@ class Meter:
 
 def check_segment(segment: Segment, meter: Meter | None = None) -> Findings:
     """Find all damage of a segment, what of it cannot be read, and the files in it that are not its own."""
-    if not isinstance(segment.place, PatientPlace):
-        segment = Segment(PatientPlace(segment.place), segment.id, segment.fingerprint, segment.dtype)
+    segment = _patient(segment)
     found = _problems(segment, meter or Meter())
-    # A segment that gc removed meanwhile is not damaged: gc sealed its replacement first.
-    if found.damaged and segment.id not in segment.place.segment_names():
-        return Findings()
-    return found
+    return Findings() if found.damaged and _is_gone(segment) else found
+
+
+def _is_gone(segment: Segment) -> bool:
+    """Whether gc removed it meanwhile. It is not damaged then: gc sealed its replacement first."""
+    return segment.id not in segment.place.segment_names()
 
 
 def require_sound(segments: Iterable[Segment], purpose: str) -> None:
     """Raise DamageError if a segment is damaged and StorageError if it cannot be read; `purpose` needs it whole."""
     for segment in segments:
-        found = check_segment(segment)
-        for unread in found.unread:
-            raise StorageError(f"{unread.problem}; {purpose} needs it and stopped, nothing was removed")
-        for damage in found.damaged:
-            raise DamageError(
-                f"{segment.where(damage.file)}: {damage.problem}; "
-                f"run `recycle store verify --repair` before {purpose}, nothing was removed"
-            )
+        _refuse(segment, check_segment(segment), purpose)
+
+
+def require_keys(segments: Iterable[Segment], purpose: str) -> None:
+    """Raise as `require_sound`, for the keys alone: they say which samples a segment holds."""
+    for segment in map(_patient, segments):
+        found = Findings()
+        with _filing(found, segment):
+            name = f"{KEYS}/{segment.specs[KEYS].chunk_key}"
+            found.damaged += _blocks(segment, name, segment.record["files"][name], Meter())
+        if found.unread or (found.damaged and not _is_gone(segment)):
+            _refuse(segment, found, purpose)
+
+
+def _refuse(segment: Segment, found: Findings, purpose: str) -> None:
+    for unread in found.unread:
+        raise StorageError(f"{unread.problem}; {purpose} needs it and stopped, nothing was removed")
+    for damage in found.damaged:
+        raise DamageError(
+            f"{segment.where(damage.file)}: {damage.problem}; "
+            f"run `recycle store verify --repair` before {purpose}, nothing was removed"
+        )
+
+
+def _patient(segment: Segment) -> Segment:
+    """The segment, read with patience."""
+    if isinstance(segment.place, PatientPlace):
+        return segment
+    return Segment(PatientPlace(segment.place), segment.id, segment.fingerprint, segment.dtype)
 
 
 def _problems(segment: Segment, meter: Meter) -> Findings:
     found = Findings()
-    try:
+    with _filing(found, segment):
         document, specs = segment.document, segment.specs
         files = segment.record["files"]
         if dumps(document) != segment.place.document(segment.name(DOCUMENT)):
@@ -128,6 +151,14 @@ def _problems(segment: Segment, meter: Meter) -> Findings:
             _guarded(found, segment, partial(_metadata, segment))
         if not found.damaged and not found.unread and specs:
             _guarded(found, segment, partial(_contents, segment, meter))
+    return found
+
+
+@contextmanager
+def _filing(found: Findings, segment: Segment) -> Iterator[None]:
+    """File what cannot be read of a segment, or is damaged, with the findings."""
+    try:
+        yield
     except ReadError as error:
         found.failed(segment.id, error)
     except StorageError:
@@ -137,7 +168,6 @@ def _problems(segment: Segment, meter: Meter) -> Findings:
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         problem = f"metadata is not of this format ({type(error).__name__}: {error})"
         found.damaged.append(_damage(segment, DOCUMENT, problem))
-    return found
 
 
 def _guarded(found: Findings, segment: Segment, check: Callable[[], Iterable[Damage]]) -> None:

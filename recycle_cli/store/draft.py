@@ -25,6 +25,7 @@ from recycle_cli.store.layout import (
     rows_per_chunk,
     segment_document,
 )
+from recycle_cli.store.origins import FIELD, Origins
 from recycle_cli.store.rowarray import RowArray
 from recycle_cli.store.segment import DIGESTS, KEYS, OFFSETS, scales_name, values_name
 
@@ -72,7 +73,7 @@ class Draft:
         self._lengths.append(np.array(lengths, np.int64))
         self.samples += len(keys)
 
-    def finish(self, fingerprint: str) -> None:
+    def finish(self, fingerprint: str, origins: Origins) -> None:
         """Complete all files, write the group document last, and sync everything to the disk."""
         offsets = np.concatenate([[0], np.cumsum(np.concatenate(self._lengths))]).astype("<i8")
         specs: dict[str, ArraySpec] = {}
@@ -94,6 +95,7 @@ class Draft:
             "rows": int(offsets[-1]),
             "bytes": sum(file["bytes"] for file in files.values()),
             "files": files,
+            FIELD: sorted(origins),
         }
         write_file(self.folder / DOCUMENT, dumps(segment_document(documents, record)))
         sync_tree(self.folder)

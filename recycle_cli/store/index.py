@@ -172,6 +172,20 @@ def equal_rows(first: Bytes16, second: Bytes16) -> npt.NDArray[np.bool_]:
     return (left[:, 0] == right[:, 0]) & (left[:, 1] == right[:, 1])
 
 
+def among(segment: Segment, wanted: Bytes16) -> npt.NDArray[np.bool_]:
+    """Which samples of a segment have one of the keys. Only the few whose first halves fit are compared in full."""
+    mask: npt.NDArray[np.bool_] = np.isin(high_half(segment.keys), high_half(wanted))
+    found = np.flatnonzero(mask)
+    if len(found):
+        mask[found] = np.isin(_whole(segment.keys[found]), _whole(wanted))
+    return mask
+
+
+def _whole(keys: Bytes16) -> npt.NDArray[np.void]:
+    """Each key as one value."""
+    return np.ascontiguousarray(keys).view("V16")[:, 0]
+
+
 def _unique(level: Level, segments: Segments) -> Level:
     """Keep the first entry of each key. Different keys that share 64 bits (never seen, 1 in 2^64) both stay."""
     equal = np.flatnonzero(level.high[1:] == level.high[:-1])

@@ -9,6 +9,7 @@ from recycle_cli.store.check import Progress, require_sound
 from recycle_cli.store.places import open_place
 from recycle_cli.store.rewrite import copy_samples, unique_in
 from recycle_cli.store.root import read_root
+from recycle_cli.store.segment import origins_of
 from recycle_cli.store.store import Store
 from recycle_cli.store.writer import SEGMENT_BYTES
 
@@ -33,8 +34,9 @@ def merge(
     unique = unique_in(source.by_age())
     done = added = rows = size = 0
     for codec in sorted({segment.codec for segment in source.segments}):
-        with target.writer(segment_bytes=segment_bytes, codec=codec) as writer:
-            for segment in (one for one in source.by_age().list if one.codec == codec):
+        alike = [segment for segment in source.by_age().list if segment.codec == codec]
+        with target.writer(segment_bytes=segment_bytes, codec=codec, origins=origins_of(alike)) as writer:
+            for segment in alike:
                 local = unique[segment.id]
                 lacking = local[target.lookup(segment.keys[local], segment.digests[local]) < 0]
                 if len(lacking):

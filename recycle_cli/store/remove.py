@@ -12,13 +12,13 @@ import numpy.typing as npt
 
 from recycle_cli.errors import StoreError
 from recycle_cli.keys import KEY_BYTES, Bytes16
+from recycle_cli.store.check import require_keys
 from recycle_cli.store.files import storage_errors
-from recycle_cli.store.index import Segments, high_half
+from recycle_cli.store.index import Segments, among
 from recycle_cli.store.indexfile import is_index, load_one
 from recycle_cli.store.layout import INDEX, SCRATCH
 from recycle_cli.store.liveness import maintenance, writers
 from recycle_cli.store.rewrite import Plan, remove_folders, replace, require_local, unique_in
-from recycle_cli.store.segment import Segment
 from recycle_cli.store.store import Store
 from recycle_cli.store.writer import SEGMENT_BYTES
 
@@ -34,8 +34,8 @@ def remove(
     keys asked for, how many of them the store held, their copies, the segments replaced and removed, and what may
     hold them still: the parts that `verify --repair` set aside, and writers at work.
     Crash-safe as gc is: a run that was cut short is completed by the next. Writers and readers may be at work, as
-    with gc. Raises UsageError for a bucket, DamageError if a segment that must be rewritten is damaged, StorageError if
-    another maintenance is running.
+    with gc. Raises UsageError for a bucket, StorageError if another maintenance is running, DamageError if keys are
+    damaged, or a segment that must be rewritten or that holds a further copy of a sample that stays.
     """
     began = time.perf_counter()
     require_local(store, "remove")
@@ -85,23 +85,14 @@ def _without(store: Store, wanted: Bytes16, segment_bytes: int, *, dry_run: bool
     while True:
         # Another maintenance may have run before we got the lock, and a writer may have published meanwhile.
         store.refresh()
-        masks = {segment.id: _among(segment, wanted) for segment in store.segments}
+        require_keys(store.segments, "remove")
+        masks = {segment.id: among(segment, wanted) for segment in store.segments}
         plan = _plan(store, masks)
         done.add(plan, masks)
         if dry_run or not plan.stale:
             done.freed_bytes += plan.surplus_bytes
             return done
         done.freed_bytes += replace(store, plan, segment_bytes, "remove")
-
-
-def _among(segment: Segment, wanted: Bytes16) -> Mask:
-    """Which samples of a segment have one of the keys. Only the few whose first halves fit are compared in full."""
-    mask: Mask = np.isin(high_half(segment.keys), high_half(wanted))
-    found = np.flatnonzero(mask)
-    if len(found):
-        known = {key.tobytes() for key in wanted}
-        mask[found] = [segment.keys[place].tobytes() in known for place in found.tolist()]
-    return mask
 
 
 def _plan(store: Store, masks: dict[str, Mask]) -> Plan:

@@ -11,12 +11,13 @@ import numpy as np
 
 from recycle_cli.disk import sync
 from recycle_cli.errors import UsageError
+from recycle_cli.keys import KEY_BYTES
 from recycle_cli.store.check import require_sound
 from recycle_cli.store.dtypes import Encoded
-from recycle_cli.store.index import Positions, Segments, build
+from recycle_cli.store.index import Positions, Segments, among, build
 from recycle_cli.store.layout import SCRATCH, SEGMENTS
 from recycle_cli.store.liveness import Claim
-from recycle_cli.store.segment import Segment
+from recycle_cli.store.segment import Segment, origins_of
 from recycle_cli.store.store import Store
 from recycle_cli.store.writer import SegmentWriter
 
@@ -76,8 +77,7 @@ def unique_in(ordered: Segments) -> dict[str, Positions]:
 def replace(store: Store, plan: Plan, segment_bytes: int, purpose: str) -> int:
     """Copy the samples to keep into new segments, then remove the stale ones. Returns the bytes freed."""
     root, before = Path(store.place.where("")), store.bytes
-    # If there are duplicates, any segment of the store may hold the copy that stays.
-    require_sound(store.segments if plan.duplicates else plan.stale, purpose)
+    require_sound([*plan.rewritten, *_relied_on(store, plan)], purpose)
     # Remove the emptied segments first: on a full disk that makes room to rewrite the others.
     remove_folders(root, [root / SEGMENTS / segment.id for segment in plan.emptied])
     rewrite(store, plan.rewritten, plan.kept, segment_bytes)
@@ -86,13 +86,21 @@ def replace(store: Store, plan: Plan, segment_bytes: int, purpose: str) -> int:
     return before - store.bytes
 
 
+def _relied_on(store: Store, plan: Plan) -> list[Segment]:
+    """The segments that stay as they are and hold a copy of a sample that the plan drops."""
+    dropped = [np.delete(segment.keys, plan.kept[segment.id], axis=0) for segment in plan.stale]
+    keys = np.concatenate([np.empty((0, KEY_BYTES), np.uint8), *dropped])
+    stale = {segment.id for segment in plan.stale}
+    return [segment for segment in store.segments if segment.id not in stale and among(segment, keys).any()]
+
+
 def rewrite(store: Store, stale: list[Segment], kept: dict[str, Positions], segment_bytes: int) -> None:
     """Copy the samples to keep into new segments, each with the codec it has now."""
     for codec in sorted({segment.codec for segment in stale}):
-        with store.writer(segment_bytes=segment_bytes, codec=codec) as writer:
-            for segment in stale:
-                if segment.codec == codec:
-                    copy_samples(store, segment, kept[segment.id], writer)
+        alike = [segment for segment in stale if segment.codec == codec]
+        with store.writer(segment_bytes=segment_bytes, codec=codec, origins=origins_of(alike)) as writer:
+            for segment in alike:
+                copy_samples(store, segment, kept[segment.id], writer)
 
 
 def copy_samples(store: Store, segment: Segment, samples: Positions, writer: SegmentWriter) -> None:

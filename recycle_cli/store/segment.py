@@ -24,6 +24,7 @@ from recycle_cli.store.layout import (
     parse_array,
     unsealed,
 )
+from recycle_cli.store.origins import Origins, origins_in
 from recycle_cli.store.place import ReadablePlace
 
 Rows = Array | ChunkedRows
@@ -74,7 +75,7 @@ class Segment:
 
     @cached_property
     def record(self) -> Mapping[str, Any]:
-        """`attributes.recycle` with the seal checked: {version, fingerprint, samples, rows, bytes, files}."""
+        """`attributes.recycle` with the seal checked: {version, fingerprint, samples, rows, bytes, files, origins}."""
         record = unsealed(self.document, self.where(DOCUMENT))
         if record.get("version") != FORMAT_VERSION or record.get("fingerprint") != self.fingerprint:
             raise StoreError(
@@ -102,6 +103,11 @@ class Segment:
         if not all(type(count) is int and 0 <= count < 1 << 62 for count in counts):
             raise DamageError(f"{self.where()}: samples, rows and bytes are {counts}")
         return Summary(self.id, *counts)
+
+    @property
+    def origins(self) -> Origins:
+        """How its samples were made of records."""
+        return origins_in(self.record)
 
     @cached_property
     def cuts(self) -> list[str]:
@@ -187,6 +193,11 @@ class Segment:
         assert spec.file_bytes is not None, "compressed arrays are not read whole"
         data = self.place.whole(self.name(f"{name}/{spec.chunk_key}"), spec.file_bytes)
         return data[: spec.data_bytes].view(spec.dtype).reshape(spec.shape)
+
+
+def origins_of(segments: Iterable[Segment]) -> Origins:
+    """How the samples of segments were made of records; with `?` if not all of them say it."""
+    return frozenset().union(*(segment.origins for segment in segments))
 
 
 def cuts_of(names: Iterable[str]) -> list[str]:

@@ -30,11 +30,12 @@ from recycle_cli.store.index import (
     next_entries,
     without,
 )
+from recycle_cli.store.origins import NOT_SAID, Origins
 from recycle_cli.store.padded import padded
 from recycle_cli.store.place import Place
 from recycle_cli.store.places import open_place
 from recycle_cli.store.root import create_root, read_root
-from recycle_cli.store.segment import Segment, Summary, scales_name, values_name
+from recycle_cli.store.segment import Segment, Summary, origins_of, scales_name, values_name
 from recycle_cli.store.windows import Window, WindowPlan, plan_windows, read_windows
 from recycle_cli.store.writer import SEGMENT_BYTES, SEGMENT_SECONDS, SegmentWriter
 
@@ -95,6 +96,11 @@ class Store:
     def segments(self) -> list[Segment]:
         """The sealed segments in the order of their positions."""
         return self._segments.list
+
+    @property
+    def origins(self) -> Origins:
+        """How the samples were made of records; with `?` if not all segments say it."""
+        return origins_of(self.segments)
 
     def by_age(self) -> Segments:
         """The segments from oldest to newest, whatever order the index gives them."""
@@ -239,10 +245,12 @@ class Store:
         segment_seconds: float = SEGMENT_SECONDS,
         codec: str = "none",
         max_disk: int | None = None,
+        origins: Origins = NOT_SAID,
     ) -> SegmentWriter:
         """Make a writer of new segments. This store sees a sealed segment after the next `refresh`.
 
-        `codec` is none, lz4, zstd or auto (measured on the first rows); `max_disk` limits the bytes of the store.
+        `codec` is none, lz4, zstd or auto (measured on the first rows); `max_disk` limits the bytes of the store;
+        `origins` say how the samples were made of records, for `remove`.
         """
         return SegmentWriter(
             self.place,
@@ -251,6 +259,7 @@ class Store:
             segment_seconds=segment_seconds,
             codec=codec,
             max_disk=max_disk,
+            origins=origins,
         )
 
     def _look(self, cut: str, segments: Iterable[Segment]) -> None:

@@ -15,6 +15,7 @@ from recycle_cli.store.draft import Draft
 from recycle_cli.store.dtypes import Array, Encoded
 from recycle_cli.store.files import storage_errors
 from recycle_cli.store.liveness import unique_id
+from recycle_cli.store.origins import NOT_SAID, Origins
 from recycle_cli.store.place import Drafts, Place
 
 SEGMENT_BYTES = 256 << 20
@@ -38,6 +39,7 @@ class SegmentWriter:
         segment_seconds: float = SEGMENT_SECONDS,
         codec: str = "none",
         max_disk: int | None = None,
+        origins: Origins = NOT_SAID,
     ) -> None:
         if codec not in (*CODECS, "auto"):
             raise UsageError(f"--codec {codec}: one of {', '.join(CODECS)}, auto was expected")
@@ -48,6 +50,7 @@ class SegmentWriter:
         self._segment_seconds = segment_seconds
         self._codec = Choice(codec, "asked for") if codec != "auto" else None
         self._budget = None if max_disk is None else DiskBudget(place.bytes_used, place.where(""), max_disk)
+        self._origins = origins
         self._claim: Drafts | None = None
         self._draft: Draft | None = None
         self.samples = 0
@@ -117,7 +120,7 @@ class SegmentWriter:
             if not draft.samples:
                 draft.discard()
                 return
-            draft.finish(self._recipe.fingerprint)
+            draft.finish(self._recipe.fingerprint, self._origins)
             self._claim.publish(draft.folder)
         if self._budget is not None:
             self._budget.measure()

@@ -2,6 +2,7 @@
 
 from recycle_cli.trunk.fill import Filled, Lacking, Tally, fill
 from recycle_cli.trunk.missing import Keys, Needed, absent_from, expect, held_by
+from recycle_cli.trunk.origins import origins_of
 from recycle_cli.trunk.parity import PROBES, check_parity
 from recycle_cli.trunk.rows import restored, rows_of
 from recycle_cli.trunk.stream import (
@@ -37,6 +38,7 @@ __all__ = [
     "expect",
     "fill",
     "held_by",
+    "origins_of",
     "prepared_ahead",
     "readable",
     "restored",

@@ -17,6 +17,7 @@ from recycle_cli.runtime.devices import Fetching, autocast, batch_tokens_on, dev
 from recycle_cli.runtime.overlap import background, prefetch
 from recycle_cli.settings import PrecomputeSettings
 from recycle_cli.store import Encoded, SegmentWriter, Store
+from recycle_cli.trunk.origins import origins_of
 from recycle_cli.trunk.rows import check_lengths, rows_of
 from recycle_cli.trunk.stream import Reject, TrunkBatch, Window, batches_of, prepared_ahead, usable
 from recycle_cli.trunk.underway import Underway
@@ -80,7 +81,12 @@ def fill(
     device = device_holding(split.model)
     lacking = Lacking(store, split, settings, progress, reject)
     tally = lacking.tally
-    with store.writer(segment_bytes=settings.segment_bytes, codec=settings.codec, max_disk=settings.max_disk) as writer:
+    with store.writer(
+        segment_bytes=settings.segment_bytes,
+        codec=settings.codec,
+        max_disk=settings.max_disk,
+        origins=origins_of(settings.samples, settings.views),
+    ) as writer:
         fetching = Fetching(device)
 
         def rows(keyed: Keyed, activations: ByCut, mark: torch.cuda.Event | None) -> Rows:

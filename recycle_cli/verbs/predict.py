@@ -21,7 +21,7 @@ from recycle_cli.scorer import Rows, Scorer, open_scorer
 from recycle_cli.settings import CorpusSettings, ModelSettings, PredictSettings
 from recycle_cli.store import SegmentWriter
 from recycle_cli.tasks import LabelledScores, Task, read_corpus
-from recycle_cli.trunk import Reject, Tally, TrunkBatch, Window, batches_of, prepared_ahead
+from recycle_cli.trunk import Reject, Tally, TrunkBatch, Window, batches_of, origins_of, prepared_ahead
 from recycle_cli.verbs.required import check_figures, refuse_unmeasured
 
 
@@ -267,4 +267,5 @@ def _absent(window: Window) -> Indices:
 def _writer(scorer: Scorer) -> "SegmentWriter | nullcontext[None]":
     if scorer.store is None or not scorer.settings.write_back:
         return nullcontext()
-    return scorer.store.writer(codec=scorer.store.codec)
+    origins = origins_of(scorer.first.task.samples_as(scorer.first.info.task))
+    return scorer.store.writer(codec=scorer.store.codec, origins=origins)

@@ -1,7 +1,8 @@
 """Which records of a corpus a store holds, and removing them: the commands that know a sample by its content."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ from recycle_cli.corpus.records import BadRecord, Record
 from recycle_cli.errors import UsageError
 from recycle_cli.keys import Bytes16, Sample, keys_of
 from recycle_cli.reports import bar
-from recycle_cli.settings import CorpusSettings, ModelSettings, SampleSettings, ViewSettings
-from recycle_cli.store import Store, find, remove
+from recycle_cli.settings import CorpusSettings, ModelSettings, SampleSettings, ViewSettings, words_of
+from recycle_cli.store import RECORD, VIEW, Store, find, remove, views_in
 
 BATCH_SAMPLES, BATCH_BYTES = 4096, 64 << 20
 
@@ -31,7 +32,7 @@ class KeyedRecords:
 @dataclass(frozen=True)
 class Wanted:
     """What is looked for in a store: the samples that the records of a corpus are, or are for a task, and of images as
-    many views as are asked for."""
+    many views as are asked for. `remove` looks for all views that the store says it holds, too."""
 
     corpus: CorpusSettings
     samples: SampleSettings
@@ -42,15 +43,18 @@ def remove_records(wanted: Wanted, path: str, *, dry_run: bool = False) -> dict[
     """Remove the records of a corpus from a store.
 
     Returns what `recycle_cli.store.remove` does, with `records`, `failed_records` and `unknown_records`, which count
-    all of the corpus, those that cannot be read, and those of which the store held nothing.
+    all of the corpus, those that cannot be read, and those of which the store held nothing, and `other_origins`: the
+    ways (`recycle_cli.store.origins`) in which the store's samples were made of records and that were not looked for.
     """
     store = Store.open(path)
     records = _corpus(wanted, store)
+    names = sorted({*views_in(store.origins), *_names_of_views(wanted.views, store)})
+    views = [partial(_view, name=name) for name in names]
     numbers: set[int] = set()
     held: set[int] = set()
 
     def keys() -> Iterator[Bytes16]:
-        for batch in _batches(records, _views(wanted.views, store), "remove"):
+        for batch in _batches(records, views, "remove"):
             numbers.update(batch.records)
             found = np.flatnonzero(store.lookup(batch.keys, batch.digests) >= 0)
             held.update(batch.records[place] for place in found.tolist())
@@ -59,7 +63,8 @@ def remove_records(wanted: Wanted, path: str, *, dry_run: bool = False) -> dict[
     removed = remove(store, keys(), dry_run=dry_run)
     records.failures.tell()
     counts = {"records": len(numbers), "failed_records": records.failed, "unknown_records": len(numbers - held)}
-    return {"store": path, **counts, **removed}
+    looked_for = {" ".join(words_of(wanted.samples)) or RECORD, *(f"{VIEW}{name}" for name in names)}
+    return {"store": path, **counts, "other_origins": sorted(store.origins - looked_for), **removed}
 
 
 def contained(wanted: Wanted, path: str) -> dict[str, Any]:
@@ -71,7 +76,8 @@ def contained(wanted: Wanted, path: str) -> dict[str, Any]:
     records = _corpus(wanted, store)
     names: dict[int, str] = {}
     absent: set[int] = set()
-    for batch in _batches(records, _views(wanted.views, store), "contains"):
+    views = [partial(_view, name=name) for name in _names_of_views(wanted.views, store)]
+    for batch in _batches(records, views, "contains"):
         names.update(zip(batch.records, batch.ids, strict=True))
         lacking = np.flatnonzero(store.lookup(batch.keys, batch.digests) < 0)
         absent.update(batch.records[place] for place in lacking.tolist())
@@ -140,12 +146,18 @@ def _samples_of_task(wanted: Wanted, store: Store) -> Corpus:
     return read_samples(wanted.corpus, wanted.samples, model)
 
 
-def _views(settings: ViewSettings, store: Store) -> Views:
+def _names_of_views(settings: ViewSettings, store: Store) -> list[str]:
+    """The views that are asked for. Raises UsageError if the store holds no images."""
     if settings == ViewSettings():
-        return ()
-    from recycle_cli.models import views_of  # loads torch, which the plain samples do not need
+        return []
+    from recycle_cli.models import names_of_views, views_of  # loads torch, which the plain samples do not need
 
-    return views_of(settings, store.recipe.modality)
+    views_of(settings, store.recipe.modality)
+    return names_of_views(settings)
+
+
+def _view(sample: Sample, name: str) -> Sample:
+    return replace(sample, fields={**sample.fields, "view": name})
 
 
 def _batches(corpus: Corpus, views: Views, what: str) -> Iterator[KeyedRecords]:

@@ -11,6 +11,7 @@ from PIL import Image
 
 from recycle_cli.store import Store, info
 from tests.records import records, write_csv
+from tests.store.corpora import Corpus
 
 SHAPE = ("--cut", 2, "--max-length", 16, "--batch-tokens", 400)
 COMMANDS = ("find", "contains", "remove", "merge")
@@ -177,8 +178,12 @@ def test_images_are_found_and_removed_with_their_views(recycle, tmp_path):
     assert recycle.json("store", "find", store, "--file", folder / "1.png")["held"]
     assert recycle("store", "find", store, "--text", "a").code == 2
     assert recycle.json("store", "contains", store, folder, *views)["held"] == 3
-    assert recycle.json("store", "remove", store, folder / "1.png", *views)["samples"] == 3
-    assert info(str(store))["samples"] == 6
+    more = ("--views", 1, "--augment", "random-crop,flip")
+    assert recycle.json("precompute", folder, store, *model, *more)["new_samples"] == 3
+    for number, options in ((1, ()), (0, views), (2, ("--views", 5, "--augment", "flip"))):
+        done = recycle.json("store", "remove", store, folder / f"{number}.png", *options)
+        assert (done["samples"], done["other_origins"]) == (4, []), "every view, whatever options are named"
+    assert info(str(store))["samples"] == 0
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -212,7 +217,32 @@ def test_windows_of_long_texts_are_found_and_removed_by_the_task_that_made_them(
     pair = ("--text-column", "question", "--text-pair-column", "context")
     done = recycle("store", "remove", "acts.zarr", "long.jsonl", *pair, cwd=tmp_path)
     assert "holds nothing of 1 of the 1 records as they are read here" in " ".join(done.err.split())
-    assert "--task" in done.err
+    assert "in other ways, and maybe of these records: --task question-answering --stride 4; run" in done.err
     assert recycle.json("store", "contains", "acts.zarr", "long.jsonl", *task, cwd=tmp_path)["held"] == 1
     removed = recycle.json("store", "remove", "acts.zarr", "long.jsonl", *task, cwd=tmp_path)
     assert (removed["unknown_records"], info(str(tmp_path / "acts.zarr"))["samples"]) == (0, 0)
+
+
+def test_other_ways_in_which_samples_were_made_are_told_also_if_the_record_itself_is_held(
+    recycle, store, data, tiny_bert, tmp_path
+):
+    tagged = tmp_path / "tags.conll"
+    tagged.write_text("the B-X\ncell O\n\n", encoding="utf-8")
+    task, some = ("--task", "token-classification"), data.with_name("some.csv")
+    recycle.json("precompute", tagged, store, "--model", tiny_bert, *SHAPE, *task)
+    done = recycle("store", "remove", store, some, "--json")
+    assert (done.json["samples"], done.json["other_origins"]) == (4, ["--task token-classification"])
+    assert "maybe of these records: --task token-classification; run this again" in done.err
+    other = recycle("store", "remove", store, tagged, *task, "--json")
+    assert (other.json["samples"], other.json["other_origins"]) == (1, ["record"])
+    assert "records as they are (no --task)" in other.err
+    assert recycle.json("store", "remove", store, data)["other_origins"] == []
+
+
+def test_a_store_that_does_not_say_how_its_samples_were_made(recycle, tmp_path):
+    corpus = Corpus()
+    corpus.store(tmp_path / "s.zarr", range(5))
+    (tmp_path / "in.csv").write_text("text\nsample 3\n", encoding="utf-8")
+    done = recycle("store", "remove", "s.zarr", "in.csv", "--json", cwd=tmp_path)
+    assert (done.json["samples"], done.json["other_origins"]) == (1, ["?"])
+    assert "do not say how their samples were made" in done.err

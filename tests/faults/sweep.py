@@ -5,7 +5,7 @@
 Every command is run once for each call that it makes below its folder: the call fails, in a library that is preloaded
 (`failing.c`, compiled by cc). The command must end with exit code 0 or 4 (3: an input could not be read), one line and
 no traceback; what was whole before is whole; and the command, given again, ends as it would have without the failure.
-Prints one JSON object with the trials and the failures met, by verb and call.
+Prints one JSON object with the trials, by verb and call, and those that failed; exits with 1 if any did.
 """
 
 import argparse
@@ -20,6 +20,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from recycle_cli.errors import RecycleError
 from recycle_cli.runs import check_files, read_info, recover
 from recycle_cli.store import Store
 from tests.commands import Commands, Done
@@ -42,6 +43,11 @@ def compiled(folder: Path) -> Path | None:
     return library if done.returncode == 0 else None
 
 
+def _is_told(number: int, said: str) -> bool:
+    """Whether a message says why a file could not be read; safetensors tells no reason."""
+    return os.strerror(number) in said or "could not be opened" in said
+
+
 class Sweep:
     """Runs commands with failing calls over copies of one prepared folder."""
 
@@ -58,6 +64,7 @@ class Sweep:
         self.command(self.prepared, "finetune", "train.csv", "s.zarr", "--output", "old", "--seed", 7, *TRAINING)
         self.count = 0
         self.counts: Counter[str] = Counter()
+        self.failures: list[str] = []
 
     def command(self, place: Path, *arguments: object, env: dict[str, str] | None = None) -> Done:
         done = self.recycle(*arguments, cwd=place, env={**(env or {}), "PYTHONUNBUFFERED": "1"})
@@ -118,7 +125,7 @@ class Sweep:
             return False
         trial = (name, call, nth, errno.errorcode[number], done)
         # 3: the corpus, or the model in its trial, cannot be read.
-        assert done.code in (0, 4) or (done.code == 3 and os.strerror(number) in done.err), trial
+        assert done.code in (0, 4) or (done.code == 3 and _is_told(number, done.err)), trial
         assert done.code == 0 or done.err.splitlines()[-1].startswith("recycle: "), trial
         self.counts[f"{name} {call} {'met' if done.code else 'done all the same'}"] += 1
         self.check_whole(place, trial)
@@ -150,10 +157,22 @@ class Sweep:
             for call in calls:
                 for number in errors:
                     nth = 1
-                    while self.trial(name, call, nth, number, expected):
+                    while self.noted(name, call, nth, number, expected):
                         nth += every
-                        print(f"{name} {call} {errno.errorcode[number]} {nth - every}", file=sys.stderr, flush=True)
         return dict(sorted(self.counts.items()))
+
+    def noted(self, name: str, call: str, nth: int, number: int, expected: dict[str, Any]) -> bool:
+        """A trial, which is told of on stderr; one that fails is kept with the failures."""
+        said = f"{name} {call} {errno.errorcode[number]} {nth}"
+        try:
+            there = self.trial(name, call, nth, number, expected)
+        except (AssertionError, OSError, RecycleError) as error:
+            there = True
+            self.failures.append(said)
+            said += f": {type(error).__name__}: {error}"
+        if there:
+            print(said, file=sys.stderr, flush=True)
+        return there
 
 
 VERBS = ("finetune", "overwrite", "predict", "write-back")
@@ -175,8 +194,10 @@ def main() -> None:
         del os.environ["LD_PRELOAD"]
         errors = [getattr(errno, name) for name in options.errors]
         sweep = Sweep(commands, Path(folder).resolve())
-        print(json.dumps(sweep.run(options.verbs, options.calls, errors, options.every)))
+        counts = sweep.run(options.verbs, options.calls, errors, options.every)
+        print(json.dumps({"trials": counts, "failures": sweep.failures}))
         commands.close()
+    sys.exit(bool(sweep.failures))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import pytest
 from recycle_cli.errors import DamageError, MismatchError, StorageError, StoreError, UsageError
 from recycle_cli.store import Store, find, gc, info, merge, remove, verify
 from recycle_cli.store.liveness import maintenance
+from recycle_cli.store.origins import origins_in
 from tests.contents import contents
 
 from .corpora import Corpus
@@ -108,6 +109,71 @@ def test_what_is_set_aside_or_being_written_is_told(tmp_path, corpus):
     assert done["writers"] == 1
     gc(store.path, damaged=True)
     assert removed(store, [1, 21])["set_aside"] == []
+
+
+def flip(segment, file):
+    """Change one bit of a sealed file."""
+    victim = Path(segment.where(file))
+    content = victim.read_bytes()
+    victim.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+
+
+ROWS, KEYS = "cuts/2/values/c.0.0", "keys/c.0.0"
+
+
+def test_what_stays_as_it_is_need_not_be_sound_but_for_its_keys(tmp_path, corpus):
+    """Segments: the first and the second share samples 8 and 9, the third is alone."""
+    for numbers in (range(10), range(8, 20), range(20, 30)):
+        store = corpus.store(tmp_path / "s.zarr", numbers)
+    first, second, third = store.by_age().list
+    flip(third, ROWS)
+    assert removed(store, [0])["copies"] == 1, "a segment that is not rewritten is not read"
+    (first,) = [one for one in Store.open(store.path).segments if one.id not in (second.id, third.id)]
+    flip(second, ROWS)
+    for victims in ([10], [1, 10]):
+        with pytest.raises(DamageError, match=rf"{second.id}.*verify --repair"):
+            removed(store, victims)
+    assert held(store.path, range(1, 8)) == list(range(1, 8))
+    flip(second, ROWS)
+    flip(first, ROWS)
+    assert removed(store, range(20, 25), dry_run=True)["copies"] == 5
+    assert removed(store, range(20, 30))["removed"] == 1, "nothing of a damaged segment stays"
+    flip(second, KEYS)
+    for dry_run in (True, False):
+        with pytest.raises(DamageError, match=rf"{second.id}/keys/c\.0\.0: the checksum differs"):
+            removed(store, [3], dry_run=dry_run)
+
+
+def test_the_segment_that_holds_the_copy_that_stays_must_be_sound(tmp_path, corpus):
+    for numbers in (range(10), range(8, 20)):
+        store = corpus.store(tmp_path / "s.zarr", numbers)
+    flip(store.by_age().list[0], ROWS)
+    with pytest.raises(DamageError, match="verify --repair"):
+        removed(store, [12])  # 8 and 9 of the second segment would be left in the first alone
+    with pytest.raises(DamageError, match="verify --repair"):
+        gc(store.path)
+    assert held(store.path, range(20)) == list(range(20))
+
+
+def test_how_samples_were_made_of_records_outlives_every_rewriting(tmp_path, corpus):
+    path, one, other = tmp_path / "s.zarr", frozenset({"record", "view flip(0.5)/1#1"}), frozenset({"--task t"})
+    corpus.store(path, range(10), origins=one)
+    corpus.store(path, range(5, 15), origins=other)
+    assert Store.open(str(path)).origins == one | other
+    gc(str(path))
+    assert [segment.origins for segment in Store.open(str(path)).segments] == [one | other]
+    removed(Store.open(str(path)), [3])
+    assert Store.open(str(path)).origins == one | other
+    merge(str(path), str(tmp_path / "m.zarr"))
+    assert Store.open(str(tmp_path / "m.zarr")).origins == one | other
+    corpus.store(path, range(20, 25))
+    gc(str(path))
+    assert [segment.origins for segment in Store.open(str(path)).segments] == [one | other | {"?"}]
+
+
+@pytest.mark.parametrize("said", [None, [], "record", [1], {"record": 1}])
+def test_origins_of_another_form_say_nothing(said):
+    assert origins_in({} if said is None else {"origins": said}) == {"?"}
 
 
 def test_readers_and_writers_go_on(tmp_path, corpus):

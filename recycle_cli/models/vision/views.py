@@ -57,6 +57,10 @@ class Augmentation:
         """The canonical words with every number, which a view's key covers."""
         return ",".join(f"{step}({number:g})" for step, number in self.steps) + f"/{VERSION}"
 
+    def view(self, number: int) -> str:
+        """What a view's field `view` holds; `number` counts from 1."""
+        return f"{self.name}#{number}"
+
     def apply(self, image: Image.Image, transform: ImageTransform, name: str, draw: Draw) -> Image.Image:
         """A view of the decoded image, of the size that the transform gives."""
         steps = dict(self.steps)
@@ -93,7 +97,7 @@ def augmentation(words: str) -> Augmentation:
 
 def view_of(sample: Sample, words: Augmentation, number: int) -> Sample:
     """View `number` (from 1) of an image, as a sample with a key of its own."""
-    return replace(sample, fields={**sample.fields, "view": f"{words.name}#{number}"})
+    return replace(sample, fields={**sample.fields, "view": words.view(number)})
 
 
 def views_of(settings: ViewSettings, modality: str) -> list[Callable[[Sample], Sample]]:
@@ -104,6 +108,12 @@ def views_of(settings: ViewSettings, modality: str) -> list[Callable[[Sample], S
         raise UsageError(f"--augment {settings.augment}: makes --views, of which none are asked for; give their number")
     steps = augmentation(settings.augment)
     return [partial(view_of, words=steps, number=number) for number in range(1, settings.views + 1)]
+
+
+def names_of_views(settings: ViewSettings) -> list[str]:
+    """The field `view` of each view that the settings ask for."""
+    steps = augmentation(settings.augment) if settings.views else Augmentation(())
+    return [steps.view(number) for number in range(1, settings.views + 1)]
 
 
 def parse_view(view: str) -> Augmentation:
