@@ -1,7 +1,6 @@
 """The root of a store, which holds its recipe: made once in one atomic step, never changed, checked when read."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from typing import Any
 
 from recycle_cli.errors import DamageError, MismatchError, StoreError
@@ -94,28 +93,39 @@ def mended_root(place: ReadablePlace) -> tuple[Recipe, bytes] | None:
     """The recipe in a damaged root, if it is the one that a segment was sealed with, and the document made anew.
 
     The fingerprint in the segment proves the recipe. The provenance, which nothing proves, is kept as it was found.
+    Raises ReadError if what would prove it cannot be read.
     """
     try:
         record = loads(place.document(DOCUMENT), place.where(DOCUMENT))["attributes"]["recycle"]
         recipe = Recipe.from_json(record["recipe"])
         check_recipe(recipe, place.where(""))
-        proved = recipe.fingerprint in _sealed_with(place)
-    except (StoreError, ReadError, KeyError, TypeError, AttributeError, ValueError, RecursionError):
+    except ReadError as error:
+        if not error.is_damage:
+            raise
         return None
-    if not proved:
+    except (StoreError, KeyError, TypeError, AttributeError, ValueError, RecursionError):
+        return None
+    if recipe.fingerprint not in _sealed_with(place):
         return None
     provenance = record.get("provenance")
     return recipe, _document(recipe, provenance if isinstance(provenance, dict) else {})
 
 
 def _sealed_with(place: ReadablePlace) -> Iterator[str]:
-    """The fingerprints in sound seals of segments of this version."""
+    """The fingerprints in sound seals of segments of this version; then ReadError if not all could be read."""
+    unread: ReadError | None = None
     for name in place.segment_names():
         document = f"{SEGMENTS}/{name}/{DOCUMENT}"
-        with suppress(StoreError, ReadError):
+        try:
             record = unsealed(loads(place.document(document), place.where(document)), place.where(document))
             if record.get("version") == FORMAT_VERSION:
                 yield str(record.get("fingerprint"))
+        except ReadError as error:
+            unread = unread if error.is_damage else error
+        except StoreError:
+            pass  # damaged, so it proves nothing
+    if unread is not None:
+        raise unread
 
 
 def check_version(document: Mapping[str, Any], where: str) -> None:

@@ -2,6 +2,7 @@
 
 import errno
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -187,6 +188,23 @@ def test_repair_mends_a_root_whose_recipe_the_segments_prove(store, corpus, chan
     assert again.provenance == ({} if change == "provenance" else {"model": "tiny"})
     assert verify(store.path)["damaged"] == []
     assert len(info(store.path)["set_aside"]) == 1, "the old root is kept"
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_root_that_may_be_mended_stays_if_its_proof_cannot_be_read(store, tmp_path, monkeypatch, change):
+    monkeypatch.setattr("recycle_cli.store.patient.PAUSES", ())
+    edited(store.path, CHANGES[change])
+    before = tree(store.path)
+    with failing(store.path, "open", name="segments/2"), pytest.raises(UnreadError):
+        verify(store.path, repair=True)
+    assert tree(store.path) == before
+    for at in range(1, 8):
+        copy = shutil.copytree(store.path, tmp_path / str(at))
+        with failing(copy, "open", at=at) as calls, suppress(UnreadError):
+            assert verify(str(copy), repair=True)["set_aside"] == []
+        assert calls.failed
+        assert verify(str(copy), repair=True)["set_aside"] == []
+        assert len(Store.open(str(copy))) == len(store)
 
 
 def test_a_root_of_another_recipe_or_a_newer_version_is_not_mended(store):
