@@ -8,6 +8,9 @@ from typing import Any
 from recycle_cli.corpus.records import kind_of, shown
 from recycle_cli.errors import DataError, UsageError
 
+_EXACT = 2**53
+"""Whole numbers up to this one are the same as float."""
+
 CLASHING = "given_"
 """Stands before the name of a kept column that a prediction has as well."""
 
@@ -47,15 +50,28 @@ def as_text(value: Any) -> str | None:
     return value if value is None or isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def kind_of_values(values: Iterable[Any]) -> type:
-    """The type that fits all plain values of a column but those that are nothing: text if no other does, as for whole
-    numbers of more than 64 bits."""
-    kinds = {type(value) if _fits(value) else str for value in values if value is not None}
-    if kinds == {int, float}:
-        return float
-    (kind,) = kinds if len(kinds) == 1 else (str,)
-    return kind if kind in (int, float, bool) else str
+class Kinds:
+    """The type that fits all values of a column that it was shown, but those that are nothing."""
 
+    def __init__(self) -> None:
+        self._seen: set[type] = set()
+        self._least = self._most = 0
 
-def _fits(value: Any) -> bool:
-    return not isinstance(value, int) or -(2**63) <= value < 2**63
+    def add(self, values: Iterable[Any]) -> None:
+        """Take notice of values as JSON has them."""
+        for value in values:
+            if value is not None:
+                self._seen.add(type(value))
+            if type(value) is int:
+                self._least, self._most = min(self._least, value), max(self._most, value)
+
+    @property
+    def fitting(self) -> type:
+        """bool, int (of 64 bits) or float, if no value is changed by it; else str."""
+        if self._seen == {bool}:
+            return bool
+        if self._seen == {int} and self._least >= -(2**63) and self._most < 2**63:
+            return int
+        if float in self._seen <= {int, float} and max(-self._least, self._most) <= _EXACT:
+            return float
+        return str

@@ -5,15 +5,16 @@ import io
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from tempfile import TemporaryFile
 from typing import IO, TYPE_CHECKING, Any, TextIO
 
-from recycle_cli.corpus.boundary import brief
-from recycle_cli.errors import DataError
-from recycle_cli.runs.kept import as_text, kind_of_values
+from recycle_cli.runs.kept import Kinds, as_text
 from recycle_cli.settings import LABEL_SEPARATOR
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from pyarrow import parquet
 
 OutputColumns = Mapping[str, str]
 """What each column holds: `text`, `number`, `integer`, several in `texts`, `numbers`; `kept` as the record has it."""
@@ -88,31 +89,65 @@ def as_json_by_id(column: str, file: IO[bytes], columns: OutputColumns) -> Itera
 
 @contextmanager
 def as_parquet(file: IO[bytes], columns: OutputColumns) -> Iterator[Add]:
-    """A table. A kept column has the type of its values in the first records that are written."""
+    """A table. A kept column has the type that fits all of its values, or else is text, whatever comes first: the
+    records wait in a file without a name until all have come."""
+    import pyarrow as pa
     from pyarrow import parquet
 
-    kept = [name for name, kind in columns.items() if kind == "kept"]
-    writers: list[parquet.ParquetWriter] = []
-
-    def writer_for(records: list[dict[str, Any]]) -> parquet.ParquetWriter:
-        if not writers:
-            writers.append(parquet.ParquetWriter(file, _schema(columns, records)))
-        return writers[0]
+    kinds = {name: Kinds() for name, kind in columns.items() if kind == "kept"}
+    if not kinds:
+        schema = _schema(columns, {})
+        with parquet.ParquetWriter(file, schema) as writer:
+            yield lambda records: writer.write_table(pa.Table.from_pylist(records, schema))
+        return
+    waiting = _schema(columns, dict.fromkeys(kinds, str))
 
     def add(records: list[dict[str, Any]]) -> None:
-        writer = writer_for(records)
-        writer.write_table(_table(records, kept, writer.schema))
+        for name, kind in kinds.items():
+            kind.add(record[name] for record in records)
+        rows = [{**record, **{name: _json(record[name]) for name in kinds}} for record in records]
+        writer.write_table(pa.Table.from_pylist(rows, waiting))
 
-    try:
-        yield add
-        writer_for([])
-    finally:
-        for writer in writers:
-            writer.close()
+    with TemporaryFile(dir=_folder_of(file)) as records:
+        with parquet.ParquetWriter(records, waiting) as writer:
+            yield add
+        records.seek(0)
+        found = {name: kind.fitting for name, kind in kinds.items()}
+        with parquet.ParquetWriter(file, _schema(columns, found)) as writer:
+            for table in _tables(parquet.ParquetFile(records)):
+                writer.write_table(_settled(table, writer.schema, list(kinds)))
 
 
-def _schema(columns: OutputColumns, records: list[dict[str, Any]]) -> "pa.Schema":
-    """The types of the columns; those of kept ones fit their values in these records."""
+def _tables(held: "parquet.ParquetFile") -> Iterator["pa.Table"]:
+    for number in range(held.num_row_groups):
+        yield held.read_row_group(number)
+
+
+def _settled(table: "pa.Table", schema: "pa.Schema", kept: list[str]) -> "pa.Table":
+    """The table with its kept columns, which hold JSON, as the schema has them."""
+    import pyarrow as pa
+
+    for name in kept:
+        field = schema.field(name)
+        values = [None if one is None else json.loads(one) for one in table.column(name).to_pylist()]
+        if field.type == pa.string():
+            values = list(map(as_text, values))
+        table = table.set_column(schema.get_field_index(name), field, pa.array(values, field.type))
+    return table
+
+
+def _json(value: Any) -> str | None:
+    return None if value is None else json.dumps(value, ensure_ascii=False)
+
+
+def _folder_of(file: IO[bytes]) -> Path | None:
+    """Where an open file lies; None for a stream."""
+    path = Path(str(file.name))
+    return path.parent if path.is_file() else None
+
+
+def _schema(columns: OutputColumns, kept: Mapping[str, type]) -> "pa.Schema":
+    """The types of the columns; `kept` has those of the kept ones."""
     import pyarrow as pa
 
     types = {"text": pa.string(), "number": pa.float32(), "integer": pa.int64()}
@@ -120,32 +155,4 @@ def _schema(columns: OutputColumns, records: list[dict[str, Any]]) -> "pa.Schema
     types |= {"texts": pa.list_(types["text"]), "numbers": pa.list_(types["number"])}
     types |= {"spans": pa.list_(pa.struct(list(span.items())))}
     plain = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
-
-    def type_of(name: str, kind: str) -> "pa.DataType":
-        return plain[kind_of_values(record[name] for record in records)] if kind == "kept" else types[kind]
-
-    return pa.schema([(name, type_of(name, kind)) for name, kind in columns.items()])
-
-
-def _table(records: list[dict[str, Any]], kept: list[str], schema: "pa.Schema") -> "pa.Table":
-    """The records as Arrow has them. Raises DataError for values of kept columns that their types cannot hold."""
-    import pyarrow as pa
-
-    texts = [name for name in kept if schema.field(name).type == pa.string()]
-    rows = [{**record, **{name: as_text(record[name]) for name in texts}} for record in records]
-    try:
-        table = pa.Table.from_pylist(rows, schema)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
-        raise _several_kinds(brief(error)) from error
-    for name in kept:
-        # Arrow takes 1.5 for a whole number, and makes it 1.
-        for row, taken in zip(rows, table.column(name).to_pylist(), strict=True):
-            if row[name] != taken:
-                raise _several_kinds(f"{row[name]!r} would be {taken!r} in {name!r}")
-    return table
-
-
-def _several_kinds(said: str) -> DataError:
-    return DataError(
-        f"a column of --keep-columns holds values of several kinds ({said}), which Parquet cannot; write .jsonl or .csv"
-    )
+    return pa.schema([(name, plain[kept[name]] if name in kept else types[kind]) for name, kind in columns.items()])

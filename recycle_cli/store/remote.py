@@ -25,7 +25,7 @@ from recycle_cli.store.layout import (
     group_document,
     is_name,
 )
-from recycle_cli.store.liveness import FOREIGN_IDLE_SECONDS, Writer
+from recycle_cli.store.liveness import FOREIGN_IDLE_SECONDS, Writer, unique_id
 from recycle_cli.store.place import Drafts
 from recycle_cli.store.url_place import UrlPlace
 
@@ -149,7 +149,7 @@ class RemotePlace(UrlPlace):
     def replace(self, name: str, data: bytes) -> None:
         """Replace a damaged document; a copy of the old one goes to `damaged/`."""
         old = self._content(name)
-        self._put(f"{DAMAGED}/{name.replace('/', '-')}.json", old)
+        self._put(_aside(name), old)
         self._put(name, data)
 
     def drafts(self) -> Drafts:
@@ -163,7 +163,7 @@ class RemotePlace(UrlPlace):
         for name in names:
             document = name if name.endswith(DOCUMENT) else f"{name}/{DOCUMENT}"
             with suppress(DamageError):
-                self._put(f"{DAMAGED}/{name.replace('/', '-')}.json", self._content(document))
+                self._put(_aside(name), self._content(document))
                 self._delete(document)
             if name.endswith(f"/{DOCUMENT}"):
                 self.create(name, dumps(group_document()))
@@ -282,6 +282,11 @@ class _remote_errors:  # noqa: N801 - used like a function
             raise StorageError(
                 f"{self._where}: cannot be reached ({reason}); check the address and the credentials in the environment"
             ) from error
+
+
+def _aside(name: str) -> str:
+    """Where a copy of a damaged part is kept: under a name of its own, so that it replaces no earlier one."""
+    return f"{DAMAGED}/{name.replace('/', '-')}-{unique_id()}.json"
 
 
 def _in_segment(path: str) -> bool:

@@ -160,7 +160,25 @@ def test_info_lists_uploads_without_a_document_and_what_was_set_aside(memory, mo
     found = info(memory)
     assert found["writers"] == []
     assert len(found["leftovers"]) == 2  # the upload, and the rest of the damaged segment
-    assert found["set_aside"] == [f"segments-{store.segments[0].id}.json"]
+    (aside,) = found["set_aside"]
+    assert aside.startswith(f"segments-{store.segments[0].id}-")
+
+
+def test_a_second_repair_keeps_the_copy_of_the_first(memory):
+    """Of a root that is mended, and of a document that is made anew."""
+    corpus = Corpus()
+    corpus.store(memory, range(5))
+    for name, damaged in (("zarr.json", b'"version":7'), ("index/zarr.json", b'"version":1')):
+        for number in range(3):
+            sound = bytes(obstore.get(objects(memory), name).bytes())
+            spoilt = sound.replace(b'"version":1', damaged) + b" " * (number + 1)
+            obstore.put(objects(memory), name, spoilt)
+            verify(memory, repair=True)
+            assert bytes(obstore.get(objects(memory), name).bytes()) == sound
+            held = [bytes(obstore.get(objects(memory), f"damaged/{one}").bytes()) for one in info(memory)["set_aside"]]
+            assert spoilt in held
+            assert sum(spoilt.strip() == one.strip() for one in held) == number + 1
+    corpus.check(Store.open(memory), range(5))
 
 
 def test_a_document_of_100_mb_in_a_bucket_is_refused(memory):

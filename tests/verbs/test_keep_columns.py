@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from recycle_cli.errors import DataError, PipeClosed
+from recycle_cli.errors import PipeClosed
 from recycle_cli.runs import open_output
 from tests.records import records, write_csv
 
@@ -104,16 +104,14 @@ def test_names_that_clash_twice_are_refused(recycle, place, tmp_path):
     assert (done.code, "which is there; rename it" in done.err) == (2, True)
 
 
-def test_values_of_several_kinds_go_into_text_but_not_into_parquet(recycle, place, tmp_path):
+def test_values_of_several_kinds_are_text_in_parquet_whatever_comes_first(recycle, place, tmp_path):
     rows = [{"text": f"red {place}", "x": place if place < 9000 else "many"} for place in range(9001)]
     (tmp_path / "in.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
     options = ("--keep-columns", "x", "--output")
-    done = recycle("predict", tmp_path / "in.jsonl", "run", *options, tmp_path / "o.parquet", cwd=place)
-    assert done.code == 3
-    assert "holds values of several kinds" in done.err
-    assert not (tmp_path / "o.parquet").exists()
-    recycle.json("predict", tmp_path / "in.jsonl", "run", *options, tmp_path / "o.jsonl", cwd=place)
+    for ending in ("parquet", "jsonl"):
+        recycle.json("predict", tmp_path / "in.jsonl", "run", *options, tmp_path / f"o.{ending}", cwd=place)
     assert [one["x"] for one in read(tmp_path / "o.jsonl")] == [one["x"] for one in rows]
+    assert [one["x"] for one in read(tmp_path / "o.parquet")] == [str(one["x"]) for one in rows]
 
 
 def write_parts(path, parts):
@@ -122,16 +120,36 @@ def write_parts(path, parts):
             write([SimpleNamespace(id="0", kept={"x": value}) for value in values], [{"label": "a"}] * len(values))
 
 
-@pytest.mark.parametrize("values", [(1, 1.5), (1, 2**70), (1, True), (1.5, 2**60 + 1), (True, 1.0)])
-def test_parquet_changes_no_value_of_a_later_part(tmp_path, values):
-    with pytest.raises(DataError, match="holds values of several kinds"):
-        write_parts(tmp_path / "o.parquet", [[value] for value in values])
-    assert not list(tmp_path.iterdir())
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([1, -(2**63)], [1, -(2**63)]),
+        ([1, 2**63], ["1", str(2**63)]),
+        ([1, 1.5, None], [1.0, 1.5, None]),
+        ([2**53, 1.5], [2.0**53, 1.5]),
+        ([1.5, 2**53 + 1], ["1.5", str(2**53 + 1)]),
+        ([1, True], ["1", "true"]),
+        ([True, None, False], [True, None, False]),
+        ([True, 1.0], ["true", "1.0"]),
+        (["1", 1, None, "null"], ["1", "1", None, "null"]),
+        ([{"a": [1]}, "é\n"], ['{"a": [1]}', "é\n"]),
+        ([None, None], [None, None]),
+    ],
+)
+def test_parquet_changes_no_value_whatever_part_it_comes_in(tmp_path, values, expected):
+    every = (values, expected), (values[::-1], expected[::-1])
+    for number, (given, wanted) in enumerate(every):
+        for name, parts in {"one": [given], "each": [[value] for value in given]}.items():
+            path = tmp_path / f"{name}{number}.parquet"
+            write_parts(path, parts)
+            found = [one["x"] for one in read(path)]
+            assert (found, list(map(type, found))) == (wanted, list(map(type, wanted)))
+    assert len(list(tmp_path.iterdir())) == 4
 
 
-def test_whole_numbers_of_many_digits_are_text_in_parquet(tmp_path):
-    write_parts(tmp_path / "o.parquet", [[1, 2**64]])
-    assert [one["x"] for one in read(tmp_path / "o.parquet")] == ["1", str(2**64)]
+def test_parquet_of_no_records(tmp_path):
+    write_parts(tmp_path / "o.parquet", [])
+    assert pq.read_table(tmp_path / "o.parquet").schema.names == ["id", "x", "label"]
 
 
 def test_odd_values_are_written_or_refused(recycle, place, tmp_path):
