@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -12,8 +13,8 @@ from recycle_cli.batches import INPUTS, Indices, StoredRows, Tensors, widened
 from recycle_cli.disk import expanded
 from recycle_cli.errors import DamageError, DataError, MismatchError, UsageError
 from recycle_cli.keys import Sample, keys_of
-from recycle_cli.models import NamedModel, Network, Preprocessor, SplitModel
-from recycle_cli.models.adapters import BASE, put_back
+from recycle_cli.models import BASE, NamedModel, Network, Preprocessor, SplitModel
+from recycle_cli.models.adapters import put_back
 from recycle_cli.models.outputs import Outputs
 from recycle_cli.runs import RunInfo, check_files, read_info
 from recycle_cli.runtime.devices import autocast, batch_tokens_on, device_holding, device_of, pinned_for, to_device
@@ -23,6 +24,8 @@ from recycle_cli.tasks import Task, task_of_run
 from recycle_cli.training.head import Head
 from recycle_cli.trunk import (
     PROBES,
+    Lookup,
+    Reused,
     TrunkBatch,
     Underway,
     Window,
@@ -30,6 +33,7 @@ from recycle_cli.trunk import (
     check_parity,
     expect,
     restored,
+    reused_again,
     rows_of,
 )
 
@@ -56,22 +60,19 @@ class LoadedRun:
         return self.info.cut
 
 
-def _load_run(run: str, info: RunInfo, model: ModelSettings, store: Store | None, *, every_cut: bool) -> LoadedRun:
-    """Load a RUN, whose head reads rows if there is a store. `model`: how it computes; its name is not used.
-    `every_cut`: cut it at all of the store's cuts, if its trunk has them all."""
-    check_files(run, info)
-    run = expanded(run)
-    named = NamedModel(replace(model, name=str(Path(run, BASE)) if info.apart else run, max_length=info.max_length))
+def _load_run(run: str, info: RunInfo, named: NamedModel, store: Store | None, *, every_cut: bool) -> LoadedRun:
+    """Load a RUN, whose head reads rows if there is a store. `named`: its checkpoint, and how it computes. `every_cut`:
+    cut it at all of the store's cuts, if its trunk has them all."""
     task = task_of_run(info.task, named.modality, info.to_json())
     network = named.open(task.layer(()).kept)
     if info.apart:
-        put_back(network.loaded.model, Path(run))
+        put_back(network.loaded, Path(expanded(run)))
     if store is None:
         split = network.split((info.cut,), "float32")
     else:
         split = _split_for(network, info.cut, store, every_cut=every_cut)
         expect(store, split.recipe.at(info.cut).computed_in(store.recipe.precision), info.model, info.cut)
-    split.model.to(device_of(model.device)).eval()
+    split.model.to(device_of(named.settings.device)).eval()
     return LoadedRun(
         info, named, task, list(network.loaded.labels), Head(split, info.cut, INPUTS if store is None else info.cut, {})
     )
@@ -153,18 +154,34 @@ class Scorer:
         split.model.to(self.device).eval()
         return split
 
+    @property
+    def lookup(self) -> Lookup | None:
+        """How the store that hits come from finds samples: that of the rows, or of rows which the RUN reuses."""
+        store = self.store
+        if store is None and self.first.model.reused is not None:
+            store = cast(Reused, self.first.model.reused).store
+        return None if store is None else store.lookup
+
+    def ready(self, window: Window) -> Indices:
+        """The places of the samples whose rows go straight to the heads; what reuses rows computes all its own."""
+        return np.flatnonzero((window.positions >= 0) & (self.store is not None))
+
+    def to_prepare(self, window: Window) -> Indices:
+        """The places of all others."""
+        return np.flatnonzero((window.positions < 0) | (self.store is None))
+
     def find(self, samples: Sequence[Sample]) -> Window:
         """Look samples up in the store by their content; nothing is tokenized."""
         keys, digests = keys_of(samples)
         absent = np.full(len(samples), -1, dtype=np.int64)
-        return Window(samples, keys, digests, absent if self.store is None else self.store.lookup(keys, digests))
+        return Window(samples, keys, digests, absent if self.lookup is None else self.lookup(keys, digests))
 
     def hits(self, window: Window) -> Iterator[tuple[Indices, Rows]]:
         """The rows of the samples that the store holds, in batches of like lengths, with their places in the window.
 
         The rows of a few of the first hits are compared with the trunk's. Raises MismatchError if they differ.
         """
-        held = np.flatnonzero(window.positions >= 0)
+        held = self.ready(window)
         if self.store is None or not len(held):
             return
         if self._unproved:
@@ -235,14 +252,33 @@ class Scorer:
 def open_scorer(run: str, store: str | None, model: ModelSettings, settings: PredictSettings) -> Scorer:
     """A RUN ready to score samples, under the name of its folder. Raises StoreError if it is no finished RUN."""
     info = read_info(run)
-    opened = None if store is None else _store_for(store, info.cut)
-    loaded = _load_run(run, info, model, opened, every_cut=settings.write_back)
+    check_files(run, info)
+    folder = expanded(run)
+    named = NamedModel(
+        replace(model, name=str(Path(folder, BASE)) if info.apart else folder, max_length=info.max_length)
+    )
+    if info.reuse is not None:
+        named = replace(named, reused=_reused(info.reuse, run, store, named, settings))
+    opened = None if store is None or info.reuse is not None else _store_for(store, info.cut)
+    loaded = _load_run(run, info, named, opened, every_cut=settings.write_back)
     if settings.threshold != PredictSettings.threshold:
         try:
             loaded = replace(loaded, task=loaded.task.at_threshold(settings.threshold))
         except UsageError as error:
             raise UsageError(f"--threshold {settings.threshold:g}: {run}: {error}") from None
     return Scorer({run: loaded}, opened, settings)
+
+
+def _reused(
+    kept: Mapping[str, Any], run: str, store: str | None, model: NamedModel, settings: PredictSettings
+) -> Reused:
+    """The model whose rows a RUN reuses, and the store to take them from."""
+    if settings.write_back:
+        raise UsageError(
+            f"--write-back: {run} reuses rows of {kept['provenance']['model']}, which `recycle precompute` adds to "
+            "their store; leave the option out"
+        )
+    return reused_again(kept, run, store, model, prove=settings.parity_check)
 
 
 def _store_for(path: str, cut: str) -> Store:

@@ -4,7 +4,7 @@ from recycle_cli.models.cuts import resolve_cut
 from recycle_cli.models.layers import Layer, bytes_per_sample
 from recycle_cli.models.modalities import MODALITIES, Modality
 from recycle_cli.models.named_model import NamedModel
-from recycle_cli.models.network import AnyLoaded, Network
+from recycle_cli.models.network import BASE, AnyLoaded, Network
 from recycle_cli.models.preprocessor import Inputs, OpenPreprocessor, Prepared, Preprocessor, TextPreprocessor
 from recycle_cli.models.split_model import SplitModel
 from recycle_cli.models.task_layer import OWN, TaskLayer
@@ -13,6 +13,7 @@ from recycle_cli.models.text.layers import layers
 from recycle_cli.models.text.load import Loaded, load
 from recycle_cli.models.text.pooled import Pooled
 from recycle_cli.models.text.pooled_head import LoadedPooled
+from recycle_cli.models.text.reuse import LoadedReusing
 from recycle_cli.models.text.spans import Spans
 from recycle_cli.models.text.split import split
 from recycle_cli.models.text.tokens import default_max_length
@@ -20,6 +21,7 @@ from recycle_cli.models.vision.sources import LoadedImages
 from recycle_cli.models.vision.views import names_of_views, views_of
 
 __all__ = [
+    "BASE",
     "MODALITIES",
     "OWN",
     "AnyLoaded",
@@ -28,6 +30,7 @@ __all__ = [
     "Loaded",
     "LoadedImages",
     "LoadedPooled",
+    "LoadedReusing",
     "Modality",
     "NamedModel",
     "Network",

@@ -8,11 +8,12 @@ from recycle_cli.disk import expanded
 from recycle_cli.errors import UsageError
 from recycle_cli.models.hub import Source, opening
 from recycle_cli.models.layers import Layer
-from recycle_cli.models.modalities import IMAGE, MODALITIES, Modality
+from recycle_cli.models.modalities import IMAGE, MODALITIES, TEXT, Modality
 from recycle_cli.models.network import Network
 from recycle_cli.models.preprocessor import Preprocessor
 from recycle_cli.models.split_model import SplitModel
 from recycle_cli.models.task_layer import OWN, TaskLayer
+from recycle_cli.models.text.reuse import SourceRows, reusing
 from recycle_cli.recipe import Recipe
 from recycle_cli.reports import spinner
 from recycle_cli.settings import ModelSettings
@@ -21,9 +22,10 @@ from recycle_cli.settings import ModelSettings
 @dataclass(frozen=True)
 class NamedModel:
     """A model that is not loaded yet. What opens it raises ModelError if it cannot be found or loaded, and UsageError
-    for settings that do not fit it."""
+    for settings that do not fit it. `reused`: another model's rows, which are added to those of its embeddings."""
 
     settings: ModelSettings
+    reused: SourceRows | None = None
 
     @property
     def name(self) -> str:
@@ -49,8 +51,12 @@ class NamedModel:
         """Load it with `layer` at its end, which is made from `seed` if the checkpoint does not have it."""
         self.refuse_foreign(self.name, self.modality)
         modality = self._modality
+        if self.reused is not None and modality.name != TEXT:
+            raise UsageError(f"--reuse: {self.name} takes {modality.noun}; only models of texts reuse another's rows")
         with opening(self.name), spinner(f"loading the model {self.name}"):
             network = modality.open(self._source, self.settings, layer, seed)
+            if self.reused is not None:
+                network = reusing(network, self.reused, seed)
 
         def split(cuts: Sequence[str], dtype: str) -> SplitModel:
             with opening(self.name), spinner(f"cutting the model {self.name}, and proving its cuts"):

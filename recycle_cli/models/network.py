@@ -7,6 +7,9 @@ from typing import Any, Protocol
 
 from recycle_cli.models.split_model import SplitModel
 
+BASE = "base"
+"""The folder in a RUN that holds the checkpoint of a model which is more than that checkpoint."""
+
 
 class AnyLoaded(Protocol):
     """A loaded model of any modality."""

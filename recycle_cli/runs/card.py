@@ -36,6 +36,12 @@ _APART = (
     "gives no answers. `recycle predict` puts the two together."
 )
 
+_REUSING = (
+    "It adds the rows of another model, `{}`, to those of its embeddings: the model is in `base`, which alone gives "
+    "other outputs, and the layers that bring the rows in are in `reuse`. The page docs/tasks.md of `recycle` has the "
+    "few lines that put them together."
+)
+
 
 def card_of(loaded: AnyLoaded, info: RunInfo, pipeline: str, outputs: str) -> str:
     """The card. `pipeline`: what a model hub calls such a model; `outputs`: a sentence on what it gives."""
@@ -59,6 +65,8 @@ def card_of(loaded: AnyLoaded, info: RunInfo, pipeline: str, outputs: str) -> st
 
 def _how_to_load(loaded: AnyLoaded, info: RunInfo) -> str:
     """A sentence on what loads the RUN without us."""
+    if info.reuse is not None:
+        return _REUSING.format(in_line(info.reuse["provenance"]["model"]))
     if info.apart:
         return _APART
     return (_POOLED if isinstance(loaded, LoadedPooled) else _WHOLE).format(loaded.loads_with)

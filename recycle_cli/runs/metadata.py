@@ -30,7 +30,8 @@ class RunInfo:
     cut                where the head began
     fingerprint        of the store that it was trained from; None without a store
     recipe, store      that store's recipe and path
-    apart              whether its adapters are kept beside the checkpoint, and not merged into it
+    apart              whether what was trained lies in part beside the checkpoint, which is then in RUN/base
+    reuse              the model whose rows it reuses, as that was; None if it reuses none
     data               digest of keys and labels of the training data
     columns            of its training data, by what they hold (text, text_pair, label, image, id); None if not known
     evaluated_on       names of the corpora of its evaluation; None if there was none
@@ -51,6 +52,7 @@ class RunInfo:
     recipe: Mapping[str, Any] | None = None
     store: str | None = None
     apart: bool = False
+    reuse: Mapping[str, Any] | None = None
     data: str | None = None
     columns: Mapping[str, str] | None = None
     evaluated_on: list[str] | None = None

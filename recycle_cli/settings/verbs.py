@@ -90,6 +90,12 @@ class Job:
         "Model and cut",
         usual=True,
     )
+    reuse: str | None = option(
+        None,
+        "Add the last rows of another model, which this store holds (--cut 100%), to what the whole model gives its "
+        "first block.",
+        "Model and cut",
+    )
     model_named: bool = False
     overwrite: bool = option(False, "Replace the RUN in the folder --output.", "Output", repeated=False)
     resume: bool = option(

@@ -51,6 +51,7 @@ def refuse_idle_options(job: Job, model: NamedModel, settings: TrainingSettings,
     """Raise UsageError for options that could have no effect: they would be taken for done."""
     model.refuse_foreign(job.store or model.name, modality)
     _refuse_of_adapters(settings, modality)
+    _refuse_of_reuse(job, settings)
     if (settings.mixup or settings.cutmix) and (job.store is None or modality != "image"):
         raise UsageError("--mixup and --cutmix mix stored activations of images; give a STORE of images")
     if job.store is None and (settings.in_memory or settings.memory is not None):
@@ -71,6 +72,21 @@ def _refuse_of_adapters(settings: TrainingSettings, modality: str) -> None:
         )
     if modality != "text" and adapter.kind != "none":
         raise UsageError(f"--adapter {adapter.kind}: only text models take adapters; leave the option out")
+
+
+def _refuse_of_reuse(job: Job, settings: TrainingSettings) -> None:
+    if job.reuse is None:
+        return
+    if job.store is not None:
+        raise UsageError(
+            f"--reuse {job.reuse}: its rows enter before the first block, so that the model must run whole and cannot "
+            f"train from {job.store}; leave one of the two out"
+        )
+    if settings.adapter.kind != "none":
+        raise UsageError(
+            f"--reuse {job.reuse}: the layers that bring its rows in train whole, and the model with them; leave out "
+            f"--adapter {settings.adapter.kind}"
+        )
 
 
 def check_heads(heads: Sequence[HeadSettings]) -> None:

@@ -12,7 +12,7 @@ from recycle_cli.reports import bar, spinner
 from recycle_cli.settings import CorpusSettings, Job, SampleSettings, TrainingSettings, ViewSettings
 from recycle_cli.tasks import Task, read_corpus
 from recycle_cli.training.labelled_data import LabelledData, read_labelled, take_all
-from recycle_cli.training.setup import Setup
+from recycle_cli.training.setup import Held, Setup
 from recycle_cli.trunk import Needed, absent_from, check_parity, held_by, readable
 
 LabelColumns = Sequence[str | None]
@@ -97,17 +97,18 @@ def usable_data(
 
     Only records that are skipped if they cannot be used are left out without a store.
     """
-    if setup.store is None:
+    where = setup.held
+    if where is None:
         return replace(
             data, train=_readable(data.train, setup), evaluation=data.evaluation and _readable(data.evaluation, setup)
         )
-    held = 1 - float(np.mean(absent_from(setup.store, data.train.data[0].contents)))
+    held = 1 - float(np.mean(absent_from(where.store, data.train.data[0].contents)))
     samples = task.samples_as(job.task)
-    train = _held(data.train, setup, settings, samples, settings.views, views)
-    evaluation = data.evaluation and _held(data.evaluation, setup, settings, samples)
+    train = _held(data.train, where, settings, samples, settings.views, views)
+    evaluation = data.evaluation and _held(data.evaluation, where, settings, samples)
     if settings.parity_check:
         with spinner("computing a few samples again, to compare them with the store"):
-            check_parity(setup.store, setup.split, setup.cut, train.data[0].probes)
+            check_parity(where.store, where.split, where.cut, train.data[0].probes)
     return TrainingData(train, evaluation, held)
 
 
@@ -129,20 +130,19 @@ def _readable(examples: Examples, setup: Setup) -> Examples:
 
 def _held(
     examples: Examples,
-    setup: Setup,
+    where: Held,
     settings: TrainingSettings,
     samples: SampleSettings,
     asked: ViewSettings = ViewSettings(),  # noqa: B008 - frozen
     views: Views = (),
 ) -> Examples:
     """The examples that the store holds, with their views: all of them, or as `--on-missing` says."""
-    assert setup.store is not None
-    needed = Needed(examples.corpus, setup.model.settings, asked, samples)
+    needed = Needed(examples.corpus, where.model.settings, asked, samples)
     contents = examples.data[0].contents
-    held = held_by(setup.store, contents, setup.split, needed, settings.on_missing, views)
+    held = held_by(where.store, contents, where.split, needed, settings.on_missing, views)
     if held.all():
         return examples
     places = examples.data[0].whole(held)
     if not len(places):
-        raise DataError(f"{setup.store.path} holds no example with all of its samples; run `recycle precompute` first")
+        raise DataError(f"{where.store.path} holds no example with all of its samples; run `recycle precompute` first")
     return examples.take(take_all(examples.data, places))

@@ -18,8 +18,8 @@ from torch.overrides import TorchFunctionMode
 
 from recycle_cli.errors import ModelError, RecycleError, StorageError
 from recycle_cli.keys import Sample
-from recycle_cli.models import Loaded, NamedModel, SplitModel, TaskLayer
-from recycle_cli.models.adapters import BASE, put_back
+from recycle_cli.models import BASE, Loaded, NamedModel, SplitModel, TaskLayer
+from recycle_cli.models.adapters import put_back
 from recycle_cli.models.hub import quiet
 from recycle_cli.reports import spinner
 from recycle_cli.runtime.devices import device_holding, to_device
@@ -189,7 +189,8 @@ def _prove_run(setup: Setup, layer: TaskLayer, samples: Sequence[Sample], expect
                 f"model {setup.model.name!r} could not be saved after its training: {said}; correct its config.json, "
                 "or take another model"
             ) from error
-        again = _loaded_again(Path(place), setup, layer, apart=saving.adapter.kind == "bottleneck")
+        apart = saving.adapter.kind == "bottleneck" or setup.reused is not None
+        again = _loaded_again(Path(place), setup, layer, apart=apart)
     again.model.to(device_holding(split.model)).eval()
     wanted = split.recipe.at(setup.cut) if setup.cut in split.recipe.cuts else split.recipe
     if difference := wanted.difference(again.recipe):
@@ -200,7 +201,7 @@ def _prove_run(setup: Setup, layer: TaskLayer, samples: Sequence[Sample], expect
 
 
 def _loaded_again(place: Path, setup: Setup, layer: TaskLayer, *, apart: bool) -> SplitModel:
-    """The saved model in halves, as `predict` loads it. `apart`: its adapters lie beside it."""
+    """The saved model in halves, as `predict` loads it. `apart`: what was trained lies in part beside it."""
     asked = setup.model.settings
     settings = ModelSettings(
         str(place / BASE if apart else place),
@@ -209,9 +210,9 @@ def _loaded_again(place: Path, setup: Setup, layer: TaskLayer, *, apart: bool) -
         device=asked.device,
     )
     with quiet():
-        network = NamedModel(settings).open(layer.kept)
+        network = NamedModel(settings, setup.reused).open(layer.kept)
         if apart:
-            put_back(network.loaded.model, place)
+            put_back(network.loaded, place)
         return network.split((setup.cut,), setup.split.recipe.dtype)
 
 

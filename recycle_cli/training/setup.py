@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple, cast
 
 from recycle_cli.batches import RowSource, StoredRows, inputs_source, stored_source
 from recycle_cli.corpus import Views
@@ -11,7 +12,16 @@ from recycle_cli.runtime.devices import device_of
 from recycle_cli.settings import Job, TrainingSettings
 from recycle_cli.store import Store
 from recycle_cli.training.labelled_data import LabelledData
-from recycle_cli.trunk import expect
+from recycle_cli.trunk import Reused, expect
+
+
+class Held(NamedTuple):
+    """A store that must hold the samples of a training, the cut that is read from it, and the model that fills it."""
+
+    store: Store
+    cut: str
+    model: NamedModel
+    split: SplitModel
 
 
 @dataclass(frozen=True)
@@ -23,6 +33,19 @@ class Setup:
     split: SplitModel
     cut: str
     store: Store | None
+
+    @property
+    def reused(self) -> Reused | None:
+        """The other model whose rows this one reuses."""
+        return cast(Reused | None, self.model.reused)
+
+    @property
+    def held(self) -> Held | None:
+        """Where the samples must be held: in the store, or in that of the rows which are reused."""
+        if self.store is not None:
+            return Held(self.store, self.cut, self.model, self.split)
+        one = self.reused
+        return None if one is None or one.store is None else Held(one.store, one.cut, one.model, one.split)
 
 
 def set_up(job: Job, store: Store | None, model: NamedModel, layers: Iterable[tuple[TaskLayer, int]]) -> list[Setup]:

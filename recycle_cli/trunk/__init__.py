@@ -4,9 +4,11 @@ from recycle_cli.trunk.fill import Filled, Lacking, Tally, fill
 from recycle_cli.trunk.missing import Keys, Needed, absent_from, expect, held_by
 from recycle_cli.trunk.origins import origins_of
 from recycle_cli.trunk.parity import PROBES, check_parity
+from recycle_cli.trunk.reused import Reused, reused_again, reused_from
 from recycle_cli.trunk.rows import restored, rows_of
 from recycle_cli.trunk.stream import (
     WINDOW_IMAGES,
+    Lookup,
     Reject,
     TrunkBatch,
     Window,
@@ -25,8 +27,10 @@ __all__ = [
     "Filled",
     "Keys",
     "Lacking",
+    "Lookup",
     "Needed",
     "Reject",
+    "Reused",
     "Tally",
     "TrunkBatch",
     "Underway",
@@ -42,6 +46,8 @@ __all__ = [
     "prepared_ahead",
     "readable",
     "restored",
+    "reused_again",
+    "reused_from",
     "rows_of",
     "usable",
     "windows",

@@ -43,6 +43,7 @@ from recycle_cli.training import (
     train,
     usable_data,
 )
+from recycle_cli.trunk import reused_from
 from recycle_cli.verbs.required import check_figures, refuse_unmeasured
 
 
@@ -91,6 +92,8 @@ def finetune_heads(job: Job, model: ModelSettings, heads: Sequence[HeadSettings]
     been trained with the same settings on the same data. Raises BarError, with the report, if a head misses what the
     job requires.
     """
+    if job.reuse is not None:
+        raise UsageError("--reuse: the model runs whole, so that heads share nothing; train them one by one")
     if job.store is None:
         raise UsageError("--heads trains several heads from one read of a STORE; give one, or train them one by one")
     if runs.is_run(job.output):
@@ -123,7 +126,8 @@ def _keep_apart(job: Job, model: str) -> None:
     """Raise UsageError if the RUN would be written over what is read."""
     sources = [*job.data.source, *(job.evaluation.source if job.evaluation else ())]
     read = [*paths_of(sources), Read(model)]
-    keep_apart([*read, Read(job.store, whole=True)] if job.store else read, {"--output": job.output})
+    stores = [Read(store, whole=True) for store in (job.store, job.reuse) if store]
+    keep_apart([*read, *stores], {"--output": job.output})
 
 
 def _with_labels(corpus: CorpusSettings, columns: tuple[str | None, ...]) -> CorpusSettings:
@@ -151,6 +155,9 @@ def _train(request: Request) -> list[Finetuned]:
     views = views_of(settings[0].views, modality)
     if store is not None:
         model = model.found_again(store.provenance, store.recipe, named=job.model_named)
+    if job.reuse is not None:
+        model = replace(model, reused=reused_from(job.reuse, model))
+        job = replace(job, cut=job.cut or "0")
 
     data = read_data(job, tasks[0], request.columns, cache(model.preprocessor), views)
     check_data(tasks[0], data.pairs)

@@ -103,7 +103,7 @@ def score(scorer: Scorer, corpus: Corpus, output: str, progress: Bar) -> Predict
             scored = work.scored
             if len(work.members):
                 scored.put(work.members, work.answers(scorer, writer)[name])
-            tally.reused += len(work.members) if work.rows is not None else 0
+            tally.reused += int((scored.window.positions[work.members] >= 0).sum())
             tally.samples += len(work.members)
             progress.update(len(work.members), note=f"{tally.reused_share:.0%} hits")
             if scored.left == 0:
@@ -246,11 +246,12 @@ def _work(scorer: Scorer, samples: Iterator[Sample], reject: Reject) -> Iterator
 
     A sample that cannot be prepared goes to `reject` and gets no prediction.
     """
-    lookup = None if scorer.store is None else scorer.store.lookup
-    ahead = prepared_ahead(samples, scorer.preprocessor, scorer.settings.window, lookup, _absent, reject)
+    ahead = prepared_ahead(
+        samples, scorer.preprocessor, scorer.settings.window, scorer.lookup, scorer.to_prepare, reject
+    )
     for ready in ahead:
         window = ready.window
-        kept = np.sort(np.concatenate([np.flatnonzero(window.positions >= 0), ready.places]))
+        kept = np.sort(np.concatenate([scorer.ready(window), ready.places]))
         scored = Scored(window, kept, len(kept))
         for members, rows in scorer.hits(window):
             yield Work(scored, members, rows=rows)
@@ -258,10 +259,6 @@ def _work(scorer: Scorer, samples: Iterator[Sample], reject: Reject) -> Iterator
             yield Work(scored, batch.members, inputs=batch)
         if not len(kept):
             yield Work(scored, kept)  # nothing to compute, but its examples are done with
-
-
-def _absent(window: Window) -> Indices:
-    return np.flatnonzero(window.positions < 0)
 
 
 def _writer(scorer: Scorer) -> "SegmentWriter | nullcontext[None]":

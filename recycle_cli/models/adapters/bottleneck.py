@@ -18,11 +18,11 @@ from torch.nn import functional as F  # noqa: N812 - the name everybody knows it
 
 from recycle_cli.errors import StoreError
 from recycle_cli.keys import Sample
-from recycle_cli.models import AnyLoaded, SplitModel, settle_embedding
+from recycle_cli.models import BASE, AnyLoaded, SplitModel, settle_embedding
 from recycle_cli.models.adapters.choice import chosen
 from recycle_cli.settings import AdapterSettings
 
-BASE, ADAPTER = "base", "adapter"
+ADAPTER = "adapter"
 CONFIG, WEIGHTS = "bottleneck.json", "bottleneck.safetensors"
 NAME = "recycle_bottleneck"
 
