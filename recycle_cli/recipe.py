@@ -1,15 +1,25 @@
 """The recipe of a store: everything that decides the trunk's output, as plain data. Its digest is the fingerprint."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from math import prod
 from typing import Any
 
 import xxhash
 
 RECIPE_VERSION = 1
 
-DTYPES = ("float16", "bfloat16", "float32", "int8")
+DTYPES = ("float16", "bfloat16", "float32", "int8", "int4")
+
+GROUP = 16
+"""Numbers of an int4 row that share a scale."""
+
+GROUP_BYTES = GROUP // 2 + 1
+"""Bytes of a group of an int4 row: two numbers a byte, and the group's scale."""
+
+_NUMBER_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4, "int8": 1}
+_SCALE_BYTES = {"int8": 4, "int4": 4}
 
 
 @dataclass(frozen=True)
@@ -94,6 +104,21 @@ class Recipe:
             if mine.get(name) != asked_for.get(name):
                 return _differing(name, mine.get(name), asked_for.get(name))
         return None
+
+
+def stored_shape(row_shape: Sequence[int], dtype: str) -> tuple[int, ...]:
+    """The shape of a row as it is stored: its own, but for int4 the bytes of its groups one after another."""
+    return (-(-prod(row_shape) // GROUP) * GROUP_BYTES,) if dtype == "int4" else tuple(row_shape)
+
+
+def row_bytes(row_shape: Sequence[int], dtype: str) -> int:
+    """Bytes that a store keeps of one row, with the row's scale if the dtype has one."""
+    return prod(stored_shape(row_shape, dtype)) * _NUMBER_BYTES.get(dtype, 1) + _SCALE_BYTES.get(dtype, 0)
+
+
+def has_scales(dtype: str) -> bool:
+    """Whether a store of this dtype keeps a float32 scale for each row."""
+    return dtype in _SCALE_BYTES
 
 
 def canonical_json(data: Mapping[str, Any]) -> str:

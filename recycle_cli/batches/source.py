@@ -19,8 +19,9 @@ INPUTS = "0"
 class Batch(NamedTuple):
     """The places of a batch's samples in the data, and their tensors.
 
-    From a store these are `rows` (B, L, *shape) in the stored dtype, `lengths` (B,) and for int8 `scales` (B, L);
-    without one, what the preprocessor collates.
+    From a store these are `rows` (B, L, *stored_shape) as stored, `lengths` (B,), for int8 and int4 `scales` (B, L),
+    and for int4 `packed` (0, *shape), which has the shape of the rows and no data; `widened` makes float32 rows of
+    them. Without a store, what the preprocessor collates.
     """
 
     members: Indices

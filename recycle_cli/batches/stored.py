@@ -1,6 +1,5 @@
 """Stored rows to padded tensors: gathered batch by batch through the map, or from memory."""
 
-import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -8,6 +7,7 @@ import torch
 
 from recycle_cli.batches.sampler import Indices, Sampler
 from recycle_cli.batches.source import Epoch, Tensors, planned
+from recycle_cli.batches.unpacked import unpacked
 from recycle_cli.store import Store, Window
 
 
@@ -37,7 +37,7 @@ class StoredRows:
     @property
     def bytes(self) -> int:
         """Bytes of the rows as stored, one view of each sample."""
-        return int(self.lengths.sum()) * math.prod(self.store.row_shape(self.cut)) * self.store.stored_dtype.itemsize
+        return int(self.lengths.sum()) * self.store.row_bytes(self.cut)
 
     def epoch(self, sampler: Sampler, number: int) -> Epoch:
         """The batches of epoch `number` (from 0)."""
@@ -48,7 +48,7 @@ class StoredRows:
         return replace(self, positions=self.views[epoch % len(self.views)]) if self.views else self
 
     def load(self, members: Indices, window: Window | None = None) -> Tensors:
-        """`rows` (B, L, *shape) padded with zeros in the stored dtype, `lengths` (B,), and for int8 `scales` (B, L).
+        """The tensors of a `Batch`, its rows padded with zeros.
 
         Rows come from `window` if given, which must hold them, else from memory or the store.
         """
@@ -60,6 +60,8 @@ class StoredRows:
             batch["rows"] = batch["rows"].view(torch.bfloat16)
         if scales is not None:
             batch["scales"] = torch.from_numpy(scales)
+        if self.store.recipe.dtype == "int4":
+            batch["packed"] = torch.empty((0, *self.store.row_shape(self.cut)))
         return batch
 
     def in_memory(self) -> "StoredRows":
@@ -74,6 +76,8 @@ def widened(batch: Tensors, *, copy: bool = False) -> torch.Tensor:
 
     `copy`: never the batch's own tensor, which rows stored as float32 are otherwise.
     """
+    if "packed" in batch:
+        return unpacked(batch["rows"], batch["scales"], tuple(batch["packed"].shape[1:]))
     rows = batch["rows"].to(torch.float32, copy=copy)
     if "scales" in batch:
         scales = batch["scales"]

@@ -57,8 +57,7 @@ def _read(subject: Subject, source: StoredRows | Flat, stored: StoredRows, size:
     with clock.running():
         for members in batches:
             source.load(members)
-    row_bytes = int(np.prod(subject.store.row_shape(stored.cut))) * subject.store.stored_dtype.itemsize
-    return Run(clock.seconds, len(stored.lengths), bytes=int(stored.lengths.sum()) * row_bytes)
+    return Run(clock.seconds, len(stored.lengths), bytes=stored.bytes)
 
 
 def _random(samples: int, size: int, seed: int) -> Iterator[Indices]:

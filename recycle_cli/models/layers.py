@@ -2,10 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import prod
 
-_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4, "int8": 1}
-_SCALE_BYTES = 4
+from recycle_cli.recipe import row_bytes
 
 
 @dataclass(frozen=True)
@@ -21,6 +19,5 @@ class Layer:
 
 
 def bytes_per_sample(row_shape: Sequence[int], length: int, dtype: str) -> int:
-    """Bytes that a store keeps of one sample's rows, int8 with a float32 scale for each row."""
-    row = prod(row_shape) * _BYTES[dtype] + (_SCALE_BYTES if dtype == "int8" else 0)
-    return row * length
+    """Bytes that a store keeps of one sample's rows, with their scales."""
+    return row_bytes(row_shape, dtype) * length

@@ -21,8 +21,7 @@ def cold_bytes_per_second(store: Store, cut: str, positions: Indices, batch_size
     for start in range(0, len(order), batch_size):
         rows.load(order[start : start + batch_size])
     seconds = time.perf_counter() - started
-    row_bytes = int(np.prod(store.row_shape(cut))) * store.stored_dtype.itemsize
-    return float(rows.lengths.sum()) * row_bytes / seconds
+    return rows.bytes / seconds
 
 
 def forget(folder: Path) -> None:

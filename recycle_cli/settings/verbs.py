@@ -10,7 +10,7 @@ from recycle_cli.settings.reading import LOGS, logs, size
 from recycle_cli.settings.tasks import TASKS, SampleSettings
 from recycle_cli.settings.training import TrainingSettings
 
-Dtype = Literal["float16", "bfloat16", "float32", "int8"]
+Dtype = Literal["float16", "bfloat16", "float32", "int8", "int4"]
 
 Codec = Literal["none", "lz4", "zstd", "auto"]
 
@@ -33,7 +33,8 @@ class PrecomputeSettings:
     )
     dtype: Dtype = option(
         "float16",
-        "Number format of the stored activations; int8 keeps a scale for each token or image.",
+        "Number format of the stored activations; int8 keeps a scale for each token or image, int4 also one for every "
+        "16 numbers.",
         "Store",
         usual=True,
     )

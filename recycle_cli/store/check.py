@@ -13,8 +13,9 @@ import numpy as np
 import xxhash
 
 from recycle_cli.errors import DamageError, RecycleError, StorageError, StoreError
+from recycle_cli.recipe import has_scales
 from recycle_cli.store.chunked import ChunkedRows
-from recycle_cli.store.dtypes import is_finite
+from recycle_cli.store.dtypes import Array, are_scales, is_finite
 from recycle_cli.store.files import BLOCK_BYTES
 from recycle_cli.store.layout import DOCUMENT, ArraySpec, dumps
 from recycle_cli.store.patient import PatientPlace, ReadError
@@ -247,13 +248,15 @@ def _contents(segment: Segment, meter: Meter) -> Iterator[Damage]:
         yield _damage(segment, f"{OFFSETS}/{segment.specs[OFFSETS].chunk_key}", str(error))
         return
     for cut in segment.cuts if segment.place.is_local else []:
-        yield from _rows(segment, values_name(cut), segment.dtype, meter)
-        if segment.dtype == "int8":
-            yield from _rows(segment, scales_name(cut), "float32", meter)
+        yield from _rows(segment, values_name(cut), is_finite, meter)
+        if has_scales(segment.dtype):
+            yield from _rows(segment, scales_name(cut), are_scales, meter)
 
 
-def _rows(segment: Segment, name: str, dtype: str, meter: Meter) -> Iterator[Damage]:
+def _rows(segment: Segment, name: str, sound: Callable[[Array, str], bool], meter: Meter) -> Iterator[Damage]:
     """Report what is wrong with the numbers of one array, up to the first chunk that does not decode.
+
+    sound  tells from some of its rows and the store's dtype whether they are numbers
 
     The rows are read, not mapped: a disk that fails under a map ends the process.
     """
@@ -272,7 +275,7 @@ def _rows(segment: Segment, name: str, dtype: str, meter: Meter) -> Iterator[Dam
         for first in range(0, spec.chunks, step):
             last = min(first + step, spec.chunks)
             start, stop = first * chunk_rows, min(last * chunk_rows, rows)
-            if not is_finite(_decoded(array, first, last)[: stop - start], dtype):
+            if not sound(_decoded(array, first, last)[: stop - start], segment.dtype):
                 yield _damage(segment, file, f"NaN or infinity in rows {start} to {stop}")
             meter.add(size * stop // rows - size * start // rows, again=True)
     except StorageError:

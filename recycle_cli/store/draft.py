@@ -12,6 +12,7 @@ import numpy as np
 
 from recycle_cli.disk import sync_tree
 from recycle_cli.keys import KEY_BYTES, Bytes16
+from recycle_cli.recipe import has_scales
 from recycle_cli.store.codecs import compressor
 from recycle_cli.store.dtypes import Array, Encoded, numpy_dtype
 from recycle_cli.store.files import write_file
@@ -140,13 +141,14 @@ def _row_specs(rows: Mapping[str, Encoded], dtype: str, codec: str) -> dict[str,
     specs: dict[str, ArraySpec] = {}
     for cut, encoded in rows.items():
         assert encoded.values.dtype == numpy_dtype(dtype), f"{encoded.values.dtype} rows in a store of {dtype}"
-        assert (encoded.scales is not None) == (dtype == "int8"), "scales belong to int8 rows, and to no others"
+        assert (encoded.scales is not None) == has_scales(dtype), "scales belong to int8 and int4 rows alone"
+        assert (encoded.packed is not None) == (dtype == "int4"), "int4 rows are packed, and no others"
         shape = encoded.values.shape[1:]
         dimensions = ("row", *(None for _ in shape))
         stored = numpy_dtype(dtype)
         chunk_rows = rows_per_chunk(math.prod(shape) * stored.itemsize)
         how = compressor(codec, stored.itemsize)
-        specs[values_name(cut)] = ArraySpec((0, *shape), stored.str, chunk_rows, how, dimensions)
+        specs[values_name(cut)] = ArraySpec((0, *shape), stored.str, chunk_rows, how, dimensions, encoded.packed)
         if encoded.scales is not None:
             specs[scales_name(cut)] = ArraySpec((0,), "<f4", chunk_rows, dimensions=("row",))
     return specs

@@ -17,13 +17,14 @@ import numpy as np
 from recycle_cli.disk import STDOUT, sync, sync_tree
 from recycle_cli.errors import MissingError, UsageError
 from recycle_cli.keys import KEY_BYTES, Sample, keys_of
+from recycle_cli.recipe import has_scales
 from recycle_cli.store.dtypes import Array
 from recycle_cli.store.files import NO_HARD_LINKS, storage_errors, write_file
 from recycle_cli.store.index import Positions
 from recycle_cli.store.liveness import unique_id
 from recycle_cli.store.store import Store
 
-_SAFETENSORS = {"float16": "F16", "bfloat16": "BF16", "float32": "F32", "int8": "I8"}
+_SAFETENSORS = {"float16": "F16", "bfloat16": "BF16", "float32": "F32", "int8": "I8", "int4": "U8"}
 _BATCH_ROWS = 65_536
 
 Shapes = dict[str, tuple[tuple[int, ...], np.dtype[Any], str]]
@@ -40,12 +41,13 @@ def export(
     limit: int | None = None,
     format: str = "safetensors",
 ) -> dict[str, Any]:
-    """Write keys (n, 16) uint8, offsets (n + 1,) int64, values (rows, *shape) and for int8 scales (rows,) to `out`.
+    """Write keys (n, 16) uint8, offsets (n + 1,) int64, values (rows, *shape) and scales (rows,), if any, to `out`.
 
     `keys` have 32 hexadecimal digits each, and `texts` are found by their content; without either, all samples are
     written in the order of the store. `limit` takes the first so many. `out` is a `.safetensors` file, `-` for one on
     stdout, or a folder of `.npy` files (bfloat16 as its bits in uint16). The memory needed does not grow with the
-    export. Raises MissingError if a key or a text is not in the store, UsageError if `out` exists.
+    export. Values are as stored: int4 rows are bytes, and `row_shape` in the metadata is the shape of a row of numbers.
+    Raises MissingError if a key or a text is not in the store, UsageError if `out` exists.
     """
     if out == STDOUT:
         if format != "safetensors":
@@ -67,6 +69,8 @@ def export(
         raise MissingError(f"{path}: nothing to export; the store holds {len(store)} samples")
     offsets = np.concatenate([[0], np.cumsum(store.lengths(positions))]).astype("<i8")
     metadata = {"cut": cut, "dtype": store.recipe.dtype, "fingerprint": store.fingerprint}
+    if store.recipe.dtype == "int4":
+        metadata["row_shape"] = json.dumps(store.row_shape(cut))
     with storage_errors(out):
         with _in_one_step(Path(out)) as scratch, ExitStack() as opened:
             arrays = _FORMATS[format](scratch, _shapes(store, cut, offsets), metadata, opened)
@@ -96,9 +100,9 @@ def _shapes(store: Store, cut: str, offsets: Array) -> Shapes:
     shapes: Shapes = {
         "keys": ((samples, KEY_BYTES), np.dtype("u1"), "U8"),
         "offsets": ((samples + 1,), np.dtype("<i8"), "I64"),
-        "values": ((rows, *store.row_shape(cut)), store.stored_dtype, _SAFETENSORS[store.recipe.dtype]),
+        "values": ((rows, *store.stored_shape(cut)), store.stored_dtype, _SAFETENSORS[store.recipe.dtype]),
     }
-    if store.recipe.dtype == "int8":
+    if has_scales(store.recipe.dtype):
         shapes["scales"] = ((rows,), np.dtype("<f4"), "F32")
     return shapes
 

@@ -30,6 +30,7 @@ CHUNK_BYTES = 128 << 10
 CHUNK_LIMIT = 1 << 30
 """Largest inner chunk that is decoded, in bytes. Blosc's own limit is 2 GiB."""
 
+_ROW_SHAPE = "row_shape"
 _INDEX_ENTRY = 16
 _CRC = 4
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,199}")
@@ -47,6 +48,7 @@ _KEY_ENCODING = {"name": "default", "configuration": {"separator": "."}}
 class ArraySpec:
     """The shape and layout of one array of a segment. `chunk_rows` is None for an array stored as one plain chunk.
 
+    `packed` is the shape of a row whose numbers are packed into bytes, None for rows that are stored as they are.
     A row array is one shard with inner chunks of `chunk_rows` rows, in order. An uncompressed one is therefore plain
     bytes from the start of its file and can be mapped; the padding of the last chunk and the shard's index follow.
     """
@@ -56,6 +58,12 @@ class ArraySpec:
     chunk_rows: int | None = None
     compressor: Mapping[str, Any] | None = None
     dimensions: tuple[str | None, ...] = ()
+    packed: tuple[int, ...] | None = None
+
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        """The shape of a row before it was packed."""
+        return self.shape[1:] if self.packed is None else self.packed
 
     @property
     def row_bytes(self) -> int:
@@ -122,7 +130,7 @@ def array_document(spec: ArraySpec) -> dict[str, Any]:
         "fill_value": 0.0 if "f" in spec.dtype else 0,
         "codecs": codecs,
         "dimension_names": list(spec.dimensions),
-        "attributes": {},
+        "attributes": {} if spec.packed is None else {_ROW_SHAPE: list(spec.packed)},
     }
 
 
@@ -220,4 +228,15 @@ def _read_array(document: Mapping[str, Any]) -> ArraySpec:
             raise ValueError(f"codec {compressor!r:.80}, which is not on the list of those allowed")
         if compressor is not None and chunk_rows * math.prod(shape[1:]) * np.dtype(dtype).itemsize > CHUNK_LIMIT:
             raise ValueError(f"compressed chunks of {chunk_rows} rows, more than {CHUNK_LIMIT} bytes each")
-    return ArraySpec(shape, dtype, chunk_rows, compressor, tuple(document["dimension_names"]))
+    return ArraySpec(
+        shape, dtype, chunk_rows, compressor, tuple(document["dimension_names"]), _packed(document["attributes"])
+    )
+
+
+def _packed(attributes: Mapping[str, Any]) -> tuple[int, ...] | None:
+    if _ROW_SHAPE not in attributes:
+        return None
+    shape = tuple(attributes[_ROW_SHAPE])
+    if not all(type(n) is int and 0 < n < 1 << 62 for n in shape) or math.prod(shape) >= 1 << 62:
+        raise ValueError(f"{_ROW_SHAPE} {list(shape)}")
+    return shape

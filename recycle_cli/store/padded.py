@@ -27,7 +27,7 @@ def padded(
     """
     for rows in sources.values():
         assert rows.dtype == dtype, f"{rows.dtype} rows in a batch of {dtype}"
-        _check_shape(rows, row_shape)
+        check_shape(rows.shape[1:], row_shape)
     longest = max((stop - start for _, start, stop in spans), default=0)
     # The system zeroes new memory, which a large batch takes, page by page when it is touched. Padding behind short
     # samples therefore costs nothing; writing zeros there ourselves would cost as much as writing rows.
@@ -40,10 +40,11 @@ def padded(
     return out
 
 
-def _check_shape(rows: Rows, expected: tuple[int, ...]) -> None:
-    if rows.shape[1:] != expected:
+def check_shape(found: tuple[int, ...], expected: tuple[int, ...]) -> None:
+    """Raise DamageError unless the rows of a segment have the shape of the others."""
+    if found != expected:
         raise DamageError(
-            f"a segment holds rows of shape {rows.shape[1:]} where {expected} is expected; "
+            f"a segment holds rows of shape {found} where {expected} is expected; "
             "it was not made with this store's recipe: remove it, or use another store"
         )
 

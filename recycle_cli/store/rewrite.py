@@ -12,12 +12,13 @@ import numpy as np
 from recycle_cli.disk import sync
 from recycle_cli.errors import UsageError
 from recycle_cli.keys import KEY_BYTES
+from recycle_cli.recipe import has_scales
 from recycle_cli.store.check import require_sound
 from recycle_cli.store.dtypes import Encoded
 from recycle_cli.store.index import Positions, Segments, among, build
 from recycle_cli.store.layout import SCRATCH, SEGMENTS
 from recycle_cli.store.liveness import Claim
-from recycle_cli.store.segment import Segment, origins_of
+from recycle_cli.store.segment import Segment, origins_of, values_name
 from recycle_cli.store.store import Store
 from recycle_cli.store.writer import SegmentWriter
 
@@ -117,9 +118,10 @@ def copy_samples(store: Store, segment: Segment, samples: Positions, writer: Seg
 def _rows(store: Store, segment: Segment, cut: str, local: Positions) -> Encoded:
     spans = [(segment.bounds[sample], segment.bounds[sample + 1]) for sample in local.tolist()]
     values = np.concatenate([segment.values(cut)[start:stop] for start, stop in spans])
-    if store.recipe.dtype != "int8":
+    if not has_scales(store.recipe.dtype):
         return Encoded(values)
-    return Encoded(values, np.concatenate([segment.scales(cut)[start:stop] for start, stop in spans]))
+    scales = np.concatenate([segment.scales(cut)[start:stop] for start, stop in spans])
+    return Encoded(values, scales, segment.specs[values_name(cut)].packed)
 
 
 def remove_folders(root: Path, folders: list[Path]) -> None:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from recycle_cli.errors import DamageError, StoreError
 from recycle_cli.keys import KEY_BYTES
+from recycle_cli.recipe import has_scales, stored_shape
 from recycle_cli.store.chunked import ChunkedRows
 from recycle_cli.store.codecs import CodecName, codec_of
 from recycle_cli.store.dtypes import Array, numpy_dtype
@@ -146,16 +147,20 @@ class Segment:
         return self.offsets.data.cast("B").cast("q")
 
     def values(self, cut: str) -> Rows:
-        """(rows, *shape) in the stored dtype, mapped so that slices are views, or decoded chunk by chunk."""
+        """(rows, *stored_shape) in the stored dtype, mapped so that slices are views, or decoded chunk by chunk."""
         if cut not in self._values:
             self._values[cut] = self._row_array(values_name(cut))
         return self._values[cut]
 
     def scales(self, cut: str) -> Rows:
-        """(rows,) float32; only int8 stores have scales."""
+        """(rows,) float32; only int8 and int4 stores have scales."""
         if cut not in self._scales:
             self._scales[cut] = self._row_array(scales_name(cut))
         return self._scales[cut]
+
+    def row_shape(self, cut: str) -> tuple[int, ...]:
+        """The shape of a row, as it was before it was packed."""
+        return self.specs[values_name(cut)].row_shape
 
     def require_uncut(self, name: str, array: Any) -> None:
         """Raise DamageError if the array `name` is mapped from a file that was cut short since."""
@@ -209,19 +214,20 @@ def cuts_of(names: Iterable[str]) -> list[str]:
 def check_specs(specs: Mapping[str, ArraySpec], summary: Summary, dtype: str, where: str) -> None:
     """Raise DamageError unless the arrays are exactly those of a segment with this summary."""
     bytes_type = numpy_dtype(dtype).str
-    expected: dict[str, tuple[tuple[int, ...], str]] = {
-        KEYS: ((summary.samples, KEY_BYTES), "|u1"),
-        DIGESTS: ((summary.samples, KEY_BYTES), "|u1"),
-        OFFSETS: ((summary.samples + 1,), "<i8"),
+    expected: dict[str, tuple[tuple[int, ...], str, tuple[int, ...] | None]] = {
+        KEYS: ((summary.samples, KEY_BYTES), "|u1", None),
+        DIGESTS: ((summary.samples, KEY_BYTES), "|u1", None),
+        OFFSETS: ((summary.samples + 1,), "<i8", None),
     }
     for cut in cuts_of(specs):
         if not is_name(cut):
             raise DamageError(f"{where}: {cut!r} cannot be the name of a cut")
-        shape = specs[values_name(cut)].shape[1:]
-        expected[values_name(cut)] = ((summary.rows, *shape), bytes_type)
-        if dtype == "int8":
-            expected[scales_name(cut)] = ((summary.rows,), "<f4")
-    found = {name: (spec.shape, spec.dtype) for name, spec in specs.items()}
+        shape = specs[values_name(cut)].row_shape
+        packed = shape if dtype == "int4" else None
+        expected[values_name(cut)] = ((summary.rows, *stored_shape(shape, dtype)), bytes_type, packed)
+        if has_scales(dtype):
+            expected[scales_name(cut)] = ((summary.rows,), "<f4", None)
+    found = {name: (spec.shape, spec.dtype, spec.packed) for name, spec in specs.items()}
     for name in sorted(expected.keys() | found.keys()):
         if found.get(name) != expected.get(name):
             raise DamageError(f"{where}/{name}: {found.get(name)} found, {expected.get(name)} expected")

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import recycle_cli.store.indexfile as indexfile
 from recycle_cli.errors import DamageError, StorageError, StoreError, UsageError
 from recycle_cli.keys import KEY_BYTES, Bytes16
-from recycle_cli.recipe import Recipe
+from recycle_cli.recipe import Recipe, has_scales, row_bytes, stored_shape
 from recycle_cli.runtime.memory import free_memory
 from recycle_cli.store.codecs import CodecName
 from recycle_cli.store.dtypes import Array, numpy_dtype
@@ -31,7 +31,7 @@ from recycle_cli.store.index import (
     without,
 )
 from recycle_cli.store.origins import NOT_SAID, Origins
-from recycle_cli.store.padded import padded
+from recycle_cli.store.padded import check_shape, padded
 from recycle_cli.store.place import Place
 from recycle_cli.store.places import open_place
 from recycle_cli.store.root import create_root, read_root
@@ -52,6 +52,7 @@ class Store:
         self.fingerprint = recipe.fingerprint
         self.provenance = dict(provenance)
         self.stored_dtype = numpy_dtype(recipe.dtype)
+        self._scaled = has_scales(recipe.dtype)
         self._known: dict[str, Segment] = {}
         self._segments = Segments([], [])
         self._summaries: list[Summary] = []
@@ -170,10 +171,18 @@ class Store:
         self._known_cut(cut)
         if not self._segments.list:
             raise StorageError(f"{self.path}: no sealed samples yet; run `recycle precompute` first")
-        return self._segments.list[0].values(cut).shape[1:]
+        return self._segments.list[0].row_shape(cut)
+
+    def stored_shape(self, cut: str) -> tuple[int, ...]:
+        """Shape of one row of `cut` as it is stored and read: its own, but for int4 that of its packed bytes."""
+        return stored_shape(self.row_shape(cut), self.recipe.dtype)
+
+    def row_bytes(self, cut: str) -> int:
+        """Bytes of one stored row of `cut`, with its scale."""
+        return row_bytes(self.row_shape(cut), self.recipe.dtype)
 
     def read(self, cut: str, position: int) -> Array:
-        """Rows (length, *shape) of one sample in the stored dtype, as a read-only view of the map if there is one."""
+        """Rows (length, *stored_shape) of one sample as stored, as a read-only view of the map if there is one."""
         self._known_cut(cut)
         segment, start, stop = self._place(int(position))
         if perf_counter() >= self._next_look:
@@ -181,27 +190,29 @@ class Store:
         return segment.values(cut)[start:stop]
 
     def gather(self, cut: str, positions: Positions) -> tuple[Array, npt.NDArray[np.float32] | None]:
-        """Gather samples into a batch padded with zeros to the longest: (n, L, *shape), and for int8 scales (n, L)."""
+        """Gather samples into a batch padded with zeros to the longest: (n, L, *stored_shape) and any scales (n, L)."""
         self._known_cut(cut)
         spans = self._segments.spans(positions.tolist())
         segments, touched = self._segments.list, {number for number, _, _ in spans}
         if perf_counter() >= self._next_look:
             self._look(cut, (segments[number] for number in touched))
+        self._check_shapes(cut, (segments[number] for number in touched))
         rows = {number: segments[number].values(cut) for number in touched}
-        values = padded(spans, rows, self.row_shape(cut), self.stored_dtype)
-        if self.recipe.dtype != "int8":
+        values = padded(spans, rows, self.stored_shape(cut), self.stored_dtype)
+        if not self._scaled:
             return values, None
         scales = {number: segments[number].scales(cut) for number in touched}
         return values, padded(spans, scales, (), np.dtype("<f4"))
 
     def gather_rows(self, cut: str, positions: Positions) -> tuple[Array, npt.NDArray[np.float32] | None]:
-        """Gather the rows of samples one after another: values (sum of lengths, *shape), and for int8 scales (sum,)."""
+        """Gather the rows of samples one after another: (sum of lengths, *stored_shape) and any scales (sum,)."""
         places = [self._place(position) for position in np.asarray(positions).tolist()]
         if perf_counter() >= self._next_look:
             self._look(cut, {segment.id: segment for segment, _, _ in places}.values())
+        self._check_shapes(cut, {segment.id: segment for segment, _, _ in places}.values())
         total = sum(stop - start for _, start, stop in places)
-        values = np.empty((total, *self.row_shape(cut)), self.stored_dtype)
-        scales = np.empty(total, np.float32) if self.recipe.dtype == "int8" else None
+        values = np.empty((total, *self.stored_shape(cut)), self.stored_dtype)
+        scales = np.empty(total, np.float32) if self._scaled else None
         filled = 0
         for segment, start, stop in places:
             after = filled + stop - start
@@ -262,6 +273,12 @@ class Store:
             origins=origins,
         )
 
+    def _check_shapes(self, cut: str, segments: Iterable[Segment]) -> None:
+        """Raise DamageError unless these segments' rows have one shape; packed rows of two may have as many bytes."""
+        expected = self.row_shape(cut)
+        for segment in segments:
+            check_shape(segment.row_shape(cut), expected)
+
     def _look(self, cut: str, segments: Iterable[Segment]) -> None:
         """Raise DamageError if a mapped file of these segments was cut short, since reading it would end the process.
 
@@ -269,7 +286,7 @@ class Store:
         in quick succession are as fast as without it. Whoever reads asks whether one is due, which costs no call.
         """
         arrays = [(segment, values_name(cut), segment.values(cut)) for segment in segments]
-        if self.recipe.dtype == "int8":
+        if self._scaled:
             arrays += [(segment, scales_name(cut), segment.scales(cut)) for segment, _, _ in arrays]
         began = perf_counter()
         for segment, name, array in arrays:

@@ -8,10 +8,11 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
+from recycle_cli.recipe import has_scales
 from recycle_cli.store.chunked import ChunkedRows
 from recycle_cli.store.dtypes import Array
 from recycle_cli.store.index import Positions, Segments
-from recycle_cli.store.padded import padded
+from recycle_cli.store.padded import check_shape, padded
 from recycle_cli.store.segment import Segment, values_name
 
 WINDOW_SHARE = 0.4
@@ -54,7 +55,7 @@ class Window:
         return values, None if held.scales is None else padded(spans, {0: held.scales}, (), held.scales.dtype)
 
     def gather_rows(self, positions: Positions) -> tuple[Array, npt.NDArray[np.float32] | None]:
-        """Gather rows of samples of this window one after another: values (sum, *shape), and for int8 scales (sum,)."""
+        """Gather rows of samples of this window one after another, with the shapes of Store.gather_rows."""
         held = self._held.only(positions)
         return held.values, held.scales
 
@@ -164,8 +165,10 @@ def _load(runs: list["_Run"], cut: str, left: _Held | None, readers: ThreadPoolE
     positions = np.concatenate([before, *(run.positions for run in runs)])
     bounds = np.concatenate([[0], np.cumsum(np.concatenate([*lengths, *(run.lengths for run in runs)]))])
     spec = runs[0].segment.specs[values_name(cut)]
+    for run in runs:
+        check_shape(run.segment.row_shape(cut), spec.row_shape)
     values = np.empty((int(bounds[-1]), *spec.shape[1:]), spec.dtype)
-    scales = np.empty(len(values), np.float32) if spec.dtype == "|i1" else None
+    scales = np.empty(len(values), np.float32) if has_scales(runs[0].segment.dtype) else None
     if left is not None:
         values[: len(left.values)] = left.values
         if scales is not None and left.scales is not None:

@@ -28,7 +28,7 @@ def rows_of(activations: torch.Tensor, lengths: Indices, dtype: str) -> Encoded:
 
 def restored(rows: Encoded, lengths: Indices, dtype: str) -> torch.Tensor:
     """Padded float32 activations (B, L, *shape) from ragged stored rows: what the head is given, hit or miss."""
-    values = torch.from_numpy(decode(rows.values, rows.scales, dtype))
+    values = torch.from_numpy(decode(rows.values, rows.scales, dtype, rows.row_shape))
     pieces = list(torch.split(values, lengths.tolist()))
     return torch.nn.utils.rnn.pad_sequence(pieces, batch_first=True)
 

@@ -40,7 +40,7 @@ def test_in_order_is_the_least_padding():
     assert padding(batches, LENGTHS) < 0.02
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "int8"])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "int8", "int4"])
 def test_stored_rows_are_padded_batches(tmp_path, dtype):
     corpus = Corpus(dtype)
     store = corpus.store(tmp_path / "s", range(20))
@@ -52,6 +52,8 @@ def test_stored_rows_are_padded_batches(tmp_path, dtype):
     assert values.shape == (3, max(batch["lengths"].tolist()), 8)
     for row, number in enumerate(numbers):
         expected = torch.from_numpy(corpus.rows(number, "2"))
-        error = {"float32": 0, "float16": 2**-11, "bfloat16": 2**-8, "int8": 0.02}[dtype] * expected.abs().max()
+        error = {"float32": 0, "float16": 2**-11, "bfloat16": 2**-8, "int8": 0.02, "int4": 0.18}[
+            dtype
+        ] * expected.abs().max()
         assert (values[row, : len(expected)] - expected).abs().max() <= error
         assert not values[row, len(expected) :].any()

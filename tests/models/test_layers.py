@@ -30,9 +30,15 @@ def test_shares_grow_from_block_to_block(model_type):
     assert table[1].flops_share == pytest.approx(0.5, abs=0.15)
 
 
-@pytest.mark.parametrize(("dtype", "size"), [("float16", 320), ("bfloat16", 320), ("float32", 640), ("int8", 200)])
+@pytest.mark.parametrize(
+    ("dtype", "size"), [("float16", 320), ("bfloat16", 320), ("float32", 640), ("int8", 200), ("int4", 130)]
+)
 def test_bytes_of_a_sample(dtype, size):
     assert bytes_per_sample((16,), 10, dtype) == size
+
+
+def test_rows_of_four_bits_fill_whole_groups():
+    assert [bytes_per_sample(shape, 1, "int4") for shape in ((1,), (17,), (384,), (3, 5, 7))] == [13, 22, 220, 67]
 
 
 def test_an_unknown_dtype_is_refused(tiny_bert):

@@ -146,14 +146,16 @@ def test_a_plan_counts_and_forecasts(planned):
     assert plan["sample"] == {"counted": 400, "tried": 64}
 
 
-@pytest.mark.parametrize("dtype", ["float16", "int8", "float32"])
+@pytest.mark.parametrize("dtype", ["float16", "int8", "int4", "float32"])
 def test_the_bytes_are_those_that_are_written(planned, recycle, tiny_bert, dtype):
     plan, place = planned
     options = ("--model", tiny_bert, "--cut", "50%", "--max-length", 16, "--dtype", dtype)
     made = recycle.json("precompute", "texts.csv", f"{dtype}.zarr", *options, cwd=place)
     assert plan["tokens"] == made["rows"]
     forecast = plan["cuts"][0]["bytes"][dtype]
-    assert forecast == pytest.approx(plan["tokens"] * {"float16": 64, "int8": 36, "float32": 128}[dtype], rel=0.2)
+    assert forecast == pytest.approx(
+        plan["tokens"] * {"float16": 64, "int8": 36, "int4": 22, "float32": 128}[dtype], rel=0.2
+    )
     written = sum(path.stat().st_size for path in (place / f"{dtype}.zarr").rglob("*") if path.is_file())
     # A store of short texts is small: its documents take 9 kB whatever its size.
     assert forecast == pytest.approx(written - 9_000, rel=0.03)
@@ -161,7 +163,9 @@ def test_the_bytes_are_those_that_are_written(planned, recycle, tiny_bert, dtype
 
 def test_a_plan_keeps_nothing(planned):
     _, place = planned
-    assert {path.name for path in place.iterdir()} - {"float16.zarr", "int8.zarr", "float32.zarr"} == {"texts.csv"}
+    assert {path.name for path in place.iterdir()} - {"float16.zarr", "int8.zarr", "int4.zarr", "float32.zarr"} == {
+        "texts.csv"
+    }
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from store.corpora import Corpus  # noqa: E402
 
 from recycle_cli.store import Store, gc, info, verify  # noqa: E402
 
-KINDS = [("float16", "none"), ("bfloat16", "zstd"), ("float32", "lz4"), ("int8", "lz4")]
+KINDS = [("float16", "none"), ("bfloat16", "zstd"), ("float32", "lz4"), ("int8", "lz4"), ("int4", "none")]
 
 
 def write(folder: Path) -> None:

@@ -3,6 +3,7 @@ import pytest
 import zarr
 
 from recycle_cli.errors import DamageError, UsageError
+from recycle_cli.recipe import DTYPES
 from recycle_cli.store import Store
 from recycle_cli.store.codecs import choose, compress, compressor, decompress, is_allowed
 
@@ -10,7 +11,7 @@ from .corpora import Corpus
 
 
 @pytest.mark.parametrize("codec", ["none", "lz4", "zstd", "auto"])
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "int8"])
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_every_codec_gives_the_rows_back(tmp_path, codec, dtype):
     corpus = Corpus(dtype, shape=(64,), longest=900)
     store = corpus.store(tmp_path / "s.zarr", range(30), segment_bytes=200_000, codec=codec)

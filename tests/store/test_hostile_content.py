@@ -8,6 +8,7 @@ import google_crc32c
 import numpy as np
 import pytest
 
+from recycle_cli.batches import StoredRows, widened
 from recycle_cli.errors import DamageError
 from recycle_cli.recipe import canonical_json
 from recycle_cli.store import Store, gc, info, verify
@@ -78,6 +79,27 @@ def test_infinite_rows_are_named(tmp_path):
     values[9] = 0x7F80
     replace(store, VALUES, values)
     assert named(store) == (VALUES, f"NaN or infinity in rows 0 to {store.rows}")
+
+
+@pytest.mark.parametrize("wrong", [127, 128, 255])
+def test_scales_of_groups_that_are_no_numbers_are_named(tmp_path, wrong):
+    corpus = Corpus("int4", shape=(40,))
+    store = corpus.store(tmp_path / "s.zarr", NUMBERS)
+    values = content_of(store, VALUES)
+    values[7 * 27 - 1] = wrong  # three groups a row: 24 bytes of codes, then 3 of scales
+    replace(store, VALUES, values)
+    assert named(store) == (VALUES, f"NaN or infinity in rows 0 to {store.rows}")
+    batch = StoredRows.of(store, "2", store.positions()).load(np.arange(len(store)))
+    assert np.isfinite(widened(batch).numpy()).all()
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int4"])
+def test_scales_that_make_rows_infinite_are_named(tmp_path, dtype):
+    store = Corpus(dtype).store(tmp_path / "s.zarr", NUMBERS)
+    scales = content_of(store, SCALES, "<f4")
+    scales[3] = 1e38
+    replace(store, SCALES, scales)
+    assert named(store) == (SCALES, f"NaN or infinity in rows 0 to {store.rows}")
 
 
 def test_a_key_twice_in_a_segment_counts_once_and_is_collected(store, corpus):

@@ -12,6 +12,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from recycle_cli.errors import DamageError, MissingError, StorageError, StoreError, UsageError
+from recycle_cli.recipe import has_scales
 from recycle_cli.store import Store, export, gc, info, liveness, verify
 from recycle_cli.store.liveness import Claim, maintenance, remove_dead, unique_id, writers
 
@@ -170,7 +171,7 @@ def test_info_says_what_is_there(tmp_path):
     assert found["recipe"]["dtype"] == "int8"
 
 
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "int8"])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "int8", "int4"])
 def test_export_writes_safetensors_and_numpy(tmp_path, dtype):
     corpus = Corpus(dtype, cuts=("1", "2"))
     store = corpus.store(tmp_path / "s.zarr", range(20), segment_bytes=400)
@@ -179,13 +180,13 @@ def test_export_writes_safetensors_and_numpy(tmp_path, dtype):
     arrays = {path.stem: np.load(path) for path in (tmp_path / "n").glob("*.npy")}
     expected = [corpus.encoded(number, "2") for number in (7, 3)]
     np.testing.assert_array_equal(arrays["values"], np.concatenate([encoded.values for encoded in expected]))
-    if dtype == "int8":
+    if has_scales(dtype):
         np.testing.assert_array_equal(arrays["scales"], np.concatenate([encoded.scales for encoded in expected]))
     done = export(store.path, str(tmp_path / "x.safetensors"), cut="2", limit=6)
     assert (done["samples"], done["bytes"]) == (6, (tmp_path / "x.safetensors").stat().st_size)
     if dtype != "bfloat16":  # NumPy has no bfloat16
         tensors = load_file(tmp_path / "x.safetensors")
-        assert tensors["values"].shape == (tensors["offsets"][-1], 8)
+        assert tensors["values"].shape == (tensors["offsets"][-1], 9 if dtype == "int4" else 8)
         positions = store.find(tensors["keys"])
         np.testing.assert_array_equal(store.gather_rows("2", positions)[0], tensors["values"])
 

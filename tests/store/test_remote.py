@@ -62,7 +62,7 @@ def objects(url):
 
 
 @pytest.mark.parametrize("where", ["bucket", "google", "azure", "memory"])
-@pytest.mark.parametrize(("dtype", "codec"), [("float16", "none"), ("int8", "lz4")])
+@pytest.mark.parametrize(("dtype", "codec"), [("float16", "none"), ("int8", "lz4"), ("int4", "none")])
 def test_a_bucket_is_a_store_as_any_other(request, where, dtype, codec, tmp_path):
     url = request.getfixturevalue(where)
     corpus = Corpus(dtype, cuts=("1", "2"))

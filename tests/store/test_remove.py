@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from recycle_cli.errors import DamageError, MismatchError, StorageError, StoreError, UsageError
+from recycle_cli.recipe import has_scales
 from recycle_cli.store import Store, find, gc, info, merge, remove, verify
 from recycle_cli.store.liveness import maintenance
 from recycle_cli.store.origins import origins_in
@@ -56,7 +57,9 @@ def test_removed_samples_are_gone_from_every_file_and_the_others_stay(tmp_path, 
     assert removed(store, numbers)["copies"] == 0
 
 
-@pytest.mark.parametrize(("dtype", "codec"), [("int8", "lz4"), ("bfloat16", "none"), ("float32", "zstd")])
+@pytest.mark.parametrize(
+    ("dtype", "codec"), [("int8", "lz4"), ("int4", "none"), ("bfloat16", "none"), ("float32", "zstd")]
+)
 def test_what_stays_keeps_cuts_scales_and_codec(tmp_path, dtype, codec):
     corpus = Corpus(dtype, cuts=("1", "2"))
     store = corpus.store(tmp_path / "s.zarr", range(20), codec=codec)
@@ -65,7 +68,7 @@ def test_what_stays_keeps_cuts_scales_and_codec(tmp_path, dtype, codec):
     again = Store.open(store.path)
     corpus.check(again, rest)
     assert again.codec == codec
-    if dtype == "int8":
+    if has_scales(dtype):
         position = again.lookup(*corpus.keys([19]))
         np.testing.assert_array_equal(again.gather_rows("2", position)[1], corpus.encoded(19, "2").scales)
 

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from recycle_cli.recipe import has_scales
 from recycle_cli.runtime.memory import free_memory
 from recycle_cli.store import Store
 from recycle_cli.store.chunked import ChunkedRows
@@ -24,7 +25,7 @@ def chunks(store):
 
 
 @pytest.mark.parametrize("codec", ["none", "lz4"])
-@pytest.mark.parametrize("dtype", ["float16", "int8"])
+@pytest.mark.parametrize("dtype", ["float16", "int8", "int4"])
 @pytest.mark.parametrize("memory", [None, 4 << 20, 600_000])
 def test_an_epoch_holds_every_sample_once_with_its_rows(tmp_path, monkeypatch, codec, dtype, memory):
     monkeypatch.setattr("recycle_cli.store.layout.CHUNK_BYTES", 8192)
@@ -40,17 +41,17 @@ def test_an_epoch_holds_every_sample_once_with_its_rows(tmp_path, monkeypatch, c
             positions = window.positions[start : start + 8]
             lengths = window.lengths[start : start + 8]
             out, scales = window.gather(positions)
-            assert out.shape == (len(positions), max(lengths), 64)
-            assert (scales is not None) == (dtype == "int8")
+            assert out.shape == (len(positions), max(lengths), 36 if dtype == "int4" else 64)
+            assert (scales is not None) == has_scales(dtype)
             flat, flat_scales = window.gather_rows(positions)
             assert len(flat) == lengths.sum()
             for slot, position in enumerate(positions.tolist()):
                 expected = corpus.encoded(numbers[position], "2")
                 np.testing.assert_array_equal(out[slot, : lengths[slot]], expected.values)
                 assert not out[slot, lengths[slot] :].any()
-                if dtype == "int8":
+                if has_scales(dtype):
                     np.testing.assert_array_equal(scales[slot, : lengths[slot]], expected.scales)
-            if dtype == "int8":
+            if has_scales(dtype):
                 np.testing.assert_array_equal(flat_scales[: lengths[0]], scales[0, : lengths[0]])
         seen += window.positions.tolist()
     assert sorted(seen) == sorted(numbers)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from recycle_cli.errors import DataError
 from recycle_cli.keys import Sample
 from recycle_cli.models import NamedModel
+from recycle_cli.recipe import DTYPES
 from recycle_cli.settings import ModelSettings
 from recycle_cli.trunk import by_token_budget, prepared_ahead, restored, rows_of, windows
 
@@ -71,7 +72,10 @@ def test_the_next_window_is_prepared_while_one_is_computed(tiny_bert):
 LENGTHS = np.array([3, 1, 5], dtype=np.int64)
 
 
-@pytest.mark.parametrize(("dtype", "error"), [("float32", 0), ("float16", 2**-11), ("bfloat16", 2**-8), ("int8", 0.02)])
+ERRORS = [("float32", 0), ("float16", 2**-11), ("bfloat16", 2**-8), ("int8", 0.02), ("int4", 0.18)]
+
+
+@pytest.mark.parametrize(("dtype", "error"), ERRORS)
 def test_rows_come_back_without_their_padding(dtype, error):
     activations = torch.randn(3, 5, 8, generator=torch.Generator().manual_seed(0))
     rows = rows_of(activations, LENGTHS, dtype)
@@ -84,7 +88,7 @@ def test_rows_come_back_without_their_padding(dtype, error):
         assert not back[sample, length:].any()
 
 
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "int8"])
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_a_value_that_is_not_finite_is_refused(dtype, value):
     activations = torch.zeros(3, 5, 8)

@@ -9,6 +9,7 @@ import torch
 from recycle_cli.errors import GoneError, MismatchError, UsageError
 from recycle_cli.models import load, split
 from recycle_cli.models.text import opening as network
+from recycle_cli.recipe import DTYPES
 from recycle_cli.settings import CorpusSettings, ModelSettings, PrecomputeSettings
 from recycle_cli.store import Store, gc
 from recycle_cli.trunk import underway as module
@@ -106,7 +107,7 @@ def test_a_lookup_goes_on_while_gc_replaces_what_it_had_opened(tmp_path):
     assert (module.Underway(early).lookup(*corpus.keys(range(20))) >= 0).all()
 
 
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "int8"])
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_several_cuts_in_one_pass_equal_stores_of_one_cut(corpus, tmp_path, tiny_bert, passes, dtype):
     fill(corpus, tmp_path / "all", tiny_bert, cuts=("1", "50%", "100%"), dtype=dtype)
     assert {tuple(cuts) for _, cuts in passes} == {("1", "2", "4")}
