@@ -214,20 +214,22 @@ def cuts_of(names: Iterable[str]) -> list[str]:
 def check_specs(specs: Mapping[str, ArraySpec], summary: Summary, dtype: str, where: str) -> None:
     """Raise DamageError unless the arrays are exactly those of a segment with this summary."""
     bytes_type = numpy_dtype(dtype).str
-    expected: dict[str, tuple[tuple[int, ...], str, tuple[int, ...] | None]] = {
-        KEYS: ((summary.samples, KEY_BYTES), "|u1", None),
-        DIGESTS: ((summary.samples, KEY_BYTES), "|u1", None),
-        OFFSETS: ((summary.samples + 1,), "<i8", None),
+    expected: dict[str, tuple[Any, ...]] = {
+        KEYS: ((summary.samples, KEY_BYTES), "|u1"),
+        DIGESTS: ((summary.samples, KEY_BYTES), "|u1"),
+        OFFSETS: ((summary.samples + 1,), "<i8"),
     }
     for cut in cuts_of(specs):
         if not is_name(cut):
             raise DamageError(f"{where}: {cut!r} cannot be the name of a cut")
         shape = specs[values_name(cut)].row_shape
-        packed = shape if dtype == "int4" else None
-        expected[values_name(cut)] = ((summary.rows, *stored_shape(shape, dtype)), bytes_type, packed)
+        packed = (shape,) if dtype == "int4" else ()
+        expected[values_name(cut)] = ((summary.rows, *stored_shape(shape, dtype)), bytes_type, *packed)
         if has_scales(dtype):
-            expected[scales_name(cut)] = ((summary.rows,), "<f4", None)
-    found = {name: (spec.shape, spec.dtype, spec.packed) for name, spec in specs.items()}
+            expected[scales_name(cut)] = ((summary.rows,), "<f4")
+    found = {
+        name: (spec.shape, spec.dtype, *(() if spec.packed is None else (spec.packed,))) for name, spec in specs.items()
+    }
     for name in sorted(expected.keys() | found.keys()):
         if found.get(name) != expected.get(name):
             raise DamageError(f"{where}/{name}: {found.get(name)} found, {expected.get(name)} expected")
