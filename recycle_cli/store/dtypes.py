@@ -62,7 +62,9 @@ def encode(rows: Array, dtype: str) -> Encoded:
     return Encoded(values)
 
 
-def decode(values: Array, scales: Array | None, dtype: str, row_shape: tuple[int, ...] = ()) -> npt.NDArray[np.float32]:
+def decode(
+    values: Array, scales: Array | None, dtype: str, row_shape: tuple[int, ...] | None = None
+) -> npt.NDArray[np.float32]:
     """Convert stored rows (..., *stored_shape) to float32 (..., *row_shape).
 
     scales     (...) of int8 and int4 only
@@ -70,6 +72,7 @@ def decode(values: Array, scales: Array | None, dtype: str, row_shape: tuple[int
     """
     if dtype == "int4":
         assert scales is not None, "int4 rows are meaningless without their scales"
+        assert row_shape is not None, "int4 rows are meaningless without the shape they had before they were packed"
         return unpack(values, scales, row_shape)
     if dtype == "bfloat16":
         return (values.astype("<u4") << 16).view("<f4")

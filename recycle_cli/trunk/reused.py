@@ -101,7 +101,8 @@ class Reused:
                 f"{self.store.path}: a sample has {stored[place]} stored rows and its text {lengths[place]} tokens; "
                 "run `recycle store verify`, or precompute a new store"
             )
-        return torch.from_numpy(decode(*self.store.gather_rows(self.cut, places), self.recipe.dtype))
+        values, scales = self.store.gather_rows(self.cut, places)
+        return torch.from_numpy(decode(values, scales, self.recipe.dtype, self.store.row_shape(self.cut)))
 
     def _computed(self, misses: Sequence[Prepared], lengths: Indices) -> Tensor:
         """Rows by the trunk, rounded as the store would."""
@@ -111,7 +112,7 @@ class Reused:
         with autocast(device, self.recipe.precision):
             activations = self.split.trunk(to_device(self.preprocessor.collate(misses), device))[self.cut]
         stored = rows_of(activations, lengths, self.recipe.dtype)
-        return torch.from_numpy(decode(stored.values, stored.scales, self.recipe.dtype))
+        return torch.from_numpy(decode(stored.values, stored.scales, self.recipe.dtype, stored.row_shape))
 
 
 def reused_from(path: str, model: NamedModel) -> Reused:

@@ -89,7 +89,7 @@ def answers(rows):
     return [[value for value in row.values() if isinstance(value, float)] for row in rows]
 
 
-@pytest.mark.parametrize("dtype", ["float16", "int8"])
+@pytest.mark.parametrize("dtype", ["float16", "int8", "int4"])
 def test_hits_misses_and_no_store_give_one_prediction(classes, tiny_bert, tmp_path, dtype):
     fill(classes, tiny_bert, dtype=dtype)
     report = fit(classes, "run")
