@@ -1,4 +1,4 @@
-"""Bench reading samples in random order from the store, beside a plain memory map of the same rows."""
+"""Bench reading samples in random order from the store, as stored and as float32, beside a memory map of the rows."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from recycle_cli.batches import Indices, StoredRows, Tensors
+from recycle_cli.batches import Indices, StoredRows, Tensors, widened
 from recycle_cli.bench.layout import READ_SIZES
 from recycle_cli.bench.subject import Subject
 from recycle_cli.bench.timing import Clock, Run, Runner
@@ -30,6 +30,18 @@ class Flat:
         return {"rows": torch.from_numpy(rows), "lengths": torch.from_numpy(lengths)}
 
 
+@dataclass(frozen=True)
+class Widened:
+    """The store's rows as the head is given them."""
+
+    rows: StoredRows
+
+    def load(self, members: Indices) -> Tensors:
+        """Load a batch: `rows` (B, L, *shape) float32, and `lengths` (B,)."""
+        batch = self.rows.load(members)
+        return {"rows": widened(batch), "lengths": batch["lengths"]}
+
+
 def runners(subject: Subject) -> dict[str, Runner]:
     """Runners of ours and a memory map at 1, 32 and 256 samples a batch. The page cache holds both."""
     cut = subject.resolve(subject.settings.cuts[0])
@@ -38,6 +50,7 @@ def runners(subject: Subject) -> dict[str, Runner]:
     found: dict[str, Runner] = {}
     for name, size in READ_SIZES.items():
         found[f"read.{name}.store"] = partial(_read, subject, stored, stored, size)
+        found[f"read.{name}.widened"] = partial(_read, subject, Widened(stored), stored, size)
         found[f"read.{name}.memmap"] = partial(_read, subject, flat, stored, size)
     return found
 
@@ -50,8 +63,8 @@ def _flat(subject: Subject, stored: StoredRows) -> Flat:
     return Flat(np.memmap(path, values.dtype, "r", shape=values.shape), offsets)
 
 
-def _read(subject: Subject, source: StoredRows | Flat, stored: StoredRows, size: int, repetition: int) -> Run:
-    """Time reading every sample once, in a random order that is the same for both readers."""
+def _read(subject: Subject, source: StoredRows | Widened | Flat, stored: StoredRows, size: int, repetition: int) -> Run:
+    """Time reading every sample once, in a random order that is the same for all readers."""
     clock = Clock(subject.device)
     batches = list(_random(len(stored.lengths), size, subject.settings.seed + repetition + 1))
     with clock.running():
