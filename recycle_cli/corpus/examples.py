@@ -41,6 +41,11 @@ class Example:
         (sample,) = self.samples
         return sample
 
+    @property
+    def named(self) -> str:
+        """What a message calls it: the file and the number of its record, or its id if these are not known."""
+        return self.place or f"record {self.id}"
+
     def label_in(self, column: str | None) -> Any:
         """The label in one of several columns; `column` None: the example's only label. None if there is none."""
         return self.label if column is None else self.labels.get(column)

@@ -96,6 +96,6 @@ class LabelEncoder:
             known = ", ".join(map(repr, self._names[:20]))
             raise UnknownLabel(
                 f"the label {unknown[0]!r} is not one of the run's classes ({', '.join(self._names)})",
-                f"label {unknown[0]!r} of record {example.id} was not seen in training (classes: {known}); correct it, "
+                f"{example.named}: the label {unknown[0]!r} was not seen in training (classes: {known}); correct it, "
                 "or train on data that have it",
             )

@@ -122,7 +122,7 @@ class NumbersEncoder:
             expected = len(self._names or ())
             raise UnknownLabel(
                 f"the labels are {len(label)} numbers, and the run's outputs {expected}",
-                f"record {example.id} has a label of {len(label)} numbers, expected {expected} as in the others",
+                f"{example.named}: a label of {len(label)} numbers, expected {expected} as in the others",
             )
         self._rows += [label or ()] * len(example.samples)
         self._known += [label is not None] * len(example.samples)

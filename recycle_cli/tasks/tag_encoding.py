@@ -97,7 +97,7 @@ class TagEncoder:
         known = ", ".join(self._names[:TAGS_SHOWN]) + (", ..." if len(self._names) > TAGS_SHOWN else "")
         raise UnknownLabel(
             f"the tag {tag!r} is not one of the run's tags ({known})",
-            f"{example.place or f'record {example.id}'}: the tag {tag!r} of word {place + 1} was not seen in training "
+            f"{example.named}: the tag {tag!r} of word {place + 1} was not seen in training "
             f"(tags: {known}); correct it, or train on data that have it",
         )
 

@@ -106,7 +106,7 @@ def test_labels_that_cannot_be_used(fails, place, name, content, words):
 def test_a_label_unseen_in_training(fails, place):
     write_csv(place / "unseen.csv", [{"text": "cell", "label": "bio"}, {"text": "data", "label": "sport"}])
     message = fails(3, *finetune("train.csv", "--eval", "unseen.csv"))
-    assert "label 'sport' of record 1 was not seen in training" in message
+    assert ", record 2: the label 'sport' was not seen in training" in message
 
 
 def test_bad_records_may_be_skipped_and_are_listed(recycle, place, tiny_bert, tmp_path):

@@ -202,7 +202,7 @@ def test_a_bad_target_is_one_line_with_file_and_record(task, tmp_path):
 
 def test_counts_of_numbers_and_columns_must_fit(task, tmp_path):
     rows = [{**row, "label": [1.0] * (1 + (place == 5))} for place, row in enumerate(numbered_texts(20))]
-    with pytest.raises(DataError, match="record 5 has a label of 2 numbers, expected 1 as in the others"):
+    with pytest.raises(DataError, match=r"ragged\.jsonl, record 6: a label of 2 numbers, expected 1 as in the others"):
         task(write_jsonl(tmp_path / "ragged.jsonl", rows)).fit("run", cut="2")
     path = write_csv(tmp_path / "columns.csv", numbered_texts(20))
     with pytest.raises(DataError, match=r"no column 'width' \(--target-columns\)"):
