@@ -22,7 +22,7 @@ from recycle_cli.settings import (
     TrainingSettings,
     ViewSettings,
 )
-from recycle_cli.store import Store
+from recycle_cli.store import Store, verify
 from recycle_cli.verbs.finetune import Job, finetune
 from recycle_cli.verbs.precompute import precompute
 from recycle_cli.verbs.predict import predict
@@ -70,6 +70,25 @@ def test_a_second_precompute_computes_nothing(shapes, tmp_path):
     assert (second.new_samples, second.reused_samples) == (0, 18)
     more = fill(shapes / "val", tmp_path / "store", views=TWO_VIEWS)
     assert (more.samples, more.new_samples) == (54, 36)
+
+
+def test_maps_of_four_bits_are_trained_with_and_predicted_as_misses_are(shapes, tmp_path):
+    for name in ("train", "val"):
+        fill(shapes / name, tmp_path / "acts", views=TWO_VIEWS if name == "train" else ViewSettings(), dtype="int4")
+    store = Store.open(str(tmp_path / "acts"))
+    assert len(store.row_shape("stage3")) == 3
+    assert verify(store.path)["damaged"] == []
+    settings = replace(TRAIN, views=TWO_VIEWS, mixup=0.2, cutmix=1.0, in_memory=True)
+    trained = finetune(job(shapes, tmp_path / "run", store.path), STILL, settings)
+    assert trained.store_hit_share == 1.0
+    val = CorpusSettings((str(shapes / "val"),))
+    outputs = []
+    for name, source in (("hits", store.path), ("misses", str(tmp_path / "none"))):
+        fill(shapes / "train", source, dtype="int4")
+        scored = predict(val, str(tmp_path / "run"), source, str(tmp_path / f"{name}.csv"), STILL, PredictSettings())
+        assert (scored.hits, scored.misses) == ((18, 0) if name == "hits" else (0, 18))
+        outputs.append(scored.metrics)
+    assert outputs[0] == pytest.approx(outputs[1], abs=1e-6)
 
 
 def test_training_from_the_store_follows_training_with_the_trunk_in_place(shapes, store, tmp_path):

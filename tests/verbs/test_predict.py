@@ -157,8 +157,9 @@ def test_write_back_remembers_little_and_still_doubles_nothing(run, test, model,
     assert len(contents(store)) == 40
 
 
-def test_write_back_makes_the_next_prediction_all_hits(run, test, model, tmp_path):
-    store = fill(replace(test, limit=10), tmp_path / "store", model, "float16")
+@pytest.mark.parametrize("dtype", ["float16", "int4"])
+def test_write_back_makes_the_next_prediction_all_hits(run, test, model, tmp_path, dtype):
+    store = fill(replace(test, limit=10), tmp_path / "store", model, dtype)
     twice = CorpusSettings((*test.source, str(write_csv(tmp_path / "again.csv", TEST[20:]))))
     first, rows = score(twice, run, tmp_path / "1.csv", store, write_back=True, window=16)
     assert (first.samples, first.hits) == (60, 10)
@@ -166,7 +167,7 @@ def test_write_back_makes_the_next_prediction_all_hits(run, test, model, tmp_pat
     second, again = score(twice, run, tmp_path / "2.csv", store, write_back=True)
     assert (second.hits, second.misses) == (60, 0)
     np.testing.assert_allclose(scores(rows), scores(again), atol=1e-5)
-    assert contents(store).keys() == contents(fill(test, tmp_path / "whole", model, "float16")).keys()
+    assert contents(store).keys() == contents(fill(test, tmp_path / "whole", model, dtype)).keys()
 
 
 @pytest.mark.parametrize("options", [{"window": 7}, {"batch_tokens": 1}, {"window": 1}])
