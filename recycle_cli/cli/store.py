@@ -46,9 +46,20 @@ def _described(found: dict[str, Any]) -> dict[str, Mapping[str, Any]]:
         shape = about["row_shape"]
         found[f"row at cut {cut}"] = None if shape is None else f"{' x '.join(map(str, shape))} values"
     found["compression"] = [f"{codec} ({counted(count, 'segment')})" for codec, count in codecs.items()]
+    found["samples made as"] = _briefly(found.pop("origins"))
     recipe |= {f"digest of the trunk at cut {cut}": digest for cut, digest in digests.items()}
     recipe["digest of the preprocessor"] = recipe.pop("preprocessor")
     return {"Recipe": recipe, "Architecture": architecture, "Made by": provenance, "Store": found}
+
+
+def _briefly(origins: list[str]) -> list[str]:
+    """How samples were made of records, the views of images by their number alone."""
+    from recycle_cli.store import UNKNOWN, views_in
+
+    others = [one for one in origins if not views_in([one]) and one != UNKNOWN]
+    views = len(views_in(origins))
+    found = others + ([counted(views, "view")] if views else [])
+    return [*found, "not said by all segments"] if UNKNOWN in origins else found
 
 
 @store_app.command(cls=Command)

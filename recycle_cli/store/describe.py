@@ -11,7 +11,8 @@ from recycle_cli.store.store import Store
 def info(path: str, *, segments: bool = False) -> dict[str, Any]:
     """Return the recipe, counts, sizes, running writers and leftovers of dead ones; with `segments`, each segment too.
 
-    `samples` counts unique samples; `duplicates` counts the further copies, which `gc` removes. Sizes are in bytes.
+    `samples` counts unique samples; `duplicates` counts the further copies, which `gc` removes; `origins`: how the
+    samples were made of records. Sizes are in bytes.
     """
     store = Store.open(path)
     at_work = store.place.unfinished()
@@ -28,6 +29,7 @@ def info(path: str, *, segments: bool = False) -> dict[str, Any]:
         "rows": store.rows,
         "bytes": store.bytes,
         "segments": len(held),
+        "origins": sorted(store.origins),
         "codecs": dict(Counter(segment.codec for segment in held)),
         "cuts": {cut: {"row_shape": list(store.row_shape(cut)) if held else None} for cut in store.recipe.cuts},
         "writers": [asdict(writer) for writer in at_work if writer.alive],

@@ -14,6 +14,7 @@ from recycle_cli.store import Store
 from recycle_cli.store.layout import dumps, sealed
 from recycle_cli.verbs.precompute import precompute
 from tests.records import records, write_csv
+from tests.store.corpora import Corpus
 from tests.store.faults import failing
 
 
@@ -89,11 +90,19 @@ def test_info_tells_what_is_there(recycle, store):
     found = json.loads(out)
     assert (code, err) == (0, "")
     assert found["samples"] == 40
+    assert found["origins"] == ["record"]
     assert found["segments"] == len(found["segment_list"]) > 1
     code, out, err = recycle("store", "info", store, "--segments")
     assert (code, out) == (0, "")
     assert found["fingerprint"] in err
     assert "Segment list" in err
+
+
+def test_info_counts_views(recycle, tmp_path):
+    Corpus().store(tmp_path / "s.zarr", range(3), origins=frozenset({"record", "view a#1", "view a#2"}))
+    assert "record, 2 views" in recycle("store", "info", tmp_path / "s.zarr")[2]
+    Corpus().store(tmp_path / "s.zarr", range(5, 8))
+    assert "record, 2 views, not said by all segments" in recycle("store", "info", tmp_path / "s.zarr")[2]
 
 
 def test_info_fits_a_narrow_terminal_and_is_not_steered_by_what_it_shows(recycle, store, monkeypatch):

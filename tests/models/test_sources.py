@@ -118,6 +118,17 @@ def test_weights_cut_short(copy_of_tiny):
     assert "cannot be loaded" in refused(copy_of_tiny)
 
 
+def test_weights_that_are_there_but_cannot_be_opened_are_not_called_missing(copy_of_tiny, monkeypatch):
+    """safetensors calls a file missing that it cannot open for any reason."""
+    file = copy_of_tiny / "model.safetensors"
+
+    def missing(*_, **__):
+        raise FileNotFoundError(f"No such file or directory: {file}")
+
+    monkeypatch.setattr("transformers.modeling_utils.safe_open", missing)
+    assert "model.safetensors is there, but could not be opened" in refused(copy_of_tiny)
+
+
 def test_code_in_the_checkpoint_is_not_run(copy_of_tiny):
     config = json.loads((copy_of_tiny / "config.json").read_text())
     config |= {"model_type": "mine", "auto_map": {"AutoConfig": "mine.Config", "AutoModel": "mine.Model"}}

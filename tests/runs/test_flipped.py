@@ -13,6 +13,9 @@ from recycle_cli.runtime.random_generators import Randomness
 from tests.records import records, write_csv
 from tests.runs.test_runs import CPU, SCALER, trained
 
+EVERY = pytest.param(1 << 20, marks=pytest.mark.long)
+"""All bytes of the files that are read first; `python -m pytest -m long tests/runs/test_flipped.py` flips a bit in each."""
+
 INERT = ("README.md", "config.toml", "metrics.jsonl")
 """Files of a RUN that no prediction depends on."""
 
@@ -44,13 +47,14 @@ def places(path, count, whole=0):
     return [(at, draw.randrange(8)) for at in sorted(found)]
 
 
+@pytest.mark.parametrize("whole", [60, EVERY])
 @pytest.mark.parametrize("name", ["run", "apart"])
-def test_in_every_file_of_a_run(place, capsys, name):
+def test_in_every_file_of_a_run(place, capsys, name, whole):
     run = place / name
     files = [path for path in run.rglob("*") if path.is_file() and path.parent.name != "tensorboard"]
     assert len(files) >= 7
     for path in files:
-        for at, bit in places(path, 6, whole=1 << 20 if path.name == "recycle.json" else 1):
+        for at, bit in places(path, 6, whole=whole if path.name == "recycle.json" else 1):
             with flipped(path, at, bit):
                 if path.parent == run and path.name in INERT:
                     runs.check_files(run, runs.read_info(run))
@@ -106,13 +110,14 @@ def read(place):
     return weights
 
 
-def test_in_every_file_of_a_checkpoint(checkpoint):
+@pytest.mark.parametrize("whole", [60, EVERY])
+def test_in_every_file_of_a_checkpoint(checkpoint, whole):
     whole = read(checkpoint)
     assert all(torch.equal(whole[name], weight) for name, weight in trained(0)[0].items())
     files = ["checkpoint/training.json", "checkpoint/state.safetensors", "checkpoint/best.safetensors", "metrics.jsonl"]
     for name in files:
         path = checkpoint.work / name
-        for at, bit in places(path, 20, whole=400):
+        for at, bit in places(path, 20, whole=whole):
             with flipped(path, at, bit), pytest.raises(StoreError, match=path.name):
                 read(checkpoint)
     read(checkpoint)

@@ -161,6 +161,7 @@ def test_hits_misses_and_write_back_give_the_vectors_of_sentence_transformers(tr
     partial = str(tried.folder / "partial")
     tried.fill(partial, limit=3)
     mixed, others = tried.score("run", partial, write_back=True)
+    assert Store.open(partial).origins == {"--task pair-similarity"}
     assert mixed.misses
     asked = pairs(15, 1)
     model = SentenceTransformer(str(tried.folder / "run"), device="cpu")

@@ -186,6 +186,7 @@ def test_hits_misses_and_write_back_give_the_answers_of_the_saved_model(tried):
     mixed, others = tried.score("run", partial, write_back=True)
     assert mixed.misses
     assert len(Store.open(partial)) > before
+    assert len(Store.open(partial).origins) == 1, "written back as precompute makes them of records"
     for one, other in zip(rows, others, strict=True):
         assert one["answer"] == other["answer"]
         assert one["score"] == pytest.approx(other["score"], rel=1e-3)

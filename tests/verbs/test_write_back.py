@@ -90,6 +90,7 @@ def test_it_writes_every_cut_of_the_store_as_precompute_does(run, test, fill, cu
             np.testing.assert_allclose(found, expected, atol=1e-5)
     assert verify(store)["damaged"] == []
     assert Store.open(store).fingerprint == Store.open(whole).fingerprint
+    assert [segment.origins for segment in Store.open(store).segments] == [{"record"}] * 2
     assert write_back(run, test, store) == len(TEST)
 
 
