@@ -8,9 +8,8 @@ from tests.commands import Commands
 from tests.faults import power_cut, sweep
 
 TRIALS = [
-    ("finetune", "write", 3, errno.EIO),
-    ("finetune", "fsync", 5, errno.ENOSPC),
-    ("finetune", "mkdir", 1, errno.EIO),
+    ("overwrite", "write", 3, errno.EIO),
+    ("overwrite", "fsync", 5, errno.ENOSPC),
     ("overwrite", "rename", 9, errno.EIO),
     ("overwrite", "unlink", 2, errno.EIO),
     ("predict", "open", 4, errno.EIO),
@@ -32,7 +31,7 @@ def failing(tmp_path_factory):
 
 
 def test_a_call_that_fails_is_one_line_and_the_command_goes_on_when_given_again(failing):
-    expected = {name: failing.undisturbed(name) for name in ("finetune", "overwrite", "predict")}
+    expected = {name: failing.undisturbed(name) for name in ("overwrite", "predict")}
     met = [failing.trial(name, call, nth, number, expected[name]) for name, call, nth, number in TRIALS]
     assert all(met), failing.counts
     assert sum(count for name, count in failing.counts.items() if name.endswith("met")) >= 4
@@ -46,7 +45,7 @@ def cutting(recycle, tmp_path_factory):
     return power_cut.Trial(recycle, folder)
 
 
-@pytest.mark.parametrize("name", power_cut.VERBS)
+@pytest.mark.parametrize("name", [name for name in power_cut.VERBS if name != "heads"])
 def test_a_power_cut_loses_nothing_that_was_reported(cutting, name):
     cutting.run(name, 3)
     found = {one for one in cutting.counts if one.startswith(f"{name}: ")}

@@ -14,7 +14,7 @@ from tests.records import records, write_csv
 from tests.runs.test_runs import CPU, SCALER, trained
 
 EVERY = pytest.param(1 << 20, marks=pytest.mark.long)
-"""All bytes of the files that are read first; `python -m pytest -m long tests/runs/test_flipped.py` flips a bit in each."""
+"""All bytes: `python -m pytest -m long tests/runs/test_flipped.py` flips a bit in each of the small files."""
 
 INERT = ("README.md", "config.toml", "metrics.jsonl")
 """Files of a RUN that no prediction depends on."""
@@ -112,8 +112,8 @@ def read(place):
 
 @pytest.mark.parametrize("whole", [60, EVERY])
 def test_in_every_file_of_a_checkpoint(checkpoint, whole):
-    whole = read(checkpoint)
-    assert all(torch.equal(whole[name], weight) for name, weight in trained(0)[0].items())
+    weights = read(checkpoint)
+    assert all(torch.equal(weights[name], weight) for name, weight in trained(0)[0].items())
     files = ["checkpoint/training.json", "checkpoint/state.safetensors", "checkpoint/best.safetensors", "metrics.jsonl"]
     for name in files:
         path = checkpoint.work / name
