@@ -13,9 +13,14 @@ def parameters_behind(compute: Callable[[], Tensor], model: nn.Module) -> frozen
 
     Sees a weight that is used without its module being called, as the relative embeddings of DeBERTa are.
     """
+    return behind_and_result(compute, model)[0]
+
+
+def behind_and_result(compute: Callable[[], Tensor], model: nn.Module) -> tuple[frozenset[int], Tensor]:
+    """The parameters as `parameters_behind` gives them, and the result without its graph."""
     with _all_trainable(model), torch.enable_grad():
         result = compute()
-    return frozenset(id(leaf) for leaf in _leaves(result))
+    return frozenset(id(leaf) for leaf in _leaves(result)), result.detach()
 
 
 @contextmanager

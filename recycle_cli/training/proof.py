@@ -1,6 +1,5 @@
 """Prove before the first epoch that a training changes the head alone, and that the RUN it leaves gives the same."""
 
-import pickle
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -24,6 +23,7 @@ from recycle_cli.models.hub import quiet
 from recycle_cli.reports import spinner
 from recycle_cli.runtime.devices import device_holding, to_device
 from recycle_cli.settings import AdapterSettings, ModelSettings
+from recycle_cli.training.draws import foreign_draws, positions
 from recycle_cli.training.finish import write_model
 from recycle_cli.training.setup import Setup
 
@@ -76,19 +76,30 @@ def _step(split: SplitModel, cut: str, own: Weights, inputs: Mapping[str, Tensor
     compute = _head(split, cut, inputs) if cut in split.recipe.cuts else lambda: split.full(inputs)
     with torch.no_grad():
         compute()  # tables that follow the length of the texts are set now
-    before, drawn = _sums(split.model), _drawn()
+    before, drawn = _sums(split.model), positions(split.model)
     split.model.train()
+    name = type(split.model).__name__
+    with _undone(split.model, {}):
+        torch.manual_seed(0)
+        once, foreign = foreign_draws(compute)
     if cut in split.recipe.cuts:
         with _LowDraws(), torch.no_grad():
             compute()
-    compute().float().square().mean().backward()
+    torch.manual_seed(0)
+    outputs = compute()
+    outputs.float().square().mean().backward()
     split.model.eval()
-    name = type(split.model).__name__
-    if _drawn() != drawn:
+    if foreign or positions(split.model) != drawn:
         raise ModelError(
-            f"{name} cannot be trained from cut {cut}: in training it draws from Python's or numpy's own generator, "
-            "which --seed does not set, as models do that leave out layers at random; set its layerdrop to 0 in "
-            "config.json, or take another model"
+            f"{name} cannot be trained from cut {cut}: in training it draws from a random generator of its own, of "
+            "Python or of numpy, which --seed does not set, as models do that leave out layers at random; set its "
+            "layerdrop to 0 in config.json, or take another model"
+        )
+    if not _error(once, outputs.detach()) <= TOLERANCE:
+        raise ModelError(
+            f"{name} cannot be trained from cut {cut}: in training it gives other outputs for the same texts or images "
+            "and the same --seed: it draws random numbers of its own, or goes by how often it was called; take another "
+            "model"
         )
     for other, parameter in split.model.named_parameters():
         if parameter.grad is not None and other not in own:
@@ -127,11 +138,6 @@ def _check_pass(split: SplitModel, compute: Callable[[], Tensor], inputs: Mappin
         whole = split.full(inputs)
     split.model.eval()
     _expect_equal(whole, halves, "in training the head")
-
-
-def _drawn() -> tuple[object, bytes]:
-    """Where the generators stand that are not PyTorch's: a training neither sets nor saves them."""
-    return random.getstate(), pickle.dumps(np.random.get_state())
 
 
 def _head(split: SplitModel, cut: str, inputs: Mapping[str, Tensor]) -> Callable[[], Tensor]:
@@ -217,9 +223,13 @@ def _loaded_again(place: Path, setup: Setup, layer: TaskLayer, *, apart: bool) -
 
 
 def _expect_equal(one: Tensor, other: Tensor, what: str) -> None:
-    error = float((one - other).abs().max() / one.abs().max().clamp_min(1e-30))
+    error = _error(one, other)
     if not error <= TOLERANCE:
         raise ModelError(f"the model cannot be trained: {what} gives outputs {error:.1e} off; take another one")
+
+
+def _error(one: Tensor, other: Tensor) -> float:
+    return float((one - other).abs().max() / one.abs().max().clamp_min(1e-30))
 
 
 def _sums(model: nn.Module) -> dict[str, int]:

@@ -119,3 +119,27 @@ def test_albert_gives_each_block_its_own_weights_and_stays_an_albert(tmp_path):
     assert type(again).__name__ == "AlbertForSequenceClassification"
     torch.testing.assert_close(again.eval()(ids).logits, loaded.model(ids).logits)
     assert not torch.allclose(loaded.model(ids).logits, before)
+
+
+class Shaking(transformers.BertForSequenceClassification):
+    """A BERT that draws random numbers in eval, from a generator that it keeps, in its embeddings or in its pooling."""
+
+    where = "bert.embeddings"
+
+    def shake(self):
+        generator = torch.Generator().manual_seed(0)
+        module = self.get_submodule(self.where)
+        module.generator = generator
+        module.register_forward_hook(
+            lambda module, args, rows: rows + 0.1 * torch.rand(rows.shape, generator=generator)
+        )
+        return self.eval()
+
+
+@pytest.mark.parametrize("where", ["bert.embeddings", "bert.encoder.layer.1.output", "bert.pooler"])
+@pytest.mark.parametrize("cut", ["0", "2", "100%"])
+def test_a_model_that_draws_random_numbers_in_eval_is_refused_in_these_words(where, cut):
+    model = Shaking(tiny_config(num_labels=3))
+    model.where = where
+    with pytest.raises(ModelError, match="Shaking cannot be cut: in eval, too, it draws random numbers"):
+        split(Loaded("shaking", model.shake(), tiny_tokenizer()), [cut], max_length=16, dtype="float32")

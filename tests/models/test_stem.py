@@ -77,12 +77,12 @@ def batch_of(samples: int, tokens: int, seed: int = 0) -> dict[str, Tensor]:
 
 def stem_of(model: Toy) -> Stem | None:
     batch = batch_of(3, 7)
-    return find_stem(model, find_blocks(model, batch), batch)
+    return find_stem(model, find_blocks(model, batch).blocks, batch)
 
 
 def from_rows(model: Toy, batch: dict[str, Tensor], stem: Stem | None) -> Tensor:
     """The output by way of the rows at 2; the head is told no token, and no kinds at all."""
-    blocks = find_blocks(model, batch_of(3, 7))
+    blocks = find_blocks(model, batch_of(3, 7)).blocks
     rows = run_trunk(model, blocks, batch, [2])[2]
     stand_in = {"input_ids": torch.ones_like(batch["input_ids"])}
     return run_head(model, blocks, stand_in, 2, rows, stem)[0]

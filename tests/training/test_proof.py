@@ -85,16 +85,51 @@ class Drawing(nn.Dropout):
         return x * 0 if self.training and self.draw() < 1e-4 else x
 
 
+OWN = torch.Generator().manual_seed(0), random.Random(0), np.random.default_rng(0), np.random.RandomState(0)
+
+
 @pytest.mark.parametrize(
-    "draw", [random.random, lambda: random.uniform(0, 1), np.random.rand, lambda: np.random.uniform(0, 1)]
+    "draw",
+    [
+        random.random,
+        lambda: random.uniform(0, 1),
+        np.random.rand,
+        lambda: np.random.uniform(0, 1),
+        lambda: float(torch.rand(2, generator=OWN[0])[0]),
+    ],
 )
-def test_a_model_that_draws_from_a_generator_of_its_own_is_refused(tiny_bert, tmp_path, draw):
+def test_a_model_that_draws_from_another_generator_is_refused(tiny_bert, tmp_path, draw):
     setup = setup_of(tiny_bert)
     setup.split.model.dropout = Drawing(draw)
     state = random.getstate()
-    with pytest.raises(ModelError, match="draws from Python's or numpy's own generator"):
+    with pytest.raises(ModelError, match="draws from a random generator of its own"):
         prove(setup, tmp_path)
     assert random.getstate() == state
+
+
+@pytest.mark.parametrize("draw", [OWN[1].random, OWN[2].random, OWN[3].rand])
+def test_a_model_that_holds_a_generator_is_refused_if_it_draws_from_it(tiny_bert, tmp_path, draw):
+    """However seldom the draw has an effect."""
+    setup = setup_of(tiny_bert)
+    setup.split.model.dropout = Drawing(draw)
+    setup.split.model.dropout.own = draw.__self__
+    with pytest.raises(ModelError, match="draws from a random generator of its own"):
+        prove(setup, tmp_path)
+    setup.split.model.dropout = Drawing(lambda: 1)
+    setup.split.model.dropout.own = draw.__self__
+    prove(setup, tmp_path)
+
+
+@pytest.mark.parametrize("draw", [one.random for one in OWN[1:3]])
+def test_training_that_the_seed_does_not_repeat_is_refused(tiny_bert, tmp_path, draw):
+    class Noisy(nn.Dropout):
+        def forward(self, x):
+            return x * (1 + draw()) if self.training else x
+
+    setup = setup_of(tiny_bert)
+    setup.split.model.dropout = Noisy(0.0)
+    with pytest.raises(ModelError, match="other outputs for the same texts or images and the same --seed"):
+        prove(setup, tmp_path)
 
 
 class Counting(nn.Dropout):

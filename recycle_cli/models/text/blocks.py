@@ -1,6 +1,6 @@
 """Find a model's blocks by watching one forward pass: which list of modules the rows travel through."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -99,25 +99,34 @@ class _Watched:
     calls: list[_Call] = field(default_factory=list)
 
 
-def find_blocks(model: nn.Module, inputs: Mapping[str, Any]) -> tuple[Block, ...]:
-    """The blocks in the order in which one forward pass over `inputs` calls them.
+@dataclass(frozen=True)
+class Chain:
+    """The blocks in the order of their calls, and the rows (samples, tokens, width) that the last one returned."""
 
-    `inputs` must hold a batch whose sample and token counts differ. Raises ModelError if the rows do not travel
-    through one list of modules, or several side by side, each called once, as one tensor of samples, tokens and width.
+    blocks: tuple[Block, ...]
+    rows: Tensor
+
+
+def find_blocks(model: nn.Module, inputs: Mapping[str, Any], compute: Callable[[], object] | None = None) -> Chain:
+    """The blocks that one forward pass over `inputs` calls.
+
+    `compute` runs the model on `inputs`, if more is wanted of that pass. They must hold a batch whose sample and token
+    counts differ. Raises ModelError if the rows do not travel through one list of modules, or several side by side,
+    each called once, as one tensor of samples, tokens and width.
     """
     lists = [_Watched(name, module) for name, module in model.named_modules() if isinstance(module, nn.ModuleList)]
     turns: list[_Call] = []
     with ExitStack() as stack, torch.no_grad():
         for watched in lists:
             _watch(watched, turns, stack)
-        model(**inputs)
+        model(**inputs) if compute is None else compute()
     chain, swap = _the_chain(model, lists, tuple(inputs["input_ids"].shape))
     later = [call for calls in chain for call in calls]
     blocks = []
     for calls in chain:
         later = later[len(calls) :]
         blocks.append(_block(calls, later, swap))
-    return tuple(blocks)
+    return Chain(tuple(blocks), blocks[-1].turned(first(chain[-1][-1].output)))
 
 
 def rows_of(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:

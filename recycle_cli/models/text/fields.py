@@ -11,8 +11,8 @@ from transformers.initialization import no_init_weights
 from recycle_cli.models.eval_mode import evaluating
 from recycle_cli.models.hub import quiet
 from recycle_cli.models.identity import architecture_of, plain
+from recycle_cli.models.text.alone import TOLERANCE, close
 from recycle_cli.models.text.engine import forward_names
-from recycle_cli.models.text.selfcheck import TOLERANCE, close
 
 LABELS = frozenset(("id2label", "label2id", "num_labels"))
 """They name and number the outputs of the task layer, which a trunk does not have."""

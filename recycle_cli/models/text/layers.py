@@ -30,9 +30,9 @@ def layers(loaded: Loaded, *, length: int, dtype: str = "float16") -> list[Layer
     if dtype not in DTYPES:
         raise UsageError(f"dtype {dtype!r}: expected one of {', '.join(DTYPES)}")
     with quiet():
-        engine, batch = uncut(loaded, length)
+        engine, batch, first = uncut(loaded, length)
         cuts = range(1, len(engine.blocks) + 1)
-        engine = proved(engine, batch, cuts)
+        engine = proved(engine, batch, first, cuts).engine
         flops = trunk_flops(engine, length)
         owned = [ownership(engine, batch, cut) for cut in cuts]
     return [_layer(engine, one, flops[one.cut] / flops[-1], length, dtype) for one in owned]

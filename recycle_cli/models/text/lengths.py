@@ -1,9 +1,8 @@
 """Prove a text model at every length that the user may feed: what it does may change at one (windows, chunks, rope)."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence, Set
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -13,20 +12,11 @@ from recycle_cli.errors import ModelError
 from recycle_cli.models.eval_mode import evaluating
 from recycle_cli.models.hub import first_line
 from recycle_cli.models.preprocessor import Inputs
-from recycle_cli.models.text.blocks import Block
+from recycle_cli.models.text.alone import TOLERANCE, Alone, Seen, close, each_alone, last_rows, leak, seen_in_full
+from recycle_cli.models.text.block_kinds import fewest, only
 from recycle_cli.models.text.engine import Engine
-from recycle_cli.models.text.passes import at_cut, handing_on
-from recycle_cli.models.text.selfcheck import (
-    CANNOT_RUN,
-    LENGTHS,
-    TOLERANCE,
-    Alone,
-    check_batch,
-    checked,
-    close,
-    each_alone,
-    leak,
-)
+from recycle_cli.models.text.passes import at_cut
+from recycle_cli.models.text.selfcheck import CANNOT_RUN, LENGTHS, Checked, check_batch, checked
 
 WORK = 4e9
 """FLOPs of a pass that costs nothing to speak of: up to there all blocks compute, and of more texts than one a length.
@@ -36,17 +26,28 @@ COPIES = 16
 """Texts of each length at most."""
 
 
-def proved(engine: Engine, batch: Inputs, cuts: Sequence[int]) -> Engine:
+def proved(engine: Engine, batch: Inputs, first: Seen, cuts: Sequence[int]) -> Checked:
     """The engine with the settings that the model turns out to need, proved on a few tokens and at every length.
 
-    Raises ModelError if a cut changes the output, or if what is made of a text depends on the texts before it.
+    `first`: what the model gave for the batch when it saw it first. Raises ModelError if a cut changes the output, or
+    if what is made of a text depends on the texts before it.
     """
-    engine, first = checked(engine, batch, cuts)
+    found = checked(engine, batch, first, cuts)
+    engine, ends = found.engine, sorted({cuts[0], cuts[-1]}) if cuts else []
+    tried = list(_tried(engine))
+    every, few = set(range(len(engine.blocks))), fewest(engine.blocks, ends)
+    working = [every if _work(engine, lengths) <= WORK else few for lengths in tried]
+    # A block that no longer text has gone through remembers none.
+    gone_through = every if every in working else few
     with evaluating(engine.model), torch.no_grad():
-        for lengths in _tried(engine):
-            engine = _proved_at(engine, lengths, sorted({cuts[0], cuts[-1]}) if cuts else [])
-        _check_memory(engine, first, each_alone(engine, batch), max(LENGTHS), engine.inputs.max_length)
-    return engine
+        with only(engine.blocks, gone_through):
+            alone = found.alone if gone_through == every else each_alone(engine, batch)
+        for lengths, some in zip(tried, working, strict=True):
+            engine = _proved_at(engine, lengths, ends, some)
+        with only(engine.blocks, gone_through):
+            again = each_alone(engine, batch)
+        _check_memory(engine, alone, again, max(LENGTHS), engine.inputs.max_length)
+    return replace(found, engine=engine)
 
 
 def thresholds(config: Mapping[str, Any], longest: int) -> list[int]:
@@ -72,7 +73,8 @@ def _tried(engine: Engine) -> Iterator[list[int]]:
         if number < longest:
             lengths = sorted({min(one, longest) for one in (number - 1, number + 1, number + number // 4 + 2)})
         else:
-            lengths = sorted({(longest + 1) // 2, longest})
+            # Far apart: whatever changes between them shows.
+            lengths = [longest // 4 + 1, longest]
         yield sorted(lengths * int(min(COPIES, max(1, WORK / _work(engine, lengths)))))
 
 
@@ -82,40 +84,71 @@ def _work(engine: Engine, lengths: Sequence[int]) -> float:
     return 2.0 * weights * len(lengths) * max(lengths)
 
 
-def _proved_at(engine: Engine, lengths: Sequence[int], cuts: Sequence[int]) -> Engine:
+def _proved_at(engine: Engine, lengths: Sequence[int], cuts: Sequence[int], some: Set[int]) -> Engine:
     """The engine, with its lengths apart if a text's rows or outputs depend on the texts beside it.
 
-    If all blocks would take long, one of each kind computes, and the others hand on what they are given.
+    `some`: the blocks that compute, by number, while the others hand on what they are given.
     """
     batch = check_batch(engine.model, engine.inputs, lengths, seed=2)
-    with nullcontext() if _work(engine, lengths) <= WORK else _one_of_each_kind(engine.blocks, cuts):
+    shorter, longest = (_texts(batch, [(one == lengths[-1]) is last for one in lengths]) for last in (False, True))
+    with only(engine.blocks, some):
         try:
-            with _rows_at(engine, cuts) as rows:
-                alone = each_alone(engine, batch)
-            what = leak(engine, batch, alone, TOLERANCE)
+            alone, together = each_alone(engine, shorter), seen_in_full(engine, batch)
+            halves = _by_halves(engine, longest, cuts)
+            if engine.apart or halves is None or leak(engine, batch, [*alone, *halves], together, TOLERANCE):
+                with _rows_at(engine, cuts) as rows:
+                    alone += each_alone(engine, longest)
+                what = leak(engine, batch, alone, together, TOLERANCE)
+                if what and not engine.apart:
+                    engine = replace(engine.keeping_lengths_apart(), by_length=what == "rows")
+                _check_halves(engine, alone[-1], {cut: one[-1:] for cut, one in rows.items()})
         except CANNOT_RUN as error:
             raise ModelError(
                 f"{type(engine.model).__name__} does not take texts of {lengths[0]} to {lengths[-1]} tokens "
                 f"({first_line(error)}); give a --max-length below {lengths[0]}, or another model"
             ) from error
-        row = max(row for row, length in enumerate(lengths) if length < lengths[-1])
-        again = each_alone(engine, {name: one[row : row + 1] for name, one in batch.items()})
+        row = len(shorter["input_ids"]) - 1
+        again = each_alone(engine, _texts(batch, [number == row for number in range(len(lengths))]))
         _check_memory(engine, alone[row : row + 1], again, lengths[row], lengths[-1])
-        if what and not engine.apart:
-            engine = replace(engine.keeping_lengths_apart(), by_length=what == "rows")
-        # The longest text was the last to be computed alone.
-        _check_halves(engine, alone[-1], {cut: one[-1:] for cut, one in rows.items()})
     return engine
+
+
+def _texts(batch: Inputs, chosen: Sequence[bool]) -> Inputs:
+    return {name: one[torch.tensor(chosen)] for name, one in batch.items()}
+
+
+def _by_halves(engine: Engine, batch: Inputs, cuts: Sequence[int]) -> Alone | None:
+    """Texts of one length by themselves, from the trunk and the head; None if there is no cut, or if a cut or the
+    whole has to say it."""
+    found: list[Alone] = []
+    try:
+        rows = engine.trunk(batch, cuts) if cuts else {}
+        for cut in cuts:
+            found.append(_head_alone(engine, rows[cut].clone(), batch["attention_mask"].sum(1), cut))
+    except CANNOT_RUN:
+        return None
+    same = all(_same(*pair) for later in found[1:] for pair in zip(found[0], later, strict=True))
+    return found[0] if found and same else None
+
+
+def _head_alone(engine: Engine, rows: Tensor, lengths: Tensor, cut: int) -> Alone:
+    with last_rows(engine.blocks) as seen:
+        outputs = engine.head(rows, lengths, cut)
+    return list(zip(seen[0][:, : rows.shape[1]], outputs, strict=True))
 
 
 def _check_memory(engine: Engine, before: Alone, after: Alone, length: int, longer: int) -> None:
     """Raise ModelError if a text gives other rows or outputs now that a longer one has been through the model."""
-    for (rows, outputs), (rows_again, outputs_again) in zip(before, after, strict=True):
-        if not (close(rows, rows_again, TOLERANCE) and close(outputs, outputs_again, TOLERANCE, rows)):
-            raise ModelError(
-                f"{type(engine.model).__name__} cannot be cut: a text of {longer} tokens changes what it makes of one "
-                f"of {length} afterwards; give a smaller --max-length"
-            )
+    if not all(_same(one, other) for one, other in zip(before, after, strict=True)):
+        raise ModelError(
+            f"{type(engine.model).__name__} cannot be cut: a text of {longer} tokens changes what it makes of one "
+            f"of {length} afterwards; give a smaller --max-length"
+        )
+
+
+def _same(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> bool:
+    """Whether a text has the same rows and outputs twice."""
+    return close(one[0], other[0], TOLERANCE) and close(one[1], other[1], TOLERANCE, one[0])
 
 
 @contextmanager
@@ -138,44 +171,3 @@ def _check_halves(engine: Engine, whole: tuple[Tensor, Tensor], rows: Mapping[in
                 f"{type(engine.model).__name__} cannot be cut at {cut}: head after trunk differs from the whole for a "
                 f"text of {length} tokens; use cut 0, or a smaller --max-length"
             )
-
-
-@contextmanager
-def _one_of_each_kind(blocks: Sequence[Block], cuts: Sequence[int]) -> Iterator[None]:
-    """Let one block of each kind compute, and at least one before, between and after the cuts."""
-    kinds = _kinds(blocks)
-    working: set[int] = set()
-    for start, end in pairwise(sorted({0, *cuts, len(blocks)})):
-        done = {kinds[number] for number in working}
-        working.add(next((number for number in range(start, end) if kinds[number] not in done), start))
-    for number, kind in enumerate(kinds):
-        if kind not in {kinds[other] for other in working}:
-            working.add(number)
-    with ExitStack() as stack:
-        for number, block in enumerate(blocks):
-            if number not in working:
-                stack.enter_context(handing_on(block))
-        yield
-
-
-def _kinds(blocks: Sequence[Block]) -> list[str]:
-    """Everything that each block is made of, but its weights and the attributes that are every block's own number."""
-    facts = [_facts(block) for block in blocks]
-    numbers = {key for key in facts[0] if all(one.get(key) == number for number, one in enumerate(facts))}
-    return [repr({key: value for key, value in one.items() if key not in numbers}) for one in facts]
-
-
-def _facts(block: Block) -> dict[tuple[str, str], Any]:
-    """Types, shapes and plain attributes of a block's modules, by path and name."""
-    facts: dict[tuple[str, str], Any] = {}
-    for path, module in block.module.named_modules():
-        facts[path, ""] = type(module).__qualname__
-        facts |= {(path, name): tuple(one.shape) for name, one in module.named_parameters(recurse=False)}
-        facts |= {(path, name): value for name, value in vars(module).items() if _is_plain(value)}
-    return facts
-
-
-def _is_plain(value: Any) -> bool:
-    if isinstance(value, tuple | list):
-        return all(map(_is_plain, value))
-    return value is None or isinstance(value, bool | int | float | str)

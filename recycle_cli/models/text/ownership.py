@@ -37,16 +37,17 @@ class Ownership:
         """The trunk's parameters and persistent buffers, named as in the bare model without its task layer."""
         base = self.model.base_model
         names = {id(one): name for name, one in base.named_parameters()}
+        heads = self._heads_modules()
         for name, parameter in self.trunk_parameters():
             yield names.get(id(parameter), f"task.{name}"), parameter
         for prefix, module in base.named_modules():
-            if not self._is_heads(module):
+            if module not in heads:
                 yield from _persistent_buffers(prefix, module)
 
     def head_buffers(self) -> Buffers:
         """Named buffers of floats in the head that a checkpoint keeps: training may count in them, as I-BERT does."""
-        modules = self.model.named_modules()
-        heads = [(prefix, module) for prefix, module in modules if self.cut == 0 or self._is_heads(module)]
+        own = self._heads_modules()
+        heads = [(name, module) for name, module in self.model.named_modules() if self.cut == 0 or module in own]
         named = [pair for prefix, module in heads for pair in _persistent_buffers(prefix, module)]
         return [(name.removeprefix("."), one) for name, one in named if one.is_floating_point()]
 
@@ -58,12 +59,15 @@ class Ownership:
         """Modules all of whose parameters are the trunk's, outermost and innermost alike, and dropouts beside them."""
         owned = [(module, [id(one) for one in module.parameters()]) for module in self.model.modules()]
         whole = [module for module, ids in owned if ids and self.trunk.issuperset(ids)]
-        return whole + [module for module in self.plain if not self._is_heads(module)]
+        heads = self._heads_modules()
+        return whole + [module for module in self.plain if module not in heads]
 
-    def _is_heads(self, module: nn.Module) -> bool:
-        if any(module is part for block in self.blocks[self.cut :] for part in block.module.modules()):
-            return True
-        return any(id(one) in self.head for one in module.parameters(recurse=False))
+    def _heads_modules(self) -> frozenset[nn.Module]:
+        """Modules of the head's blocks, and those that hold a parameter of the head themselves."""
+        inside = [part for block in self.blocks[self.cut :] for part in block.module.modules()]
+        modules = self.model.modules()
+        holding = [one for one in modules if any(id(own) in self.head for own in one.parameters(recurse=False))]
+        return frozenset((*inside, *holding))
 
 
 def parameters_in(modules: Iterable[nn.Module]) -> frozenset[int]:

@@ -1,20 +1,19 @@
 """Prove on the model at hand that head after trunk is the whole model, so that no architecture is silently wrong."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from recycle_cli.errors import ModelError
 from recycle_cli.models.eval_mode import evaluating
-from recycle_cli.models.forwards import watching
 from recycle_cli.models.hub import first_line
 from recycle_cli.models.preprocessor import Inputs
-from recycle_cli.models.text.blocks import Block, first
+from recycle_cli.models.text.alone import TOLERANCE, Alone, Seen, close, difference, each_alone, last_rows, leak
+from recycle_cli.models.text.block_kinds import one_of_each_kind
 from recycle_cli.models.text.engine import Engine
 from recycle_cli.models.text.tokens import TYPES, TextInputs, longest_text, mask_of, text_config
 
@@ -23,19 +22,6 @@ LENGTHS = (7, 4, 2)
 
 OTHER_LENGTHS = (3, 9, 6)
 """Lengths of the batch that passes in between: anything that it leaves in the model does not fit the first."""
-
-TOLERANCE = 2e-5
-"""Largest float32 difference, as a share of the largest value compared, that is rounding and not an error."""
-
-PADDING_TOLERANCE = 1e-3
-"""The same between a text alone and a text padded, which other kernels compute; a real influence is far larger."""
-
-Alone = list[tuple[Tensor, Tensor]]
-"""The rows of the last block and the outputs of texts by themselves."""
-
-NOUGHT = 0.05
-"""Share of the rows' largest value that outputs are compared by at least. The only output of a regression may lie as
-near to zero as it likes, and its rounding is that of the sum that it is."""
 
 CANNOT_RUN = (
     RuntimeError,
@@ -70,118 +56,130 @@ def check_batch(model: Any, inputs: TextInputs, lengths: Sequence[int] = LENGTHS
     return batch
 
 
-def checked(engine: Engine, batch: Inputs, cuts: Sequence[int]) -> tuple[Engine, Alone]:
-    """The engine with the settings that the model turns out to need, and the texts of the batch by themselves.
+@dataclass(frozen=True)
+class Checked:
+    """An engine with the settings that its model turned out to need.
+
+    rows   by cut, the check batch's rows
+    alone  the texts of the batch by themselves
+    """
+
+    engine: Engine
+    rows: Mapping[int, Tensor]
+    alone: Alone
+
+
+def checked(engine: Engine, batch: Inputs, first: Seen, cuts: Sequence[int]) -> Checked:
+    """Prove the halves on a few tokens. `first`: what the model gave for them when it saw them first.
 
     Raises ModelError if a cut changes the output.
     """
     with evaluating(engine.model), torch.no_grad():
+        rows: Mapping[int, Tensor] = _trunk_rows(engine, batch, cuts)
         try:
-            alone = each_alone(engine, batch)
-            leaks = leak(engine, batch, alone)
+            # What the last and shortest leaves in the model does not fit the batch.
+            alone = each_alone(engine, batch, longest_first=True)
         except CANNOT_RUN as error:
             raise ModelError(
                 f"{type(engine.model).__name__} cannot be cut: a text of {min(LENGTHS)} to {max(LENGTHS)} tokens does "
                 f"not pass alone ({first_line(error)})"
             ) from error
-        if leaks:
+        if leak(engine, batch, alone, first):
             engine = engine.keeping_lengths_apart()
-        engine = _proved(engine, batch, cuts)
+            engine, rows = _proved(engine, batch, cuts)
+        else:
+            engine, rows = _proved_at_once(engine, batch, first, rows, cuts)
         if cuts and _final_pad_matters(engine, batch, cuts[-1]):
             engine = replace(engine, inputs=replace(engine.inputs, refuses_final_pad=True))
-    return engine, alone
+    return Checked(engine, rows, alone)
 
 
-def depends_on_task(engine: Engine, batch: Inputs, cuts: Sequence[int]) -> bool:
-    """Whether the model with its task layer gives its blocks other inputs than the bare one (Longformer does)."""
-    through = engine.trunk(batch, cuts)
+def depends_on_task(engine: Engine, batch: Inputs, through: Mapping[int, Tensor]) -> bool:
+    """Whether the model with its task layer gives its blocks other inputs than the bare one (Longformer does).
+
+    `through`: its rows by cut.
+    """
     try:
-        bare = replace(engine, model=engine.model.base_model).trunk(batch, cuts)
+        bare = replace(engine, model=engine.model.base_model).trunk(batch, list(through))
     except CANNOT_RUN:
         return True
     real = batch["attention_mask"].bool()
-    return not all(close(through[cut][real], bare[cut][real], TOLERANCE) for cut in cuts)
+    return not all(close(rows[real], bare[cut][real], TOLERANCE) for cut, rows in through.items())
 
 
-def each_alone(engine: Engine, batch: Inputs) -> Alone:
-    """The last block's rows and the outputs of each text of the batch, never beside a longer one."""
-    lengths = batch["attention_mask"].sum(1)
-    found: dict[int, tuple[Tensor, Tensor]] = {}
-    for length in lengths.unique().tolist():
-        texts = (lengths == length).nonzero().flatten()
-        with _last_rows(engine.blocks) as seen:
-            outputs = engine.full({name: one[texts, :length] for name, one in batch.items()})
-        found |= {text: (seen[0][place, :length], outputs[place]) for place, text in enumerate(texts.tolist())}
-    return [found[text] for text in range(len(lengths))]
-
-
-def leak(engine: Engine, batch: Inputs, alone: Alone, tolerance: float = PADDING_TOLERANCE) -> str | None:
-    """What of a text depends on the texts and the padding beside it: `rows` (convolutions over tokens, Fourier mixing,
-    windows counted over the padded length), `outputs` alone (pooling after the blocks), or nothing.
-
-    `alone`: the rows and outputs of each text by itself.
-    """
-    together = replace(engine, apart=False)
-    with _last_rows(engine.blocks) as seen:
-        outputs = together.full(batch)
-    found = None
-    for row, ((own_rows, own_outputs), length) in enumerate(zip(alone, batch["attention_mask"].sum(1), strict=True)):
-        if not close(own_rows, seen[0][row, :length], tolerance):
-            return "rows"
-        theirs = outputs[row, :length] if engine.per_row else outputs[row]
-        if not close(own_outputs, theirs, tolerance, own_rows):
-            found = "outputs"
-    return found
-
-
-def _proved(engine: Engine, batch: Inputs, cuts: Sequence[int]) -> Engine:
-    """The engine, without its stem if that does more than give the first block its rows."""
-    longest = longest_text(engine.model) or max(OTHER_LENGTHS)
-    between = check_batch(engine.model, engine.inputs, [min(length, longest) for length in OTHER_LENGTHS], seed=1)
+def _proved_at_once(
+    engine: Engine, batch: Inputs, first: Seen, rows: Mapping[int, Tensor], cuts: Sequence[int]
+) -> tuple[Engine, Mapping[int, Tensor]]:
+    """As `_proved`, by what other passes have computed already; the last was of another batch."""
+    mask = batch["attention_mask"]
+    whole = _Whole(first.rows[:, : mask.shape[1]][mask.bool()], real_outputs(engine, first.outputs, mask))
     try:
-        _check_cuts(engine, batch, between, cuts)
+        for number, cut in enumerate(cuts):
+            if number:
+                engine.full(_other(engine))
+            _check_head(engine, mask, rows[cut], cut, whole)
     except ModelError:
         if engine.stem is None:
             raise
         return _proved(replace(engine, stem=None), batch, cuts)
-    return engine
+    return engine, rows
 
 
-def _check_cuts(engine: Engine, batch: Inputs, between: Inputs, cuts: Sequence[int]) -> None:
-    """Raise ModelError if the head's outputs from rows are not the whole model's, after a pass of another batch.
-
-    Without that pass, something that the whole has left behind in the model could make up for a lack in the rows.
-    """
-    if not cuts:
-        return
+def _proved(engine: Engine, batch: Inputs, cuts: Sequence[int]) -> tuple[Engine, Mapping[int, Tensor]]:
+    """The engine, without its stem if that does more than give the first block its rows; and the rows by cut."""
     mask = batch["attention_mask"]
-    rows = {cut: one.clone() for cut, one in engine.trunk(batch, cuts).items()}
+    rows = _trunk_rows(engine, batch, cuts)
     whole = _outputs(engine, mask, lambda: engine.full(batch))
-    for cut in cuts:
-        refused = (
-            f"{type(engine.model).__name__} cannot be cut at {cut}: its blocks take more from the first {cut} than"
-        )
-        stored = rows[cut].masked_fill(~mask.bool()[..., None], 0)
-        engine.full(between)
-        try:
-            halves = _outputs(engine, mask, partial(engine.head, stored, mask.sum(1), cut))
-        except CANNOT_RUN as error:
-            raise ModelError(f"{refused} their rows (the head alone fails: {first_line(error)}); use cut 0") from error
-        for one, other in zip(whole, halves, strict=True):
-            if not close(one, other, TOLERANCE, whole[0]):
-                off = difference(one, other, whole[0])
-                raise ModelError(
-                    f"{refused} their rows (head after trunk differs from the whole by {off:.1e}); use cut 0"
-                )
+    try:
+        for cut in cuts:
+            engine.full(_other(engine))
+            _check_head(engine, mask, rows[cut], cut, whole)
+    except ModelError:
+        if engine.stem is None:
+            raise
+        return _proved(replace(engine, stem=None), batch, cuts)
+    return engine, rows
 
 
-def _outputs(engine: Engine, mask: Tensor, compute: Callable[[], Tensor]) -> list[Tensor]:
-    """The last block's rows at real tokens, and the outputs."""
-    with _last_rows(engine.blocks) as seen:
+def _trunk_rows(engine: Engine, batch: Inputs, cuts: Sequence[int]) -> dict[int, Tensor]:
+    return {cut: one.clone() for cut, one in engine.trunk(batch, cuts).items()} if cuts else {}
+
+
+def _other(engine: Engine) -> Inputs:
+    """A batch that passes in between. Without it, something that the whole has left behind in the model could make up
+    for a lack in the rows."""
+    longest = longest_text(engine.model) or max(OTHER_LENGTHS)
+    return check_batch(engine.model, engine.inputs, [min(length, longest) for length in OTHER_LENGTHS], seed=1)
+
+
+class _Whole(NamedTuple):
+    """The last block's rows at real tokens, and the outputs that mean something."""
+
+    rows: Tensor
+    outputs: Tensor
+
+
+def _check_head(engine: Engine, mask: Tensor, rows: Tensor, cut: int, whole: _Whole) -> None:
+    """Raise ModelError if what the head gives from the rows at a cut is not the whole model's."""
+    refused = f"{type(engine.model).__name__} cannot be cut at {cut}: its blocks take more from the first {cut} than"
+    stored = rows.masked_fill(~mask.bool()[..., None], 0)
+    try:
+        halves = _outputs(engine, mask, partial(engine.head, stored, mask.sum(1), cut))
+    except CANNOT_RUN as error:
+        raise ModelError(f"{refused} their rows (the head alone fails: {first_line(error)}); use cut 0") from error
+    for one, other in zip(whole, halves, strict=True):
+        if not close(one, other, TOLERANCE, whole.rows):
+            off = difference(one, other, whole.rows)
+            raise ModelError(f"{refused} their rows (head after trunk differs from the whole by {off:.1e}); use cut 0")
+
+
+def _outputs(engine: Engine, mask: Tensor, compute: Callable[[], Tensor]) -> _Whole:
+    with last_rows(engine.blocks) as seen:
         outputs = real_outputs(engine, compute(), mask)
     if engine.apart:
-        return [*(rows.flatten(0, 1) for rows in seen), outputs]
-    return [*(rows[:, : mask.shape[1]][mask.bool()] for rows in seen), outputs]
+        return _Whole(torch.cat([rows.flatten(0, 1) for rows in seen]), outputs)
+    (rows,) = seen
+    return _Whole(rows[:, : mask.shape[1]][mask.bool()], outputs)
 
 
 def real_outputs(engine: Engine, outputs: Tensor, mask: Tensor) -> Tensor:
@@ -190,35 +188,16 @@ def real_outputs(engine: Engine, outputs: Tensor, mask: Tensor) -> Tensor:
 
 
 def _final_pad_matters(engine: Engine, batch: Inputs, cut: int) -> bool:
-    """Whether a text that ends in the padding token would be pooled elsewhere by the whole model than by the head."""
+    """Whether a text that ends in the padding token would be pooled elsewhere by the whole model than by the head.
+
+    The ids reach a model's pooling, and its blocks through nothing but their arguments: one of each kind computes.
+    """
     mask = batch["attention_mask"]
     lengths = mask.sum(1)
     ids = batch["input_ids"].clone()
     ids[torch.arange(len(ids)), lengths - 1] = engine.inputs.pad_id
     ending: Mapping[str, Tensor] = {**batch, "input_ids": ids}
-    rows = engine.trunk(ending, [cut])[cut].clone()
-    whole, halves = engine.full(ending), engine.head(rows, lengths, cut)
+    with one_of_each_kind(engine.blocks, [cut]):
+        rows = engine.trunk(ending, [cut])[cut].clone()
+        whole, halves = engine.full(ending), engine.head(rows, lengths, cut)
     return not close(real_outputs(engine, whole, mask), real_outputs(engine, halves, mask), TOLERANCE, rows)
-
-
-@contextmanager
-def _last_rows(blocks: Sequence[Block]) -> Iterator[list[Tensor]]:
-    """Collect the rows that the last block returns inside the block of `with`."""
-    seen: list[Tensor] = []
-    last = blocks[-1]
-    with watching(last.parts[-1].module, after=lambda args, kwargs, output: seen.append(last.turned(first(output)))):
-        yield seen
-
-
-def close(one: Tensor, other: Tensor, tolerance: float, rows: Tensor | None = None) -> bool:
-    """Whether they differ by no more than this share of the largest value; `rows`: what they are outputs of, if so."""
-    return difference(one, other, rows) <= tolerance
-
-
-def difference(one: Tensor, other: Tensor, rows: Tensor | None = None) -> float:
-    """Largest difference as a share of the largest value, which for the outputs of `rows` is no less than NOUGHT of
-    theirs."""
-    largest = float(one.abs().max())
-    if rows is not None:
-        largest = max(largest, NOUGHT * float(rows.abs().max()))
-    return float((one - other).abs().max()) / max(largest, 1e-30)

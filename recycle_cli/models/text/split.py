@@ -9,20 +9,22 @@ from torch import Tensor, nn
 
 from recycle_cli.errors import ModelError, UsageError
 from recycle_cli.models.cuts import resolve_cut
-from recycle_cli.models.dependence import modules_called, parameters_behind
+from recycle_cli.models.dependence import behind_and_result, modules_called, parameters_behind
 from recycle_cli.models.eval_mode import evaluating
 from recycle_cli.models.hub import first_line, quiet
 from recycle_cli.models.identity import weights_digest
 from recycle_cli.models.preprocessor import Inputs
 from recycle_cli.models.split_model import SplitModel
 from recycle_cli.models.task_layer import SEQUENCES
+from recycle_cli.models.text.alone import Seen, same_twice
+from recycle_cli.models.text.block_kinds import one_of_each_kind
 from recycle_cli.models.text.blocks import Block, find_blocks
 from recycle_cli.models.text.engine import Engine, forward_names
 from recycle_cli.models.text.fields import architecture_proved
 from recycle_cli.models.text.lengths import proved
 from recycle_cli.models.text.load import Loaded
 from recycle_cli.models.text.ownership import Ownership, parameters_in, parameters_of_blocks
-from recycle_cli.models.text.selfcheck import CANNOT_RUN, check_batch, depends_on_task
+from recycle_cli.models.text.selfcheck import CANNOT_RUN, Checked, check_batch, depends_on_task
 from recycle_cli.models.text.stem import find_stem
 from recycle_cli.models.text.tokens import inputs_of, text_config, text_inputs, word_embeddings
 from recycle_cli.models.text.untie import untie_blocks
@@ -37,20 +39,33 @@ def split(loaded: Loaded, cuts: Sequence[str], *, max_length: int, dtype: str) -
     token. Raises UsageError for a cut or length out of range, ModelError for an architecture that cannot be cut.
     """
     with quiet():
-        engine, batch = uncut(loaded, max_length)
+        engine, batch, first = uncut(loaded, max_length)
         numbers = sorted({int(resolve_cut(cut, len(engine.blocks))) for cut in cuts})
         if not numbers:
             raise UsageError("no cut given: expected at least one, as 50% or a block count")
         stored = [number for number in numbers if number]
-        engine = proved(engine, batch, stored)
+        found = _proved(engine, batch, first, stored)
+        engine = found.engine
         owned = {str(number): ownership(engine, batch, number) for number in numbers}
         _check_weights(loaded, [owned[str(number)] for number in numbers])
-        recipe = _recipe(loaded, engine, batch, [owned[str(number)] for number in stored], dtype)
+        recipe = _recipe(loaded, found, batch, [owned[str(number)] for number in stored], dtype)
     return _assembled(engine, recipe, owned)
 
 
-def uncut(loaded: Loaded, max_length: int) -> tuple[Engine, Inputs]:
-    """The model with its blocks found, and the few tokens that found them."""
+def _proved(engine: Engine, batch: Inputs, first: Seen, cuts: Sequence[int]) -> Checked:
+    try:
+        return proved(engine, batch, first, cuts)
+    except ModelError:
+        if same_twice(engine, batch):
+            raise
+        raise ModelError(
+            f"{type(engine.model).__name__} cannot be cut: in eval, too, it draws random numbers, and gives other "
+            "outputs for the same texts each time; take another model"
+        ) from None
+
+
+def uncut(loaded: Loaded, max_length: int) -> tuple[Engine, Inputs, Seen]:
+    """The model with its blocks found, the few tokens that found them, and what the model gave for them."""
     model = loaded.model
     _refuse_decoders_of_encoders(loaded)
     names = forward_names(model)
@@ -64,12 +79,13 @@ def uncut(loaded: Loaded, max_length: int) -> tuple[Engine, Inputs]:
     batch = check_batch(model, inputs)
     before = _modes(model)
     with evaluating(model):
-        blocks = _found(engine, batch)
-        stem = find_stem(model, blocks, engine.options(batch), lambda: _check_outputs(engine, batch))
+        blocks, first = _found(engine, batch)
+        with one_of_each_kind(blocks, ()):
+            stem = find_stem(model, blocks, engine.options(batch))
     if changed := _modes(model) - before:
         name, value = sorted(changed)[0]
         raise ModelError(_changed_by_a_text(model, name, value))
-    return replace(engine, blocks=blocks, stem=stem), batch
+    return replace(engine, blocks=blocks, stem=stem), batch, first
 
 
 def ownership(engine: Engine, batch: Inputs, cut: int) -> Ownership:
@@ -79,9 +95,8 @@ def ownership(engine: Engine, batch: Inputs, cut: int) -> Ownership:
         if cut == 0:
             whole = parameters_behind(lambda: engine.full(batch), model)
             return Ownership(model, blocks, 0, frozenset(), whole | parameters_of_blocks(blocks))
-        rows = engine.trunk(batch, [cut])[cut].clone()
         with modules_called(model) as called:
-            behind = parameters_behind(lambda: engine.rows(batch, [cut])[cut], model)
+            behind, rows = behind_and_result(lambda: engine.rows(batch, [cut])[cut], model)
         ahead = parameters_behind(lambda: engine.head(rows, batch["attention_mask"].sum(1), cut), model)
     words = word_embeddings(model)
     trunk = behind | parameters_of_blocks(blocks[:cut]) | parameters_in([words] if words else [])
@@ -105,19 +120,22 @@ def _refuse_decoders_of_encoders(loaded: Loaded) -> None:
         )
 
 
-def _found(engine: Engine, batch: Inputs) -> tuple[Block, ...]:
+def _found(engine: Engine, batch: Inputs) -> tuple[tuple[Block, ...], Seen]:
+    """The blocks, and what the pass gave that found them."""
+    outputs: list[Tensor] = []
     try:
-        return find_blocks(engine.model, engine.options(batch))
+        chain = find_blocks(engine.model, engine.options(batch), lambda: outputs.append(engine.full(batch)))
     except CANNOT_RUN as error:
         name = type(engine.model).__name__
         raise ModelError(f"{name} cannot be cut: a few tokens do not pass ({first_line(error)})") from error
+    _check_outputs(engine, batch, outputs[0])
+    return chain.blocks, Seen(chain.rows, outputs[0])
 
 
-def _check_outputs(engine: Engine, batch: Inputs) -> None:
+def _check_outputs(engine: Engine, batch: Inputs, outputs: Tensor) -> None:
     """Raise ModelError for outputs of another shape than the task layer was said to have."""
     samples, tokens = batch["input_ids"].shape
-    with torch.no_grad():
-        found = tuple(engine.full(batch).shape)
+    found = tuple(outputs.shape)
     expected = (samples, tokens) if engine.per_row else (samples,)
     if len(found) != len(expected) + 1 or found[:-1] != expected:
         raise ModelError(
@@ -155,9 +173,9 @@ def _check_weights(loaded: Loaded, owned: Sequence[Ownership]) -> None:
         )
 
 
-def _recipe(loaded: Loaded, engine: Engine, batch: Inputs, owned: Sequence[Ownership], dtype: str) -> Recipe:
-    cuts = [one.cut for one in owned]
-    through = bool(cuts) and depends_on_task(engine, batch, cuts)
+def _recipe(loaded: Loaded, found: Checked, batch: Inputs, owned: Sequence[Ownership], dtype: str) -> Recipe:
+    engine = found.engine
+    through = bool(found.rows) and depends_on_task(engine, batch, found.rows)
     return Recipe(
         modality="text",
         architecture=architecture_proved(loaded.model, _with_special(engine, batch)),

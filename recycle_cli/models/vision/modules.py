@@ -74,7 +74,13 @@ class ModuleCutter:
             deepest_first = sorted(self._offered.values(), key=lambda call: call.end, reverse=True)
             if any(self._holds(call, whole) for call in deepest_first):
                 return
-        raise ModelError(f"{type(model).__name__} cannot be cut: no block's output is all that the rest needs")
+        name = type(model).__name__
+        if not is_rounding(self._whole(), whole):
+            raise ModelError(
+                f"{name} cannot be cut: in eval, too, it draws random numbers, and gives other outputs for the same "
+                "images each time; take another model"
+            )
+        raise ModelError(f"{name} cannot be cut: no block's output is all that the rest needs")
 
     @cached_property
     def points(self) -> tuple[CutPoint, ...]:

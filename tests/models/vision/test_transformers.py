@@ -132,6 +132,15 @@ def test_a_model_in_which_more_than_rows_reaches_the_rest_is_refused():
         ModuleCutter(Leaking(), (3, 8, 8))
 
 
+def test_a_model_that_draws_random_numbers_in_eval_is_refused_in_these_words():
+    model, generator = tiny("vit").eval(), torch.Generator().manual_seed(0)
+    model.vit.embeddings.register_forward_hook(
+        lambda module, args, rows: rows + 0.1 * torch.rand(rows.shape, generator=generator)
+    )
+    with pytest.raises(ModelError, match="in eval, too, it draws random numbers"):
+        ModuleCutter(model, (3, SIDE, SIDE))
+
+
 def test_images_of_another_size_are_refused(tmp_path):
     model = saved(tmp_path)
     other = ModelSettings(model.name, images=ImageSettings(resize=(48,), crop=(48,)))
