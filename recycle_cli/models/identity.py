@@ -31,8 +31,8 @@ _NO_PART = frozenset((
     "summary_activation", "summary_proj_to_labels", "summary_first_dropout", "summary_last_dropout",
 ))
 # fmt: on
-"""Config fields that name, train, generate or classify in the models that are known; a text model is asked whether they
-decide nothing in it (`text/fields.py`)."""
+"""Config fields that name, train, generate or classify in the models that are known; each model of transformers is
+asked whether they decide nothing in it (`fields.py`)."""
 
 
 def architecture_of(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -242,6 +242,11 @@ def test_a_head_with_an_adapter_is_proved_and_left_as_it_was(tiny_bert, tmp_path
     assert not list(tmp_path.iterdir())
 
 
+def test_adapters_are_put_back_where_rows_have_their_width_in_the_middle(make_tiny, tmp_path):
+    config = tiny_config("squeezebert", embedding_size=32)
+    prove_adapter(setup_of(make_tiny("model", config, bare=True)), ADAPTERS[2], tmp_path)
+
+
 def test_an_adapter_that_is_lost_in_the_run_is_refused(tiny_bert, tmp_path, monkeypatch):
     def forgetting(model):
         for name, module in lora._adapted(model):

@@ -28,10 +28,14 @@ NAME = "recycle_bottleneck"
 
 
 class Bottleneck(nn.Module):
-    """Rows (..., width) to rows; it begins as the identity, so that training begins at the pretrained model."""
+    """Rows (..., width) to rows; it begins as the identity, so that training begins at the pretrained model.
 
-    def __init__(self, width: int, inner: int, dropout: float) -> None:
+    `axis`: where the rows have their width, if not last (SqueezeBERT's are samples, width, tokens).
+    """
+
+    def __init__(self, width: int, inner: int, dropout: float, axis: int = -1) -> None:
         super().__init__()
+        self.axis = axis
         self.dropout = nn.Dropout(dropout)
         self.down, self.up = nn.Linear(width, inner), nn.Linear(inner, width)
         nn.init.normal_(self.down.weight, std=0.02)
@@ -39,14 +43,15 @@ class Bottleneck(nn.Module):
             nn.init.zeros_(tensor)
 
     def forward(self, rows: Tensor) -> Tensor:
-        return rows + self.up(F.gelu(self.down(self.dropout(rows))))
+        turned = rows.movedim(self.axis, -1)
+        return (turned + self.up(F.gelu(self.down(self.dropout(turned))))).movedim(-1, self.axis)
 
 
 def attach(split: SplitModel, cut: str, settings: AdapterSettings) -> set[str]:
     """Put an adapter behind each sublayer of the head's blocks; the names of its parameters."""
-    widths = _sublayers(split, cut)
-    for name in chosen(list(widths), cut, settings):
-        _insert(split.model, name, Bottleneck(widths[name], settings.width, settings.dropout))
+    width, axes = split.row_shape[-1], _sublayers(split, cut)
+    for name in chosen(list(axes), cut, settings):
+        _insert(split.model, name, Bottleneck(width, settings.width, settings.dropout, axes[name]))
     return {name for name, _ in split.model.named_parameters() if f".{NAME}." in name}
 
 
@@ -60,7 +65,10 @@ def save_beside(loaded: AnyLoaded, weights: Mapping[str, Tensor], folder: Path, 
     weights = {name: weight for name, weight in model.named_parameters() if name in weights}
     trained = {name: weight.detach().cpu().contiguous().clone() for name, weight in weights.items()}
     inserted = {name: model.get_submodule(name).get_submodule(NAME) for name in _carriers(model)}
-    sizes = {name: {"width": one.down.in_features, "inner": one.down.out_features} for name, one in inserted.items()}
+    sizes = {
+        name: {"width": one.down.in_features, "inner": one.down.out_features, "axis": one.axis}
+        for name, one in inserted.items()
+    }
     with torch.no_grad():
         for weight in weights.values():
             weight.fill_(torch.nan)
@@ -77,7 +85,7 @@ def put_back(model: nn.Module, run: Path) -> None:
     try:
         sizes = json.loads((run / ADAPTER / CONFIG).read_text(encoding="utf-8"))["adapters"]
         for name, size in sizes.items():
-            _insert(model, name, Bottleneck(size["width"], size["inner"], 0.0))
+            _insert(model, name, Bottleneck(size["width"], size["inner"], 0.0, size.get("axis", -1)))
         trained = load_file(run / ADAPTER / WEIGHTS)
         parameters = dict(model.named_parameters())
         if unknown := trained.keys() - parameters.keys():
@@ -90,27 +98,33 @@ def put_back(model: nn.Module, run: Path) -> None:
 
 
 def _sublayers(split: SplitModel, cut: str) -> dict[str, int]:
-    """The parts of the remaining blocks that hold matrices and return rows, by name, with the width of their rows.
+    """The parts of the remaining blocks that hold matrices and return rows, by name, with the axis of the rows' width.
 
     Found by watching one text go through: attention and feed-forward in most models, whatever they are called.
     """
     names = {id(module): name for name, module in split.model.named_modules()}
     parts = {id(part): part for block in split.blocks_after(cut) for part in _parts(block)}
-    widths: dict[str, int] = {}
+    inputs, width = split.collate(split.prepare([Sample("0", {"text": "one"})])), split.row_shape[-1]
+    tokens = inputs["attention_mask"].shape[1]
+    axes: dict[str, int] = {}
 
     def note(module: nn.Module, args: Any, output: Any) -> None:
         rows = _rows(output)
-        if isinstance(rows, Tensor) and rows.ndim > 1 and rows.shape[-1] == split.row_shape[-1]:
-            widths[names[id(module)]] = rows.shape[-1]
+        if not isinstance(rows, Tensor) or rows.ndim < 2:
+            return
+        if rows.shape[-1] == width:
+            axes[names[id(module)]] = -1
+        elif rows.shape[1:] == (width, tokens):
+            axes[names[id(module)]] = 1
 
     handles = [part.register_forward_hook(note) for part in parts.values()]
     try:
         with torch.no_grad():
-            split.full(split.collate(split.prepare([Sample("0", {"text": "one"})])))
+            split.full(inputs)
     finally:
         for handle in handles:
             handle.remove()
-    return widths
+    return axes
 
 
 def _parts(block: nn.Module) -> list[nn.Module]:

@@ -10,21 +10,16 @@ from torch import Tensor
 from recycle_cli.models.eval_mode import evaluating
 from recycle_cli.models.forwards import watching
 from recycle_cli.models.preprocessor import Inputs
+from recycle_cli.models.rounding import TOLERANCE, close
 from recycle_cli.models.text.blocks import Block, first
 from recycle_cli.models.text.engine import Engine
 
-TOLERANCE = 2e-5
-"""Largest float32 difference, as a share of the largest value compared, that is rounding and not an error."""
-
 PADDING_TOLERANCE = 1e-3
-"""The same between a text alone and a text padded, which other kernels compute; a real influence is far larger."""
+"""Largest difference that is rounding between a text alone and a text padded, which other kernels compute; a real
+influence is far larger."""
 
 Alone = list[tuple[Tensor, Tensor]]
 """The rows of the last block and the outputs of texts by themselves."""
-
-NOUGHT = 0.05
-"""Share of the rows' largest value that outputs are compared by at least. The only output of a regression may lie as
-near to zero as it likes, and its rounding is that of the sum that it is."""
 
 
 @dataclass(frozen=True)
@@ -86,17 +81,3 @@ def last_rows(blocks: Sequence[Block]) -> Iterator[list[Tensor]]:
     last = blocks[-1]
     with watching(last.parts[-1].module, after=lambda args, kwargs, output: seen.append(last.turned(first(output)))):
         yield seen
-
-
-def close(one: Tensor, other: Tensor, tolerance: float, rows: Tensor | None = None) -> bool:
-    """Whether they differ by no more than this share of the largest value; `rows`: what they are outputs of, if so."""
-    return difference(one, other, rows) <= tolerance
-
-
-def difference(one: Tensor, other: Tensor, rows: Tensor | None = None) -> float:
-    """Largest difference as a share of the largest value, which for the outputs of `rows` is no less than NOUGHT of
-    theirs."""
-    largest = float(one.abs().max())
-    if rows is not None:
-        largest = max(largest, NOUGHT * float(rows.abs().max()))
-    return float((one - other).abs().max()) / max(largest, 1e-30)

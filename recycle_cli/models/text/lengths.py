@@ -12,7 +12,8 @@ from recycle_cli.errors import ModelError
 from recycle_cli.models.eval_mode import evaluating
 from recycle_cli.models.hub import first_line
 from recycle_cli.models.preprocessor import Inputs
-from recycle_cli.models.text.alone import TOLERANCE, Alone, Seen, close, each_alone, last_rows, leak, seen_in_full
+from recycle_cli.models.rounding import TOLERANCE, close
+from recycle_cli.models.text.alone import Alone, Seen, each_alone, last_rows, leak, seen_in_full
 from recycle_cli.models.text.block_kinds import fewest, only
 from recycle_cli.models.text.engine import Engine
 from recycle_cli.models.text.passes import at_cut

@@ -12,7 +12,8 @@ from recycle_cli.errors import ModelError
 from recycle_cli.models.eval_mode import evaluating
 from recycle_cli.models.hub import first_line
 from recycle_cli.models.preprocessor import Inputs
-from recycle_cli.models.text.alone import TOLERANCE, Alone, Seen, close, difference, each_alone, last_rows, leak
+from recycle_cli.models.rounding import TOLERANCE, close, difference
+from recycle_cli.models.text.alone import Alone, Seen, each_alone, last_rows, leak
 from recycle_cli.models.text.block_kinds import one_of_each_kind
 from recycle_cli.models.text.engine import Engine
 from recycle_cli.models.text.tokens import TYPES, TextInputs, longest_text, mask_of, text_config

@@ -11,8 +11,9 @@ from recycle_cli.errors import ModelError, UsageError
 from recycle_cli.models.cuts import resolve_cut
 from recycle_cli.models.dependence import behind_and_result, modules_called, parameters_behind
 from recycle_cli.models.eval_mode import evaluating
+from recycle_cli.models.fields import architecture_proved
 from recycle_cli.models.hub import first_line, quiet
-from recycle_cli.models.identity import weights_digest
+from recycle_cli.models.identity import architecture_of, weights_digest
 from recycle_cli.models.preprocessor import Inputs
 from recycle_cli.models.split_model import SplitModel
 from recycle_cli.models.task_layer import SEQUENCES
@@ -20,7 +21,6 @@ from recycle_cli.models.text.alone import Seen, same_twice
 from recycle_cli.models.text.block_kinds import one_of_each_kind
 from recycle_cli.models.text.blocks import Block, find_blocks
 from recycle_cli.models.text.engine import Engine, forward_names
-from recycle_cli.models.text.fields import architecture_proved
 from recycle_cli.models.text.lengths import proved
 from recycle_cli.models.text.load import Loaded
 from recycle_cli.models.text.ownership import Ownership, parameters_in, parameters_of_blocks
@@ -178,7 +178,7 @@ def _recipe(loaded: Loaded, found: Checked, batch: Inputs, owned: Sequence[Owner
     through = bool(found.rows) and depends_on_task(engine, batch, found.rows)
     return Recipe(
         modality="text",
-        architecture=architecture_proved(loaded.model, _with_special(engine, batch)),
+        architecture=_architecture(loaded.model, _with_special(engine, batch)),
         cuts={str(one.cut): weights_digest(one.trunk_tensors()) for one in owned},
         preprocessor=engine.inputs.digest,
         max_length=engine.inputs.max_length,
@@ -188,6 +188,17 @@ def _recipe(loaded: Loaded, found: Checked, batch: Inputs, owned: Sequence[Owner
             **({"lengths": "apart"} if engine.by_length else {}),
         },
     )
+
+
+def _architecture(model: Any, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The fields of the model's config that its hidden states depend on."""
+    kept = architecture_of(model.config.to_dict())
+    base = model.base_model
+    if base.config is not model.config:
+        return kept
+    # A cache of keys and values is of no use to one pass, and not every model has layers for it.
+    options = {"use_cache": False} if "use_cache" in forward_names(base) else {}
+    return architecture_proved(base, kept, lambda one: one(**inputs, **options)[0])
 
 
 def _with_special(engine: Engine, batch: Inputs) -> Mapping[str, Tensor]:

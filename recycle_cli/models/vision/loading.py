@@ -16,7 +16,12 @@ from recycle_cli.models.vision.cutter import Cutter
 from recycle_cli.models.vision.graph import GraphCutter
 from recycle_cli.models.vision.modules import ModuleCutter
 from recycle_cli.models.vision.points import WHOLE
-from recycle_cli.models.vision.pretrained import CONFIG, is_image_model, load_pretrained
+from recycle_cli.models.vision.pretrained import (
+    CONFIG,
+    is_image_model,
+    load_pretrained,
+    with_architecture_proved,
+)
 from recycle_cli.models.vision.processors import processor_transform, transform_from
 from recycle_cli.models.vision.sources import LoadedImages, is_run, is_torchvision, load_torchvision
 from recycle_cli.models.vision.split import split_images
@@ -36,7 +41,8 @@ class ImageNetwork:
 
     def split(self, cuts: Sequence[str], dtype: str) -> SplitModel:
         """The model in two halves at each cut."""
-        return split_images(self.loaded, self.cutter, cuts, dtype=dtype, head_batchnorm=self.head_batchnorm)
+        loaded = with_architecture_proved(self.loaded) if self.loaded.library == "transformers" else self.loaded
+        return split_images(loaded, self.cutter, cuts, dtype=dtype, head_batchnorm=self.head_batchnorm)
 
     def resolve(self, cut: str) -> str:
         """A cut's canonical name."""

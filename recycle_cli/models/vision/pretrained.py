@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from copy import deepcopy
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,12 @@ from transformers.image_utils import torch_pil_interpolation_mapping
 
 from recycle_cli.errors import ModelError
 from recycle_cli.models.embedding import merge_embedding, numbered, parameters_below, put_embedding
+from recycle_cli.models.fields import architecture_proved
 from recycle_cli.models.hub import UNREADABLE, Source, check_weights, first_line, place_of, quiet, read_json
 from recycle_cli.models.identity import architecture_of
 from recycle_cli.models.same_labels import fit_labels
 from recycle_cli.models.task_layer import OWN, TaskLayer
+from recycle_cli.models.vision.inputs import PIXELS
 from recycle_cli.models.vision.processors import ProcessorTransform, opened, processor_transform, transform_of
 from recycle_cli.models.vision.sources import LoadedImages
 from recycle_cli.models.vision.timm_models import (
@@ -79,6 +82,17 @@ def load_pretrained(
         write=partial(_write, model=model, processor=processor),
         missing=missing,
     )
+
+
+def with_architecture_proved(loaded: LoadedImages) -> LoadedImages:
+    """The same with each field of its config that its features depend on in `architecture`, tried on one image."""
+    model, size = loaded.model, loaded.transform.size
+    # Of a model of timm, and of CLIP's towers, the features have no name of their own: its logits are compared.
+    base = model.base_model if getattr(model.base_model, "config", None) is model.config else model
+    device = next(model.parameters()).device
+    image = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0)).to(device)
+    proved = architecture_proved(base, loaded.architecture, lambda one: one(**{PIXELS: image})[0])
+    return replace(loaded, architecture=proved)
 
 
 def _embedding(model: Any, head: EmbeddingSettings, seed: int) -> frozenset[str]:

@@ -1,6 +1,7 @@
 """Every type of transformers gives what docs/models.md says of it: the commoner half quickly, all of them in `long`."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -34,6 +35,15 @@ def test_the_page_has_every_type_and_none_that_is_wrong():
     found = outcomes_on_page()
     assert set(found) == set(ALL_TYPES)
     assert {outcome for outcome, _ in found.values()} <= {EXACT, REFUSED, UNBUILDABLE}
+
+
+def test_no_type_that_was_exact_is_lost():
+    """The page may be made anew; what was exact once stays so."""
+    found = outcomes_on_page()
+    names = Path(__file__).with_name("exact.txt").read_text(encoding="utf-8").split()
+    lost = [name for name in names if found.get(tuple(name.split(":")), ("missing", ()))[0] != EXACT]
+    assert len(names) > 140
+    assert not lost, f"exact before, and no longer: {', '.join(lost)}"
 
 
 def test_the_commoner_half_is_half():

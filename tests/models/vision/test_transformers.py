@@ -177,6 +177,34 @@ def test_the_stores_transform_is_found_again(tmp_path):
     assert NamedModel(ModelSettings(model.name)).open().loaded.transform == network.loaded.transform
 
 
+class GoingBy(transformers.ViTModel):
+    """A ViT that goes by fields which mean nothing to others: their names say labels or tasks."""
+
+    def forward(self, pixel_values, **others):
+        scaled = pixel_values * (getattr(self.config, "classifier_bias", None) or 1.0)
+        shift = (getattr(self.config, "task_specific_params", None) or {}).get("shift", 0.0)
+        return super().forward(scaled + shift, **others)
+
+
+@pytest.mark.parametrize(
+    ("fields", "counted"),
+    [
+        ({"classifier_bias": 2.0, "prefix": "a"}, {"classifier_bias": 2.0}),
+        ({"task_specific_params": {"shift": 1.0}, "top_k": 3}, {"task_specific_params": {"shift": 1.0}}),
+        ({"prefix": "a", "num_beams": 3, "hidden_dropout_prob": 0.3}, {}),
+    ],
+)
+def test_a_field_that_the_model_goes_by_counts_whatever_its_name(fields, counted, tmp_path):
+    settings = saved(tmp_path)
+    plain = NamedModel(settings).open().split(["100%"], "float32").recipe
+    config = json.loads((tmp_path / "config.json").read_text()) | fields
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    network = NamedModel(settings).open()
+    assert network.split(["100%"], "float32").recipe == plain
+    network.loaded.model.vit.__class__ = GoingBy
+    assert network.split(["100%"], "float32").recipe.architecture == {**plain.architecture, **counted}
+
+
 def test_layers_are_listed(tmp_path):
     rows, length = NamedModel(saved(tmp_path)).layers("int8")
     assert length is None
