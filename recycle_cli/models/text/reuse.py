@@ -237,7 +237,7 @@ class LoadedReusing:
 def reusing(network: Network, source: SourceRows, seed: int) -> Network:
     """A text model that reuses the rows of another, by layers made from `seed`. It can be cut at 0 alone."""
     loaded = cast(Loaded, network.loaded)
-    engine, _ = uncut(loaded, default_max_length(loaded))
+    engine, _, _ = uncut(loaded, default_max_length(loaded))
     block = engine.blocks[0]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
