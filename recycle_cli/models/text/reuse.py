@@ -157,8 +157,10 @@ class ReusingInputs:
         """The windows of the model's own tokens, as TextPreprocessor says."""
         return self.own.windows(sample, stride)
 
-    def _ranges(self, samples: Sequence[Sample], own: npt.NDArray[np.int64], theirs: Ranges) -> list[Ranges]:
-        """The source's rows for each token of each sample."""
+    def _ranges(
+        self, samples: Sequence[Sample], own: npt.NDArray[np.int64], theirs: npt.NDArray[np.int64]
+    ) -> list[Ranges]:
+        """The source's rows for each token of each sample; `own`, `theirs`: how many of each there are (n,)."""
         if self.own.digest == self.source.preprocessor.digest and (own == theirs).all():
             return [one_by_one(int(length)) for length in own]
         spans = zip(self.own.spans(samples), self.source.preprocessor.spans(samples), strict=True)
