@@ -195,10 +195,10 @@ class Matching(Task):
 
     def loss(self, outputs, targets, weights):
         vectors = nn.functional.normalize(outputs.values.float(), dim=1)
-        likeness = 20 * (1 + vectors[0::2] @ vectors[1::2].T) / 2
-        wanted = torch.arange(len(likeness))
-        both = [nn.functional.cross_entropy(one, wanted, reduction="sum") for one in (likeness, likeness.T)]
-        return sum(both) / 2, torch.tensor(len(likeness))
+        similarity = 20 * (1 + vectors[0::2] @ vectors[1::2].T) / 2
+        wanted = torch.arange(len(similarity))
+        both = [nn.functional.cross_entropy(one, wanted, reduction="sum") for one in (similarity, similarity.T)]
+        return sum(both) / 2, torch.tensor(len(similarity))
 
     def scores(self):
         return DenseScores(self.figures)

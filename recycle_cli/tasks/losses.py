@@ -35,9 +35,9 @@ def supervised_contrastive(outputs: torch.Tensor, groups: torch.Tensor, temperat
     if not some.any():
         return outputs.float().sum(dim=1)[:0]
     vectors = F.normalize(outputs.float(), dim=1)
-    likeness = vectors @ vectors.T / temperature
+    similarity = vectors @ vectors.T / temperature
     itself = torch.eye(len(groups), dtype=torch.bool, device=groups.device)
-    shares = likeness - likeness.masked_fill(itself, -torch.inf).logsumexp(dim=1, keepdim=True)
+    shares = similarity - similarity.masked_fill(itself, -torch.inf).logsumexp(dim=1, keepdim=True)
     return -((shares * own).sum(dim=1)[some] / own.sum(dim=1)[some])
 
 

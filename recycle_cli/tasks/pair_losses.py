@@ -13,12 +13,12 @@ def multiple_negatives(
     it equals its partner, or belongs to an equal of it. Source: symmetric Multiple Negatives Ranking (Henderson et al.
     2017) as in Quaterion's example of questions and answers.
     """
-    likeness = scale * (1 + F.normalize(first.float(), dim=1) @ F.normalize(second.float(), dim=1).T) / 2
+    similarity = scale * (1 + F.normalize(first.float(), dim=1) @ F.normalize(second.float(), dim=1).T) / 2
     same = (contents[0][:, None] == contents[0][None, :]) | (contents[1][:, None] == contents[1][None, :])
     partners = same & ~torch.eye(len(same), dtype=torch.bool, device=same.device)
-    likeness = likeness.masked_fill(partners, -torch.inf)
-    wanted = torch.arange(len(likeness), device=likeness.device)
-    both = [F.cross_entropy(one, wanted, reduction="none") for one in (likeness, likeness.T)]
+    similarity = similarity.masked_fill(partners, -torch.inf)
+    wanted = torch.arange(len(similarity), device=similarity.device)
+    both = [F.cross_entropy(one, wanted, reduction="none") for one in (similarity, similarity.T)]
     return (both[0] + both[1]) / 2
 
 

@@ -41,15 +41,15 @@ def partner_figures(embeddings: torch.Tensor, contents: torch.Tensor) -> dict[st
     return dict(zip(names, each[own].mean(dim=0).tolist(), strict=True))
 
 
-def _figures(likeness: torch.Tensor, some: torch.Tensor, partners: Mapping[int, set[int]]) -> torch.Tensor:
-    likeness[torch.arange(len(some)), some] = -torch.inf
+def _figures(similarity: torch.Tensor, some: torch.Tensor, partners: Mapping[int, set[int]]) -> torch.Tensor:
+    similarity[torch.arange(len(some)), some] = -torch.inf
     found = torch.zeros(len(some), 4, dtype=torch.float64)
     for row, number in enumerate(some.tolist()):
         right = torch.tensor(sorted(partners[number] - {number}), dtype=torch.int64)
         if not len(right):
             continue
-        own = likeness[row, right].sort(descending=True).values
-        all_before = (likeness[row][None, :] >= own[:, None]).sum(dim=1)
+        own = similarity[row, right].sort(descending=True).values
+        all_before = (similarity[row][None, :] >= own[:, None]).sum(dim=1)
         right_before = (own[None, :] > own[:, None]).sum(dim=1) + (own[None, :] == own[:, None]).sum(dim=1)
         ranks = (all_before - right_before + torch.arange(1, len(own) + 1)).tolist()
         gain = sum(1 / math.log2(rank + 1) for rank in ranks if rank <= K)

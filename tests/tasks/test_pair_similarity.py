@@ -59,8 +59,8 @@ def tried(tmp_path, tiny_bert):
 def test_the_partner_is_told_from_the_others_of_the_batch():
     first, second = torch.randn(2, 5, 8)
     contents = (torch.arange(5), torch.arange(5, 10))
-    likeness = 20 * (1 + F.cosine_similarity(first[:, None], second[None], dim=-1)) / 2
-    by_hand = (F.cross_entropy(likeness, torch.arange(5)) + F.cross_entropy(likeness.T, torch.arange(5))) / 2
+    similarity = 20 * (1 + F.cosine_similarity(first[:, None], second[None], dim=-1)) / 2
+    by_hand = (F.cross_entropy(similarity, torch.arange(5)) + F.cross_entropy(similarity.T, torch.arange(5))) / 2
     assert float(multiple_negatives(first, second, contents, 20.0).mean()) == pytest.approx(float(by_hand), rel=1e-5)
 
 
@@ -69,12 +69,12 @@ def test_a_duplicate_of_the_partner_is_no_negative():
     first, second = torch.randn(2, 4, 8)
     second[2], first[3] = second[0], first[1]
     contents = (torch.tensor([0, 1, 2, 1]), torch.tensor([4, 5, 4, 6]))
-    likeness = 20 * (1 + F.cosine_similarity(first[:, None], second[None], dim=-1)) / 2
+    similarity = 20 * (1 + F.cosine_similarity(first[:, None], second[None], dim=-1)) / 2
     left = {0: [0, 1, 3], 1: [0, 1, 2], 2: [1, 2, 3], 3: [0, 2, 3]}
     found = multiple_negatives(first, second, contents, 20.0)
     for pair, others in left.items():
-        forth = torch.logsumexp(likeness[pair, others], 0) - likeness[pair, pair]
-        back = torch.logsumexp(likeness[others, pair], 0) - likeness[pair, pair]
+        forth = torch.logsumexp(similarity[pair, others], 0) - similarity[pair, pair]
+        back = torch.logsumexp(similarity[others, pair], 0) - similarity[pair, pair]
         assert float(found[pair]) == pytest.approx(float(forth + back) / 2, rel=1e-4, abs=1e-5)
 
 
@@ -97,7 +97,7 @@ def test_cosine_mse_is_the_mean_over_pairs():
 
 
 def test_figures_by_hand():
-    """Four texts on a circle. Of each: the others by likeness, and where its partner is."""
+    """Four texts on a circle. Of each: the others by similarity, and where its partner is."""
     angles = torch.tensor([0.0, 10.0, 13.0, 90.0]).deg2rad()
     vectors = torch.stack([angles.cos(), angles.sin()], dim=1)
     # 0-1: 0 finds 1 first; 1 finds 2 before 0. 2-3: 2 finds 1, 0, 3; 3 finds 2 first.
