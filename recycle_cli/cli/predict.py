@@ -1,5 +1,6 @@
 """`recycle predict`."""
 
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -9,7 +10,7 @@ from recycle_cli.cli.options import Asked, filled, own, with_options
 from recycle_cli.cli.required import end, reported
 from recycle_cli.disk import STDOUT
 from recycle_cli.errors import UsageError
-from recycle_cli.reports import show, spinner
+from recycle_cli.reports import show_fields, show_json, spinner
 from recycle_cli.settings import CorpusSettings, ImageSettings, ModelSettings, PredictSettings
 from recycle_cli.settings.option import options_of
 
@@ -48,5 +49,9 @@ def predict(
     network = filled(ModelSettings, asked, name=run, images=ImageSettings())
     settings = filled(PredictSettings, asked)
     report, missed = reported(lambda: score(records, run, store, output, network, settings))
-    show(report, "Predicted", as_json=asked["as_json"], error=missed)
+    if asked["as_json"]:
+        show_json(asdict(report), missed)
+    else:
+        fields = asdict(report)
+        show_fields("Predicted", (fields.pop("metrics") or {}) | fields)
     end(missed)

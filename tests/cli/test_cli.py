@@ -383,6 +383,7 @@ def test_figures_that_will_not_be_measured_are_refused(fails, place):
 
 def test_without_json_stdout_is_empty_and_a_table_is_on_stderr(recycle, place):
     done = recycle("predict", "train.csv", "run", cwd=place)
+    assert re.search(r"^│ macro f1 +│", done.err, re.M)
     assert (done.code, done.out) == (0, "")
     assert "samples per second" in done.err
     assert done.err.count("\r") == 0, "a progress bar where there is no terminal"
