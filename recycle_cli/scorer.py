@@ -259,7 +259,7 @@ def open_scorer(run: str, store: str | None, model: ModelSettings, settings: Pre
     )
     if info.reuse is not None:
         named = replace(named, reused=_reused(info.reuse, run, store, named, settings))
-    opened = None if store is None or info.reuse is not None else _store_for(store, info.cut)
+    opened = None if store is None or info.reuse is not None else _store_for(store, info)
     loaded = _load_run(run, info, named, opened, every_cut=settings.write_back)
     if settings.threshold != PredictSettings.threshold:
         try:
@@ -281,12 +281,17 @@ def _reused(
     return reused_again(kept, run, store, model, prove=settings.parity_check)
 
 
-def _store_for(path: str, cut: str) -> Store:
+def _store_for(path: str, info: RunInfo) -> Store:
+    cut = info.cut
     if cut == "0":
         raise UsageError(f"this run was trained whole (cut 0), so {path} holds nothing for it; leave out --store")
     store = Store.open(path)
     if cut not in store.recipe.cuts:
-        raise MismatchError(f"{path} holds the cut {', '.join(store.recipe.cuts)}; this run needs {cut}")
+        made_with = store.provenance.get("model")
+        of_model = "" if made_with is None else f" of {made_with}"
+        raise MismatchError(
+            f"{path} holds the cut {', '.join(store.recipe.cuts)}{of_model}; this run needs {cut} of {info.model}"
+        )
     return store
 
 

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from recycle_cli.cli.early import check_there
 from recycle_cli.cli.options import Asked, filled, own, with_options
 from recycle_cli.cli.required import end, reported
 from recycle_cli.cli.trained import show_finetuned, show_heads
@@ -46,13 +47,14 @@ def finetune(
         ),
     ] = None,
 ) -> None:
-    """Train the layers after the cut from STORE, or without STORE from the records (--cut 0 trains the whole model)."""
+    """Train the layers after the cut, from STORE or, without one, from the records."""
+    data, store = _data_and_store(data, store, context)
+    check_there([*data, *([] if evaluation is None else [evaluation])])
     with spinner("loading PyTorch"):
         from recycle_cli.cli.heads_file import head_settings
         from recycle_cli.verbs.finetune import finetune as run
         from recycle_cli.verbs.finetune import finetune_heads as run_heads
 
-    data, store = _data_and_store(data, store, context)
     records = filled(CorpusSettings, asked, source=tuple(data))
     judged = None if evaluation is None else replace(records, source=(evaluation,), limit=None)
     job = filled(Job, asked, data=records, store=store, evaluation=judged, model_named=model is not None)

@@ -18,7 +18,7 @@ FEW = 12
 WIDEST = 110
 """Columns of a screen at most: longer lines are hard to read."""
 
-ENVIRONMENT = "Every option can also be set by an environment variable, such as --max-length by RECYCLE_MAX_LENGTH."
+ENVIRONMENT = "Every option can also be set by an environment variable"
 
 
 class Command(TyperCommand):
@@ -56,11 +56,11 @@ class Command(TyperCommand):
         """Print the screen of `--help`; its last words say how to see the rest."""
         more = f"These are the usual options; {ctx.command_path} --help-all shows {self._more} more. "
         shown = [*self._usual, self._help_all] if self._more else self._usual
-        _show(self, ctx, map(_row, shown), (more if self._more else "") + ENVIRONMENT)
+        _show(self, ctx, map(_row, shown), (more if self._more else "") + _by_variables(shown))
 
     def _show_all(self, ctx: Any, _: Any, asked: bool) -> None:
         if asked and not ctx.resilient_parsing:
-            _show(self, ctx, map(_row, self.params), ENVIRONMENT)
+            _show(self, ctx, map(_row, self.params), _by_variables(self.params))
             raise typer.Exit
 
 
@@ -100,6 +100,12 @@ def _show(command: TyperCommand | TyperGroup, ctx: Any, rows: Iterable["Row"], e
     console.print(Text.assemble("Usage: ", (ctx.command_path, "bold"), f" {usage}"), "", sep="\n")
     console.print(_plain(command.help), "", sep="\n")
     console.print(table, Text(""), Text(end), sep="\n")
+
+
+def _by_variables(options: Iterable[Any]) -> str:
+    """How options are set by environment variables, with the first of these as the example."""
+    first = next((one for one in options if getattr(one, "envvar", None)), None)
+    return ENVIRONMENT + ("." if first is None else f", such as {first.opts[0]} by {first.envvar}.")
 
 
 def _row(one: Any, panel: str = "Output") -> "Row":

@@ -85,6 +85,9 @@ def _parsing(error: Any) -> str:
         return f"{_given(parameter, context)}: {reason(error, parameter)}"
     message = " ".join(error.format_message().split())
     if message.startswith("Missing argument") and context is not None:
+        needed = [argument_name(one) for one in context.command.params if one.param_type_name == "argument"]
+        if len(needed) > 1:  # of two words that are missing, one would be named, and seldom the right one
+            message = f"Missing argument: {' and '.join(needed)} are needed."
         message += f" {' '.join(context.get_usage().split())}"
     return message
 

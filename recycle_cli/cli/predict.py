@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from recycle_cli.cli.arguments import Corpus
+from recycle_cli.cli.early import check_there
 from recycle_cli.cli.options import Asked, filled, own, with_options
 from recycle_cli.cli.required import end, reported
 from recycle_cli.disk import STDOUT
@@ -40,6 +41,7 @@ def predict(
     ] = None,
 ) -> None:
     """Predict with RUN; what a --store holds is not computed again, and the predictions are the same."""
+    check_there(data)
     with spinner("loading PyTorch"):
         from recycle_cli.verbs.predict import predict as score
 

@@ -8,7 +8,7 @@ import typer
 from recycle_cli.cli.arguments import StoreFolder
 from recycle_cli.cli.help import Command, Group
 from recycle_cli.cli.options import Asked, own, with_options
-from recycle_cli.cli.stored_records import contains, find, merge, remove
+from recycle_cli.cli.stored_records import REMOVED, contains, find, merge, remove
 from recycle_cli.disk import STDOUT, expanded
 from recycle_cli.errors import DamageError, UnreadError, UsageError
 from recycle_cli.reports import bar, counted, following, say, show, show_fields, show_json, show_rows, spinner
@@ -120,7 +120,10 @@ def gc(
 
     with spinner("looking for what can go" if dry_run else "freeing space"):
         found = run(store, damaged=damaged, dry_run=dry_run)
-    show(found, "Would collect" if dry_run else "Collected", as_json=asked["as_json"])
+    if asked["as_json"]:
+        show_json(found)
+    else:
+        show_fields("Would collect" if dry_run else "Collected", found, REMOVED)
 
 
 @store_app.command(cls=Command)

@@ -17,6 +17,15 @@ if TYPE_CHECKING:
 SHOWN_RECORDS = 20
 """Records that a table lists; --json has all."""
 
+REMOVED = {
+    "asked": "samples asked for",
+    "copies": "copies of samples",
+    "rewritten": "segments rewritten",
+    "removed": "segments removed",
+    "writers": "writers at work",
+}
+"""What the counts of `remove` and `gc` are called in a table."""
+
 _LABELS = ("label-column",)
 
 
@@ -31,7 +40,10 @@ def remove(
     from recycle_cli.verbs.stored_records import remove_records as run
 
     found = run(_wanted(asked, corpus, store), store, dry_run=dry_run)
-    show(found, "Would remove" if dry_run else "Removed", as_json=asked["as_json"])
+    if asked["as_json"]:
+        show_json(found)
+    else:
+        show_fields("Would remove" if dry_run else "Removed", found, REMOVED)
     if found["unknown_records"]:
         say(
             f"{store} holds nothing of {found['unknown_records']:,} of the {found['records']:,} records as they are "
@@ -89,6 +101,9 @@ def find(
         show_json(found)
     else:
         copies = found.pop("copies")
+        found |= {
+            f"row at cut {cut}": f"{' x '.join(map(str, shape))} values" for cut, shape in found.pop("cuts").items()
+        }
         show_fields("Found" if found["held"] else "Not held", found)
         if copies:
             show_rows("Copies", copies)

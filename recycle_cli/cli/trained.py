@@ -27,7 +27,10 @@ def show_finetuned(report: "Finetuned", *, as_json: bool, missed: BarError | Non
         return
     _show_epochs([fields])
     metrics = {_title(name): value for name, value in fields.pop("metrics").items()}
-    left_out = ("epochs", "epoch_seconds", "metric", "best_step")
+    left_out = {"epochs", "epoch_seconds", "metric", "best_step"}
+    if fields["metric"] is None:  # nothing was compared
+        left_out.add("best_epoch")
+    fields["labels"] = fields.pop("classes")  # of a regression they are what is predicted, no classes
     show_fields("Fine-tuned", metrics | {name: value for name, value in fields.items() if name not in left_out})
 
 

@@ -12,7 +12,7 @@ from recycle_cli.corpus.numbers import NumbersForm, read_numbers
 from recycle_cli.corpus.pairs import PartnersForm
 from recycle_cli.corpus.pipes import is_pipe, name_of
 from recycle_cli.corpus.questions import QUESTION, Answer, placed, read_answers
-from recycle_cli.corpus.sources import holds_records, paths_of
+from recycle_cli.corpus.sources import check_there, holds_records, paths_of
 from recycle_cli.corpus.texts import TEXT
 from recycle_cli.corpus.words import WORDS_WITH_TAGS, ReadTags
 
@@ -37,6 +37,7 @@ __all__ = [
     "ReadLabel",
     "ReadTags",
     "Views",
+    "check_there",
     "holds_records",
     "is_pipe",
     "name_of",

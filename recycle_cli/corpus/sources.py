@@ -77,6 +77,13 @@ def paths_of(sources: Sequence[str]) -> list[Read]:
     return found
 
 
+def check_there(sources: Sequence[str]) -> None:
+    """Raise DataError for a file that is not there: told at once, before anything is loaded."""
+    for source in sources:
+        if not (source.startswith("hub:") or is_pipe(source) or _is_folder(source)):
+            _expand(source)
+
+
 def find_images(sources: Sequence[str], files: FileSettings = _AS_USUAL) -> Reader:
     """As `find_reader`, but folders that are no saved dataset are folders of image files, and files may be images."""
     folders = [source for source in sources if _is_folder(source)]
@@ -161,13 +168,17 @@ def _expand(source: str) -> list[str]:
     found = sorted(file for file in glob.glob(pattern, recursive=True) if Path(file).is_file())  # noqa: PTH207
     if not found:
         hint = "; *, ?, [ and ] are a pattern in it" if glob.has_magic(pattern) else ""
-        raise DataError(f"{source}: no such file{hint}; check the path (relative to {Path.cwd()})")
+        raise DataError(f"{source}: no such file{hint}; check the path{_seen_from(path)}")
     first: dict[str, str] = {}
     for file in found:
         real = os.path.realpath(file)
         if (other := first.setdefault(real, file)) != file:
             raise DataError(f"{source}: {other} and {file} are the same file, through a link; remove the link")
     return found
+
+
+def _seen_from(path: Path) -> str:
+    return "" if path.is_absolute() else f" (relative to {Path.cwd()})"
 
 
 def _refuse_circles(path: Path) -> None:

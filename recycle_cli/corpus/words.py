@@ -15,7 +15,8 @@ from recycle_cli.keys import Sample
 from recycle_cli.settings import FileSettings
 
 WORDS = ("tokens", "words")
-TAGS = ("tags", "ner_tags", "labels", "label")
+TAGS, LABELS = ("tags", "ner_tags"), ("labels", "label")
+"""Names of the column of tags. A record of several tasks has the label of the whole text beside its tags."""
 
 CONLL: Mapping[str, Parse] = {
     ".conll": conll,
@@ -41,13 +42,13 @@ class WordsForm:
         return find_reader(sources, files, {**LINES, **CONLL})
 
     def resolve(self, named: Columns, schema: Mapping[str, bool], corpus: str, *, labelled: bool) -> Columns:
-        """Chosen if not named: words in one column of WORDS, tags in one of TAGS; in a CoNLL file the first column and,
-        if there are several, the last. Else the words are the text that a plain record would have."""
+        """Chosen if not named: words in one column of WORDS, tags in one of TAGS, else of LABELS; in a CoNLL file the
+        first column and, if there are several, the last. Else the words are the text that a plain record would have."""
         if named.image is not None or named.text_pair is not None:
             option = "--image-column" if named.image is not None else "--text-pair-column"
             raise DataError(f"{corpus}: {option} has no meaning for words with tags; use --text-column")
         free = [name for name in schema if name not in named.named]
-        tags = named.label or only(TAGS, free) or _last_number(schema)
+        tags = named.label or only(TAGS, free) or only(LABELS, free) or _last_number(schema)
         if tags is None and labelled and not named.labels:
             raise DataError(f"{corpus}: which column holds the tags? Name it with --label-column; {listing(schema)}")
         resolved, free = resolve_common(

@@ -11,7 +11,7 @@ from recycle_cli.reports.screen import console, is_quiet, say
 from recycle_cli.reports.words import clock, printable, size
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, ProgressColumn, TaskID
+    from rich.progress import Progress, ProgressColumn, Task, TaskID
 
 LOG_SECONDS = 30.0
 """Seconds between the lines that tell how far something long is, if stderr is no terminal."""
@@ -193,14 +193,20 @@ def _columns(width: int, unit: Unit) -> "list[ProgressColumn]":
         TimeRemainingColumn,
     )
     from rich.table import Column
+    from rich.text import Text
+
+    class Left(TimeRemainingColumn):
+        """The time left and the word; nothing where nobody knows how much there is to do."""
+
+        def render(self, task: "Task") -> Text:
+            return Text() if task.total is None else super().render(task).append(" left")
 
     amount = DownloadColumn(binary_units=True) if unit == "bytes" else MofNCompleteColumn()
-    left = [TimeRemainingColumn(), TextColumn("left")]
     note = TextColumn("{task.fields[note]}", markup=False, table_column=Column(no_wrap=True, ratio=1))
     name = TextColumn("{task.description}")
     if width < NARROW:
-        short = TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True, min_width=5))
-        return [name, TaskProgressColumn(show_speed=False), short, TextColumn("left"), note]
+        short = Left(compact=True, table_column=Column(no_wrap=True, min_width=10))
+        return [name, TaskProgressColumn(show_speed=False), short, note]
     if width < ROOMY:
-        return [name, BarColumn(bar_width=10), amount, *left, note]
-    return [name, BarColumn(bar_width=24), amount, TimeElapsedColumn(), *left, note]
+        return [name, BarColumn(bar_width=10), amount, Left(), note]
+    return [name, BarColumn(bar_width=24), amount, TimeElapsedColumn(), Left(), note]

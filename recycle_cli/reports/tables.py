@@ -37,10 +37,11 @@ def error_in_json(message: str, kind: str, code: int) -> dict[str, Any]:
     return {"error": {"kind": kind, "message": message, "exit_code": code}}
 
 
-def show_fields(title: str, fields: Mapping[str, Any]) -> None:
-    """Show named values as a table on stderr."""
+def show_fields(title: str, fields: Mapping[str, Any], names: Mapping[str, str] | None = None) -> None:
+    """Show named values as a table on stderr. `names`: what people call some of them."""
+    named = {(names or {}).get(name, name): value for name, value in fields.items()}
     with suppress(OSError):
-        console().print(_pairs(title, [fields]))
+        console().print(_pairs(title, [named]))
 
 
 def show_rows(title: str, rows: list[Mapping[str, Any]], notes: str = "") -> None:

@@ -14,7 +14,7 @@ from types import FrameType
 
 from recycle_cli.errors import Interrupted
 
-INTERRUPTED = "interrupted; what was finished is kept: the same command goes on (finetune with --resume)"
+INTERRUPTED = "interrupted; give the same command again: what is on the disk already is not done twice"
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -35,10 +35,10 @@ class Deferred:
 
     asked: bool = False
 
-    def stop_here(self) -> None:
-        """Raise Interrupted if a signal has arrived."""
+    def stop_here(self, said: str = "") -> None:
+        """Raise Interrupted, with these words, if a signal has arrived."""
         if self.asked:
-            raise Interrupted
+            raise Interrupted(said)
 
 
 def end_on_signals() -> None:

@@ -48,13 +48,14 @@ class Plan:
 
     @property
     def surplus_bytes(self) -> int:
-        """Estimated bytes of the samples to remove, by the mean size of a sample in their segments."""
-        return sum(
-            segment.summary.bytes
-            * (segment.summary.samples - len(self.kept[segment.id]))
-            // max(1, segment.summary.samples)
-            for segment in self.stale
-        )
+        """Estimated bytes of the samples to remove, by the mean size of a row in their segments."""
+        return sum(_surplus(segment, self.kept[segment.id]) for segment in self.stale)
+
+
+def _surplus(segment: Segment, kept: Positions) -> int:
+    lengths = np.diff(segment.offsets)
+    rows = int(lengths.sum())
+    return segment.summary.bytes * (rows - int(lengths[kept].sum())) // max(1, rows)
 
 
 def require_local(store: Store, command: str) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 import recycle_cli.store.indexfile as indexfile
-from recycle_cli.errors import DamageError, StorageError, StoreError, UsageError
+from recycle_cli.errors import DamageError, MismatchError, StorageError, StoreError, UsageError
 from recycle_cli.keys import KEY_BYTES, Bytes16
 from recycle_cli.recipe import Recipe, has_scales, row_bytes, stored_shape
 from recycle_cli.runtime.memory import free_memory
@@ -65,7 +65,12 @@ class Store:
         """Open the store at `path`, or make it. Raises MismatchError, which names the field that differs."""
         place = open_place(path)
         create_root(place, recipe, provenance)
-        return cls(path, place, *read_root(place, recipe, provenance.get("model")))
+        try:
+            return cls(path, place, *read_root(place, recipe, provenance.get("model")))
+        except MismatchError as error:
+            if len(cls.open(path)):
+                raise
+            raise MismatchError(f"{error}; it holds no samples yet, so it can be removed") from None
 
     @classmethod
     def open(cls, path: str, recipe: Recipe | None = None) -> Self:

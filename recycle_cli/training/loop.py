@@ -57,7 +57,7 @@ def train(trainers: Sequence[Trainer], source: RowSource, evaluation: RowSource 
                     with clock.stopped():
                         for trainer in current:
                             trainer.save()
-                        signals.stop_here()
+                        signals.stop_here(_kept(current))
 
             clock.stop()
             for trainer in current:
@@ -67,7 +67,7 @@ def train(trainers: Sequence[Trainer], source: RowSource, evaluation: RowSource 
             tell_epoch(current, progress)
             for trainer in current:
                 trainer.save()
-            signals.stop_here()
+            signals.stop_here(_kept(current))
     progress.update(total=max(trainer.state.step for trainer in trainers))  # fewer if all have stopped early
     for trainer in trainers:
         trainer.take_best()
@@ -84,6 +84,12 @@ def _step(trainer: Trainer, steps_an_epoch: int, progress: Bar) -> None:
 def _is_due(trainer: Trainer) -> bool:
     """Whether a head is to be evaluated between epochs."""
     return trainer.settings.eval_steps > 0 and trainer.state.step % trainer.settings.eval_steps == 0
+
+
+def _kept(trainers: Sequence[Trainer]) -> str:
+    """What an interruption that comes now says."""
+    step = min(trainer.state.step for trainer in trainers)
+    return f"interrupted after step {step:,}, which is kept: the same command with --resume goes on"
 
 
 class _Clock:

@@ -37,6 +37,7 @@ class Precomputed:
     samples_per_second: float
     rows_per_second: float
     store: str
+    model: str
     fingerprint: str
     cuts: list[str]
     dtype: str
@@ -100,6 +101,7 @@ def _report(store: Store, filled: Filled, failed: int) -> Precomputed:
         samples_per_second=tally.samples / seconds,
         rows_per_second=writer.rows / seconds,
         store=store.path,
+        model=store.provenance.get("model", "unknown"),
         fingerprint=store.fingerprint,
         cuts=list(store.recipe.cuts),
         dtype=store.recipe.dtype,

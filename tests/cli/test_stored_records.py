@@ -62,6 +62,7 @@ def test_find_tells_where_a_text_is(recycle, store, texts, tmp_path):
     assert (done.code, done.out) == (0, "")
     assert found["key"] in done.err
     assert copy["segment"] in done.err
+    assert re.search(r"row at cut 2 +│ 32 values", done.err)
     exported = ("store", "export", store, tmp_path / "one", "--format", "numpy", "--key", found["key"])
     assert recycle.json(*exported)["rows"] == copy["rows"]
 
@@ -106,6 +107,7 @@ def test_remove_counts_first_and_then_removes(recycle, store, data, tiny_bert):
     assert recycle.json("store", "contains", store, some)["held"] == 4
     done = recycle("store", "remove", store, some, "--quiet")
     assert (done.code, done.out) == (0, "")
+    assert re.search(r"segments rewritten +│ +\d", done.err)
     gone = recycle("store", "contains", store, some, "--json")
     assert (gone.code, gone.json["held"]) == (5, 0)
     assert recycle("store", "contains", store, data, "--json").json["held"] == 26

@@ -71,6 +71,7 @@ def test_without_an_evaluation_no_epoch_is_the_best(shown):
     lines = shown(show_finetuned, report([epoch(1, 0.75, None), epoch(2, None, None)]))
     assert ["epoch", "train loss", "seconds"] in lines
     assert ["2", "unknown", "2 s"] in lines
+    assert not [line for line in lines if "best epoch" in line], "nothing was compared"
 
 
 def test_of_many_epochs_the_last_and_the_best_are_listed(shown):

@@ -94,6 +94,13 @@ def jsonl(path, *rows):
     return write(path, "".join(json.dumps(row) + "\n" for row in rows))
 
 
+def test_tags_are_found_beside_the_label_of_the_whole_text(tmp_path):
+    path = jsonl(
+        tmp_path / "a.jsonl", {"tokens": ["EU", "is"], "tags": ["B-ORG", "O"], "label": "news", "labels": ["a"]}
+    )
+    assert read(path) == [("EU is", ("B-ORG", "O"))]
+
+
 def test_json_lines_and_text_hold_words_too(tmp_path):
     path = jsonl(tmp_path / "a.jsonl", {"tokens": ["EU", "is"], "ner_tags": ["B-ORG", "O"]}, {"tokens": ["it"]})
     assert read(path) == [("EU is", ("B-ORG", "O")), ("it", None)]
