@@ -57,11 +57,6 @@ def test_removed_samples_are_gone_from_every_file_and_the_others_stay(tmp_path, 
     assert removed(store, numbers)["copies"] == 0
 
 
-<<<<<<< HEAD
-@pytest.mark.parametrize(
-    ("dtype", "codec"), [("int8", "lz4"), ("int4", "none"), ("bfloat16", "none"), ("float32", "zstd")]
-)
-=======
 def test_a_dry_run_estimates_by_rows_and_not_by_samples(tmp_path, corpus):
     store = corpus.store(tmp_path / "s.zarr", range(30), segment_bytes=10**6)
     (segment,) = store.segments
@@ -74,8 +69,9 @@ def test_a_dry_run_estimates_by_rows_and_not_by_samples(tmp_path, corpus):
     assert planned == pytest.approx(share * segment.summary.bytes, rel=0.01)
 
 
-@pytest.mark.parametrize(("dtype", "codec"), [("int8", "lz4"), ("bfloat16", "none"), ("float32", "zstd")])
->>>>>>> 12781c1 (What a newcomer stumbled over: files that are not there are told at once, both missing words are named, tags beside a label, a store without samples, counts of a removal in words, the bytes of a dry run by rows)
+@pytest.mark.parametrize(
+    ("dtype", "codec"), [("int8", "lz4"), ("int4", "none"), ("bfloat16", "none"), ("float32", "zstd")]
+)
 def test_what_stays_keeps_cuts_scales_and_codec(tmp_path, dtype, codec):
     corpus = Corpus(dtype, cuts=("1", "2"))
     store = corpus.store(tmp_path / "s.zarr", range(20), codec=codec)
