@@ -22,6 +22,7 @@ def asked(monkeypatch):
 
         verb = SimpleNamespace(finetune=note, finetune_heads=note)
         monkeypatch.setitem(sys.modules, "recycle_cli.verbs.finetune", verb)
+        monkeypatch.setattr("recycle_cli.cli.finetune.check_there", lambda sources: None)
         with pytest.raises(SystemExit):
             app(["finetune", *map(str, arguments)], standalone_mode=False)
         return calls[0]

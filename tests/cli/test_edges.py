@@ -89,12 +89,14 @@ TOML = {
 @pytest.mark.parametrize("content", TOML.values(), ids=TOML)
 def test_a_heads_file_of_any_content(recycle, tmp_path, content):
     (tmp_path / "heads.toml").write_bytes(content)
+    write_csv(tmp_path / "d.csv", records(4))
     done = recycle("finetune", "d.csv", "s.zarr", "--output", "out", "--heads", tmp_path / "heads.toml", cwd=tmp_path)
     assert (done.code, done.err.count("\n")) == (2, 1), done
 
 
 def test_a_pipe_as_a_heads_file(recycle, tmp_path):
     os.mkfifo(tmp_path / "heads.toml")
+    write_csv(tmp_path / "d.csv", records(4))
     done = recycle("finetune", "d.csv", "s.zarr", "--output", "out", "--heads", "heads.toml", cwd=tmp_path)
     assert (done.code, "it is a pipe" in done.err) == (2, True), done
 

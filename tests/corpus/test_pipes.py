@@ -30,7 +30,7 @@ def stdin(monkeypatch):
     given = []
 
     def give(content):
-        pipes._spooled.cache_clear()
+        pipes._copied.cache_clear()
         read, write = os.pipe()
         os.write(write, content)  # less than a pipe holds
         os.close(write)
@@ -38,7 +38,7 @@ def stdin(monkeypatch):
         monkeypatch.setattr(sys, "stdin", given[-1])
 
     yield give
-    pipes._spooled.cache_clear()
+    pipes._copied.cache_clear()
     for one in given:
         one.close()
 
@@ -104,7 +104,7 @@ def test_stdin_twice_is_refused(stdin):
 
 
 def test_a_closed_stdin_is_one_line(monkeypatch):
-    pipes._spooled.cache_clear()
+    pipes._copied.cache_clear()
     monkeypatch.setattr(sys, "stdin", None)
     with pytest.raises(DataError, match="stdin: cannot be read"):
         open_as("-")
