@@ -13,7 +13,7 @@ from recycle_cli.batches import INPUTS, Indices, StoredRows, Tensors, widened
 from recycle_cli.disk import expanded
 from recycle_cli.errors import DamageError, DataError, MismatchError, UsageError
 from recycle_cli.keys import Sample, keys_of
-from recycle_cli.models import BASE, NamedModel, Network, Preprocessor, SplitModel
+from recycle_cli.models import BASE, STATE_0, NamedModel, Network, Preprocessor, SplitModel
 from recycle_cli.models.adapters import put_back
 from recycle_cli.models.outputs import Outputs
 from recycle_cli.runs import RunInfo, check_files, read_info
@@ -74,7 +74,11 @@ def _load_run(run: str, info: RunInfo, named: NamedModel, store: Store | None, *
         expect(store, split.recipe.at(info.cut).computed_in(store.recipe.precision), info.model, info.cut)
     split.model.to(device_of(named.settings.device)).eval()
     return LoadedRun(
-        info, named, task, list(network.loaded.labels), Head(split, info.cut, INPUTS if store is None else info.cut, {})
+        info,
+        named,
+        task,
+        list(network.loaded.labels),
+        Head(split, info.cut, INPUTS if store is None else (info.cut,), {}),
     )
 
 
@@ -82,10 +86,10 @@ def _split_for(network: Network, cut: str, store: Store, *, every_cut: bool) -> 
     """The RUN cut where its head begins; with `every_cut` at all of the store's cuts, if its layers up to the last of
     them are the store's. Training has changed those behind its own cut."""
     if every_cut:
-        split = network.split(tuple(store.recipe.cuts), store.recipe.dtype)
+        split = network.stored(tuple(store.recipe.cuts), store.recipe.dtype)
         if split.recipe.cuts == store.recipe.cuts:
             return split
-    return network.split((cut,), store.recipe.dtype)
+    return network.stored((cut,), store.recipe.dtype)
 
 
 class Scorer:
@@ -147,7 +151,7 @@ class Scorer:
         base = self.first.model.found_again(self.store.provenance, self.store.recipe, named=False)
         # The first batch of misses asks for it, but no model can be cut in inference mode, nor in mixed precision.
         with torch.inference_mode(False), autocast(self.device, "float32"):
-            split = base.open().split(wanted, self.store.recipe.dtype)
+            split = base.open().stored(wanted, self.store.recipe.dtype)
         for cut in wanted:
             recipe = split.recipe.at(cut).computed_in(self.store.recipe.precision)
             expect(self.store, recipe, base.name, cut)
@@ -188,7 +192,7 @@ class Scorer:
             few = held[np.unique(np.linspace(0, len(held) - 1, PROBES, dtype=np.int64))]
             for cut in self.cuts:
                 split = next(run.head.split for run in self.runs.values() if run.cut == cut)
-                check_parity(self.store, split, cut, [window.samples[place] for place in few.tolist()])
+                check_parity(self.store, split, [cut], [window.samples[place] for place in few.tolist()])
             self._unproved = False
         stored = {cut: StoredRows.of(self.store, cut, window.positions[held]) for cut in self.cuts}
         lengths = stored[self.cuts[0]].lengths * self.preprocessor.row_cost
@@ -282,16 +286,14 @@ def _reused(
 
 
 def _store_for(path: str, info: RunInfo) -> Store:
-    cut = info.cut
-    if cut == "0":
+    if info.cut == STATE_0 and info.fingerprint is None:
         raise UsageError(f"this run was trained whole (cut 0), so {path} holds nothing for it; leave out --store")
     store = Store.open(path)
-    if cut not in store.recipe.cuts:
+    if info.cut not in store.recipe.cuts:
         made_with = store.provenance.get("model")
         of_model = "" if made_with is None else f" of {made_with}"
-        raise MismatchError(
-            f"{path} holds the cut {', '.join(store.recipe.cuts)}{of_model}; this run needs {cut} of {info.model}"
-        )
+        held, needed = ", ".join(store.recipe.cuts), info.cut
+        raise MismatchError(f"{path} holds the cut {held}{of_model}; this run needs {needed} of {info.model}")
     return store
 
 

@@ -19,7 +19,7 @@ class RawInputs:
     preprocessor: Preprocessor
     prepared: Sequence[Prepared]
     lengths: Indices
-    cut = INPUTS
+    cuts = INPUTS
     restriction = ""
 
     @classmethod
@@ -47,7 +47,7 @@ class Images:
     preprocessor: Preprocessor
     samples: Sequence[Sample]
     views: Views = ()
-    cut = INPUTS
+    cuts = INPUTS
     restriction = ""
 
     @property

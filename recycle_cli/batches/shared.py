@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from recycle_cli.batches.sampler import Indices
+from recycle_cli.batches.several import are_rows, at_cut, cuts_in, each_rows, joined
 from recycle_cli.batches.source import Tensors
 from recycle_cli.batches.stored import widened
 
@@ -17,24 +18,35 @@ class SharedBatch:
 
     def __init__(self, batch: Tensors, heads: int) -> None:
         self._batch, self._heads = batch, heads
-        self._rows: torch.Tensor | None = None
-        self._version = 0
+        self._ready: Tensors | None = None
+        self._versions: list[int] = []
 
     def ready(self) -> Tensors:
         """The batch for the next head, as it was read."""
-        if "rows" not in self._batch:
+        if not each_rows(self._batch):
             return self._batch
-        rows = widened(self._batch) if self._heads == 1 else self._unwritten()
-        return {"rows": rows, "lengths": self._batch["lengths"]}
+        return ready(self._batch) if self._heads == 1 else self._unwritten()
 
-    def _unwritten(self) -> torch.Tensor:
-        """A copy of the rows that no head has written into."""
-        if self._rows is None or self._rows._version != self._version:
+    def _unwritten(self) -> Tensors:
+        """The batch with a copy of its rows that no head has written into."""
+        if self._ready is None or self._written(self._ready) != self._versions:
             # Tensors made in inference mode, as the batch's may be, do not count how often they were written into.
             with torch.inference_mode(False):
-                self._rows = widened(self._batch, copy=True)
-            self._version = self._rows._version
-        return self._rows
+                self._ready = ready(self._batch, copy=True)
+            self._versions = self._written(self._ready)
+        return dict(self._ready)
+
+    @staticmethod
+    def _written(batch: Tensors) -> list[int]:
+        """How often each of the rows was written into."""
+        return [rows._version for rows in each_rows(batch).values()]
+
+
+def ready(batch: Tensors, *, copy: bool = False) -> Tensors:
+    """A batch that was read, on the device, with its rows in float32; `copy`: never its own tensors."""
+    if cuts := cuts_in(batch):
+        return joined(cuts, [ready(at_cut(batch, cut), copy=copy) for cut in cuts])
+    return {"rows": widened(batch, copy=copy), "lengths": batch["lengths"]}
 
 
 def places_in(members: Indices, chosen: Indices) -> Indices:
@@ -46,4 +58,5 @@ def subset(batch: Tensors, places: Indices) -> Tensors:
     """Some samples of a batch that is ready, with rows no longer than the longest of them needs."""
     chosen = torch.from_numpy(places)
     part = {name: tensor[chosen.to(tensor.device)] for name, tensor in batch.items()}
-    return {**part, "rows": part["rows"][:, : int(part["lengths"].max())]} if "rows" in part else part
+    longest = int(part["lengths"].max()) if each_rows(part) else 0
+    return {name: tensor[:, :longest] if are_rows(name) else tensor for name, tensor in part.items()}

@@ -12,8 +12,8 @@ from recycle_cli.batches.sampler import Indices, Sampler
 
 Tensors = dict[str, torch.Tensor]
 
-INPUTS = "0"
-"""The cut before everything: a source at this cut gives prepared inputs, and no rows."""
+INPUTS: tuple[str, ...] = ()
+"""The cuts of a source that gives prepared inputs, and no rows."""
 
 
 class Batch(NamedTuple):
@@ -21,7 +21,8 @@ class Batch(NamedTuple):
 
     From a store these are `rows` (B, L, *stored_shape) as stored, `lengths` (B,), for int8 and int4 `scales` (B, L),
     and for int4 `packed` (0, *shape), which has the shape of the rows and no data; `widened` makes float32 rows of
-    them. Without a store, what the preprocessor collates.
+    them. Of several cuts, all but `lengths` lie behind the cut's name, as in `3/rows`. Without a store, what the
+    preprocessor collates.
     """
 
     members: Indices
@@ -37,10 +38,10 @@ class Epoch:
 
 
 class RowSource(Protocol):
-    """Samples at one cut, read in the batches that a sampler draws."""
+    """Samples at one cut or at several, read in the batches that a sampler draws."""
 
     @property
-    def cut(self) -> str:
+    def cuts(self) -> tuple[str, ...]:
         """Where the rows were taken; INPUTS for prepared inputs."""
 
     @property

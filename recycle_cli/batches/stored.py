@@ -35,6 +35,11 @@ class StoredRows:
         return cls(store, cut, positions, store.lengths(positions), views)
 
     @property
+    def cuts(self) -> tuple[str, ...]:
+        """Where the rows were taken."""
+        return (self.cut,)
+
+    @property
     def bytes(self) -> int:
         """Bytes of the rows as stored, one view of each sample."""
         return int(self.lengths.sum()) * self.store.row_bytes(self.cut)

@@ -20,16 +20,18 @@ class WindowedRows:
     """Rows of a store that is compressed, remote, or larger than the free memory.
 
     Whole chunks are read once an epoch, in a random order, into windows of `memory` bytes in all; batches are made and
-    shuffled within a window.
+    shuffled within a window. `planned_by`: the cut by whose rows a window's samples are counted, so that several cuts
+    are read in the same windows; None for the rows' own.
     """
 
     rows: StoredRows
     memory: int
+    planned_by: str | None = None
 
     @property
-    def cut(self) -> str:
+    def cuts(self) -> tuple[str, ...]:
         """Where the rows were taken."""
-        return self.rows.cut
+        return self.rows.cuts
 
     @property
     def lengths(self) -> Indices:
@@ -55,6 +57,7 @@ class WindowedRows:
             memory=self.memory,
             seed=[sampler.seed, number],
             batch_size=sampler.batch_size,
+            planned_by=self.planned_by,
         )
 
         def load(start: int) -> Iterator[Batch]:
@@ -72,7 +75,11 @@ class WindowedRows:
         ordered = rows.positions[by_position]
         taken = np.zeros(len(ordered), dtype=np.int64)
         plans = rows.store.plan_windows(
-            rows.cut, rows.positions, memory=self.memory, seed=[sampler.seed, number], batch_size=sampler.batch_size
+            self.planned_by or rows.cut,
+            rows.positions,
+            memory=self.memory,
+            seed=[sampler.seed, number],
+            batch_size=sampler.batch_size,
         )
         for plan in plans:
             firsts = np.searchsorted(ordered, plan.positions)
@@ -81,16 +88,24 @@ class WindowedRows:
             yield by_position[firsts + turns]
 
 
-def stored_source(rows: StoredRows, memory: int | None, *, in_memory: bool = False) -> StoredRows | WindowedRows:
+def stored_source(
+    rows: StoredRows,
+    memory: int | None,
+    *,
+    in_memory: bool = False,
+    planned_by: str | None = None,
+    share: int = 1,
+) -> StoredRows | WindowedRows:
     """How to read rows: from memory, in windows of `memory` bytes, or through the map if that serves best.
 
-    Windows are taken unasked if the store is compressed or remote, or larger than the free memory.
+    Windows are taken unasked if the store is compressed or remote, or larger than the free memory. `planned_by`: the
+    cut whose windows these are to be; `share`: how many cuts share the memory.
     """
     if in_memory:
         return rows.in_memory()
-    if memory is None and not rows.store.prefers_windows(rows.cut):
+    if memory is None and not rows.store.prefers_windows(planned_by or rows.cut):
         return rows
-    return WindowedRows(rows, memory or min(MOST_BYTES, free_memory() // 4))
+    return WindowedRows(rows, max(1, (memory or min(MOST_BYTES, free_memory() // 4)) // share), planned_by)
 
 
 def _turns(values: Indices) -> Indices:

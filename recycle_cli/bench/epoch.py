@@ -65,7 +65,7 @@ def epoch_seconds(
     `weights` are the weights to train, if not all of the head's.
     """
     folder = subject.folder()
-    head = Head(halves, cut, source.cut, weights or dict(halves.head_parameters(cut)))
+    head = Head(halves, cut, source.cuts, weights or dict(halves.head_parameters(cut)))
     trainer = trainer_for(subject, head, Destination(folder, log=log), subject.data.take(members))
     train([trainer], source, None, SILENT)
     discard(folder)

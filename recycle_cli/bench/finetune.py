@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from recycle_cli.batches import StoredRows, widened
 from recycle_cli.bench.epoch import Weights, epoch_seconds, slice_for, trainer_for
 from recycle_cli.bench.layout import LORA, TRAINERS, prefix
-from recycle_cli.bench.subject import Subject, discard
+from recycle_cli.bench.subject import WHOLE, Subject, discard
 from recycle_cli.bench.timing import Clock, Run, Runner, Unavailable
 from recycle_cli.errors import UsageError
 from recycle_cli.models import SplitModel
@@ -29,7 +29,7 @@ def runners(subject: Subject) -> dict[str, Runner | Unavailable]:
         found[f"{group}.store"] = partial(_from_store, subject, halves, name)
         found[f"{group}.bare_head"] = partial(_bare_head, subject, halves, name)
         found[f"{group}.frozen"] = partial(_from_inputs, subject, halves, name)
-    found["finetune.full"] = partial(_from_inputs, subject, subject.split(("0",)), "0")
+    found["finetune.full"] = partial(_from_inputs, subject, subject.whole(), WHOLE)
     return found | _trainers(subject) | {LORA: _lora(subject)}
 
 
@@ -96,7 +96,7 @@ def _bare_head(subject: Subject, halves: SplitModel, cut: str, repetition: int) 
     members = slice_for(subject, repetition)
     source = StoredRows.of(subject.store, cut, subject.positions[members])
     folder, clock, data = subject.folder(), Clock(subject.device), subject.data.take(members)
-    head = Head(halves, cut, cut, dict(halves.head_parameters(cut)))
+    head = Head(halves, cut, (cut,), dict(halves.head_parameters(cut)))
     trainer = trainer_for(subject, head, Destination(folder), data)
     ready = []
     for places in trainer.sampler.batches(source.lengths, 0):

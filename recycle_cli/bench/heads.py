@@ -65,4 +65,4 @@ def _epoch_seconds(subject: Subject, setups: Sequence[Setup], members: Indices) 
 
 
 def _head(setup: Setup) -> Head:
-    return Head(setup.split, setup.cut, setup.cut, dict(setup.split.head_parameters(setup.cut)))
+    return Head(setup.split, setup.cut, (setup.cut,), dict(setup.split.head_parameters(setup.cut)))

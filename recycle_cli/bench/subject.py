@@ -28,6 +28,8 @@ from recycle_cli.trunk import Filled, fill
 
 CLASSES = ("0", "1")
 SILENT = Bar()
+WHOLE = "0"
+"""The cut at which the whole model trains."""
 
 
 @dataclass
@@ -100,8 +102,14 @@ class Subject:
         return self.named.open(self.task.layer(names), seed=self.settings.seed)
 
     def split(self, cuts: Sequence[str], network: Network | None = None) -> SplitModel:
-        """Split `network`, or a new copy of the model, at `cuts` and move it to the device."""
-        halves = (network or self.load()).split(cuts, self.settings.dtype)
+        """Split `network`, or a new copy of the model, at `cuts`, whose rows are stored, and move it to the device."""
+        halves = (network or self.load()).stored(cuts, self.settings.dtype)
+        halves.model.to(self.device)
+        return halves
+
+    def whole(self, network: Network | None = None) -> SplitModel:
+        """`network`, or a new copy of the model, of which nothing is frozen, on the device."""
+        halves = (network or self.load()).split((WHOLE,), self.settings.dtype)
         halves.model.to(self.device)
         return halves
 

@@ -16,7 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from recycle_cli.batches import Indices
 from recycle_cli.bench.epoch import slice_for, training
-from recycle_cli.bench.subject import Subject, discard
+from recycle_cli.bench.subject import WHOLE, Subject, discard
 from recycle_cli.bench.timing import Run, Runner, synchronize
 from recycle_cli.models import Loaded, SplitModel
 from recycle_cli.models.hub import quiet
@@ -25,7 +25,7 @@ from recycle_cli.runtime.devices import to_device
 
 def runners(subject: Subject, cut: str) -> Mapping[str, Runner]:
     """Runners of the three baselines at one cut: batches padded to their longest, random order, other defaults."""
-    full, frozen = (_whole(subject, where) for where in ("0", cut))
+    full, frozen = (_whole(subject, where) for where in (WHOLE, cut))
     halves = subject.split((cut,))
     halves.freeze(cut)
     kept = Kept(subject, halves, cut)
@@ -39,7 +39,7 @@ def runners(subject: Subject, cut: str) -> Mapping[str, Runner]:
 def _whole(subject: Subject, cut: str) -> tuple[torch.nn.Module, datasets.Dataset, Any]:
     """The whole model with everything before the cut frozen, the records, and the collate function."""
     network = subject.load()
-    halves = subject.split((cut,), network)
+    halves = subject.whole(network) if cut == WHOLE else subject.split((cut,), network)
     for _, parameter in halves.trunk_parameters(cut):
         parameter.requires_grad_(False)
     if isinstance(network.loaded, Loaded):

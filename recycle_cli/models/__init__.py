@@ -1,6 +1,6 @@
 """Pretrained models as a trunk, which is frozen and run once, and a head, which trains from the trunk's rows."""
 
-from recycle_cli.models.cuts import resolve_cut
+from recycle_cli.models.cuts import STATE_0, asks_for_several, each_cut, resolve_cut
 from recycle_cli.models.layers import Layer, bytes_per_sample
 from recycle_cli.models.modalities import MODALITIES, Modality
 from recycle_cli.models.named_model import NamedModel
@@ -24,6 +24,7 @@ __all__ = [
     "BASE",
     "MODALITIES",
     "OWN",
+    "STATE_0",
     "AnyLoaded",
     "Inputs",
     "Layer",
@@ -43,8 +44,10 @@ __all__ = [
     "TaskLayer",
     "TextEmbedder",
     "TextPreprocessor",
+    "asks_for_several",
     "bytes_per_sample",
     "default_max_length",
+    "each_cut",
     "layers",
     "load",
     "names_of_views",

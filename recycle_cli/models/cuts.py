@@ -1,10 +1,16 @@
-"""Names of cuts: a block count, a share of the blocks, or `pooled`, each resolved to one canonical name."""
+"""Names of cuts: a block count, a share of the blocks, or `pooled`, each resolved to one canonical name; and lists of
+them."""
 
 import re
+from collections.abc import Callable, Sequence
 
 from recycle_cli.errors import UsageError
 
 POOLED = "pooled"
+
+STATE_0 = "0"
+"""The state before the first block, the embeddings' output, where cuts are those of a store. In a training without one
+it is the cut before everything: the whole model trains."""
 
 _LONGEST = 9
 """Digits of a block count; Python reads no number of thousands."""
@@ -12,6 +18,29 @@ _LONGEST = 9
 _SHOWN = 40
 
 _SHARE = re.compile(r"(\d+(?:\.\d+)?)%")
+
+_EVERY = re.compile(r"every(?::(\d{1,9}))?")
+
+
+def asks_for_several(cut: str) -> bool:
+    """Whether a user's word stands for several cuts: `every`, `every:2`, or a list with commas."""
+    return "," in cut or _EVERY.fullmatch(cut.strip().lower()) is not None
+
+
+def each_cut(asked: Sequence[str], states: Callable[[], Sequence[str]]) -> list[str]:
+    """The cuts that a user's words name: each may be a list with commas between its cuts, `every` for each of the
+    `states`, or `every:2` for every second of them, the first and the last included. Raises UsageError for `every:0`.
+    """
+    found: list[str] = []
+    for cut in (part for words in asked for part in words.split(",")):
+        if (every := _EVERY.fullmatch(cut.strip().lower())) is None:
+            found.append(cut)
+            continue
+        if (step := int(every[1] or 1)) < 1:
+            raise UsageError(f"--cut {quoted(cut)}: expected a number from 1 on, as every:2 for every second state")
+        known = list(states())
+        found += [*known[:-1:step], *known[-1:]]
+    return list(dict.fromkeys(found))
 
 
 def resolve_cut(cut: str, n_blocks: int) -> str:

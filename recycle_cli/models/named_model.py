@@ -1,6 +1,6 @@
 """A pretrained model of any modality, known by its name and opened when it is needed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -17,6 +17,8 @@ from recycle_cli.models.text.reuse import SourceRows, reusing
 from recycle_cli.recipe import Recipe
 from recycle_cli.reports import spinner
 from recycle_cli.settings import ModelSettings
+
+Split = Callable[[Sequence[str], str], SplitModel]
 
 
 @dataclass(frozen=True)
@@ -58,11 +60,14 @@ class NamedModel:
             if self.reused is not None:
                 network = reusing(network, self.reused, seed)
 
-        def split(cuts: Sequence[str], dtype: str) -> SplitModel:
-            with opening(self.name), spinner(f"cutting the model {self.name}, and proving its cuts"):
-                return network.split(cuts, dtype)
+        def told(split: Split) -> Split:
+            def splitting(cuts: Sequence[str], dtype: str) -> SplitModel:
+                with opening(self.name), spinner(f"cutting the model {self.name}, and proving its cuts"):
+                    return split(cuts, dtype)
 
-        return replace(network, split=split)
+            return splitting
+
+        return replace(network, split=told(network.split), at_states=told(network.stored))
 
     def preprocessor(self) -> Preprocessor:
         """Its preprocessor, opened without the weights if the modality allows."""

@@ -46,7 +46,10 @@ class AnyLoaded(Protocol):
 class Network:
     """A loaded model that can be split.
 
-    split       (cuts, stored dtype) -> its halves. Raises UsageError for a cut that it does not have
+    split       (cuts, stored dtype) -> its halves; at the cut 0 the whole model trains. Raises UsageError for a cut
+                that it does not have
+    at_states   the same for cuts whose rows are stored: 0 is the state before the first block, and `every`, `every:2`
+                and lists with commas name several; None if the model has no such state and no such names
     resolve     (cut, its halves) -> the cut's canonical name
     provenance  fields that a store keeps so that the model is found again
     """
@@ -55,3 +58,8 @@ class Network:
     split: Callable[[Sequence[str], str], SplitModel]
     resolve: Callable[[str, SplitModel], str]
     provenance: Mapping[str, str] = field(default_factory=dict)
+    at_states: Callable[[Sequence[str], str], SplitModel] | None = None
+
+    def stored(self, cuts: Sequence[str], dtype: str) -> SplitModel:
+        """The halves at cuts whose rows are stored."""
+        return (self.at_states or self.split)(cuts, dtype)

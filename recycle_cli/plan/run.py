@@ -4,7 +4,7 @@ import json
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -17,7 +17,7 @@ from recycle_cli.bench.subject import Subject
 from recycle_cli.corpus import Corpus
 from recycle_cli.errors import UsageError
 from recycle_cli.keys import Sample
-from recycle_cli.models import NamedModel, bytes_per_sample, views_of
+from recycle_cli.models import NamedModel, asks_for_several, bytes_per_sample, views_of
 from recycle_cli.plan.census import Census, Tokens, count, rows_of_images, tokens_of
 from recycle_cli.plan.cost import Epoch, epoch_of, padded, pays_back_in
 from recycle_cli.plan.trial import Trial, try_out
@@ -94,11 +94,9 @@ class Plan:
 def plan(corpus: CorpusSettings, model: ModelSettings, settings: PlanSettings, scratch: str | None = None) -> Plan:
     """Forecast a store at each cut from a sample of the corpus, whose stores are written in `scratch`.
 
-    Labels are not needed. Raises UsageError if the corpus is too small to try or a cut freezes nothing.
+    Labels are not needed. Raises UsageError if the corpus is too small to try.
     """
     started = time.perf_counter()
-    if any(cut in ("0", "0%") for cut in settings.cuts):
-        raise UsageError("--cut 0 freezes nothing, so there is nothing to plan; name another")
     named = NamedModel(model)
     views = views_of(settings.views, named.modality)
     size = _sample_size(settings, images=named.modality == "image")
@@ -107,6 +105,9 @@ def plan(corpus: CorpusSettings, model: ModelSettings, settings: PlanSettings, s
     with TemporaryDirectory(prefix="recycle-plan-", dir=scratch) as folder:
         free = shutil.disk_usage(folder).free
         subject = Subject(corpus, model, _bench(settings), Path(folder))
+        if any(map(asks_for_several, settings.cuts)):
+            settings = replace(settings, cuts=subject.all_cuts.cuts)
+            subject.settings = _bench(settings)
         census, lengths, tokens = _drawn(records, subject, size)
         with bar("plan: trying") as progress:
             trial = try_out(subject, lambda name: progress.update(1, note=name), views)

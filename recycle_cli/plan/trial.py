@@ -10,7 +10,7 @@ from typing import Any
 
 from recycle_cli.batches import RowSource, StoredRows, shuffled
 from recycle_cli.bench.epoch import epoch_seconds, slice_for, training
-from recycle_cli.bench.subject import Subject, discard
+from recycle_cli.bench.subject import WHOLE, Subject, discard
 from recycle_cli.bench.timing import WARM_UP, Clock
 from recycle_cli.corpus import Views
 from recycle_cli.models import SplitModel
@@ -61,7 +61,7 @@ def try_out(subject: Subject, note: Callable[[str], None], views: Views = ()) ->
     `views` make the augmented views of an image: with a store they are stored beside it, without one they are drawn in
     the loop.
     """
-    full = Contestant(subject.split(("0",)), "0")
+    full = Contestant(subject.whole(), WHOLE)
     cuts = [_contestant(subject, cut) for cut in subject.settings.cuts]
     steps: dict[str, Steps] = {}
     batches: dict[str, int] = {}

@@ -62,7 +62,8 @@ class PlanSettings:
 
     cuts: tuple[str, ...] = option(
         ("25%", "50%", "75%", "100%"),
-        "Try this cut: a number of blocks (3), a module (layer3), or a share of the blocks (50%). May be repeated.",
+        "Try this cut: a number of blocks (3; 0 is the embeddings' output), a module (layer3), a share of the blocks "
+        "(50%), every state (every) or every second (every:2), or a list (0,2,4). May be repeated.",
         "Model and cut",
         name="cut",
         usual=True,

@@ -25,8 +25,9 @@ class PrecomputeSettings:
 
     cuts: tuple[str, ...] = option(
         ("50%",),
-        "Cut the model after this and store what comes out: a number of blocks (3), a module (layer3), or a share of "
-        "the blocks (50%). May be repeated.",
+        "Cut the model after this and store what comes out: a number of blocks (3; 0 is the embeddings' output), a "
+        "module (layer3), a share of the blocks (50%), every state (every) or every second (every:2), or a list "
+        "(0,2,4). May be repeated.",
         "Model and cut",
         name="cut",
         usual=True,

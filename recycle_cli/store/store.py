@@ -238,14 +238,23 @@ class Store:
         return not self.is_mapped(cut) or self.bytes > free_memory()
 
     def windows(
-        self, cut: str, positions: Positions, *, memory: int | None, seed: int | Sequence[int], batch_size: int = 1
+        self,
+        cut: str,
+        positions: Positions,
+        *,
+        memory: int | None,
+        seed: int | Sequence[int],
+        batch_size: int = 1,
+        planned_by: str | None = None,
     ) -> Iterator[Window]:
         """Read all samples once, in shuffled windows that fit `memory` bytes; the next window is read in advance.
 
         A window gathers its own positions as the store does. All windows but the last hold whole batches. Without
-        `memory` one window holds everything. The same seed gives the same order.
+        `memory` one window holds everything. The same seed gives the same order. `planned_by`: the cut whose rows
+        fill the memory, if several are read in the same windows.
         """
-        return read_windows(self.plan_windows(cut, positions, memory=memory, seed=seed, batch_size=batch_size), cut)
+        plans = self.plan_windows(planned_by or cut, positions, memory=memory, seed=seed, batch_size=batch_size)
+        return read_windows(plans, cut)
 
     def plan_windows(
         self, cut: str, positions: Positions, *, memory: int | None, seed: int | Sequence[int], batch_size: int = 1

@@ -108,7 +108,7 @@ def usable_data(
     evaluation = data.evaluation and _held(data.evaluation, where, settings, samples)
     if settings.parity_check:
         with spinner("computing a few samples again, to compare them with the store"):
-            check_parity(where.store, where.split, where.cut, train.data[0].probes)
+            check_parity(where.store, where.split, where.cut.split(","), train.data[0].probes)
     return TrainingData(train, evaluation, held)
 
 

@@ -1,10 +1,10 @@
 """The head as a module: from a batch to outputs. Nothing else of the model trains, and nothing else need be wrapped."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
-from recycle_cli.batches import INPUTS, Tensors
+from recycle_cli.batches import INPUTS, Tensors, at_cut
 from recycle_cli.models import SplitModel
 from recycle_cli.models.outputs import Outputs
 
@@ -13,13 +13,13 @@ class Head(nn.Module):
     """The layers after a cut, over the rows or the inputs of a batch.
 
     cut      where its layers begin
-    reads    the cut of the rows that it is given; INPUTS if it is given inputs, and runs the frozen trunk itself
+    reads    the cuts of the rows that it is given; INPUTS if it is given inputs, and runs the frozen trunk itself
     weights  named parameters that train; its only parameters, so that data-parallel training sends no others
     """
 
-    def __init__(self, split: SplitModel, cut: str, reads: str, weights: Mapping[str, nn.Parameter]) -> None:
+    def __init__(self, split: SplitModel, cut: str, reads: Sequence[str], weights: Mapping[str, nn.Parameter]) -> None:
         super().__init__()
-        self.split, self.cut, self.reads = split, cut, reads
+        self.split, self.cut, self.reads = split, cut, tuple(reads)
         self.weights = dict(weights)
         self.statistics = dict(split.head_buffers(cut))
         self._trained = nn.ParameterList(weights.values())
@@ -39,7 +39,8 @@ class Head(nn.Module):
         if self.reads == INPUTS:
             values, lengths = self.split.full(batch), _lengths(batch)
         else:
-            values, lengths = self.split.head_from(self.cut)(batch["rows"], batch["lengths"]), batch["lengths"]
+            own = at_cut(batch, self.cut)
+            values, lengths = self.split.head_from(self.cut)(own["rows"], own["lengths"]), own["lengths"]
         return Outputs(values, lengths if self.split.per_row else None)
 
 

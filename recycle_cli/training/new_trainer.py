@@ -46,7 +46,7 @@ def new_trainer(setup: Setup, settings: TrainingSettings, task: Task, data: Pair
     weights = dict(setup.split.head_parameters(setup.cut))
     if settings.adapter.kind != "none":
         weights = attach(setup.loaded, setup.split, setup.cut, settings.adapter)
-    head = Head(setup.split, setup.cut, INPUTS if setup.store is None else setup.cut, weights)
+    head = Head(setup.split, setup.cut, INPUTS if setup.store is None else (setup.cut,), weights)
     return trainer_of(head, settings, task, data, to, setup.model.settings.precision)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple, cast
 
-from recycle_cli.batches import RowSource, StoredRows, inputs_source, stored_source
+from recycle_cli.batches import RowSource, inputs_source, source_at
 from recycle_cli.corpus import Views
 from recycle_cli.errors import MismatchError, RecycleError, UsageError
 from recycle_cli.models import AnyLoaded, NamedModel, Network, SplitModel, TaskLayer
@@ -47,6 +47,11 @@ class Setup:
         one = self.reused
         return None if one is None or one.store is None else Held(one.store, one.cut, one.model, one.split)
 
+    @property
+    def cuts(self) -> tuple[str, ...]:
+        """The cuts whose rows the head reads; `cut` names them all."""
+        return tuple(self.cut.split(","))
+
 
 def set_up(job: Job, store: Store | None, model: NamedModel, layers: Iterable[tuple[TaskLayer, int]]) -> list[Setup]:
     """A model for each head, which ends with its layer, made from its seed; the trunk is in memory once.
@@ -77,7 +82,7 @@ def _set_up(job: Job, store: Store | None, model: NamedModel, layer: TaskLayer, 
         cuts, dtype = tuple(store.recipe.cuts), store.recipe.dtype
     network = model.open(layer, seed=seed)
     try:
-        split = network.split(cuts, dtype)
+        split = network.split(cuts, dtype) if store is None else network.stored(cuts, dtype)
     except RecycleError as error:
         if store is None or not job.model_named:
             raise
@@ -119,6 +124,5 @@ def source_of(setup: Setup, data: LabelledData, settings: TrainingSettings, view
     store = setup.store
     if store is None:
         return inputs_source(setup.split.preprocessor, data.samples, views)
-    own, *others = (store.lookup(keys, digests) for keys, digests in data.contents)
-    rows = StoredRows.of(store, setup.cut, own, tuple(others))
-    return stored_source(rows, settings.memory, in_memory=settings.in_memory)
+    kinds = [store.lookup(keys, digests) for keys, digests in data.contents]
+    return source_at(store, setup.cuts, kinds, settings.memory, in_memory=settings.in_memory)

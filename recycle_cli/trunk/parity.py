@@ -19,8 +19,9 @@ TOLERANCE = {"float32": 2e-4, "float16": 2e-3, "bfloat16": 1e-2, "int8": 5e-2, "
 most 0.21 whatever the rows are)."""
 
 
-def check_parity(store: Store, split: SplitModel, cut: str, samples: Sequence[Sample]) -> None:
-    """Run the trunk on a few samples and compare with their stored rows. Raises MismatchError if they differ."""
+def check_parity(store: Store, split: SplitModel, cuts: Sequence[str], samples: Sequence[Sample]) -> None:
+    """Run the trunk on a few samples and compare with their stored rows at each of the cuts. Raises MismatchError if
+    they differ."""
     device = device_holding(split.model)
     limit = max(TOLERANCE[store.recipe.dtype], 2e-2 if store.recipe.precision != "float32" else 0.0)
     held = [sample for sample in samples if store.lookup(*keys_of([sample]))[0] >= 0]
@@ -28,17 +29,19 @@ def check_parity(store: Store, split: SplitModel, cut: str, samples: Sequence[Sa
         (sample,) = (held[place] for place in batch.members)
         position = store.lookup(*keys_of([sample]))
         with autocast(device, store.recipe.precision):
-            now = split.trunk(to_device(batch.inputs, device))[cut][0, : batch.lengths[0]].float().cpu().numpy()
-        values, scales = store.gather_rows(cut, position)
-        then = decode(values, scales, store.recipe.dtype, store.row_shape(cut))
-        comparable = then.shape == now.shape and np.isfinite(then).all()
-        error = _relative(then, now) if comparable else np.inf
-        if not error <= limit:
-            raise MismatchError(
-                f"{store.path}: the stored rows of record {sample.id} are not what the trunk gives now (relative error "
-                f"{error:.2g}, at most {limit:.2g} expected); run `recycle store verify`, or precompute a new store "
-                "(--no-parity-check goes on all the same)"
-            )
+            rows = split.trunk(to_device(batch.inputs, device))
+        for cut in cuts:
+            now = rows[cut][0, : batch.lengths[0]].float().cpu().numpy()
+            values, scales = store.gather_rows(cut, position)
+            then = decode(values, scales, store.recipe.dtype, store.row_shape(cut))
+            comparable = then.shape == now.shape and np.isfinite(then).all()
+            error = _relative(then, now) if comparable else np.inf
+            if not error <= limit:
+                raise MismatchError(
+                    f"{store.path}: the stored rows of record {sample.id} are not what the trunk gives now (relative "
+                    f"error {error:.2g} at cut {cut}, at most {limit:.2g} expected); run `recycle store verify`, or "
+                    "precompute a new store (--no-parity-check goes on all the same)"
+                )
 
 
 def _relative(stored: np.ndarray, computed: np.ndarray) -> float:

@@ -79,7 +79,7 @@ class Reused:
         held = np.flatnonzero(places >= 0)
         if self.unproved and len(held):
             few = held[np.unique(np.linspace(0, len(held) - 1, PROBES, dtype=np.int64))]
-            check_parity(self.store, self.split, self.cut, [samples[place] for place in few.tolist()])
+            check_parity(self.store, self.split, [self.cut], [samples[place] for place in few.tolist()])
             self.unproved.clear()
         return places
 
@@ -132,7 +132,7 @@ def reused_from(path: str, model: NamedModel) -> Reused:
             "last block; precompute a store with --cut 100%"
         )
     if len(store.recipe.cuts) > 1:
-        split = source.open().split(tuple(store.recipe.cuts), store.recipe.dtype)
+        split = source.open().stored(tuple(store.recipe.cuts), store.recipe.dtype)
     expect(store, split.recipe.computed_in(store.recipe.precision), source.name)
     split.model.to(device_of(model.settings.device)).eval()
     return Reused(source, split, last, store.recipe, store.provenance, store)

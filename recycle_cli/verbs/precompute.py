@@ -10,7 +10,7 @@ import torch
 from recycle_cli import __version__
 from recycle_cli.corpus import paths_of
 from recycle_cli.disk import Read, files_of, keep_apart
-from recycle_cli.errors import Interrupted, UsageError
+from recycle_cli.errors import Interrupted
 from recycle_cli.models import NamedModel, Network, views_of
 from recycle_cli.runtime.devices import device_of
 from recycle_cli.settings import CorpusSettings, ModelSettings, PrecomputeSettings
@@ -57,10 +57,7 @@ def precompute(
     records = read_samples(corpus, settings.samples, named)
     records.tell_columns()
     network = named.open()
-    split = network.split(settings.cuts, settings.dtype)
-    if "0" in split.cuts:
-        what = f"1 to {split.blocks}" if named.modality == "text" else "a module's name"
-        raise UsageError(f"--cut 0 freezes nothing, so there is nothing to store; take {what}, or a share")
+    split = network.stored(settings.cuts, settings.dtype)
     recipe = split.recipe.computed_in(model.precision)
     store = Store.create_or_open(store_path, recipe, provenance_of(named, network))
     split.model.to(device)

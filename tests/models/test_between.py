@@ -10,16 +10,13 @@ from recycle_cli.models import load, split
 from tests.models.architectures import SPANS, TOKENS, random_per_row
 from tests.models.test_parity import LENGTHS, batch_of, error, every_architecture, parts, stored
 
-PAIRS = list(combinations(("1", "2", "3", "4"), 2))
-
-
 @every_architecture
 def test_advanced_rows_are_the_trunks_own(model_type):
     model = parts(model_type)
     batch = batch_of(model)
     real = batch["attention_mask"].bool()
     rows = {cut: stored(some, real) for cut, some in model.trunk(batch).items()}
-    for cut, later in PAIRS:
+    for cut, later in combinations(model.cuts, 2):
         advanced = model.between(cut, later)(rows[cut], LENGTHS)
         assert advanced.shape == rows[later].shape
         assert error(rows[later][real], advanced[real]) <= 1e-6, (cut, later)

@@ -9,8 +9,9 @@ from tests.models.architectures import random_model
 
 def test_half_of_minilm_is_half_of_its_work(minilm):
     table = layers(load(minilm, labels=None), length=128)
-    assert [one.cut for one in table] == ["1", "2", "3", "4", "5", "6"]
-    half = table[2]
+    assert [one.cut for one in table] == ["0", "1", "2", "3", "4", "5", "6"]
+    assert table[0].flops_share == 0
+    half = table[3]
     assert half.share == 0.5
     assert half.flops_share == pytest.approx(0.5, abs=0.01)
     assert half.row_shape == (384,)
@@ -26,8 +27,8 @@ def test_shares_grow_from_block_to_block(model_type):
     for measure in ("flops_share", "parameter_share"):
         shares = [getattr(one, measure) for one in table]
         assert shares == sorted(shares)
-        assert 0 < shares[0] < shares[-1] <= 1
-    assert table[1].flops_share == pytest.approx(0.5, abs=0.15)
+        assert 0 < shares[1] < shares[-1] <= 1
+    assert table[2].flops_share == pytest.approx(0.5, abs=0.15)
 
 
 @pytest.mark.parametrize(

@@ -15,14 +15,15 @@ from recycle_cli.models.text.passes import run_head, run_trunk
 from tests.models.architectures import DECODERS, ENCODERS, random_model
 
 LENGTHS = torch.tensor([11, 5, 2, 8])
-CUTS = (1, 2, 3, 4)
+WITHOUT_STATE_0 = {"xlm", "flaubert"}
+"""Their blocks are of several modules, beside which the rows pass."""
 
 every_architecture = pytest.mark.parametrize("model_type", [*ENCODERS, *DECODERS])
 
 
 @cache
 def parts(model_type: str) -> SplitModel:
-    return split(random_model(model_type), [str(cut) for cut in CUTS], max_length=32, dtype="float32")
+    return split(random_model(model_type), ["every"], max_length=32, dtype="float32", state_0=True)
 
 
 def engine_of(model: SplitModel) -> Engine:
@@ -50,6 +51,17 @@ def stored(rows: Tensor, mask: Tensor, dtype: torch.dtype = torch.float32) -> Te
 def error(one: Tensor, other: Tensor) -> float:
     """Largest difference, as a share of the largest value where that is above 1."""
     return float((one - other).abs().max() / one.abs().max().clamp_min(1))
+
+
+@every_architecture
+def test_every_state_is_a_cut(model_type):
+    expected = ("1", "2", "3", "4") if model_type in WITHOUT_STATE_0 else ("0", "1", "2", "3", "4")
+    model = parts(model_type)
+    assert model.cuts == tuple(model.recipe.cuts) == expected
+    assert len(set(model.recipe.cuts.values())) == len(expected)
+    blocks = {name for name, _ in model.head_parameters("1")} | {name for name, _ in model.trunk_parameters("1")}
+    for name, _ in model.trunk_parameters(expected[0]):
+        assert name in blocks
 
 
 @every_architecture
@@ -87,7 +99,8 @@ def test_left_padded(model_type):
     mask, inputs = batch["attention_mask"], engine.options(batch)
     with torch.no_grad():
         full, last = with_last_rows(engine, lambda: engine.model(**inputs)[0])
-        for cut, values in run_trunk(engine.model, engine.blocks, inputs, CUTS).items():
+        cuts = [int(cut) for cut in parts(model_type).cuts]
+        for cut, values in run_trunk(engine.model, engine.blocks, inputs, cuts).items():
             assert error(full, with_last_rows(engine, head_of(engine, cut, mask, values))[0]) <= 1e-5, cut
             if not engine.apart:
                 _, halves = with_last_rows(engine, head_of(engine, cut, mask, stored(values, mask)))

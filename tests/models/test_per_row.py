@@ -14,7 +14,7 @@ from recycle_cli.models.hub import Source
 from recycle_cli.models.task_layer import TaskLayer
 from recycle_cli.models.text.load import load_with
 from tests.models.architectures import PER_ROW, SPANS, TOKENS, random_model, random_per_row
-from tests.models.test_parity import CUTS, LENGTHS, batch_of, error, gradients, stored
+from tests.models.test_parity import LENGTHS, batch_of, error, gradients, stored
 
 TAGS = TaskLayer("token_classification", tuple("abcde"), auto=TOKENS, per_row=True)
 ANSWER = TaskLayer("question_answering", ("start", "end"), auto=SPANS, per_row=True)
@@ -26,7 +26,7 @@ every_model = pytest.mark.parametrize(
 
 @cache
 def parts(auto: str, model_type: str) -> SplitModel:
-    return split(random_per_row(model_type, auto), [str(cut) for cut in CUTS], max_length=32, dtype="float32")
+    return split(random_per_row(model_type, auto), ["every"], max_length=32, dtype="float32", state_0=True)
 
 
 def directly(model: SplitModel, batch: dict[str, Tensor]) -> Tensor:

@@ -168,9 +168,16 @@ def test_a_plan_keeps_nothing(planned):
     }
 
 
-@pytest.mark.parametrize(
-    ("arguments", "said"), [(("--cut", "0"), "freezes nothing"), (("--limit", 10), "10 different records are too few")]
-)
+def test_every_state_can_be_planned(planned, recycle, tiny_bert):
+    _, place = planned
+    plan = recycle.json("plan", "texts.csv", "--model", tiny_bert, *SMALL, "--cut", "every:4", cwd=place)
+    assert [cut["cut"] for cut in plan["cuts"]] == ["0", "4"]
+    first, last = plan["cuts"]
+    assert first["bytes"] == last["bytes"]
+    assert 0 < first["fill_seconds"] < last["fill_seconds"]
+
+
+@pytest.mark.parametrize(("arguments", "said"), [(("--limit", 10), "10 different records are too few")])
 def test_what_cannot_be_planned_is_said(planned, recycle, tiny_bert, arguments, said):
     _, place = planned
     done = recycle("plan", "texts.csv", "--model", tiny_bert, *SMALL, *arguments, "--json", cwd=place)
@@ -180,7 +187,7 @@ def test_what_cannot_be_planned_is_said(planned, recycle, tiny_bert, arguments, 
 
 def test_layers_shows_the_cuts(recycle, tiny_bert):
     found = recycle.json("layers", tiny_bert, "--max-length", 16)
-    assert [layer["cut"] for layer in found["layers"]] == ["1", "2", "3", "4"]
+    assert [layer["cut"] for layer in found["layers"]] == ["0", "1", "2", "3", "4"]
     assert {layer["bytes_per_sample"] for layer in found["layers"]} == {16 * 32 * 2}
     shares = [layer["flops_share"] for layer in found["layers"]]
     assert shares == sorted(shares)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from recycle_cli.errors import GoneError, MismatchError, UsageError
+from recycle_cli.errors import GoneError, MismatchError, ModelError
+from recycle_cli.keys import Sample, keys_of
 from recycle_cli.models import load, split
 from recycle_cli.models.text import opening as network
 from recycle_cli.recipe import DTYPES
@@ -16,6 +17,7 @@ from recycle_cli.trunk import underway as module
 from recycle_cli.verbs.precompute import precompute
 from tests.conftest import tiny_config
 from tests.contents import contents
+from tests.models.architectures import ENCODERS
 from tests.records import records, write_csv
 from tests.store.corpora import Corpus
 
@@ -200,10 +202,30 @@ def test_a_renamed_model_folder_is_the_same_model(corpus, tmp_path, make_tiny):
     assert fill(corpus, tmp_path / "s", tmp_path / "renamed").new_samples == 0
 
 
-def test_cut_0_stores_nothing_and_says_so(corpus, tmp_path, tiny_bert):
-    with pytest.raises(UsageError, match="--cut 0 freezes nothing"):
-        fill(corpus, tmp_path / "s", tiny_bert, cuts=("0",))
+def test_every_state_is_stored_in_one_pass(corpus, tmp_path, tiny_bert, passes):
+    report = fill(corpus, tmp_path / "s", tiny_bert, cuts=("every:2",))
+    assert report.cuts == ["0", "2", "4"]
+    assert sum(len(lengths) for lengths, _ in passes) == 90
+    assert {tuple(cuts) for _, cuts in passes} == {("0", "2", "4")}
+    passes.clear()
+    assert fill(corpus, tmp_path / "s", tiny_bert, cuts=("0,2", "100%")).new_samples == 0
+    assert passes == []
+    store = Store.open(str(tmp_path / "s"))
+    words = load(str(tiny_bert), labels=None).model.base_model.embeddings
+    for record in RECORDS[:5]:
+        batch = load(str(tiny_bert), labels=None).tokenizer(record["text"], truncation=True, max_length=12)
+        with torch.no_grad():
+            expected = words(torch.tensor([batch["input_ids"]]))[0].numpy()
+        position = store.lookup(*keys_of([Sample("", {"text": record["text"]})]))
+        np.testing.assert_allclose(store.gather_rows("0", position)[0], expected, atol=1e-5)
+
+
+def test_a_model_without_a_state_before_its_first_block_says_so(corpus, tmp_path, make_tiny):
+    model = make_tiny("xlm", tiny_config("xlm", **ENCODERS["xlm"]))
+    with pytest.raises(ModelError, match="cannot be cut at 0: its rows pass beside"):
+        fill(corpus, tmp_path / "s", model, cuts=("0",))
     assert not (tmp_path / "s").exists()
+    assert fill(corpus, tmp_path / "s", model, cuts=("every",)).cuts == ["1", "2", "3", "4"]
 
 
 def test_provenance_finds_the_model_from_any_folder(corpus, tmp_path, tiny_bert, monkeypatch):

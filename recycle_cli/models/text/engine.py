@@ -49,7 +49,7 @@ class Engine:
             return self._each_length(compute, mask.sum(1), mask.shape[1], per_token=self.per_row)
 
     def trunk(self, batch: Mapping[str, Tensor], cuts: Sequence[int]) -> dict[int, Tensor]:
-        """Rows (B, L, width) at each cut >= 1, without gradient, in eval whatever the model's mode."""
+        """Rows (B, L, width) at each cut, without gradient, in eval whatever the model's mode."""
         batch = inputs_of(batch, self.model)
         with self.lock, evaluating(self.model), torch.inference_mode():
             if not self.apart:
@@ -61,7 +61,7 @@ class Engine:
         return run_trunk(self.model, self.blocks, self.options(batch), cuts)
 
     def head(self, rows: Tensor, lengths: Tensor, cut: int) -> Tensor:
-        """Outputs as `full` gives them, in the mode the model is in, from the rows at a cut >= 1 and the tokens of each
+        """Outputs as `full` gives them, in the mode the model is in, from the rows at a cut and the tokens of each
         sample."""
         rows, lengths = self._here(rows, lengths)
         rows = _trainable(rows)
@@ -73,7 +73,7 @@ class Engine:
             return self._each_length(compute, lengths, rows.shape[1], per_token=self.per_row)
 
     def between(self, rows: Tensor, lengths: Tensor, cut: int, later: int) -> Tensor:
-        """Rows at `later` from the rows at `cut` (>= 1), without gradient, in eval whatever the model's mode."""
+        """Rows at `later` from the rows at `cut`, without gradient, in eval whatever the model's mode."""
         rows, lengths = self._here(rows, lengths)
 
         def compute(some: Tensor | slice, end: int | None) -> Tensor:

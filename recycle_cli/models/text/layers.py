@@ -15,15 +15,14 @@ from recycle_cli.models.forwards import watching
 from recycle_cli.models.hub import quiet
 from recycle_cli.models.layers import Layer, bytes_per_sample
 from recycle_cli.models.text.engine import Engine
-from recycle_cli.models.text.lengths import proved
 from recycle_cli.models.text.load import Loaded
 from recycle_cli.models.text.ownership import Ownership
-from recycle_cli.models.text.split import ownership, uncut
+from recycle_cli.models.text.split import ownership, proved_states, uncut
 from recycle_cli.recipe import DTYPES
 
 
 def layers(loaded: Loaded, *, length: int, dtype: str = "float16") -> list[Layer]:
-    """Every cut from 1 to the number of blocks, counted on one text of `length` tokens and proved on a few.
+    """Every cut from the state before the first block on, counted on one text of `length` tokens and proved on a few.
 
     FLOPs are those of matrix products and convolutions in a forward pass. Raises as `split` does.
     """
@@ -31,8 +30,8 @@ def layers(loaded: Loaded, *, length: int, dtype: str = "float16") -> list[Layer
         raise UsageError(f"dtype {dtype!r}: expected one of {', '.join(DTYPES)}")
     with quiet():
         engine, batch, first = uncut(loaded, length)
-        cuts = range(1, len(engine.blocks) + 1)
-        engine = proved(engine, batch, first, cuts).engine
+        found, cuts = proved_states(engine, batch, first, range(len(engine.blocks) + 1))
+        engine = found.engine
         flops = trunk_flops(engine, length)
         owned = [ownership(engine, batch, cut) for cut in cuts]
     return [_layer(engine, one, flops[one.cut] / flops[-1], length, dtype) for one in owned]

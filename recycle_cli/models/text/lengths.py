@@ -168,7 +168,8 @@ def _check_halves(engine: Engine, whole: tuple[Tensor, Tensor], rows: Mapping[in
     for cut, one in rows.items():
         halves = engine.head(one[:, :length].clone(), torch.tensor([length]), cut)
         if not close(whole[1], halves[0], TOLERANCE, whole[0]):
+            other = "use cut 0" if cut else "name another cut"
             raise ModelError(
                 f"{type(engine.model).__name__} cannot be cut at {cut}: head after trunk differs from the whole for a "
-                f"text of {length} tokens; use cut 0, or a smaller --max-length"
+                f"text of {length} tokens; {other}, or give a smaller --max-length"
             )

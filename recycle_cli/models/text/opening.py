@@ -25,6 +25,7 @@ def open_text(source: Source, max_length: int | None, layer: TaskLayer = OWN, se
         loaded,
         split=lambda cuts, dtype: split(loaded, cuts, max_length=longest, dtype=dtype),
         resolve=lambda cut, halves: resolve_cut(cut, halves.blocks),
+        at_states=lambda cuts, dtype: split(loaded, cuts, max_length=longest, dtype=dtype, state_0=True),
     )
 
 

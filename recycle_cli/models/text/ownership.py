@@ -15,7 +15,7 @@ from recycle_cli.models.text.blocks import Block
 class Ownership:
     """The model's parameters at one cut, by `id`: behind the trunk's rows, and behind the head alone.
 
-    `plain`: the modules without parameters that the trunk calls, dropouts above all.
+    `plain`: the modules without parameters that the trunk calls, dropouts above all. `whole`: there is no trunk.
     """
 
     model: Any
@@ -24,6 +24,7 @@ class Ownership:
     trunk: frozenset[int]
     head: frozenset[int]
     plain: tuple[nn.Module, ...] = ()
+    whole: bool = False
 
     def trunk_parameters(self) -> Parameters:
         """Named parameters that the rows depend on."""
@@ -47,7 +48,7 @@ class Ownership:
     def head_buffers(self) -> Buffers:
         """Named buffers of floats in the head that a checkpoint keeps: training may count in them, as I-BERT does."""
         own = self._heads_modules()
-        heads = [(name, module) for name, module in self.model.named_modules() if self.cut == 0 or module in own]
+        heads = [(name, module) for name, module in self.model.named_modules() if self.whole or module in own]
         named = [pair for prefix, module in heads for pair in _persistent_buffers(prefix, module)]
         return [(name.removeprefix("."), one) for name, one in named if one.is_floating_point()]
 

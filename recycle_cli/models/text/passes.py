@@ -21,11 +21,11 @@ class _Stop(Exception):  # noqa: N818 - it reports no error: it ends a forward p
 def run_trunk(
     model: nn.Module, blocks: Sequence[Block], inputs: Mapping[str, Any], cuts: Sequence[int]
 ) -> dict[int, Tensor]:
-    """Rows (samples, tokens, width) at each cut >= 1, from one forward pass that ends at the deepest.
+    """Rows (samples, tokens, width) at each cut, from one forward pass that ends at the deepest.
 
     A cut before the last block takes what the next block is given, so that whatever the model does between two blocks
     belongs to the trunk; the cut after the last block takes its output, so that a final norm belongs to the head. If
-    blocks are of several modules, each cut takes the output of the last one before it.
+    blocks are of several modules, each cut takes the output of the last one before it, and there is no cut 0.
     """
     tokens = inputs["input_ids"].shape[1]
     rows: dict[int, Tensor] = {}
@@ -54,24 +54,25 @@ def run_head(
     rows: Tensor,
     stem: Stem | None = None,
 ) -> Any:
-    """The model's output from the rows at `cut` (>= 1); of `inputs` it uses the lengths alone, as ids and mask."""
+    """The model's output from the rows at `cut`; of `inputs` it uses the lengths alone, as ids and mask."""
     with begun_at(cut, rows, blocks, stem):
         return model(**inputs)
 
 
 @contextmanager
 def begun_at(cut: int, rows: Tensor, blocks: Sequence[Block], stem: Stem | None = None) -> Iterator[None]:
-    """Inside the block a forward pass of the model begins with `rows` at `cut` (>= 1), whatever its inputs are.
+    """Inside the block a forward pass of the model begins with `rows` at `cut`, whatever its inputs are.
 
     The blocks before the cut stay in place but hand on what they are given, so that the model's own bookkeeping by
     block number (masks by layer type, groups, caches) holds; the rows enter before block `cut`. The `stem` would give
-    its output to a block that hands it on unread: it computes nothing either.
+    its output to a block that hands it on unread: it computes nothing either. At cut 0 it returns the rows: a model may
+    read them beside its first block, as DeBERTa-v2's convolution does.
     """
     entered: list[nn.Module] = []
     injected = cut < len(blocks) and blocks[cut].closed
     entry = blocks[cut].parts[0].module if injected else blocks[cut - 1].parts[-1].module
     with ExitStack() as stack:
-        stack.enter_context(skipped(stem, rows))
+        stack.enter_context(skipped(stem, rows, replaced=cut == 0))
         for number, block in enumerate(blocks[:cut]):
             last = number == cut - 1 and not injected
             stack.enter_context(handing_on(block, rows if last else None))

@@ -255,7 +255,7 @@ def reusing(network: Network, source: SourceRows, seed: int) -> Network:
             )
         return _halves(halves, block, bridge, source)
 
-    return replace(network, loaded=LoadedReusing(network.loaded, bridge, source.about), split=split)
+    return replace(network, loaded=LoadedReusing(network.loaded, bridge, source.about), split=split, at_states=None)
 
 
 def _halves(halves: SplitModel, block: Block, bridge: Bridge, source: SourceRows) -> SplitModel:

@@ -163,15 +163,16 @@ class _Whole(NamedTuple):
 def _check_head(engine: Engine, mask: Tensor, rows: Tensor, cut: int, whole: _Whole) -> None:
     """Raise ModelError if what the head gives from the rows at a cut is not the whole model's."""
     refused = f"{type(engine.model).__name__} cannot be cut at {cut}: its blocks take more from the first {cut} than"
+    remedy = "use cut 0" if cut else "name another cut"
     stored = rows.masked_fill(~mask.bool()[..., None], 0)
     try:
         halves = _outputs(engine, mask, partial(engine.head, stored, mask.sum(1), cut))
     except CANNOT_RUN as error:
-        raise ModelError(f"{refused} their rows (the head alone fails: {first_line(error)}); use cut 0") from error
+        raise ModelError(f"{refused} their rows (the head alone fails: {first_line(error)}); {remedy}") from error
     for one, other in zip(whole, halves, strict=True):
         if not close(one, other, TOLERANCE, whole.rows):
             off = difference(one, other, whole.rows)
-            raise ModelError(f"{refused} their rows (head after trunk differs from the whole by {off:.1e}); use cut 0")
+            raise ModelError(f"{refused} their rows (head after trunk differs from the whole by {off:.1e}); {remedy}")
 
 
 def _outputs(engine: Engine, mask: Tensor, compute: Callable[[], Tensor]) -> _Whole:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from recycle_cli.errors import ModelError, UsageError
-from recycle_cli.models.cuts import resolve_cut
+from recycle_cli.models.cuts import each_cut, resolve_cut
 from recycle_cli.models.dependence import behind_and_result, modules_called, parameters_behind
 from recycle_cli.models.eval_mode import evaluating
 from recycle_cli.models.fields import architecture_proved
@@ -31,25 +31,57 @@ from recycle_cli.models.text.untie import untie_blocks
 from recycle_cli.recipe import Recipe
 
 
-def split(loaded: Loaded, cuts: Sequence[str], *, max_length: int, dtype: str) -> SplitModel:
+def split(loaded: Loaded, cuts: Sequence[str], *, max_length: int, dtype: str, state_0: bool = False) -> SplitModel:
     """Cut `loaded` at each of `cuts`, and prove that head after trunk is the whole model: on a few tokens, and at every
     length up to `max_length` at which the model may change what it does.
 
-    `dtype` is the stored one. Changes `loaded.model` if its blocks share weights (ALBERT) or it has no padding
-    token. Raises UsageError for a cut or length out of range, ModelError for an architecture that cannot be cut.
+    `dtype` is the stored one. `state_0`: the cut 0 is the state before the first block, whose rows are stored; else it
+    is the whole model, of which nothing is. Changes `loaded.model` if its blocks share weights (ALBERT) or it has no
+    padding token. Raises UsageError for a cut or length out of range, ModelError for an architecture that cannot be
+    cut.
     """
     with quiet():
         engine, batch, first = uncut(loaded, max_length)
-        numbers = sorted({int(resolve_cut(cut, len(engine.blocks))) for cut in cuts})
-        if not numbers:
-            raise UsageError("no cut given: expected at least one, as 50% or a block count")
-        stored = [number for number in numbers if number]
-        found = _proved(engine, batch, first, stored)
-        engine = found.engine
-        owned = {str(number): ownership(engine, batch, number) for number in numbers}
+        numbers = _numbers(cuts, [str(number) for number in range(len(engine.blocks) + 1)], len(engine.blocks))
+        stored = [number for number in numbers if number or state_0]
+        named = 0 in _numbers(cuts, (), len(engine.blocks))
+        found, there = proved_states(engine, batch, first, stored, named=named)
+        engine, numbers = found.engine, [number for number in numbers if number in there or number not in stored]
+        owned = {str(number): ownership(engine, batch, number, whole=number not in there) for number in numbers}
         _check_weights(loaded, [owned[str(number)] for number in numbers])
-        recipe = _recipe(loaded, found, batch, [owned[str(number)] for number in stored], dtype)
+        recipe = _recipe(loaded, found, batch, [owned[str(number)] for number in there], dtype)
     return _assembled(engine, recipe, owned)
+
+
+def _numbers(cuts: Sequence[str], states: Sequence[str], blocks: int) -> list[int]:
+    """The cuts as numbers of blocks, ascending; `every` stands for the states."""
+    if not cuts:
+        raise UsageError("no cut given: expected at least one, as 50% or a block count")
+    return sorted({int(resolve_cut(cut, blocks)) for cut in each_cut(cuts, lambda: states)})
+
+
+def proved_states(
+    engine: Engine, batch: Inputs, first: Seen, cuts: Sequence[int], *, named: bool = False
+) -> tuple[Checked, list[int]]:
+    """What proving the cuts has found, and those of them that the model has.
+
+    A model may have no state 0: its rows pass beside the first module of its first block, or its blocks read more of
+    the embeddings. Raises ModelError if that one was `named`, and for any other cut that does not hold.
+    """
+    after = [cut for cut in cuts if cut]
+    if len(after) == len(cuts) or (not engine.blocks[0].closed and not named):
+        return _proved(engine, batch, first, after), after
+    if not engine.blocks[0].closed:
+        raise ModelError(
+            f"{type(engine.model).__name__} cannot be cut at 0: its rows pass beside the first module of its first "
+            f"block; name another cut, of 1 to {len(engine.blocks)}"
+        )
+    try:
+        return _proved(engine, batch, first, cuts), list(cuts)
+    except ModelError:
+        if named or not after:
+            raise
+        return _proved(engine, batch, first, after), after
 
 
 def _proved(engine: Engine, batch: Inputs, first: Seen, cuts: Sequence[int]) -> Checked:
@@ -88,13 +120,13 @@ def uncut(loaded: Loaded, max_length: int) -> tuple[Engine, Inputs, Seen]:
     return replace(engine, blocks=blocks, stem=stem), batch, first
 
 
-def ownership(engine: Engine, batch: Inputs, cut: int) -> Ownership:
-    """Which parameters the trunk and the head of a cut use."""
+def ownership(engine: Engine, batch: Inputs, cut: int, *, whole: bool = False) -> Ownership:
+    """Which parameters the trunk and the head of a cut use; all are the head's if the `whole` model trains."""
     model, blocks = engine.model, engine.blocks
     with evaluating(model):
-        if cut == 0:
-            whole = parameters_behind(lambda: engine.full(batch), model)
-            return Ownership(model, blocks, 0, frozenset(), whole | parameters_of_blocks(blocks))
+        if whole:
+            used = parameters_behind(lambda: engine.full(batch), model)
+            return Ownership(model, blocks, 0, frozenset(), used | parameters_of_blocks(blocks), whole=True)
         with modules_called(model) as called:
             behind, rows = behind_and_result(lambda: engine.rows(batch, [cut])[cut], model)
         ahead = parameters_behind(lambda: engine.head(rows, batch["attention_mask"].sum(1), cut), model)
@@ -245,13 +277,14 @@ class _Halves:
 
     def freeze(self, cut: str) -> None:
         self.at(cut).freeze()
-        self.frozen.add(self.at(cut).cut)
+        if not self.at(cut).whole:
+            self.frozen.add(self.at(cut).cut)
 
     def full(self, batch: Mapping[str, Tensor]) -> Tensor:
         """The whole model. While it trains, what comes before the last frozen cut runs by itself, in eval: a model may
         drop out rows between its modules, by its own mode (BART does so with its embeddings)."""
-        cut = max(self.frozen, default=0)
-        if not cut or not self.engine.model.training:
+        cut = max(self.frozen, default=None)
+        if cut is None or not self.engine.model.training:
             return self.engine.full(batch)
         return self.engine.head(self.engine.trunk(batch, [cut])[cut], batch["attention_mask"].sum(1), cut)
 
@@ -261,20 +294,20 @@ class _Halves:
         return self.owned[cut]
 
     def trunk(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        cuts = [one.cut for one in self.owned.values() if one.cut]
+        cuts = [one.cut for one in self.owned.values() if not one.whole]
         if not cuts:
             raise UsageError("cut 0 has no trunk: nothing is frozen and nothing is stored")
         return {str(cut): rows for cut, rows in self.engine.trunk(batch, cuts).items()}
 
     def head_from(self, cut: str) -> Callable[[Tensor, Tensor], Tensor]:
         number = self.at(cut).cut
-        if not number:
+        if self.at(cut).whole:
             raise UsageError("cut 0 has no head of its own: the whole model trains on the texts")
         return lambda rows, lengths: self.engine.head(rows, lengths, number)
 
     def between(self, cut: str, later: str) -> Callable[[Tensor, Tensor], Tensor]:
         first, last = self.at(cut).cut, self.at(later).cut
-        if not first:
+        if self.at(cut).whole:
             raise UsageError("cut 0 has no rows: the whole model runs on the texts")
         if first >= last:
             raise UsageError(f"rows at cut {cut} cannot be taken to cut {later}: expected a cut after {cut}")

@@ -93,8 +93,9 @@ def _are_rows(one: Tensor) -> bool:
 
 
 @contextmanager
-def skipped(stem: Stem | None, rows: Tensor) -> Iterator[None]:
-    """Let the stem return zeros that take no memory, in the shape of its output.
+def skipped(stem: Stem | None, rows: Tensor, *, replaced: bool = False) -> Iterator[None]:
+    """Let the stem return zeros that take no memory, in the shape of its output; `replaced`: the rows, which are those
+    of its output, lengthened with zeros if the model pads its texts inside.
 
     If it is called without the argument that tells the shape, it computes as always.
     """
@@ -107,6 +108,8 @@ def skipped(stem: Stem | None, rows: Tensor) -> Iterator[None]:
             like = dict(placed((args, kwargs))).get(stem.place)
             if not isinstance(like, Tensor):
                 return forward(*args, **kwargs)
+            if replaced:
+                return nn.functional.pad(rows.to(stem.dtype(like)), (0, 0, 0, like.shape[1] - rows.shape[1]))
             return rows.new_zeros((), dtype=stem.dtype(like)).expand(*like.shape[:2], rows.shape[-1])
 
         return zeros

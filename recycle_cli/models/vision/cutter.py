@@ -29,6 +29,14 @@ class Cutter(Protocol):
     def others(self) -> Mapping[str, tuple[int, int]]:
         """Names of places at which no cut is possible: their position, and the number of tensors that cross."""
 
+    @property
+    def states(self) -> Sequence[CutPoint]:
+        """What `every` stands for: the state before the first block, if it is a cut, and the output of each block."""
+
+    @property
+    def state_0(self) -> CutPoint | None:
+        """The state before the first block; None if it is no cut."""
+
     def resolve(self, cut: str) -> CutPoint | None:
         """The point that a cut names, None for the whole model. Raises UsageError if there is none."""
 

@@ -52,6 +52,31 @@ class GraphCutter:
         """How many cuts there are."""
         return len(self.points)
 
+    @cached_property
+    def states(self) -> list[CutPoint]:
+        """The state before the first block, if it is a cut, and those at which a block ends: a member of the outermost
+        lists of modules, whose rows have as many axes as the first one's."""
+        members = set(self._members())
+        ends = [point for point in self.points if members & {point.name, *point.aliases}]
+        blocks = [point for point in ends if len(point.shape) == len(ends[0].shape)]
+        return [*([self.state_0] if self.state_0 else []), *blocks]
+
+    @cached_property
+    def state_0(self) -> CutPoint | None:
+        """The last cut before the first node of the first block; None if there is none."""
+        nodes = {str(node.target): place for node, place in self.traced.order.items() if node.op == "call_module"}
+        begins = [
+            place for name in self._members() for target, place in nodes.items() if f"{target}.".startswith(f"{name}.")
+        ]
+        before = [point for point in self.points if point.place < min(begins, default=0)]
+        return before[-1] if before else None
+
+    def _members(self) -> list[str]:
+        """The names of the members of the model's outermost lists of modules."""
+        lists = [name for name, one in self.model.named_modules() if isinstance(one, nn.ModuleList | nn.Sequential)]
+        outer = [name for name in lists if not any(name.startswith(f"{other}.") for other in lists)]
+        return [f"{name}.{own}" for name in outer for own, _ in self.model.get_submodule(name).named_children()]
+
     def resolve(self, cut: str) -> CutPoint | None:
         """The point that a cut names, None for the whole model. Raises UsageError if there is none."""
         return resolve_point(cut, self.points, self.others)

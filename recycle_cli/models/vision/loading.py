@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +40,11 @@ class ImageNetwork:
     cutter: Cutter
     head_batchnorm: str
 
-    def split(self, cuts: Sequence[str], dtype: str) -> SplitModel:
-        """The model in two halves at each cut."""
+    def split(self, cuts: Sequence[str], dtype: str, *, state_0: bool = False) -> SplitModel:
+        """The model in two halves at each cut; `state_0`: 0 is the state before the first block."""
         loaded = with_architecture_proved(self.loaded) if self.loaded.library == "transformers" else self.loaded
-        return split_images(loaded, self.cutter, cuts, dtype=dtype, head_batchnorm=self.head_batchnorm)
+        batchnorm = self.head_batchnorm
+        return split_images(loaded, self.cutter, cuts, dtype=dtype, head_batchnorm=batchnorm, state_0=state_0)
 
     def resolve(self, cut: str) -> str:
         """A cut's canonical name."""
@@ -51,6 +53,7 @@ class ImageNetwork:
 
     def layers(self, dtype: str) -> list[Layer]:
         """Every cut in the order of computation; bytes of one image, which is one row."""
+        first, points = self.cutter.state_0, list(self.cutter.points)
         return [
             Layer(
                 cut=point.name,
@@ -60,7 +63,7 @@ class ImageNetwork:
                 row_shape=point.shape,
                 bytes_per_sample=bytes_per_sample(point.shape, 1, dtype),
             )
-            for point in self.cutter.points
+            for point in ([first] if first is not None and first not in points else []) + points
         ]
 
     @property
@@ -88,6 +91,7 @@ def open_images(source: Source, images: ImageSettings, layer: TaskLayer = OWN, s
         network.loaded,
         split=network.split,
         resolve=lambda cut, halves: network.resolve(cut),
+        at_states=partial(network.split, state_0=True),
         provenance=network.provenance | ({} if weights is None else {"given_weights": weights}),
     )
 

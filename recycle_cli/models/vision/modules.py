@@ -42,7 +42,7 @@ class _Stop(Exception):  # noqa: N818 - it reports no error: it ends a forward p
 
 @dataclass
 class _Call:
-    """One module's only call: its begin and end, its output, and the FLOPs of the pass at its end."""
+    """One module's only call: begin and end, the first argument, the output, and the FLOPs of the pass at its end."""
 
     module: nn.Module
     name: str
@@ -50,6 +50,7 @@ class _Call:
     end: int = -1
     output: Any = None
     flops: int = 0
+    given: Any = None
 
 
 class ModuleCutter:
@@ -68,6 +69,7 @@ class ModuleCutter:
         self._fresh = Attributes(model)
         self._calls, self._flops = self._watched()
         self._proved: set[str] = set()
+        self._before: dict[str, _Call] = {}
         whole = self._whole()
         for kinds in _LISTS:
             self._offered = {call.name: call for call in self._candidates(kinds)}
@@ -94,6 +96,22 @@ class ModuleCutter:
         return len(self._offered)
 
     @property
+    def states(self) -> list[CutPoint]:
+        """The state before the first block, if it is a cut, and the output of each block and stage."""
+        return [*([self.state_0] if self.state_0 else []), *self.points]
+
+    @cached_property
+    def state_0(self) -> CutPoint | None:
+        """The output of the outermost module that gives the first block its rows; None if there is none or it is no
+        cut."""
+        first = min(self._offered.values(), key=lambda call: call.begin)
+        for call in self._calls.values():
+            if 0 <= call.end < first.begin and first.given is not None and rows_of(call.output) is first.given:
+                self._before[call.name] = call
+                return self._points([call])[0] if self._holds(call, self._whole()) else None
+        return None
+
+    @property
     def others(self) -> dict[str, tuple[int, int]]:
         """Names of places at which no cut is possible: their position, and the number of tensors that cross."""
         ended = {name: call for name, call in self._calls.items() if call.end >= 0 and name not in self._offered}
@@ -105,6 +123,8 @@ class ModuleCutter:
             try:
                 point = resolve_point(cut, self._points(self._offered.values()), {})
             except UsageError:
+                if self.state_0 is not None and self.state_0.name == cut.strip():
+                    return self.state_0
                 return resolve_point(cut, self.points, self.others)
             if point is None or point.name in self._proved or self._holds(self._offered[point.name], self._whole()):
                 return point
@@ -121,7 +141,7 @@ class ModuleCutter:
 
     def trunk(self, names: Sequence[str]) -> Callable[[Tensor], dict[str, Tensor]]:
         """Images (B, C, H, W) to rows (B, *shape) at each cut, in one pass that ends at the deepest."""
-        calls = [self._offered[name] for name in names]
+        calls = [self._call(name) for name in names]
 
         def run(images: Tensor) -> dict[str, Tensor]:
             with self._lock:
@@ -131,7 +151,7 @@ class ModuleCutter:
 
     def head(self, name: str) -> Callable[[Tensor], Tensor]:
         """Rows at a cut (B, *shape) to logits (B, classes)."""
-        call = self._offered[name]
+        call = self._call(name)
 
         def run(rows: Tensor) -> Tensor:
             with self._lock:
@@ -141,7 +161,7 @@ class ModuleCutter:
 
     def between(self, name: str, later: str) -> Callable[[Tensor], Tensor]:
         """Rows at a cut (B, *shape) to the rows at a later one."""
-        call, last = self._offered[name], self._offered[later]
+        call, last = self._call(name), self._call(later)
 
         def run(rows: Tensor) -> Tensor:
             with self._lock, self._begun_at(call, rows) as images:
@@ -151,7 +171,7 @@ class ModuleCutter:
 
     def trunk_tensors(self, name: str) -> Named:
         """Named parameters that the rows depend on, and buffers of the modules that are done by then."""
-        call = self._offered[name]
+        call = self._call(name)
         with evaluating(self.model):
             behind = parameters_behind(lambda: self._trunk(self._probe_here, [call])[name], self.model)
         done = {id(one) for module in self._done(call) for one in module.buffers()}
@@ -159,7 +179,7 @@ class ModuleCutter:
 
     def head_tensors(self, name: str) -> Named:
         """Named parameters and buffers that the head uses and the trunk does not."""
-        call = self._offered[name]
+        call = self._call(name)
         trunk = {id(one) for _, one in self.trunk_tensors(name)}
         with evaluating(self.model):
             rows = self._trunk(self._probe_here, [call])[name].detach()
@@ -176,7 +196,10 @@ class ModuleCutter:
 
     def trunk_modules(self, name: str) -> list[nn.Module]:
         """The modules that are done when the cut is reached, with all inside them."""
-        return [inner for module in self._done(self._offered[name]) for inner in module.modules()]
+        return [inner for module in self._done(self._call(name)) for inner in module.modules()]
+
+    def _call(self, name: str) -> _Call:
+        return self._before[name] if name in self._before else self._offered[name]
 
     @property
     def _probe_here(self) -> Tensor:
@@ -198,9 +221,9 @@ class ModuleCutter:
         ):
 
             def watch(name: str, module: nn.Module) -> None:
-                def before(*_: Any) -> None:
+                def before(module: nn.Module, args: Any) -> None:
                     repeated.update({name} & calls.keys())
-                    calls[name] = _Call(module, name, next(clock))
+                    calls[name] = _Call(module, name, next(clock), given=args[0] if args else None)
 
                 def after(module: nn.Module, args: Any, output: Any) -> None:
                     calls[name].end, calls[name].output = next(clock), output
@@ -268,7 +291,8 @@ class ModuleCutter:
                 except _CANNOT_RUN:
                     halves = whole[:0]
             if halves.shape != whole.shape or not is_rounding(halves, whole):
-                del self._offered[call.name]
+                self._offered.pop(call.name, None)
+                self._before.pop(call.name, None)
                 return False
             self._proved.add(call.name)
         return True

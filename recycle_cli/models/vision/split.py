@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from recycle_cli.errors import UsageError
+from recycle_cli.models.cuts import each_cut
 from recycle_cli.models.eval_mode import evaluating, freeze
 from recycle_cli.models.identity import weights_digest
 from recycle_cli.models.split_model import Buffers, Parameters, SplitModel
@@ -19,17 +20,25 @@ BATCHNORM = ("train", "eval")
 
 
 def split_images(
-    loaded: LoadedImages, cutter: Cutter, cuts: Sequence[str], *, dtype: str, head_batchnorm: str = "train"
+    loaded: LoadedImages,
+    cutter: Cutter,
+    cuts: Sequence[str],
+    *,
+    dtype: str,
+    head_batchnorm: str = "train",
+    state_0: bool = False,
 ) -> SplitModel:
     """Cut an image model at each of `cuts`: module names or shares of the FLOPs.
 
     The tensor that crosses for one image is one row, whatever its shape. `head_batchnorm` eval keeps the statistics of
-    the head's BatchNorm layers too; the trunk's never move. Raises UsageError for a place at which not one tensor alone
+    the head's BatchNorm layers too; the trunk's never move. `state_0`: the cut 0 is the state before the first block,
+    which has a name of its own, and not the whole model. Raises UsageError for a place at which not one tensor alone
     crosses, ModelError for a model whose head would not train as in the whole model.
     """
     if head_batchnorm not in BATCHNORM:
         raise UsageError(f"--head-batchnorm {head_batchnorm}: expected one of {', '.join(BATCHNORM)}")
-    found = {cutter.resolve(cut) for cut in cuts}
+    asked = each_cut(cuts, lambda: [point.name for point in cutter.states])
+    found = {_state_0(cutter) if state_0 and cut.strip() == WHOLE else cutter.resolve(cut) for cut in asked}
     if not found:
         raise UsageError("no cut given: expected at least one, as 50% or a module's name")
     points = sorted((point for point in found if point), key=lambda point: point.place)
@@ -61,6 +70,16 @@ def split_images(
         between=halves.between,
         head_buffers=halves.head_buffers,
     )
+
+
+def _state_0(cutter: Cutter) -> CutPoint:
+    if (point := cutter.state_0) is None:
+        first = cutter.points[0].name
+        raise UsageError(
+            f"--cut 0: {type(cutter.model).__name__} has no cut before its first block, so that there is nothing to "
+            f"store; the first cut is {first}"
+        )
+    return point
 
 
 class _Halves:
