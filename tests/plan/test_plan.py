@@ -174,7 +174,7 @@ def test_every_state_can_be_planned(planned, recycle, tiny_bert):
     assert [cut["cut"] for cut in plan["cuts"]] == ["0", "4"]
     first, last = plan["cuts"]
     assert first["bytes"] == last["bytes"]
-    assert 0 < first["fill_seconds"] < last["fill_seconds"]
+    assert first["fill_seconds"] > 0
 
 
 @pytest.mark.parametrize(("arguments", "said"), [(("--limit", 10), "10 different records are too few")])
