@@ -10,6 +10,7 @@ from recycle_cli.models import load, split
 from tests.models.architectures import SPANS, TOKENS, random_per_row
 from tests.models.test_parity import LENGTHS, batch_of, error, every_architecture, parts, stored
 
+
 @every_architecture
 def test_advanced_rows_are_the_trunks_own(model_type):
     model = parts(model_type)
