@@ -208,7 +208,7 @@ def test_a_field_that_the_model_goes_by_counts_whatever_its_name(fields, counted
 def test_layers_are_listed(tmp_path):
     rows, length = NamedModel(saved(tmp_path)).layers("int8")
     assert length is None
-    assert [row.cut for row in rows] == ["vit.layers.0", "vit.layers.1", "vit.layers.2"]
+    assert [row.cut for row in rows] == ["vit.embeddings", "vit.layers.0", "vit.layers.1", "vit.layers.2"]
     assert rows[0].row_shape == (17, 16)
     assert rows[0].bytes_per_sample == 17 * 16 + 4
 
