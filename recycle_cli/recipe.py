@@ -63,9 +63,9 @@ class Recipe:
         rest = {name: value for name, value in self.extra.items() if name != "precision"}
         return replace(self, extra=rest if precision == "float32" else {**rest, "precision": precision})
 
-    def at(self, cut: str) -> "Recipe":
-        """Return the recipe of only this cut."""
-        return replace(self, cuts={cut: self.cuts[cut]})
+    def at(self, *cuts: str) -> "Recipe":
+        """Return the recipe of only these cuts."""
+        return replace(self, cuts={cut: self.cuts[cut] for cut in cuts})
 
     def of_another_model(self, asked: "Recipe") -> bool:
         """Whether `asked` has another architecture, or other weights up to a cut that both have."""

@@ -9,7 +9,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from recycle_cli.batches import INPUTS, Indices, StoredRows, Tensors, widened
+from recycle_cli.batches import INPUTS, Indices, StoredRows, Tensors, joined, widened
 from recycle_cli.disk import expanded
 from recycle_cli.errors import DamageError, DataError, MismatchError, UsageError
 from recycle_cli.keys import Sample, keys_of
@@ -21,6 +21,7 @@ from recycle_cli.runtime.devices import autocast, batch_tokens_on, device_holdin
 from recycle_cli.settings import ModelSettings, PredictSettings
 from recycle_cli.store import SegmentWriter, Store
 from recycle_cli.tasks import Task, task_of_run
+from recycle_cli.training import LadderHead, read_ladder
 from recycle_cli.training.head import Head
 from recycle_cli.trunk import (
     PROBES,
@@ -55,9 +56,14 @@ class LoadedRun:
     head: Head
 
     @property
-    def cut(self) -> str:
-        """Where its head begins."""
-        return self.info.cut
+    def cuts(self) -> tuple[str, ...]:
+        """The cuts whose rows its head reads."""
+        return self.info.cuts
+
+    def outputs(self, rows: Rows) -> Outputs:
+        """Its outputs from the rows of a batch at each cut."""
+        own = [rows[cut] for cut in self.cuts]
+        return self.head(own[0] if len(own) == 1 else joined(self.cuts, own)).cpu()
 
 
 def _load_run(run: str, info: RunInfo, named: NamedModel, store: Store | None, *, every_cut: bool) -> LoadedRun:
@@ -80,6 +86,17 @@ def _load_run(run: str, info: RunInfo, named: NamedModel, store: Store | None, *
         list(network.loaded.labels),
         Head(split, info.cut, INPUTS if store is None else (info.cut,), {}),
     )
+
+
+def _load_ladder(run: str, info: RunInfo, model: ModelSettings, store: Store | None, *, every_cut: bool) -> LoadedRun:
+    """Load a ladder and the model whose rows it reads, cut there or, with `every_cut`, at all of the store's cuts."""
+    named, split, ladder, base = read_ladder(expanded(run), model, store, cut=info.cut, every_cut=every_cut)
+    if store is not None:
+        for cut in info.cuts:
+            expect(store, split.recipe.at(cut).computed_in(store.recipe.precision), info.model, cut)
+    split.model.to(device_of(model.device)).eval()
+    head = LadderHead(split, info.cut, INPUTS if store is None else info.cuts, ladder, base.layout)
+    return LoadedRun(info, named, task_of_run(info.task, named.modality, info.to_json()), base.labels, head)
 
 
 def _split_for(network: Network, cut: str, store: Store, *, every_cut: bool) -> SplitModel:
@@ -138,7 +155,7 @@ class Scorer:
     @cached_property
     def cuts(self) -> list[str]:
         """The cuts that the heads read."""
-        return list(dict.fromkeys(run.cut for run in self.runs.values()))
+        return list(dict.fromkeys(cut for run in self.runs.values() for cut in run.cuts))
 
     @cached_property
     def trunk(self) -> SplitModel:
@@ -190,9 +207,8 @@ class Scorer:
             return
         if self._unproved:
             few = held[np.unique(np.linspace(0, len(held) - 1, PROBES, dtype=np.int64))]
-            for cut in self.cuts:
-                split = next(run.head.split for run in self.runs.values() if run.cut == cut)
-                check_parity(self.store, split, [cut], [window.samples[place] for place in few.tolist()])
+            for cuts, run in {run.cuts: run for run in self.runs.values()}.items():
+                check_parity(self.store, run.head.split, cuts, [window.samples[place] for place in few.tolist()])
             self._unproved = False
         stored = {cut: StoredRows.of(self.store, cut, window.positions[held]) for cut in self.cuts}
         lengths = stored[self.cuts[0]].lengths * self.preprocessor.row_cost
@@ -204,7 +220,7 @@ class Scorer:
         with torch.inference_mode(), autocast(self.device, self.precision):
             on_device = {cut: to_device(batch, self.device) for cut, batch in rows.items()}
             ready = {cut: {"rows": widened(one), "lengths": one["lengths"]} for cut, one in on_device.items()}
-            answers = {name: run.head(ready[run.cut]).cpu() for name, run in self.runs.items()}
+            answers = {name: run.outputs(ready) for name, run in self.runs.items()}
         if place := _not_a_number(answers):
             assert self.store is not None
             raise DamageError(
@@ -236,7 +252,7 @@ class Scorer:
             rows = rows_of(activations[cut], batch.lengths, store.recipe.dtype)
             restored_rows = restored(rows, batch.lengths, store.recipe.dtype).to(self.device)
             ready[cut] = {"rows": restored_rows, "lengths": torch.from_numpy(batch.lengths).to(self.device)}
-        return {name: run.head(ready[run.cut]).cpu() for name, run in self.runs.items()}
+        return {name: run.outputs(ready) for name, run in self.runs.items()}
 
     def _keep(
         self, batch: TrunkBatch, window: Window, activations: Mapping[str, torch.Tensor], writer: SegmentWriter
@@ -264,7 +280,10 @@ def open_scorer(run: str, store: str | None, model: ModelSettings, settings: Pre
     if info.reuse is not None:
         named = replace(named, reused=_reused(info.reuse, run, store, named, settings))
     opened = None if store is None or info.reuse is not None else _store_for(store, info)
-    loaded = _load_run(run, info, named, opened, every_cut=settings.write_back)
+    if info.ladder:
+        loaded = _load_ladder(run, info, model, opened, every_cut=settings.write_back)
+    else:
+        loaded = _load_run(run, info, named, opened, every_cut=settings.write_back)
     if settings.threshold != PredictSettings.threshold:
         try:
             loaded = replace(loaded, task=loaded.task.at_threshold(settings.threshold))
@@ -289,10 +308,13 @@ def _store_for(path: str, info: RunInfo) -> Store:
     if info.cut == STATE_0 and info.fingerprint is None:
         raise UsageError(f"this run was trained whole (cut 0), so {path} holds nothing for it; leave out --store")
     store = Store.open(path)
-    if info.cut not in store.recipe.cuts:
+    if info.cut == STATE_0 and info.fingerprint is None:
+        raise UsageError(f"this run was trained whole (cut 0), so {path} holds nothing for it; leave out --store")
+    store = Store.open(path)
+    if any(cut not in store.recipe.cuts for cut in info.cuts):
         made_with = store.provenance.get("model")
         of_model = "" if made_with is None else f" of {made_with}"
-        held, needed = ", ".join(store.recipe.cuts), info.cut
+        held, needed = ", ".join(store.recipe.cuts), ", ".join(info.cuts)
         raise MismatchError(f"{path} holds the cut {held}{of_model}; this run needs {needed} of {info.model}")
     return store
 

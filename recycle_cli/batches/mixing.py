@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import torch
 
+from recycle_cli.batches.several import each_rows
+from recycle_cli.batches.source import Tensors
 from recycle_cli.errors import DataError
 
 
@@ -32,6 +34,17 @@ def mixed(rows: torch.Tensor, *, mixup: float, cutmix: float) -> tuple[torch.Ten
     if not cuts:
         return share * rows + (1 - share) * rows[partners.to(rows.device)], Mix(partners, share)
     return _cut(rows, partners, share)
+
+
+def mixed_batch(batch: Tensors, *, mixup: float, cutmix: float) -> tuple[Tensors, Mix | None]:
+    """A batch with its rows mixed; those of several cuts, which CutMix does not take, with the same samples and in the
+    same shares."""
+    (name, rows), *others = each_rows(batch).items()
+    mixture, mix = mixed(rows, mixup=mixup, cutmix=cutmix)
+    if mix is None:
+        return batch, None
+    same = {other: mix.share * own + (1 - mix.share) * own[mix.partners.to(own.device)] for other, own in others}
+    return {**batch, name: mixture, **same}, mix
 
 
 def _cut(rows: torch.Tensor, partners: torch.Tensor, share: float) -> tuple[torch.Tensor, Mix]:

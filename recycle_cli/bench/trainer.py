@@ -203,7 +203,7 @@ def _arguments(subject: Subject, folder: str) -> transformers.TrainingArguments:
         output_dir=folder,
         per_device_train_batch_size=settings.batch_size,
         num_train_epochs=1,
-        learning_rate=settings.learning_rate,
+        learning_rate=settings.highest_rate,
         bf16=precision == "bfloat16",
         fp16=precision == "float16",
         use_cpu=subject.device.type == "cpu",

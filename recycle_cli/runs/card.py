@@ -43,6 +43,12 @@ _REUSING = (
 )
 
 
+LADDER = (
+    "It is a ladder, a small network in `ladder` that reads hidden states of {base}, and no ordinary checkpoint: "
+    "`recycle predict` puts the two together. `ladder/ladder.py` loads it with PyTorch alone."
+)
+
+
 def card_of(loaded: AnyLoaded, info: RunInfo, pipeline: str, outputs: str) -> str:
     """The card. `pipeline`: what a model hub calls such a model; `outputs`: a sentence on what it gives."""
     report = info.report
@@ -67,6 +73,8 @@ def _how_to_load(loaded: AnyLoaded, info: RunInfo) -> str:
     """A sentence on what loads the RUN without us."""
     if info.reuse is not None:
         return _REUSING.format(in_line(info.reuse["provenance"]["model"]))
+    if info.ladder:
+        return LADDER.format(base=f"`{in_line(info.model)}`")
     if info.apart:
         return _APART
     return (_POOLED if isinstance(loaded, LoadedPooled) else _WHOLE).format(loaded.loads_with)

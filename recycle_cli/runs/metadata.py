@@ -32,6 +32,7 @@ class RunInfo:
     recipe, store      that store's recipe and path
     apart              whether what was trained lies in part beside the checkpoint, which is then in RUN/base
     reuse              the model whose rows it reuses, as that was; None if it reuses none
+    ladder             whether it is a ladder, which reads the rows of the cuts that `cut` names
     data               digest of keys and labels of the training data
     columns            of its training data, by what they hold (text, text_pair, label, image, id); None if not known
     evaluated_on       names of the corpora of its evaluation; None if there was none
@@ -53,12 +54,18 @@ class RunInfo:
     store: str | None = None
     apart: bool = False
     reuse: Mapping[str, Any] | None = None
+    ladder: bool = False
     data: str | None = None
     columns: Mapping[str, str] | None = None
     evaluated_on: list[str] | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    @property
+    def cuts(self) -> tuple[str, ...]:
+        """The cuts whose rows the head reads."""
+        return tuple(self.cut.split(","))
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready dictionary; `from_json` is its inverse."""

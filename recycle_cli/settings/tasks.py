@@ -1,7 +1,7 @@
 """The options of each kind of task: a task is built once, from its own."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from recycle_cli.settings.option import option
@@ -29,8 +29,66 @@ Metric = Literal[
 
 
 @dataclass(frozen=True)
+class LadderSettings:
+    """The sizes of a ladder, and what its RUN holds. `width` None: a third of the width of the rows that it reads;
+    `blocks` None: one fewer than the states that it reads. `save`: whether the RUN has its pretrained model too."""
+
+    width: int | None = option(
+        None,
+        "For --head ladder: the width of its rows; by default a third of that of the stored ones.",
+        "Task",
+        name="ladder-width",
+        minimum=1,
+        per_head=True,
+    )
+    blocks: int | None = option(
+        None,
+        "For --head ladder: its number of blocks; by default one fewer than the cuts that it reads.",
+        "Task",
+        name="ladder-blocks",
+        minimum=1,
+        per_head=True,
+    )
+    save: Literal["head", "whole"] = option(
+        "head",
+        "For --head ladder: keep in the RUN the ladder, and of its pretrained model name and digests (head), or all of "
+        "it (whole).",
+        "Task",
+        name="save",
+        per_head=True,
+        changes_result=False,
+    )
+
+
+@dataclass(frozen=True)
+class HeadLayerSettings:
+    """What trains. `own`: the model's layers after the cut, with the class that transformers has for the task; `mlp`:
+    the same with the pooled head of Embedding Recycling on the bare encoder; `ladder`: a small network that reads the
+    rows of several cuts, and nothing of the model."""
+
+    kind: Literal["own", "mlp", "ladder"] = option(
+        "own",
+        "Put the model's own classifier behind its blocks (own), pool the rows of any encoder, T5's and BART's too, "
+        "for two linear layers (mlp), or train a small network that reads the rows of several cuts, in place of the "
+        "model's blocks (ladder).",
+        "Task",
+        name="head",
+        usual=True,
+    )
+    pooling: Literal["mean", "cls"] = option(
+        "mean",
+        "For --head mlp: take the mean over a text's tokens (mean), or the first token (cls).",
+        "Task",
+        name="head-pooling",
+    )
+    ladder: LadderSettings = LadderSettings()
+
+
+@dataclass(frozen=True)
 class TaskSettings:
-    """The options of one kind of task."""
+    """The options of one kind of task; those of its last layers, which every task has, are given by name."""
+
+    layers: HeadLayerSettings = field(default=HeadLayerSettings(), kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -55,26 +113,6 @@ class WindowedSettings(TaskSettings):
 
 
 @dataclass(frozen=True)
-class HeadLayerSettings:
-    """The new last layers of a text model: `own` the class that transformers has for it, `mlp` the pooled head of
-    Embedding Recycling on the bare encoder."""
-
-    kind: Literal["own", "mlp"] = option(
-        "own",
-        "Put the model's own classifier behind its blocks (own), or pool the rows of any encoder, T5's and BART's too, "
-        "for two linear layers (mlp).",
-        "Task",
-        name="head",
-    )
-    pooling: Literal["mean", "cls"] = option(
-        "mean",
-        "For --head mlp: take the mean over a text's tokens (mean), or the first token (cls).",
-        "Task",
-        name="head-pooling",
-    )
-
-
-@dataclass(frozen=True)
 class ClassificationSettings(TaskSettings):
     """`multi_label`: a record may have any number of classes. `class_weights` balanced: rare classes count more."""
 
@@ -88,7 +126,6 @@ class ClassificationSettings(TaskSettings):
     numbers_as_classes: bool = option(
         False, "Take a label column of many different numbers for names of classes.", "Task", per_head=True
     )
-    layers: HeadLayerSettings = HeadLayerSettings()
 
 
 @dataclass(frozen=True)
@@ -102,7 +139,6 @@ class RegressionSettings(TaskSettings):
         "Task",
         parser=names,
     )
-    layers: HeadLayerSettings = HeadLayerSettings()
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,10 @@ from typing import Literal
 from recycle_cli.settings.model import ViewSettings
 from recycle_cli.settings.option import option
 from recycle_cli.settings.reading import names, size
-from recycle_cli.settings.tasks import Metric, TaskSettings
+from recycle_cli.settings.tasks import HeadLayerSettings, Metric, TaskSettings
+
+RATE, LADDER_RATE = 5e-5, 2e-3
+"""The highest learning rates by default: of pretrained layers, and of a ladder, which begins with random ones."""
 
 OnMissing = Literal["fail", "compute", "skip"]
 
@@ -79,8 +82,8 @@ class TrainingSettings:
         3, "Number of passes over the training data.", "Training", minimum=1, usual=True, per_head=True
     )
     batch_size: int = option(32, "Number of samples in a batch.", "Training", minimum=1, usual=True)
-    learning_rate: float = option(
-        5e-5,
+    learning_rate: float | None = option(
+        None,
         "Peak learning rate, reached after the warm-up.",
         "Training",
         minimum=0.0,
@@ -181,6 +184,18 @@ class TrainingSettings:
         per_head=True,
     )
     task: TaskSettings | None = None
+
+    @property
+    def layers(self) -> HeadLayerSettings:
+        """What trains."""
+        return HeadLayerSettings() if self.task is None else self.task.layers
+
+    @property
+    def highest_rate(self) -> float:
+        """The highest learning rate."""
+        if self.learning_rate is not None:
+            return self.learning_rate
+        return LADDER_RATE if self.layers.kind == "ladder" else RATE
 
     @property
     def shuffle_seed(self) -> int:

@@ -39,6 +39,7 @@ class Task:
     closed      whether the classes are those of the training data, also when evaluating on other data
     mixes       whether a mixture of two samples can be scored by the loss against each of them
     draws_by_label  whether the labels decide which samples share a batch, so that heads cannot have several columns
+    pools       whether it has one output a sample, which a pooled head may give
     needs_labels  whether an example without a label has nothing to teach; else every example counts as labelled
     keyed_by_id  the column of predictions that a file of JSON may hold by ids alone, as SQuAD's evaluation takes it
     comparable  the most labelled samples that have figures, since each is compared with all; None for no limit
@@ -49,6 +50,7 @@ class Task:
     metrics: tuple[str, ...]
     closed: bool = True
     mixes: bool = False
+    pools: bool = False
     keyed_by_id: str | None = None
     comparable: int | None = None
     draws_by_label: bool = False

@@ -53,7 +53,7 @@ def _classes_of(about: Mapping[str, Any]) -> ClassificationSettings:
 
 
 def _numbers_of(about: Mapping[str, Any]) -> RegressionSettings:
-    return RegressionSettings(tuple(about["settings"].get("target_columns", ())), layers_of_run(about))
+    return RegressionSettings(tuple(about["settings"].get("target_columns", ())), layers=layers_of_run(about))
 
 
 def _tokens_of(about: Mapping[str, Any]) -> TokenSettings:

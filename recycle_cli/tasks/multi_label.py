@@ -13,9 +13,9 @@ from recycle_cli.corpus import TEXT, Example, Form, several_labels
 from recycle_cli.errors import DataError
 from recycle_cli.models import OpenPreprocessor, TaskLayer
 from recycle_cli.models.outputs import Outputs
-from recycle_cli.settings import ClassificationSettings, TrainingSettings
+from recycle_cli.settings import ClassificationSettings
 from recycle_cli.tasks.contract import LOSS, Columns, Task, ordered
-from recycle_cli.tasks.head_layers import check_layers, identity_of_layers, layer_of
+from recycle_cli.tasks.head_layers import layer_of
 from recycle_cli.tasks.label_encoding import LabelEncoder
 from recycle_cli.tasks.scores import DenseScores
 from recycle_cli.tasks.targets import Targets
@@ -34,7 +34,7 @@ class MultiLabel(Task):
 
     read_label = staticmethod(several_labels)
     metrics = ("macro_f1", "micro_f1", "mean_average_precision", LOSS)
-    mixes = True
+    mixes = pools = True
 
     def layer(self, names: Sequence[str]) -> TaskLayer:
         """A score for each class."""
@@ -118,15 +118,9 @@ class MultiLabel(Task):
             for row in torch.sigmoid(outputs.values.float()).tolist()
         ]
 
-    def check_options(self, training: TrainingSettings) -> None:
-        """The layers fit the inputs."""
-        check_layers(self.settings.layers, self.form.modality)
-
     def identity(self) -> dict[str, Any]:
         """The options by their names in version 1 of `recycle.json`."""
-        return {"multi_label": True, "class_weights": self.settings.class_weights} | identity_of_layers(
-            self.settings.layers
-        )
+        return {"multi_label": True, "class_weights": self.settings.class_weights}
 
     def at_threshold(self, threshold: float) -> "MultiLabel":
         """The same task with another threshold."""

@@ -14,7 +14,7 @@ from recycle_cli.models import OpenPreprocessor, TaskLayer
 from recycle_cli.models.outputs import Outputs
 from recycle_cli.settings import RegressionSettings, TrainingSettings
 from recycle_cli.tasks.contract import LOSS, RMSE, Columns, Task
-from recycle_cli.tasks.head_layers import check_layers, identity_of_layers, layer_of
+from recycle_cli.tasks.head_layers import layer_of
 from recycle_cli.tasks.label_encoding import Encoded, UnknownLabel
 from recycle_cli.tasks.scores import DenseScores
 from recycle_cli.tasks.targets import Targets
@@ -88,14 +88,13 @@ class Regression(Task):
 
     def check_options(self, training: TrainingSettings) -> None:
         """A column is learnt once."""
-        check_layers(self.settings.layers, self.plain.modality)
         named = self.settings.target_columns
         if len(set(named)) < len(named):
             raise UsageError(f"--target-columns {','.join(named)}: names a column twice")
 
     def identity(self) -> dict[str, Any]:
         """The columns of the numbers, which predicting finds again."""
-        return {"target_columns": list(self.settings.target_columns)} | identity_of_layers(self.settings.layers)
+        return {"target_columns": list(self.settings.target_columns)}
 
     def described(self, names: Sequence[str]) -> str:
         """The numbers."""

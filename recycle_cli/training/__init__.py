@@ -15,10 +15,12 @@ from recycle_cli.training.finish import Finetuned, FinetunedHeads, Origin, leave
 from recycle_cli.training.head import Head
 from recycle_cli.training.identity import identity_of
 from recycle_cli.training.labelled_data import LabelledData, read_labelled, read_one
+from recycle_cli.training.ladder_head import LadderHead
+from recycle_cli.training.ladder_run import prove_ladder, read_ladder
 from recycle_cli.training.loop import train
 from recycle_cli.training.new_trainer import Destination, new_trainer, trainer_of
 from recycle_cli.training.proof import prove_training
-from recycle_cli.training.setup import Setup, frozen, set_up, source_of
+from recycle_cli.training.setup import Setup, frozen, set_up, set_up_ladders, source_of
 from recycle_cli.training.trainer import Trainer
 
 __all__ = [
@@ -27,6 +29,7 @@ __all__ = [
     "FinetunedHeads",
     "Head",
     "LabelledData",
+    "LadderHead",
     "Origin",
     "Setup",
     "Trainer",
@@ -41,12 +44,15 @@ __all__ = [
     "leave_run",
     "modality_asked",
     "new_trainer",
+    "prove_ladder",
     "prove_training",
     "read_data",
     "read_labelled",
+    "read_ladder",
     "read_one",
     "refuse_idle_options",
     "set_up",
+    "set_up_ladders",
     "source_of",
     "task_asked",
     "together",

@@ -11,7 +11,7 @@ from recycle_cli.errors import DataError, UsageError
 from recycle_cli.models import NamedModel
 from recycle_cli.settings import HeadSettings, Job, TrainingSettings, same_for_all_heads
 from recycle_cli.store import Store
-from recycle_cli.tasks import Task, chosen_metric, task_of
+from recycle_cli.tasks import Task, check_layers, chosen_metric, task_of
 from recycle_cli.training.labelled_data import LabelledData
 
 HEAD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -43,8 +43,22 @@ def task_asked(job: Job, taker: str, modality: str, settings: TrainingSettings) 
             f"--task {job.task} draws the batches of all heads by the groups of one column, not of "
             f"{', '.join(job.data.label_columns)}; train the others on their own"
         )
+    check_layers(settings.layers, modality, job.task, pools=task.pools)
+    _refuse_of_ladders(settings)
     task.check_options(settings)
     return task
+
+
+def _refuse_of_ladders(settings: TrainingSettings) -> None:
+    """Raise UsageError for options of the model's own layers, of which a ladder has none."""
+    if settings.layers.kind != "ladder":
+        return
+    if settings.adapter.kind != "none":
+        raise UsageError(
+            f"--adapter {settings.adapter.kind} is put on the model's own layers; leave it out of a ladder"
+        )
+    if settings.cutmix:
+        raise UsageError("--cutmix replaces a box of one map, and a ladder reads several; use --mixup")
 
 
 def refuse_idle_options(job: Job, model: NamedModel, settings: TrainingSettings, modality: str) -> None:
@@ -81,6 +95,10 @@ def _refuse_of_reuse(job: Job, settings: TrainingSettings) -> None:
         raise UsageError(
             f"--reuse {job.reuse}: its rows enter before the first block, so that the model must run whole and cannot "
             f"train from {job.store}; leave one of the two out"
+        )
+    if settings.layers.kind == "ladder":
+        raise UsageError(
+            f"--reuse {job.reuse}: its rows enter a model that trains whole, and --head ladder trains none"
         )
     if settings.adapter.kind != "none":
         raise UsageError(

@@ -12,6 +12,8 @@ from recycle_cli.models import AnyLoaded
 from recycle_cli.models.adapters import merge, save_apart, save_beside
 from recycle_cli.runs import RunFolder, RunInfo, card_of, last_loss, put_in_place, save_run
 from recycle_cli.settings import AdapterSettings, Job
+from recycle_cli.training.ladder_head import LadderHead
+from recycle_cli.training.ladder_run import write_ladder
 from recycle_cli.training.setup import Setup
 from recycle_cli.training.trainer import Trainer
 
@@ -78,6 +80,9 @@ def leave_run(trainer: Trainer, setup: Setup, job: Job, origin: Origin, place: R
         setup.loaded, info, task.pipeline(job.task, setup.loaded.library), task.described(trainer.data.names)
     )
     save = partial(write_model, setup.loaded, trainer.settings.adapter, trainer.head.weights)
+    if isinstance(trainer.head, LadderHead):
+        layer = task.layer(trainer.data.names)
+        save = partial(write_ladder, setup, trainer.head, layer, trainer.settings.layers.ladder)
     save_run(place.work, setup.loaded, info, card, origin.config, save)
     put_in_place(place)
     return report
@@ -143,6 +148,7 @@ def _info(trainer: Trainer, setup: Setup, report: Finetuned, job: Job, origin: O
         store=store.path if store is not None else None,
         apart=trainer.settings.adapter.kind == "bottleneck" or setup.reused is not None,
         reuse=None if setup.reused is None else setup.reused.to_json(),
+        ladder=isinstance(trainer.head, LadderHead),
         data=trainer.data.digest,
         columns=origin.columns,
         evaluated_on=None if job.evaluation is None else list(map(_name, job.evaluation.source)),

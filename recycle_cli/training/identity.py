@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 from recycle_cli.settings import Job, TrainingSettings, decisive
-from recycle_cli.tasks import Task, chosen_metric
+from recycle_cli.tasks import Task, chosen_metric, identity_of_layers
 from recycle_cli.training.labelled_data import LabelledData
 from recycle_cli.training.setup import Setup
 
@@ -25,7 +25,9 @@ def identity_of(
     own.pop("task")  # The task gives its own options.
     return {
         **own,
+        "learning_rate": settings.highest_rate,
         **task.identity(),
+        **identity_of_layers(settings.layers),
         "task": job.task,
         "metric": chosen_metric(task, settings.metric),
         "order_seed": settings.shuffle_seed,

@@ -9,5 +9,5 @@ def learning_rate(step: int, steps: int, settings: TrainingSettings) -> float:
     """Linear warm-up from 0 over the first share of the steps, then linear decay to 0."""
     warmup = math.ceil(steps * settings.warmup_share)
     if step < warmup:
-        return settings.learning_rate * (step + 1) / warmup
-    return settings.learning_rate * (steps - step) / max(1, steps - warmup)
+        return settings.highest_rate * (step + 1) / warmup
+    return settings.highest_rate * (steps - step) / max(1, steps - warmup)

@@ -10,6 +10,7 @@ import torch
 
 from recycle_cli.batches import INPUTS
 from recycle_cli.models.adapters import attach
+from recycle_cli.models.ladder import Layout, new_ladder
 from recycle_cli.runs import Log, ignore
 from recycle_cli.runtime.devices import autocast, device_holding
 from recycle_cli.runtime.random_generators import Randomness
@@ -17,6 +18,7 @@ from recycle_cli.settings import TrainingSettings
 from recycle_cli.tasks import Task
 from recycle_cli.training.head import Head
 from recycle_cli.training.labelled_data import LabelledData
+from recycle_cli.training.ladder_head import LadderHead, row_shapes
 from recycle_cli.training.optimizer import make_optimizer
 from recycle_cli.training.setup import Setup
 from recycle_cli.training.trainer import Trainer
@@ -43,10 +45,16 @@ class Destination:
 def new_trainer(setup: Setup, settings: TrainingSettings, task: Task, data: Pair, to: Destination) -> Trainer:
     """The trainer of a head that trains on the first of `data` and is evaluated on the second; the trunk is frozen."""
     torch.manual_seed(settings.seed)
+    reads = INPUTS if setup.store is None else setup.cuts
+    if settings.layers.kind == "ladder":
+        layout = Layout(row_shapes(setup.split, setup.cuts, data[0].probes))
+        ladder = new_ladder(task.layer(data[0].names), layout, settings.layers.ladder, settings.seed)
+        head: Head = LadderHead(setup.split, setup.cut, reads, ladder, layout)
+        return trainer_of(head, settings, task, data, to, setup.model.settings.precision)
     weights = dict(setup.split.head_parameters(setup.cut))
     if settings.adapter.kind != "none":
         weights = attach(setup.loaded, setup.split, setup.cut, settings.adapter)
-    head = Head(setup.split, setup.cut, INPUTS if setup.store is None else (setup.cut,), weights)
+    head = Head(setup.split, setup.cut, reads, weights)
     return trainer_of(head, settings, task, data, to, setup.model.settings.precision)
 
 

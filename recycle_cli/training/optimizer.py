@@ -16,7 +16,7 @@ def make_optimizer(weights: Weights, settings: TrainingSettings) -> torch.optim.
         {"params": [w for w in weights.values() if w.dim() > 1], "weight_decay": settings.weight_decay},
         {"params": [w for w in weights.values() if w.dim() <= 1], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)
+    return torch.optim.AdamW(groups, lr=settings.highest_rate, fused=True)
 
 
 def divide_and_clip(weights: Iterable[torch.nn.Parameter], weight: float, max_norm: float) -> float:

@@ -1,13 +1,14 @@
 """What a training runs with: the store, the model in two halves, the cut, the device."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import NamedTuple, cast
 
 from recycle_cli.batches import RowSource, inputs_source, source_at
 from recycle_cli.corpus import Views
 from recycle_cli.errors import MismatchError, RecycleError, UsageError
 from recycle_cli.models import AnyLoaded, NamedModel, Network, SplitModel, TaskLayer
+from recycle_cli.models.eval_mode import freeze
 from recycle_cli.runtime.devices import device_of
 from recycle_cli.settings import Job, TrainingSettings
 from recycle_cli.store import Store
@@ -26,13 +27,18 @@ class Held(NamedTuple):
 
 @dataclass(frozen=True)
 class Setup:
-    """A model split at the store's cuts or, without a store, at the cut that was asked for."""
+    """A model split at the store's cuts or, without a store, at the cut that was asked for.
+
+    cut         where the head begins; of a ladder those that it reads, with commas between them
+    provenance  fields by which the model is found again
+    """
 
     model: NamedModel
     loaded: AnyLoaded
     split: SplitModel
     cut: str
     store: Store | None
+    provenance: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def reused(self) -> Reused | None:
@@ -59,6 +65,38 @@ def set_up(job: Job, store: Store | None, model: NamedModel, layers: Iterable[tu
     Raises MismatchError if the store was made with another recipe or cut, UsageError if the cut is not clear.
     """
     return frozen(_set_up(job, store, model, layer, seed) for layer, seed in layers)
+
+
+def set_up_ladders(job: Job, store: Store | None, model: NamedModel, heads: int) -> list[Setup]:
+    """The model whose states ladders read, the same for all of them, with nothing of it in training.
+
+    Raises MismatchError if the store was made with another recipe, or lacks a cut; UsageError if no cut is named.
+    """
+    if store is None and job.cut is None:
+        raise UsageError("without a STORE, name the --cut to train from, such as every:2 for every second state")
+    network = model.open()
+    if store is None:
+        split = network.stored((str(job.cut),), "float32")
+        cuts = split.cuts
+    else:
+        split = network.stored(tuple(store.recipe.cuts), store.recipe.dtype)
+        expect(store, split.recipe.computed_in(store.recipe.precision), model.name)
+        cuts = split.cuts if job.cut is None else _those(job.cut, network, store)
+    freeze(split.model, split.model.parameters(), split.model.modules())
+    split.model.to(device_of(model.settings.device))
+    return [Setup(model, network.loaded, split, ",".join(cuts), store, network.provenance)] * heads
+
+
+def _those(cut: str, network: Network, store: Store) -> tuple[str, ...]:
+    """The cuts of a store that a user's words name."""
+    held = tuple(store.recipe.cuts)
+    named = network.stored((cut,), store.recipe.dtype).cuts
+    if absent := [one for one in named if one not in held]:
+        raise MismatchError(
+            f"{store.path} holds the cut {', '.join(held)}, not {', '.join(absent)}; name others with --cut, or "
+            "precompute a store that has them"
+        )
+    return named
 
 
 def frozen(setups: Iterable[Setup]) -> list[Setup]:

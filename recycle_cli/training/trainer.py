@@ -11,7 +11,7 @@ import torch
 
 from recycle_cli import runs
 from recycle_cli.batches import Indices, Sampler, Tensors, places_in, subset
-from recycle_cli.batches.mixing import Mix, mixed
+from recycle_cli.batches.mixing import Mix, mixed_batch
 from recycle_cli.errors import DataError
 from recycle_cli.models.outputs import Outputs
 from recycle_cli.runs import Log, State, ignore
@@ -124,8 +124,7 @@ class Trainer:
         """The batch with its rows mixed as the settings say."""
         if not (self.settings.mixup or self.settings.cutmix):
             return batch, None
-        rows, mix = mixed(batch["rows"], mixup=self.settings.mixup, cutmix=self.settings.cutmix)
-        return {**batch, "rows": rows}, mix
+        return mixed_batch(batch, mixup=self.settings.mixup, cutmix=self.settings.cutmix)
 
     def _loss_of(self, outputs: Outputs, members: Indices, mix: Mix | None) -> tuple[torch.Tensor, torch.Tensor]:
         """The losses of these members, summed, and their weight."""
@@ -219,7 +218,7 @@ class Trainer:
     def _diverged(self, what: str, value: float) -> str:
         return (
             f"{self._named}{what} became {value}; lower --learning-rate (now "
-            f"{self.settings.learning_rate:g}), or train with --precision float32"
+            f"{self.settings.highest_rate:g}), or train with --precision float32"
         )
 
 

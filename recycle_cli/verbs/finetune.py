@@ -21,6 +21,7 @@ from recycle_cli.training import (
     Destination,
     Finetuned,
     FinetunedHeads,
+    LadderHead,
     Origin,
     Setup,
     Trainer,
@@ -33,10 +34,12 @@ from recycle_cli.training import (
     leave_run,
     modality_asked,
     new_trainer,
+    prove_ladder,
     prove_training,
     read_data,
     refuse_idle_options,
     set_up,
+    set_up_ladders,
     source_of,
     task_asked,
     together,
@@ -162,7 +165,10 @@ def _train(request: Request) -> list[Finetuned]:
     data = read_data(job, tasks[0], request.columns, cache(model.preprocessor), views)
     check_data(tasks[0], data.pairs)
     layers = [task.layer(one.names) for task, one in zip(tasks, data.train.data, strict=False)]
-    setups = set_up(job, store, model, zip(layers, (one.seed for one in settings), strict=True))
+    if settings[0].layers.kind == "ladder":
+        setups = set_up_ladders(job, store, model, len(settings))
+    else:
+        setups = set_up(job, store, model, zip(layers, (one.seed for one in settings), strict=True))
     data = usable_data(data, job, tasks[0], setups[0], settings[0], views)
     check_data(tasks[0], data.pairs)  # of what --on-missing skip has left
     source = source_of(setups[0], data.train.data[0], settings[0], views)
@@ -235,6 +241,7 @@ def _fit(
     batches = source.epoch(trainers[0].sampler, 0).batches
     for trainer in trainers:
         trainer.check_labels(batches)
+        trainer.head.settle(source, trainer.sampler)
     _prove(models, trainers, data)
     # Not before all that can be refused has been: an unfinished RUN that is not resumed is lost here.
     for place, trainer in zip(request.heads, trainers, strict=True):
@@ -259,5 +266,8 @@ def _prove(models: Sequence[tuple[Setup, TaskLayer]], trainers: Sequence[Trainer
         adapter = trainer.settings.adapter
         kind = (adapter.kind, adapter.save, adapter.layers, adapter.dropout > 0, layer.head)
         if kind not in proved:
-            prove_training(setup, layer, data.train.data[0].probes, trainer.folder, trainer.head.weights, adapter)
+            if isinstance(trainer.head, LadderHead):
+                prove_ladder(setup, layer, trainer.head, data.train.data[0].probes, trainer.folder)
+            else:
+                prove_training(setup, layer, data.train.data[0].probes, trainer.folder, trainer.head.weights, adapter)
             proved.append(kind)

@@ -1,0 +1,149 @@
+"""A ladder: a small network that reads a model's hidden states at several depths, and nothing else of the model.
+
+This file needs torch and safetensors alone. A RUN has a copy of it beside the ladder's weights:
+
+    from ladder import Ladder
+    ladder = Ladder.load("RUN/ladder").eval()
+    outputs = ladder(states, lengths)
+
+Source: Sung et al., LST: Ladder Side-Tuning (NeurIPS 2022). Here it starts from random weights, and has few wide blocks
+rather than many thin ones.
+"""
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 - the name everybody knows it by
+
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+
+HEAD_WIDTH = 32
+"""Numbers of an attention head, about."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The sizes of a ladder.
+
+    states   how many hidden states it reads
+    inputs   the width of a row of each of them
+    width    of a row of its own
+    blocks   its blocks; the states behind the first join between them, evenly spread
+    outputs  of a sample, or of each row if `per_row`
+    hidden   whether a layer of tanh stands before the outputs of a sample, as in a classifier of BERT
+    dropout  before the outputs
+    """
+
+    states: int
+    inputs: int
+    width: int
+    blocks: int
+    outputs: int
+    per_row: bool = False
+    hidden: bool = True
+    dropout: float = 0.1
+
+
+class Ladder(nn.Module):
+    """States (S, B, L, inputs) with lengths (B,) to outputs (B, C), or (B, L, C) if they are per row.
+
+    z_k = W_k (x_k - mean_k) / deviation_k + b_k;  h = z_0;  for each block: h = block(h), and where state k joins
+    h = g_k h + (1 - g_k) z_k, g_k = sigmoid(a_k). B samples, L rows of the longest; rows beyond a sample's length may
+    hold anything that is finite.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.shape = shape
+        self.register_buffer("mean", torch.zeros(shape.states, shape.inputs))
+        self.register_buffer("deviation", torch.ones(shape.states, shape.inputs))
+        self.down = nn.Parameter(torch.randn(shape.states, shape.inputs, shape.width) / math.sqrt(shape.inputs))
+        self.bias = nn.Parameter(torch.zeros(shape.states, shape.width))
+        self.gates = nn.Parameter(torch.zeros(shape.states - 1))
+        self.blocks = nn.ModuleList(Block(shape.width) for _ in range(shape.blocks))
+        self.norm = nn.LayerNorm(shape.width)
+        self.dense = nn.Linear(shape.width, shape.width) if shape.hidden and not shape.per_row else None
+        self.dropout = nn.Dropout(shape.dropout)
+        self.output: nn.Module = nn.Linear(shape.width, shape.outputs)
+
+    def forward(self, states: Tensor, lengths: Tensor) -> Tensor:
+        """States and lengths to outputs."""
+        inside = torch.arange(states.shape[2], device=states.device) < lengths[:, None]
+        rungs = self._projected(states)
+        h = rungs[0]
+        for number, block in enumerate(self.blocks, 1):
+            h = block(h, inside[:, None, None, :])
+            for k in self._joining(number):
+                h = torch.lerp(rungs[k], h, torch.sigmoid(self.gates[k - 1]))
+        h = self.norm(h)
+        if not self.shape.per_row:
+            h = (h * inside[..., None]).sum(dim=1) / lengths[:, None]
+        if self.dense is not None:
+            h = torch.tanh(self.dense(h))
+        outputs: Tensor = self.output(self.dropout(h))
+        return outputs
+
+    def _projected(self, states: Tensor) -> Tensor:
+        """Each state's rows in the ladder's width (S, B, L, width), by one batched product.
+
+        The standardisation is put into the weights, which are far fewer than the rows; but not in mixed precision,
+        whose rounding the rows would then meet before they are standardised.
+        """
+        down: Tensor = self.down
+        bias = self.bias[:, None, :]
+        rows = states.flatten(1, 2)
+        if torch.is_autocast_enabled(states.device.type):
+            rows = (rows - self.mean[:, None, :]) / self.deviation[:, None, :]
+        else:
+            down = down / self.deviation[..., None]
+            bias = bias - self.mean[:, None, :] @ down
+        return torch.baddbmm(bias, rows, down).unflatten(1, states.shape[1:3])
+
+    def _joining(self, number: int) -> range:
+        """The states that join behind the block of this number, counted from 1."""
+        rest, blocks = self.shape.states - 1, self.shape.blocks
+        return range((number - 1) * rest // blocks + 1, number * rest // blocks + 1)
+
+    def save(self, folder: Path) -> None:
+        """Write the sizes and the weights into a folder."""
+        (folder / CONFIG).write_text(json.dumps(asdict(self.shape), indent=2) + "\n", encoding="utf-8")
+        tensors = {name: one.detach().cpu().contiguous() for name, one in self.state_dict().items()}
+        save_file(tensors, folder / WEIGHTS, {"format": "pt"})
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "Ladder":
+        """Read a ladder that was saved."""
+        shape = Shape(**json.loads((Path(folder) / CONFIG).read_text(encoding="utf-8")))
+        ladder = cls(shape)
+        ladder.load_state_dict(load_file(Path(folder) / WEIGHTS))
+        return ladder
+
+
+class Block(nn.Module):
+    """Rows (B, L, width) to rows: attention and a feed-forward layer, each added to what it is given and normalised, as
+    in a block of BERT. Every row sees all rows of its sample."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.heads = next(count for count in range(max(1, width // HEAD_WIDTH), 0, -1) if width % count == 0)
+        self.queries_keys_values = nn.Linear(width, 3 * width)
+        self.attended = nn.Linear(width, width)
+        self.norm_attended = nn.LayerNorm(width)
+        self.inner, self.outer = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, rows: Tensor, inside: Tensor) -> Tensor:
+        """`inside` (B, 1, 1, L): which rows are a sample's own."""
+        apart = self.queries_keys_values(rows).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        found = F.scaled_dot_product_attention(apart[0], apart[1], apart[2], attn_mask=inside)
+        rows = self.norm_attended(rows + self.attended(found.transpose(1, 2).flatten(2)))
+        normed: Tensor = self.norm(rows + self.outer(F.gelu(self.inner(rows))))
+        return normed

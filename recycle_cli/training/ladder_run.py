@@ -1,0 +1,105 @@
+"""A ladder in its RUN: written with what its pretrained model is, tried before the training, and read again."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from safetensors import SafetensorError
+
+from recycle_cli.errors import MismatchError, ModelError, StorageError
+from recycle_cli.keys import Sample
+from recycle_cli.models import BASE, NamedModel, SplitModel, TaskLayer
+from recycle_cli.models.hub import quiet
+from recycle_cli.models.ladder import Base, Ladder, labels_of, load_ladder, save_ladder
+from recycle_cli.recipe import Recipe
+from recycle_cli.reports import spinner
+from recycle_cli.runtime.devices import device_holding, to_device
+from recycle_cli.settings import LadderSettings, ModelSettings
+from recycle_cli.store import Store
+from recycle_cli.training.ladder_head import LadderHead
+from recycle_cli.training.setup import Setup
+
+TOLERANCE = 1e-5
+"""Largest difference of two outputs of one ladder, as a share of the largest, that is rounding."""
+
+
+def write_ladder(
+    setup: Setup, head: LadderHead, layer: TaskLayer, settings: LadderSettings, folder: Path, max_length: int | None
+) -> None:
+    """Write a ladder as its RUN holds it; with `--save whole` its pretrained model too, into RUN/base."""
+    whole = settings.save == "whole"
+    save_ladder(folder, head.ladder, base_of(setup, head, labels_of(head.ladder, layer), whole=whole))
+    if whole:
+        with quiet():
+            setup.loaded.save(folder / BASE, max_length)
+
+
+def base_of(setup: Setup, head: LadderHead, labels: list[str], *, whole: bool) -> Base:
+    """What a RUN keeps of the pretrained model."""
+    name = setup.model.name
+    found = {
+        "model": str(Path(name).resolve()) if Path(name).is_dir() else name,
+        "revision": setup.model.settings.revision,
+        **setup.provenance,
+    }
+    recipe = replace(setup.split.recipe.at(*setup.cuts), dtype="float32")
+    return Base(
+        {key: value for key, value in found.items() if value is not None},
+        recipe.to_json(),
+        [list(shape) for shape in head.layout.shapes],
+        labels,
+        whole,
+    )
+
+
+def prove_ladder(setup: Setup, layer: TaskLayer, head: LadderHead, samples: Sequence[Sample], folder: Path) -> None:
+    """Write a ladder and read it again: it must give the same for a few samples. Raises ModelError if it does not, and
+    StorageError if the disk of `folder`, the RUN's, does not take it."""
+    disk = next(one for one in (folder.resolve(), *folder.resolve().parents) if one.is_dir())
+    inputs = to_device(setup.split.collate(setup.split.prepare(samples)), device_holding(setup.split.model))
+    alone = LadderHead(setup.split, head.cut, (), head.ladder, head.layout)
+    with spinner("trying to save and to load its RUN"), torch.no_grad():
+        states, lengths = alone.states(inputs)
+        expected = head.ladder.eval()(states, lengths)
+        with TemporaryDirectory(prefix="recycle-proof-", dir=disk) as place:
+            try:
+                save_ladder(Path(place), head.ladder, base_of(setup, head, labels_of(head.ladder, layer), whole=False))
+            except (OSError, SafetensorError) as error:
+                raise StorageError(
+                    f"{disk} cannot be written ({error}), where the RUN is tried first; free some space, or choose "
+                    "another --output"
+                ) from error
+            again = load_ladder(Path(place))[0].to(states.device)(states, lengths)
+    off = float((expected - again).abs().max() / expected.abs().max().clamp_min(1e-30))
+    if not off <= TOLERANCE:
+        raise ModelError(f"the ladder, saved and loaded, gives outputs {off:.1e} off; name other cuts")
+
+
+def read_ladder(
+    run: str, settings: ModelSettings, store: Store | None, *, cut: str, every_cut: bool
+) -> tuple[NamedModel, SplitModel, Ladder, Base]:
+    """The ladder of a RUN, and its pretrained model, cut where it reads; with `every_cut` at all of the store's cuts.
+
+    settings  how the model computes; its name is not used
+    Raises MismatchError if the model is not what it was in the training.
+    """
+    ladder, base = load_ladder(Path(run))
+    kept = Recipe.from_json(base.recipe)
+    name, same = (str(Path(run, BASE)), True) if base.whole else (base.provenance["model"], False)
+    asked = replace(
+        settings, name=name, revision=None if same else base.provenance.get("revision"), max_length=kept.max_length
+    )
+    model = NamedModel(asked).found_again(base.provenance, kept, named=True)
+    cuts, dtype = tuple(cut.split(",")), "float32"
+    if store is not None:
+        cuts, dtype = tuple(store.recipe.cuts) if every_cut else cuts, store.recipe.dtype
+    split = model.open().stored(cuts, dtype)
+    now = replace(split.recipe.at(*cut.split(",")), dtype=kept.dtype)
+    if difference := kept.difference(now):
+        was, is_now = difference.replace(" in the store", " then").replace(" asked for", " now").split(",", 1)
+        raise MismatchError(
+            f"{run}: its pretrained model {name} is not what it was in the training ({was},{is_now}); put that one back"
+        )
+    return model, split, ladder, base
