@@ -97,9 +97,7 @@ def _refuse_of_reuse(job: Job, settings: TrainingSettings) -> None:
             f"train from {job.store}; leave one of the two out"
         )
     if settings.layers.kind == "ladder":
-        raise UsageError(
-            f"--reuse {job.reuse}: its rows enter a model that trains whole, and --head ladder trains none"
-        )
+        raise UsageError(f"--reuse {job.reuse}: its rows enter a model that trains whole; leave out --head ladder")
     if settings.adapter.kind != "none":
         raise UsageError(
             f"--reuse {job.reuse}: the layers that bring its rows in train whole, and the model with them; leave out "

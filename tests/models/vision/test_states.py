@@ -27,7 +27,7 @@ def test_a_model_that_begins_with_its_first_block_has_no_state_before_it():
     loaded = load("mobilenet_v3_small")
     cutter = GraphCutter(loaded.model, (3, 64, 64))
     assert cutter.state_0 is None
-    assert [point.name for point in cutter.states][0] == "features.0"
+    assert next(point.name for point in cutter.states) == "features.0"
     with pytest.raises(UsageError, match="has no cut before its first block"):
         split_images(loaded, cutter, ["0"], dtype="float32", state_0=True)
 
