@@ -308,6 +308,21 @@ def test_the_rate_is_a_ladders_unless_another_is_asked_for(trained):
     assert max(record["learning_rate"] for record in found if "learning_rate" in record) == pytest.approx(1e-4)
 
 
+def test_the_commands_and_the_options_that_a_run_keeps(recycle, tiny_bert, tmp_path):
+    data = write_csv(tmp_path / "data.csv", records(40))
+    options = ("--model", tiny_bert, "--max-length", 16, "--cut", "0,2", "--cut", "100%")
+    made = recycle.json("precompute", data, "acts.zarr", *options, cwd=tmp_path)
+    assert made["cuts"] == ["0", "2", "4"]
+    assert list(recycle.json("store", "info", "acts.zarr", cwd=tmp_path)["cuts"]) == ["0", "2", "4"]
+    common = ("--head", "ladder", "--ladder-width", 16, "--epochs", 1)
+    first = recycle.json("finetune", data, "acts.zarr", "--output", "run", *common, cwd=tmp_path)
+    again = recycle.json("finetune", "--config", "run/config.toml", "--output", "again", cwd=tmp_path)
+    assert first["cut"] == again["cut"] == "0,2,4"
+    assert first["metrics"] == again["metrics"]
+    assert recycle.json("predict", data, "run", "--store", "acts.zarr", cwd=tmp_path)["hit_share"] == 1
+    assert "ladder/ladder.py" in (tmp_path / "run" / "README.md").read_text()
+
+
 @pytest.mark.parametrize(
     ("states", "blocks", "joining"),
     [
