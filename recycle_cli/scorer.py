@@ -88,13 +88,13 @@ def _load_run(run: str, info: RunInfo, named: NamedModel, store: Store | None, *
     )
 
 
-def _load_ladder(run: str, info: RunInfo, model: ModelSettings, store: Store | None, *, every_cut: bool) -> LoadedRun:
+def _load_ladder(run: str, info: RunInfo, computing: NamedModel, store: Store | None, *, every_cut: bool) -> LoadedRun:
     """Load a ladder and the model whose rows it reads, cut there or, with `every_cut`, at all of the store's cuts."""
-    named, split, ladder, base = read_ladder(expanded(run), model, store, cut=info.cut, every_cut=every_cut)
+    named, split, ladder, base = read_ladder(expanded(run), computing, store, cut=info.cut, every_cut=every_cut)
     if store is not None:
         for cut in info.cuts:
             expect(store, split.recipe.at(cut).computed_in(store.recipe.precision), info.model, cut)
-    split.model.to(device_of(model.device)).eval()
+    split.model.to(device_of(computing.settings.device)).eval()
     head = LadderHead(split, info.cut, INPUTS if store is None else info.cuts, ladder, base.layout)
     return LoadedRun(info, named, task_of_run(info.task, named.modality, info.to_json()), base.labels, head)
 
@@ -281,7 +281,7 @@ def open_scorer(run: str, store: str | None, model: ModelSettings, settings: Pre
         named = replace(named, reused=_reused(info.reuse, run, store, named, settings))
     opened = None if store is None or info.reuse is not None else _store_for(store, info)
     if info.ladder:
-        loaded = _load_ladder(run, info, model, opened, every_cut=settings.write_back)
+        loaded = _load_ladder(run, info, named, opened, every_cut=settings.write_back)
     else:
         loaded = _load_run(run, info, named, opened, every_cut=settings.write_back)
     if settings.threshold != PredictSettings.threshold:

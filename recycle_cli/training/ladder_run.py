@@ -16,7 +16,7 @@ from recycle_cli.models.ladder import Base, Ladder, labels_of, load_ladder, save
 from recycle_cli.recipe import Recipe
 from recycle_cli.reports import spinner
 from recycle_cli.runtime.devices import device_holding, to_device
-from recycle_cli.settings import LadderSettings, ModelSettings
+from recycle_cli.settings import LadderSettings
 from recycle_cli.store import Store
 from recycle_cli.training.ladder_head import LadderHead
 from recycle_cli.training.setup import Setup
@@ -78,19 +78,18 @@ def prove_ladder(setup: Setup, layer: TaskLayer, head: LadderHead, samples: Sequ
 
 
 def read_ladder(
-    run: str, settings: ModelSettings, store: Store | None, *, cut: str, every_cut: bool
+    run: str, computing: NamedModel, store: Store | None, *, cut: str, every_cut: bool
 ) -> tuple[NamedModel, SplitModel, Ladder, Base]:
     """The ladder of a RUN, and its pretrained model, cut where it reads; with `every_cut` at all of the store's cuts.
 
-    settings  how the model computes; its name is not used
+    computing  how the model computes; its name is not used
     Raises MismatchError if the model is not what it was in the training.
     """
     ladder, base = load_ladder(Path(run))
     kept = Recipe.from_json(base.recipe)
-    name, same = (str(Path(run, BASE)), True) if base.whole else (base.provenance["model"], False)
-    asked = replace(
-        settings, name=name, revision=None if same else base.provenance.get("revision"), max_length=kept.max_length
-    )
+    name = str(Path(run, BASE)) if base.whole else base.provenance["model"]
+    revision = None if base.whole else base.provenance.get("revision")
+    asked = replace(computing.settings, name=name, revision=revision, max_length=kept.max_length)
     model = NamedModel(asked).found_again(base.provenance, kept, named=True)
     cuts, dtype = tuple(cut.split(",")), "float32"
     if store is not None:
