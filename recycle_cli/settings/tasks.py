@@ -73,7 +73,6 @@ class HeadLayerSettings:
         "model's blocks (ladder).",
         "Task",
         name="head",
-        usual=True,
     )
     pooling: Literal["mean", "cls"] = option(
         "mean",

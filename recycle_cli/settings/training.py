@@ -84,7 +84,7 @@ class TrainingSettings:
     batch_size: int = option(32, "Number of samples in a batch.", "Training", minimum=1, usual=True)
     learning_rate: float | None = option(
         None,
-        f"Peak learning rate, reached after the warm-up; by default {RATE:g}, and {LADDER_RATE:g} for a ladder.",
+        f"Peak learning rate; by default {RATE:g}, of a ladder {LADDER_RATE:g}.",
         "Training",
         minimum=0.0,
         usual=True,
