@@ -185,9 +185,16 @@ def _check_training(notes: Mapping[str, str], path: Path, folder: Path) -> None:
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
     try:
-        with safe_open(path, "pt") as file:
+        file = safe_open(path, "pt")
+    except SafetensorError as error:
+        raise DamageError(f"{path} is damaged ({error}); {ANEW}") from error
+    except (OSError, RuntimeError) as error:  # RuntimeError: PyTorch maps the file, and the system refuses
+        said = " ".join(str(error).split())
+        raise StorageError(f"{path} cannot be opened ({said}); make it readable, and add --resume") from error
+    try:
+        with file:
             yield file
-    except (SafetensorError, OSError) as error:
+    except SafetensorError as error:
         raise DamageError(f"{path} is damaged ({error}); {ANEW}") from error
 
 

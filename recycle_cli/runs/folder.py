@@ -173,7 +173,7 @@ def _is_old_state(folder: Path) -> bool:
     try:
         with safe_open(path, "pt") as file:
             return {"settings", "scaler"} <= (file.metadata() or {}).keys()
-    except (SafetensorError, OSError):
+    except (SafetensorError, OSError, RuntimeError):
         return False
 
 

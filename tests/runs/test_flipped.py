@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from recycle_cli import runs
-from recycle_cli.errors import DamageError, StoreError
+from recycle_cli.errors import DamageError, StorageError, StoreError
 from recycle_cli.runtime.random_generators import Randomness
 from tests.records import records, write_csv
 from tests.runs.test_runs import CPU, SCALER, trained
@@ -143,4 +143,18 @@ def test_best_weights_of_another_step_or_none_are_refused(checkpoint):
         runs.load_best(checkpoint.work, trained(1)[0], 2)
     (checkpoint.work / "checkpoint" / "best.safetensors").unlink()
     with pytest.raises(DamageError, match=r"best\.safetensors is missing"):
+        runs.load_best(checkpoint.work, trained(1)[0], 1)
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("unable to open file: Input/output error (5)"), OSError(5, "I/O error")]
+)
+def test_a_checkpoint_that_cannot_be_opened_is_not_called_damaged(checkpoint, monkeypatch, error):
+    def refuses(path, framework):
+        raise error
+
+    monkeypatch.setattr("recycle_cli.runs.checkpoint.safe_open", refuses)
+    with pytest.raises(StorageError, match=r"state\.safetensors cannot be opened \(.*error.*\); make it readable"):
+        read(checkpoint)
+    with pytest.raises(StorageError, match=r"best\.safetensors cannot be opened"):
         runs.load_best(checkpoint.work, trained(1)[0], 1)

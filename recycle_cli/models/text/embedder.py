@@ -118,7 +118,7 @@ def _own_layer(folder: Path) -> EmbeddingLayer:
     try:
         tensors = load_file(folder / DENSE / WEIGHTS)
         weight, bias = tensors["linear.weight"], tensors["linear.bias"]
-    except (OSError, KeyError, SafetensorError) as error:
+    except (OSError, RuntimeError, KeyError, SafetensorError) as error:
         raise ModelError(f"{folder / DENSE / WEIGHTS} cannot be read ({error}); train the run again") from error
     linear = nn.Linear(weight.shape[1], weight.shape[0])
     with torch.no_grad():

@@ -139,7 +139,7 @@ def _own_head(source: Source) -> Own | None:
         if missing := {"pooling", "labels", "problem_type"} - about.keys():
             raise ValueError(f"{CONFIG} lacks {min(missing)}")
         return about, load_file(folder / WEIGHTS)
-    except (OSError, ValueError, SafetensorError) as error:
+    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         raise ModelError(f"{folder} cannot be read ({error}); train the run again") from error
 
 
