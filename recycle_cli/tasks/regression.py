@@ -31,6 +31,7 @@ class Regression(Task):
     plain: Form = TEXT
 
     metrics = ("pearson", "spearman", RMSE, LOSS)
+    pools = True
 
     @property
     def form(self) -> Form:  # type: ignore[override]

@@ -130,7 +130,7 @@ def test_bad_records_may_be_skipped_and_are_listed(recycle, place, tiny_bert, tm
         (2, None, ("--cut", 9), ["'9'", "from 0 to 4"]),
         (2, None, ("--cut", "150%"), ["'150%'", "0% to 100%"]),
         (2, None, ("--cut", "layer3"), ["'layer3'", "number of blocks from 0 to 4"]),
-        (2, None, ("--cut", 0), ["--cut 0 freezes nothing"]),
+        (4, None, ("--cut", 0, *LENGTH), ["store: made with another recipe", "cuts: 2 in the store, 0 asked for"]),
         (2, None, ("--cut", 2, "--max-length", 4000), ["4000", "--max-length 64"]),
         (2, None, ("--cut", 2, "--limit", 0), ["--limit", "1"]),
         (2, None, ("--cut", 2, "--dtype", "float8"), ["--dtype", "float16"]),
