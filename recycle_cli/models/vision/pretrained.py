@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import replace
 from functools import partial
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -87,8 +88,11 @@ def load_pretrained(
 def with_architecture_proved(loaded: LoadedImages) -> LoadedImages:
     """The same with each field of its config that its features depend on in `architecture`, tried on one image."""
     model, size = loaded.model, loaded.transform.size
-    # Of a model of timm, and of CLIP's towers, the features have no name of their own: its logits are compared.
-    base = model.base_model if getattr(model.base_model, "config", None) is model.config else model
+    # Of a model of timm, and of CLIP's towers, the features have no name of their own, and Perceiver's take no image:
+    # their logits are compared.
+    base = model.base_model
+    if getattr(base, "config", None) is not model.config or PIXELS not in signature(base.forward).parameters:
+        base = model
     device = next(model.parameters()).device
     image = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0)).to(device)
     proved = architecture_proved(base, loaded.architecture, lambda one: one(**{PIXELS: image})[0])

@@ -19,7 +19,7 @@ TEXTS = (
 )
 IMAGES = (
     "beit bit clip convnext convnextv2 deit dinov2 dinov2_with_registers efficientnet levit mobilenet_v2 "
-    "mobilevit poolformer pvt regnet resnet segformer siglip swin timm_wrapper vit "
+    "mobilevit perceiver poolformer pvt regnet resnet segformer siglip swin timm_wrapper vit "
 )
 COMMON = [*(("text", kind) for kind in TEXTS.split()), *(("image", kind) for kind in IMAGES.split())]
 """The types that most checkpoints are of."""
