@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Mapping
 from copy import copy
 from dataclasses import asdict, dataclass
+from inspect import getfile
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,6 @@ from torch import Tensor
 
 from recycle_cli.errors import StoreError
 from recycle_cli.models.embedding import EmbeddingLayer, new_embedding, numbered
-from recycle_cli.models.ladder import network
 from recycle_cli.models.ladder.layout import Layout
 from recycle_cli.models.ladder.network import Ladder, Shape
 from recycle_cli.models.task_layer import TaskLayer
@@ -110,7 +110,7 @@ def save_ladder(folder: Path, ladder: Ladder, base: Base) -> None:
         plain.output = ladder.output.merged()
     plain.save(target)
     (target / ABOUT).write_text(json.dumps(asdict(base), indent=2) + "\n", encoding="utf-8")
-    shutil.copyfile(network.__file__, target / CODE)
+    shutil.copyfile(getfile(Ladder), target / CODE)
 
 
 def load_ladder(folder: Path) -> tuple[Ladder, Base]:

@@ -89,7 +89,7 @@ def checked(engine: Engine, batch: Inputs, first: Seen, cuts: Sequence[int]) -> 
             engine = engine.keeping_lengths_apart()
             engine, rows = _proved(engine, batch, cuts)
         else:
-            engine, rows = _proved_at_once(engine, batch, first, rows, cuts)
+            engine, rows = _proved_at_once(engine, batch, first, rows)
         if cuts and _final_pad_matters(engine, batch, cuts[-1]):
             engine = replace(engine, inputs=replace(engine.inputs, refuses_final_pad=True))
     return Checked(engine, rows, alone)
@@ -109,21 +109,12 @@ def depends_on_task(engine: Engine, batch: Inputs, through: Mapping[int, Tensor]
 
 
 def _proved_at_once(
-    engine: Engine, batch: Inputs, first: Seen, rows: Mapping[int, Tensor], cuts: Sequence[int]
+    engine: Engine, batch: Inputs, first: Seen, rows: Mapping[int, Tensor]
 ) -> tuple[Engine, Mapping[int, Tensor]]:
     """As `_proved`, by what other passes have computed already; the last was of another batch."""
     mask = batch["attention_mask"]
     whole = _Whole(first.rows[:, : mask.shape[1]][mask.bool()], real_outputs(engine, first.outputs, mask))
-    try:
-        for number, cut in enumerate(cuts):
-            if number:
-                engine.full(_other(engine))
-            _check_head(engine, mask, rows[cut], cut, whole)
-    except ModelError:
-        if engine.stem is None:
-            raise
-        return _proved(replace(engine, stem=None), batch, cuts)
-    return engine, rows
+    return _compared(engine, batch, rows, whole, after_another=True)
 
 
 def _proved(engine: Engine, batch: Inputs, cuts: Sequence[int]) -> tuple[Engine, Mapping[int, Tensor]]:
@@ -131,14 +122,25 @@ def _proved(engine: Engine, batch: Inputs, cuts: Sequence[int]) -> tuple[Engine,
     mask = batch["attention_mask"]
     rows = _trunk_rows(engine, batch, cuts)
     whole = _outputs(engine, mask, lambda: engine.full(batch))
+    return _compared(engine, batch, rows, whole, after_another=False)
+
+
+def _compared(
+    engine: Engine, batch: Inputs, rows: Mapping[int, Tensor], whole: "_Whole", *, after_another: bool
+) -> tuple[Engine, Mapping[int, Tensor]]:
+    """The same with the head after the rows of each cut against the whole, and a pass of another batch before each.
+
+    after_another  whether the last pass was of another batch already
+    """
     try:
-        for cut in cuts:
-            engine.full(_other(engine))
-            _check_head(engine, mask, rows[cut], cut, whole)
+        for number, cut in enumerate(rows):
+            if number or not after_another:
+                engine.full(_other(engine))
+            _check_head(engine, batch["attention_mask"], rows[cut], cut, whole)
     except ModelError:
         if engine.stem is None:
             raise
-        return _proved(replace(engine, stem=None), batch, cuts)
+        return _proved(replace(engine, stem=None), batch, list(rows))
     return engine, rows
 
 
