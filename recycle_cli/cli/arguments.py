@@ -1,9 +1,12 @@
 """Arguments that several commands take, and the file that failures are listed in by default."""
 
 import re
+from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from recycle_cli.settings import Shard
 
 Corpus = Annotated[
     list[str],
@@ -22,3 +25,11 @@ def failures_beside(store: str) -> str:
     if "://" in name:
         name = re.split("[?#]", name)[0].rstrip("/")  # a URL with a query is refused later, and its token not kept
     return f"{name.rpartition('/')[2] if '://' in name else name}.failures.jsonl"
+
+
+def of_shard(path: str, shard: Shard | None) -> str:
+    """The file of one shard's process, beside those of the others: `failures.0-of-4.jsonl`."""
+    if shard is None:
+        return path
+    stem, dot, ending = path.rpartition(".") if "." in Path(path).name else (path, "", "")
+    return f"{stem}.{shard.index}-of-{shard.of}{dot}{ending}"

@@ -14,6 +14,7 @@ from recycle_cli.corpus.forms import Form
 from recycle_cli.corpus.labels import ReadLabel, has_label, one_label
 from recycle_cli.corpus.progress import RecordsDone
 from recycle_cli.corpus.records import BadLabel, BadRecord, Record, shown, sound
+from recycle_cli.corpus.shards import records_of
 from recycle_cli.corpus.texts import TEXT
 from recycle_cli.errors import DataError, RecycleError, UsageError
 from recycle_cli.keys import Sample
@@ -71,6 +72,8 @@ class Corpus:
     @cached_property
     def total(self) -> int | None:
         """Records in all; None if the files do not tell without being read."""
+        if self.settings.shard is not None:
+            return None
         total, limit = self._reader.total, self.settings.limit
         return total if limit is None or total is None else min(limit, total)
 
@@ -94,7 +97,8 @@ class Corpus:
     def __iter__(self) -> Iterator[Example]:
         self.used = self.unread_labels = 0
         self.failures.begin()
-        with closing(self._reader.records(tuple(dict.fromkeys([*self.columns.named, *self.kept])))) as records:
+        columns = tuple(dict.fromkeys([*self.columns.named, *self.kept]))
+        with closing(records_of(self._reader, self.settings.shard, columns)) as records:
             for number, record in enumerate(records):
                 if record.blank:
                     continue
@@ -109,7 +113,7 @@ class Corpus:
                 yield example
                 if self.used == self.settings.limit:
                     return
-        if not self.used:
+        if not self.used and (self.failed or self.settings.shard is None):
             reason = f"none of {self.failed} records can be used" if self.failed else _EMPTY
             raise DataError(f"{self.name}: {reason}")
 
@@ -196,8 +200,9 @@ class Corpus:
         return None if value is None or value == "" else sound(str(value), str(column))
 
     def _unnamed(self, number: int, record: Record) -> str:
-        """What a record is called that has no id."""
-        return self.form.name(record, self.columns) or str(number)
+        """What a record is called that has no id. Those of a shard are not counted from the corpus's first one."""
+        counted = str(number) if self.settings.shard is None else record.place
+        return self.form.name(record, self.columns) or counted
 
     def _label(self, record: Record) -> Any:
         if self.columns.label is None:

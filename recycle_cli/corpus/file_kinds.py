@@ -9,6 +9,7 @@ from recycle_cli.corpus.compressed import open_text
 from recycle_cli.corpus.folders import FileKind, files_below
 from recycle_cli.corpus.records import Record
 from recycle_cli.pointers import check_fetched
+from recycle_cli.settings import Shard
 
 IMAGE_ENDINGS = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"),
@@ -73,5 +74,13 @@ class ImageFiles:
 
     def records(self, columns: Sequence[str]) -> Generator[Record]:
         """A record a file."""
-        for file in self.files:
-            yield Record(file, 0, {"image": Path(file).name, "id": Path(file).as_posix()})
+        yield from map(_image_record, self.files)
+
+    def shard(self, shard: Shard, columns: Sequence[str]) -> Generator[Record]:
+        """A record for each of the shard's files."""
+        wanted = shard.range(len(self.files))
+        yield from map(_image_record, self.files[wanted.start : wanted.stop])
+
+
+def _image_record(file: str) -> Record:
+    return Record(file, 0, {"image": Path(file).name, "id": Path(file).as_posix()})

@@ -13,9 +13,11 @@ from itertools import islice
 from pathlib import Path
 
 from recycle_cli.corpus.boundary import reading
-from recycle_cli.corpus.compressed import open_text
+from recycle_cli.corpus.compressed import COMPRESSIONS, open_text
+from recycle_cli.corpus.parts import Part, parts_of
 from recycle_cli.corpus.records import Record, shown
 from recycle_cli.errors import DataError
+from recycle_cli.settings import Shard
 
 LONGEST_CELL = 1 << 24
 """Characters; beyond that a quotation mark was never closed."""
@@ -27,6 +29,9 @@ UNQUOTED = "if the file knows no quoting, add --quoting none"
 
 Parse = Callable[[Iterator[str], str, Sequence[str]], Generator[Record]]
 """Lines, the file's name and the columns in use to records."""
+
+OfLine = Callable[[str, int, str], Record]
+"""A file's name, a line's number and the line to a record."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,21 @@ class LineFiles:
             with closing(_lines(file, path)) as lines:
                 yield from self.parse(lines, file, columns)
 
+    def shard(self, shard: Shard, columns: Sequence[str]) -> Generator[Record] | None:
+        """The records whose lines begin in the shard's part of the bytes of all files; None if a line is no record, or
+        a file is compressed."""
+        of_line = _OF_LINE.get(self.parse)
+        if of_line is None or any(path.suffix.lower() in COMPRESSIONS for _, path in self.files):
+            return None
+        return _of_parts(parts_of(self.files, shard), of_line)
+
+
+def _of_parts(parts: Iterator[Part], of_line: OfLine) -> Generator[Record]:
+    for part in parts:
+        with closing(part.lines()) as lines:
+            for number, line in enumerate(lines, start=1):
+                yield of_line(part.name, number, line)
+
 
 def _lines(file: str, path: Path) -> Generator[str]:
     with reading(file), open_text(str(path)) as handle:
@@ -78,7 +98,11 @@ def _is_utf8(text: str) -> bool:
 def plain(lines: Iterator[str], file: str, columns: Sequence[str]) -> Generator[Record]:
     """One record a line, in a column `text`. Blank lines are passed over, but count, as in the reader of `datasets`."""
     for number, line in enumerate(lines, start=1):
-        yield Record(file, number, {} if line.isspace() else {"text": line.rstrip("\r\n")}, blank=line.isspace())
+        yield _plain_record(file, number, line)
+
+
+def _plain_record(file: str, number: int, line: str) -> Record:
+    return Record(file, number, {} if line.isspace() else {"text": line.rstrip("\r\n")}, blank=line.isspace())
 
 
 def json_lines(lines: Iterator[str], file: str, columns: Sequence[str]) -> Generator[Record]:
@@ -92,6 +116,8 @@ def json_lines(lines: Iterator[str], file: str, columns: Sequence[str]) -> Gener
 
 
 def _json_record(file: str, number: int, line: str) -> Record:
+    if line.isspace():
+        return Record(file, number, {}, blank=True)
     try:
         values = json.loads(line)
     except (ValueError, RecursionError) as error:
@@ -100,6 +126,10 @@ def _json_record(file: str, number: int, line: str) -> Record:
     if not isinstance(values, dict):
         return Record(file, number, {}, "not a JSON object; expected one object a line")
     return Record(file, number, values)
+
+
+_OF_LINE: Mapping[Parse, OfLine] = {plain: _plain_record, json_lines: _json_record}
+"""The kinds of files in which every line is a record."""
 
 
 def comma_separated(

@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
-from itertools import count
+from itertools import accumulate, count
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ from recycle_cli.corpus.records import Record
 from recycle_cli.disk import check_regular
 from recycle_cli.errors import DataError
 from recycle_cli.pointers import check_fetched
+from recycle_cli.settings import Shard
 
 BATCH = 1000
 """Records turned into Python objects at once."""
@@ -34,31 +35,55 @@ _ARROW_FILE = b"ARROW1"
 _STREAM_END = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 """Without it a stream that was cut between two batches would read as a whole one."""
 
-Open = Callable[[Sequence[str]], Table]
-"""Columns in use to a table; those that it lacks are left out, and what the others hold is of no concern."""
+Open = Callable[[Sequence[str], range | None], Table]
+"""Columns in use and the places of the rows to read, None for all, to a table; columns that it lacks are left out, and
+what the others hold is of no concern."""
 
 
 @dataclass(frozen=True)
 class Tables:
-    """Tables read one after another; `parts` holds each one's name and how to open it."""
+    """Tables read one after another.
+
+    parts  each one's name and how to open it
+    rows   of each, if the tables tell without being read
+    """
 
     name: str
     parts: Mapping[str, Open]
-    total: int | None = None
+    rows: Mapping[str, int] | None = None
     why_unlabelled = None
     doubt = None
+
+    @property
+    def total(self) -> int | None:
+        """Rows in all, if the tables tell."""
+        return None if self.rows is None else sum(self.rows.values())
 
     def schema(self) -> Mapping[str, bool]:
         """The columns of the first table."""
         part, opened = next(iter(self.parts.items()))
-        return dict(_guarded(part, opened, ()).columns)
+        return dict(_guarded(part, opened, (), None).columns)
 
     def records(self, columns: Sequence[str]) -> Generator[Record]:
         """The records, the named columns alone. Raises DataError if a table cannot be read."""
-        for part, opened in self.parts.items():
-            table = _guarded(part, opened, columns)
+        yield from self._records(columns, dict.fromkeys(self.parts))
+
+    def shard(self, shard: Shard, columns: Sequence[str]) -> Generator[Record] | None:
+        """The records in the shard's part of all rows; None if the tables do not tell how many they have."""
+        if self.rows is None or self.total is None:
+            return None
+        wanted, before, parts = shard.range(self.total), 0, {}
+        for part, rows in self.rows.items():
+            inside = range(max(wanted.start - before, 0), min(wanted.stop - before, rows))
+            parts |= {part: inside} if inside else {}
+            before += rows
+        return self._records(columns, parts)
+
+    def _records(self, columns: Sequence[str], parts: Mapping[str, range | None]) -> Generator[Record]:
+        for part, rows in parts.items():
+            table = _guarded(part, self.parts[part], columns, rows)
             _check_columns(part, [name for name, _ in table.columns], columns)
-            numbers = count(1)
+            numbers = count(1 if rows is None else 1 + rows.start)
             while (batch := _guarded(part, next, table.batches, None)) is not None:
                 for values, problem in _rows(batch, table.classes, columns):
                     yield Record(part, next(numbers), values, problem)
@@ -141,19 +166,52 @@ def parquet_files(name: str, files: Mapping[str, Path]) -> Tables:
 
     for file, path in files.items():
         _guarded(file, check_regular, path)
-    total = sum(_guarded(file, read_metadata, str(path)).num_rows for file, path in files.items())
-    return Tables(name, {file: partial(_parquet, str(path)) for file, path in files.items()}, total)
+    rows = {file: _guarded(file, read_metadata, str(path)).num_rows for file, path in files.items()}
+    return Tables(name, {file: partial(_parquet, str(path)) for file, path in files.items()}, rows)
 
 
-def _parquet(file: str, columns: Sequence[str]) -> Table:
+def _parquet(file: str, columns: Sequence[str], rows: range | None) -> Table:
     # By pyarrow: the threads that `datasets` starts to stream Parquet can abort the process as it exits
     # (apache/arrow#45214, huggingface/datasets#7566).
     from pyarrow.parquet import ParquetFile
 
     opened = ParquetFile(file, memory_map=True)
     schema = opened.schema_arrow
-    batches = opened.iter_batches(BATCH, columns=_present(schema, columns), use_threads=False)
-    return Table(_columns(schema), _classes(schema, columns), batches)
+    batches = partial(opened.iter_batches, BATCH, columns=_present(schema, columns), use_threads=False)
+    return Table(
+        _columns(schema), _classes(schema, columns), batches() if rows is None else _rows_of(opened, rows, batches)
+    )
+
+
+def _rows_of(opened: Any, rows: range, read: Callable[..., Iterator[Any]]) -> Iterator[Any]:
+    """The rows of a Parquet file at these places, of which only the groups that they are in are read."""
+    groups = [opened.metadata.row_group(place).num_rows for place in range(opened.metadata.num_row_groups)]
+    found, inside = _overlapping(groups, rows)
+    return _sliced(read(row_groups=found), inside)
+
+
+def _overlapping(groups: Sequence[int], rows: range) -> tuple[list[int], range]:
+    """The groups of rows, given by their sizes, that the rows are in, and the rows' places within those groups."""
+    ends = list(accumulate(groups))
+    found = [
+        place
+        for place, (size, end) in enumerate(zip(groups, ends, strict=True))
+        if max(end - size, rows.start) < min(end, rows.stop)
+    ]
+    before = ends[found[0]] - groups[found[0]] if found else 0
+    return found, range(rows.start - before, rows.stop - before)
+
+
+def _sliced(batches: Iterator[Any], rows: range) -> Iterator[Any]:
+    """The rows at these places of the batches."""
+    before = 0
+    for batch in batches:
+        start, stop = max(rows.start - before, 0), min(rows.stop - before, len(batch))
+        if start < stop:
+            yield batch.slice(start, stop - start)
+        before += len(batch)
+        if before >= rows.stop:
+            return
 
 
 def arrow_files(name: str, files: Mapping[str, Path]) -> Tables:
@@ -163,7 +221,7 @@ def arrow_files(name: str, files: Mapping[str, Path]) -> Tables:
     return Tables(name, {file: partial(_arrow, str(path)) for file, path in files.items()})
 
 
-def _arrow(file: str, columns: Sequence[str]) -> Table:
+def _arrow(file: str, columns: Sequence[str], rows: range | None) -> Table:
     from pyarrow import ipc, memory_map
 
     mapped = memory_map(file)
@@ -206,9 +264,12 @@ def _names_in(features: Mapping[str, Any]) -> Mapping[str, Sequence[str]]:
     return {column: names for column, names in found.items() if names is not None}
 
 
-def _table(dataset: Any, columns: Sequence[str]) -> Table:
+def _table(dataset: Any, columns: Sequence[str], rows: range | None) -> Table:
     """A table of a `Dataset` or an `IterableDataset`; the features of one that declares none are those of its rows."""
     from datasets import Features
+
+    if rows is not None:
+        dataset = dataset.select(rows)
 
     features = dataset.features
     if features is None:
@@ -242,7 +303,7 @@ def saved_folder(folder: str) -> Tables:
             _guarded(str(file), check_regular, file)
             check_fetched(str(file))
     saved = _guarded(folder, _load_saved, folder)
-    return Tables(folder, {folder: partial(_table, saved)}, len(saved))
+    return Tables(folder, {folder: partial(_table, saved)}, {folder: len(saved)})
 
 
 def _splits_of(folder: str) -> list[str]:

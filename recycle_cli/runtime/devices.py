@@ -1,5 +1,6 @@
 """Devices and precisions: where the model computes, and moving tensors there and back."""
 
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import TypeVar
@@ -20,11 +21,13 @@ ACCELERATOR_BATCH_TOKENS = 32768
 
 
 def device_of(name: str) -> torch.device:
-    """Open a device by name; `auto` tries CUDA, Apple's MPS, then the CPU. Raises UsageError if it cannot be used."""
+    """Open a device by name; `auto` tries CUDA, Apple's MPS, then the CPU; of several GPUs each process that torchrun
+    started on a machine takes its own. Raises UsageError if it cannot be used."""
+    if name == "auto" and torch.cuda.is_available():
+        rank = os.environ.get("LOCAL_RANK")
+        return torch.device("cuda") if rank is None else torch.device("cuda", int(rank) % torch.cuda.device_count())
     if name == "auto":
-        return torch.device(
-            "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-        )
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
         torch.empty(1, device=device)

@@ -5,6 +5,7 @@ from recycle_cli.settings.corpus import LABEL_SEPARATOR, CorpusSettings, FileSet
 from recycle_cli.settings.measuring import BenchSettings, LayersSettings, PlanSettings
 from recycle_cli.settings.model import MINILM, ImageSettings, ModelSettings, ViewSettings
 from recycle_cli.settings.option import decisive, same_for_all_heads
+from recycle_cli.settings.shards import Shard, shard_of_torchrun
 from recycle_cli.settings.tasks import (
     TASKS,
     ClassificationSettings,
@@ -51,6 +52,7 @@ __all__ = [
     "QuestionAnsweringSettings",
     "RegressionSettings",
     "SampleSettings",
+    "Shard",
     "SimilaritySettings",
     "TaskSettings",
     "TokenSettings",
@@ -61,5 +63,6 @@ __all__ = [
     "config_of",
     "decisive",
     "same_for_all_heads",
+    "shard_of_torchrun",
     "words_of",
 ]

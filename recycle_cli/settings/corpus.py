@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from recycle_cli.settings.option import option
+from recycle_cli.settings.shards import Shard
 
 LABEL_SEPARATOR = "|"
 """Stands between the names of several labels in one text column, both when read and when written; alone, it means that
@@ -31,6 +32,7 @@ class CorpusSettings:
     label_columns  the columns of several labels, in place of `label_column`; a record may lack some of them
     kept           further columns whose values go with the examples, as `--keep-columns` names them
     trained        the columns that a RUN was trained on, by what they hold: taken unless the user names others
+    shard          read this share of the records alone
     """
 
     source: tuple[str, ...]
@@ -61,3 +63,4 @@ class CorpusSettings:
     files: FileSettings = FileSettings()
     trained: tuple[tuple[str, str], ...] = ()
     kept: tuple[str, ...] = ()
+    shard: Shard | None = None

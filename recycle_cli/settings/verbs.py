@@ -7,6 +7,7 @@ from recycle_cli.settings.corpus import CorpusSettings
 from recycle_cli.settings.model import ViewSettings
 from recycle_cli.settings.option import REQUIRED, option, same
 from recycle_cli.settings.reading import LOGS, logs, size
+from recycle_cli.settings.shards import Shard, shard
 from recycle_cli.settings.tasks import TASKS, SampleSettings
 from recycle_cli.settings.training import TrainingSettings
 
@@ -64,6 +65,14 @@ class PrecomputeSettings:
         "Store",
         parser=size,
         usual=True,
+    )
+    shard: Shard | None = option(
+        None,
+        "Compute only this share of the corpus, so that several processes fill the store together: I/N, counted from "
+        "0/N, or what a job's variables say (slurm, torchrun); under torchrun that is the default.",
+        "Data",
+        parser=shard,
+        repeated=False,
     )
     views: ViewSettings = ViewSettings()
     samples: SampleSettings = SampleSettings()

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -10,10 +10,10 @@ import torch
 from recycle_cli import __version__
 from recycle_cli.corpus import paths_of
 from recycle_cli.disk import Read, files_of, keep_apart
-from recycle_cli.errors import Interrupted
+from recycle_cli.errors import Interrupted, UsageError
 from recycle_cli.models import NamedModel, Network, views_of
 from recycle_cli.runtime.devices import device_of
-from recycle_cli.settings import CorpusSettings, ModelSettings, PrecomputeSettings
+from recycle_cli.settings import CorpusSettings, ModelSettings, PrecomputeSettings, Shard
 from recycle_cli.store import Store
 from recycle_cli.tasks import read_samples
 from recycle_cli.trunk import Filled, fill
@@ -41,12 +41,16 @@ class Precomputed:
     fingerprint: str
     cuts: list[str]
     dtype: str
+    shard: str | None
 
 
 def precompute(
     corpus: CorpusSettings, store_path: str, model: ModelSettings, settings: PrecomputeSettings
 ) -> Precomputed:
-    """Fill a store with what it lacks of the corpus; what it holds is not computed again."""
+    """Fill a store with what it lacks of the corpus, or of a shard of it; what it holds is not computed again."""
+    if settings.shard is not None and corpus.limit is not None:
+        raise UsageError(f"--limit {corpus.limit} counts from the first record on, which one shard has; leave it out")
+    corpus = replace(corpus, shard=settings.shard)
     read = [*paths_of(corpus.source), *map(Read, files_of(model.name))]
     written = {"STORE": store_path, "--failures": corpus.failures}
     keep_apart(read, {option: path for option, path in written.items() if path is not None})
@@ -71,7 +75,7 @@ def precompute(
             f"interrupted; {store_path} has {new:,} new samples, {held + new:,} in all: the same command goes on"
         ) from None
     records.failures.tell()
-    return _report(store, filled, records.failed)
+    return _report(store, filled, records.failed, settings.shard)
 
 
 def provenance_of(model: NamedModel, network: Network) -> dict[str, str]:
@@ -83,7 +87,7 @@ def provenance_of(model: NamedModel, network: Network) -> dict[str, str]:
     return {name: value for name, value in found.items() if value is not None} | versions | {"created": created}
 
 
-def _report(store: Store, filled: Filled, failed: int) -> Precomputed:
+def _report(store: Store, filled: Filled, failed: int, shard: Shard | None) -> Precomputed:
     """The counts of a finished precompute, with its rates."""
     tally, writer, seconds = filled.tally, filled.writer, filled.tally.seconds
     return Precomputed(
@@ -102,4 +106,5 @@ def _report(store: Store, filled: Filled, failed: int) -> Precomputed:
         fingerprint=store.fingerprint,
         cuts=list(store.recipe.cuts),
         dtype=store.recipe.dtype,
+        shard=None if shard is None else str(shard),
     )

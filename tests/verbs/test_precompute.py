@@ -1,17 +1,18 @@
 """A store is filled once: nothing twice, nothing other than the trunk gives, and only by the same recipe."""
 
+import multiprocessing
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from recycle_cli.errors import GoneError, MismatchError, ModelError
+from recycle_cli.errors import GoneError, MismatchError, ModelError, UsageError
 from recycle_cli.keys import Sample, keys_of
 from recycle_cli.models import load, split
 from recycle_cli.models.text import opening as network
 from recycle_cli.recipe import DTYPES
-from recycle_cli.settings import CorpusSettings, ModelSettings, PrecomputeSettings
+from recycle_cli.settings import CorpusSettings, ModelSettings, PrecomputeSettings, Shard
 from recycle_cli.store import Store, gc
 from recycle_cli.trunk import underway as module
 from recycle_cli.verbs.precompute import precompute
@@ -232,3 +233,31 @@ def test_provenance_finds_the_model_from_any_folder(corpus, tmp_path, tiny_bert,
     monkeypatch.chdir(tiny_bert.parent)
     fill(corpus, tmp_path / "s", tiny_bert.name)
     assert Store.open(str(tmp_path / "s")).provenance["model"] == str(tiny_bert)
+
+
+def test_shards_that_run_at_once_give_the_store_of_one(corpus, tmp_path, tiny_bert):
+    whole = fill(corpus, tmp_path / "whole", tiny_bert)
+    context = multiprocessing.get_context("fork")
+    at_once = [
+        context.Process(target=fill, args=(corpus, tmp_path / "shards", tiny_bert), kwargs={"shard": Shard(index, 4)})
+        for index in range(4)
+    ]
+    for process in at_once:
+        process.start()
+    for process in at_once:
+        process.join()
+    assert [process.exitcode for process in at_once] == [0] * 4
+    held = contents(tmp_path / "shards")
+    assert len(held) == whole.new_samples
+    assert held == contents(tmp_path / "whole")
+
+
+def test_a_shard_goes_with_no_limit_since_that_counts_from_the_first_record(corpus, tmp_path, tiny_bert):
+    settings = PrecomputeSettings(cuts=("2",), shard=Shard(1, 2))
+    limited = CorpusSettings((str(corpus),), limit=3)
+    with pytest.raises(UsageError, match="--limit 3"):
+        precompute(limited, str(tmp_path / "s"), ModelSettings(str(tiny_bert)), settings)
+
+
+def test_an_empty_shard_adds_nothing(corpus, tmp_path, tiny_bert):
+    assert fill(corpus, tmp_path / "s", tiny_bert, shard=Shard(80, 200)).samples == 0

@@ -1,0 +1,61 @@
+"""One of several shares of a corpus, for processes that work on it together."""
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+_SLURM = tuple(f"SLURM_ARRAY_TASK_{name}" for name in ("ID", "COUNT", "MIN", "MAX"))
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Shard `index`, counted from 0, of `of` shards."""
+
+    index: int
+    of: int
+
+    def range(self, total: int) -> range:
+        """The shard's places among `total`: the shards lie one after another, and their sizes differ by 1 at most."""
+        return range(total * self.index // self.of, total * (self.index + 1) // self.of)
+
+    def __str__(self) -> str:
+        return f"{self.index}/{self.of}"
+
+
+def shard(text: str, environment: Mapping[str, str] = os.environ) -> Shard:
+    """A shard from `2/8`, or from the variables of the launcher that `slurm` or `torchrun` names.
+
+    Raises ValueError for anything else, and if the variables are not there or do not tell the shard.
+    """
+    if text == "slurm":
+        return _of_slurm(environment)
+    if text == "torchrun":
+        found = shard_of_torchrun(environment)
+        if found is None:
+            raise ValueError("torchrun: the variables RANK and WORLD_SIZE are not set; start the command by torchrun")
+        return found
+    found = re.fullmatch(r"(\d+)/(\d+)", text.strip(), re.ASCII)
+    if not found or not int(found[1]) < int(found[2]):
+        raise ValueError(
+            f"{text!r}: expected I/N with I from 0 to N-1, such as 0/4 for the first of four shards; or slurm, torchrun"
+        )
+    return Shard(int(found[1]), int(found[2]))
+
+
+def shard_of_torchrun(environment: Mapping[str, str] = os.environ) -> Shard | None:
+    """The share of a process that torchrun or `accelerate launch` has started; None for any other process."""
+    if "TORCHELASTIC_RUN_ID" not in environment or not {"RANK", "WORLD_SIZE"} <= environment.keys():
+        return None
+    return Shard(int(environment["RANK"]), int(environment["WORLD_SIZE"]))
+
+
+def _of_slurm(environment: Mapping[str, str]) -> Shard:
+    missing = [name for name in _SLURM if not environment.get(name, "").isdecimal()]
+    if missing:
+        raise ValueError(f"slurm: the variable {missing[0]} is not set; submit the command with sbatch --array")
+    number, count, least, most = (int(environment[name]) for name in _SLURM)
+    step = int(environment.get("SLURM_ARRAY_TASK_STEP") or 1)
+    if least + (count - 1) * step != most or (number - least) % step:
+        raise ValueError("slurm: the array's numbers have gaps, so that the shard is not known; give --shard I/N")
+    return Shard((number - least) // step, count)
