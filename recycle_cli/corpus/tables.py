@@ -72,7 +72,8 @@ class Tables:
         """The records in the shard's part of all rows; None if the tables do not tell how many they have."""
         if self.rows is None or self.total is None:
             return None
-        wanted, before, parts = shard.range(self.total), 0, {}
+        wanted, before = shard.range(self.total), 0
+        parts: dict[str, range | None] = {}
         for part, rows in self.rows.items():
             inside = range(max(wanted.start - before, 0), min(wanted.stop - before, rows))
             parts |= {part: inside} if inside else {}

@@ -31,10 +31,10 @@ def shard(text: str, environment: Mapping[str, str] = os.environ) -> Shard:
     if text == "slurm":
         return _of_slurm(environment)
     if text == "torchrun":
-        found = shard_of_torchrun(environment)
-        if found is None:
+        own = shard_of_torchrun(environment)
+        if own is None:
             raise ValueError("torchrun: the variables RANK and WORLD_SIZE are not set; start the command by torchrun")
-        return found
+        return own
     found = re.fullmatch(r"(\d+)/(\d+)", text.strip(), re.ASCII)
     if not found or not int(found[1]) < int(found[2]):
         raise ValueError(
