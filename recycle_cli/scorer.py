@@ -47,7 +47,7 @@ Answers = dict[str, Outputs]
 
 @dataclass(frozen=True)
 class LoadedRun:
-    """A RUN in memory. `model`: its checkpoint, and how it computes; `names`: its classes."""
+    """A RUN in memory. `model`: its checkpoint and the settings it computes with; `names`: its classes."""
 
     info: RunInfo
     model: NamedModel
@@ -67,8 +67,11 @@ class LoadedRun:
 
 
 def _load_run(run: str, info: RunInfo, named: NamedModel, store: Store | None, *, every_cut: bool) -> LoadedRun:
-    """Load a RUN, whose head reads rows if there is a store. `named`: its checkpoint, and how it computes. `every_cut`:
-    cut it at all of the store's cuts, if its trunk has them all."""
+    """Load a RUN, whose head reads rows if there is a store.
+
+    named      its checkpoint and the settings it computes with
+    every_cut  cut it at all of the store's cuts, if its trunk has them all
+    """
     task = task_of_run(info.task, named.modality, info.to_json())
     network = named.open(task.layer(()).kept)
     if info.apart:
@@ -100,8 +103,8 @@ def _load_ladder(run: str, info: RunInfo, computing: NamedModel, store: Store | 
 
 
 def _split_for(network: Network, cut: str, store: Store, *, every_cut: bool) -> SplitModel:
-    """The RUN cut where its head begins; with `every_cut` at all of the store's cuts, if its layers up to the last of
-    them are the store's. Training has changed those behind its own cut."""
+    """The model of a RUN, cut where its head begins; with `every_cut` at all of the store's cuts, if its layers up to
+    the last of them are those that made the store. (Training has changed the layers behind its own cut.)"""
     if every_cut:
         split = network.stored(tuple(store.recipe.cuts), store.recipe.dtype)
         if split.recipe.cuts == store.recipe.cuts:
@@ -139,12 +142,12 @@ class Scorer:
 
     @property
     def preprocessor(self) -> Preprocessor:
-        """What makes inputs of samples."""
+        """The preprocessor of the shared trunk."""
         return self.split.preprocessor
 
     @property
     def device(self) -> torch.device:
-        """Where it computes."""
+        """The device that the model is on."""
         return device_holding(self.split.model)
 
     @property
@@ -177,14 +180,14 @@ class Scorer:
 
     @property
     def lookup(self) -> Lookup | None:
-        """How the store that hits come from finds samples: that of the rows, or of rows which the RUN reuses."""
+        """The look-up of the store that hits come from, which may be that of rows that the RUN reuses; None without."""
         store = self.store
         if store is None and self.first.model.reused is not None:
             store = cast(Reused, self.first.model.reused).store
         return None if store is None else store.lookup
 
     def ready(self, window: Window) -> Indices:
-        """The places of the samples whose rows go straight to the heads; what reuses rows computes all its own."""
+        """The places of the samples whose rows go straight to the heads; none for a RUN that reuses rows."""
         return np.flatnonzero((window.positions >= 0) & (self.store is not None))
 
     def to_prepare(self, window: Window) -> Indices:
@@ -305,9 +308,6 @@ def _reused(
 
 
 def _store_for(path: str, info: RunInfo) -> Store:
-    if info.cut == STATE_0 and info.fingerprint is None:
-        raise UsageError(f"this run was trained whole (cut 0), so {path} holds nothing for it; leave out --store")
-    store = Store.open(path)
     if info.cut == STATE_0 and info.fingerprint is None:
         raise UsageError(f"this run was trained whole (cut 0), so {path} holds nothing for it; leave out --store")
     store = Store.open(path)
