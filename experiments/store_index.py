@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from recycle_cli.recipe import Recipe
-from recycle_cli.store import Encoded, Store
+from recycle_cli.store import EncodedRows, Store
 
 RECIPE = Recipe("text", {"model_type": "synthetic"}, {"pooled": "0" * 32}, "none")
 BATCH = 100_000
@@ -43,7 +43,7 @@ def make(path: str, keys: int, segment: int) -> float:
     store = Store.create_or_open(path, RECIPE, {})
     with store.writer(segment_bytes=1 << 60) as writer:
         for seed in range(keys // segment):
-            rows = {"pooled": Encoded(np.zeros((segment, 1), "<f2"))}
+            rows = {"pooled": EncodedRows(np.zeros((segment, 1), "<f2"))}
             writer.append(*content(seed, segment), np.ones(segment, np.int64), rows)
             writer.seal()
     began = time.perf_counter()

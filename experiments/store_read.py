@@ -32,7 +32,7 @@ import torch
 import zarr
 
 from recycle_cli.recipe import Recipe
-from recycle_cli.store import Encoded, Store, decode, encode
+from recycle_cli.store import EncodedRows, Store, decode, encode
 
 SIZES = (1, 32, 256)
 KINDS = (("float16", "none"), ("int8", "none"), ("float16", "lz4"), ("float16", "zstd"), ("int8", "lz4"))
@@ -74,7 +74,7 @@ def write_ours(data: Data, path: Path, dtype: str, codec: str) -> float:
         for start in range(0, len(data), 64):
             stop = min(start + 64, len(data))
             low, high = data.bounds[start], data.bounds[stop]
-            part = Encoded(rows.values[low:high], None if rows.scales is None else rows.scales[low:high])
+            part = EncodedRows(rows.values[low:high], None if rows.scales is None else rows.scales[low:high])
             writer.append(data.keys[start:stop], data.keys[start:stop], data.lengths[start:stop], {data.cut: part})
     return time.perf_counter() - began
 

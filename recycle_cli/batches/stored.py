@@ -8,7 +8,7 @@ import torch
 from recycle_cli.batches.sampler import Indices, Sampler
 from recycle_cli.batches.source import Epoch, Tensors, planned
 from recycle_cli.batches.unpacked import unpacked
-from recycle_cli.store import Store, Window
+from recycle_cli.store import RowWindow, Store
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class StoredRows:
     positions: Indices
     lengths: Indices
     views: tuple[Indices, ...] = ()
-    held: Window | None = None
+    held: RowWindow | None = None
     restriction = ""
 
     @classmethod
@@ -49,10 +49,10 @@ class StoredRows:
         return planned(sampler.batches(self.lengths, number), self.at_epoch(number).load)
 
     def at_epoch(self, epoch: int) -> "StoredRows":
-        """As epoch `epoch` (from 0) sees them: one view after another, from the first on again, or the plain rows."""
+        """The rows that epoch `epoch` (from 0) sees: its view, after the last the first again, or the plain rows."""
         return replace(self, positions=self.views[epoch % len(self.views)]) if self.views else self
 
-    def load(self, members: Indices, window: Window | None = None) -> Tensors:
+    def load(self, members: Indices, window: RowWindow | None = None) -> Tensors:
         """The tensors of a `Batch`, its rows padded with zeros.
 
         Rows come from `window` if given, which must hold them, else from memory or the store.
@@ -77,7 +77,7 @@ class StoredRows:
 
 
 def widened(batch: Tensors, *, copy: bool = False) -> torch.Tensor:
-    """The rows as float32 (B, L, *shape), after they have reached the device in their small stored form.
+    """The rows of a batch as float32 (B, L, *shape). Call it on the device, which rows reach in their stored form.
 
     `copy`: never the batch's own tensor, which rows stored as float32 are otherwise.
     """

@@ -1,8 +1,8 @@
-"""The activation store: a Zarr v3 group of sealed segments; samples are found by content key, and rows are mapped."""
+"""The activation store: a Zarr v3 group of sealed segments. Samples are found by content key, and rows are mapped."""
 
 from recycle_cli.store.collect import gc
 from recycle_cli.store.describe import info
-from recycle_cli.store.dtypes import Encoded, decode, encode
+from recycle_cli.store.dtypes import EncodedRows, decode, encode
 from recycle_cli.store.export import export
 from recycle_cli.store.find import find
 from recycle_cli.store.merge import merge
@@ -10,18 +10,18 @@ from recycle_cli.store.origins import RECORD, UNKNOWN, VIEW, Origins, views_in
 from recycle_cli.store.remove import remove
 from recycle_cli.store.store import Store
 from recycle_cli.store.verify import verify
-from recycle_cli.store.windows import Window
+from recycle_cli.store.windows import RowWindow
 from recycle_cli.store.writer import SegmentWriter
 
 __all__ = [
     "RECORD",
     "UNKNOWN",
     "VIEW",
-    "Encoded",
+    "EncodedRows",
     "Origins",
+    "RowWindow",
     "SegmentWriter",
     "Store",
-    "Window",
     "decode",
     "encode",
     "export",

@@ -40,8 +40,8 @@ class DiskBudget:
     def passed(self) -> BarError:
         """The error to raise when rows no longer fit."""
         return BarError(
-            f"{self._where}: --max-disk {self.limit} would be passed, {self.used} bytes are used: everything before is "
-            f"sealed and usable; raise the limit, or use a smaller --dtype or --codec auto"
+            f"{self._where}: the next rows would exceed --max-disk {self.limit} ({self.used} bytes are used); what was "
+            "sealed before is usable; raise the limit, or use a smaller --dtype or --codec auto"
         )
 
 

@@ -47,7 +47,10 @@ class BlockCache:
 
     def __init__(self, folder: Path, cap: int) -> None:
         if cap < BLOCK + _CHECK:
-            raise UsageError(f"a cache of {cap} bytes holds no block of {BLOCK}; give it more, or none")
+            raise UsageError(
+                f"{CACHE_BYTES}={cap}: expected at least {BLOCK + _CHECK} bytes, the size of one block; to read "
+                f"without a cache, leave {CACHE} unset"
+            )
         self.folder, self.cap = folder / FOLDER, cap
         with storage_errors(folder):
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -119,7 +122,9 @@ class BlockCache:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             if os.pread(descriptor, len(_MARK), 0) not in (b"", _MARK):
-                raise UsageError(f"{path}: not of recycle's cache; set RECYCLE_CACHE to another folder")
+                raise UsageError(
+                    f"{path}: belongs to something other than recycle's cache; set {CACHE} to another folder"
+                )
             yield _Total(descriptor)
         finally:
             os.close(descriptor)
@@ -168,5 +173,5 @@ def cache_from_environment() -> BlockCache | None:
         return None
     cap = os.environ.get(CACHE_BYTES, str(10 << 30))
     if not cap.isdecimal():
-        raise UsageError(f"{CACHE_BYTES}={cap}: a number of bytes was expected")
+        raise UsageError(f"{CACHE_BYTES}={cap}: expected a number of bytes")
     return BlockCache(Path(folder), int(cap))

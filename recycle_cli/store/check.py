@@ -51,13 +51,14 @@ class Unread:
 
 @dataclass
 class Findings:
-    """What was found: damage, files that could not be read, and names of files that are not the store's."""
+    """The outcome of a check: damage, files that could not be read, and names of files that are not the store's."""
 
     damaged: list[Damage] = field(default_factory=list)
     unread: list[Unread] = field(default_factory=list)
     foreign: list[str] = field(default_factory=list)
 
     def add(self, other: "Findings") -> None:
+        """Add the findings of another check."""
         self.damaged += other.damaged
         self.unread += other.unread
         self.foreign += other.foreign
@@ -82,6 +83,7 @@ class Meter:
         self.read = self.checked = 0
 
     def add(self, count: int, *, again: bool = False) -> None:
+        """Count bytes that were read; `again`: of a file that is counted already."""
         self.read += count
         self.checked += 0 if again else count
         if self._progress is not None:
@@ -89,7 +91,7 @@ class Meter:
 
 
 def check_segment(segment: Segment, meter: Meter | None = None) -> Findings:
-    """Find all damage of a segment, what of it cannot be read, and the files in it that are not its own."""
+    """Find all damage of a segment, its files that cannot be read, and the files in it that are not its own."""
     segment = _patient(segment)
     found = _problems(segment, meter or Meter())
     return Findings() if found.damaged and _is_gone(segment) else found
@@ -101,7 +103,8 @@ def _is_gone(segment: Segment) -> bool:
 
 
 def require_sound(segments: Iterable[Segment], purpose: str) -> None:
-    """Raise DamageError if a segment is damaged and StorageError if it cannot be read; `purpose` needs it whole."""
+    """Raise DamageError if a segment is damaged and StorageError if it cannot be read. `purpose`: the command that
+    needs it whole, for the message."""
     for segment in segments:
         _refuse(segment, check_segment(segment), purpose)
 
@@ -172,7 +175,7 @@ def _filing(found: Findings, segment: Segment) -> Iterator[None]:
 
 
 def _guarded(found: Findings, segment: Segment, check: Callable[[], Iterable[Damage]]) -> None:
-    """Add what a check finds; a file that it cannot read does not keep the others from being checked."""
+    """Add what a check finds. If it cannot read a file, the other checks still run."""
     try:
         found.damaged += check()
     except ReadError as error:

@@ -10,7 +10,7 @@ from recycle_cli.store.budget import bytes_below
 from recycle_cli.store.files import storage_errors
 from recycle_cli.store.layout import DAMAGED, INDEX, SCRATCH, SEGMENTS
 from recycle_cli.store.liveness import maintenance, remove_dead, writers
-from recycle_cli.store.rewrite import Plan, remove_folders, replace, require_local, unique_in
+from recycle_cli.store.rewrite import RewritePlan, remove_folders, replace, require_local, unique_in
 from recycle_cli.store.store import Store
 from recycle_cli.store.writer import SEGMENT_BYTES
 
@@ -59,7 +59,7 @@ def gc(
     }
 
 
-def _plan(store: Store, segment_bytes: int) -> Plan:
+def _plan(store: Store, segment_bytes: int) -> RewritePlan:
     """Plan to replace all segments that hold duplicates, and the small ones if there are several.
 
     Of samples with equal keys the one in the oldest segment stays, whatever the index says, so that two runs of gc
@@ -71,7 +71,7 @@ def _plan(store: Store, segment_bytes: int) -> Plan:
     small = [
         segment for segment in ordered.list if segment.summary.bytes * SMALL < segment_bytes and segment not in doubled
     ]
-    return Plan([*doubled, *small] if len(small) + len(doubled) > 1 or doubled else [], kept)
+    return RewritePlan([*doubled, *small] if len(small) + len(doubled) > 1 or doubled else [], kept)
 
 
 def _folders(parent: Path) -> list[Path]:

@@ -14,7 +14,7 @@ from recycle_cli.disk import sync_tree
 from recycle_cli.keys import KEY_BYTES, Bytes16
 from recycle_cli.recipe import has_scales
 from recycle_cli.store.codecs import compressor
-from recycle_cli.store.dtypes import Array, Encoded, numpy_dtype
+from recycle_cli.store.dtypes import Array, EncodedRows, numpy_dtype
 from recycle_cli.store.files import write_file
 from recycle_cli.store.layout import (
     DOCUMENT,
@@ -34,7 +34,7 @@ from recycle_cli.store.segment import DIGESTS, KEYS, OFFSETS, scales_name, value
 class Draft:
     """A segment being written in `folder`. Errors of the operating system are raised as they are."""
 
-    def __init__(self, folder: Path, dtype: str, codec: str, rows: Mapping[str, Encoded]) -> None:
+    def __init__(self, folder: Path, dtype: str, codec: str, rows: Mapping[str, EncodedRows]) -> None:
         self.folder = folder
         self.samples = 0
         self._began = time.monotonic()
@@ -57,7 +57,7 @@ class Draft:
         """Bytes of the rows so far."""
         return sum(array.bytes for array in self._rows.values())
 
-    def append(self, keys: Bytes16, digests: Bytes16, lengths: Array, rows: Mapping[str, Encoded]) -> None:
+    def append(self, keys: Bytes16, digests: Bytes16, lengths: Array, rows: Mapping[str, EncodedRows]) -> None:
         """Add whole samples. If that fails, the draft stays as it was."""
         arrays = _arrays_of(rows)
         _check(keys, digests, lengths, arrays.values())
@@ -127,7 +127,7 @@ _DIMENSIONS: dict[str, tuple[str | None, ...]] = {
 }
 
 
-def _arrays_of(rows: Mapping[str, Encoded]) -> dict[str, Array]:
+def _arrays_of(rows: Mapping[str, EncodedRows]) -> dict[str, Array]:
     arrays: dict[str, Array] = {}
     for cut, encoded in rows.items():
         arrays[values_name(cut)] = encoded.values
@@ -136,7 +136,7 @@ def _arrays_of(rows: Mapping[str, Encoded]) -> dict[str, Array]:
     return arrays
 
 
-def _row_specs(rows: Mapping[str, Encoded], dtype: str, codec: str) -> dict[str, ArraySpec]:
+def _row_specs(rows: Mapping[str, EncodedRows], dtype: str, codec: str) -> dict[str, ArraySpec]:
     """Specs of the empty row arrays. Scales have the chunk boundaries of their values, since both are read together."""
     specs: dict[str, ArraySpec] = {}
     for cut, encoded in rows.items():

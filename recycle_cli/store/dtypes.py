@@ -23,7 +23,7 @@ _LARGEST_STEP = {"int8": 127.0, "int4": LARGEST}
 
 
 @dataclass(frozen=True, slots=True)
-class Encoded:
+class EncodedRows:
     """Rows in stored form: values (n, *stored_shape), for int8 and int4 a float32 scale for each row, and for int4 the
     shape that its rows had before they were packed."""
 
@@ -47,7 +47,7 @@ def numpy_dtype(dtype: str) -> np.dtype[Any]:
     return np.dtype(STORED[dtype])
 
 
-def encode(rows: Array, dtype: str) -> Encoded:
+def encode(rows: Array, dtype: str) -> EncodedRows:
     """Convert rows (n, *shape) to their stored form; rows that have it already are only checked.
 
     float16 and bfloat16 round to nearest even; int8 is symmetric per row (scale = largest magnitude / 127); int4 has
@@ -59,7 +59,7 @@ def encode(rows: Array, dtype: str) -> Encoded:
     values = rows if rows.dtype == numpy_dtype(dtype) else _convert(np.asarray(rows, dtype="<f4"), dtype)
     if not is_finite(values, dtype):
         raise _cannot_hold(rows, values, dtype)
-    return Encoded(values)
+    return EncodedRows(values)
 
 
 def decode(
@@ -112,7 +112,7 @@ def are_scales(scales: Array, dtype: str) -> bool:
         return bool(np.isfinite(scales * np.float32(_LARGEST_STEP[dtype])).all())
 
 
-def _scaled(rows: Array, dtype: str) -> Encoded:
+def _scaled(rows: Array, dtype: str) -> EncodedRows:
     exact = np.asarray(rows, dtype="<f4")
     flat = exact.reshape(len(exact), math.prod(exact.shape[1:]))
     largest = np.abs(flat).max(axis=1, initial=0.0)
@@ -122,11 +122,11 @@ def _scaled(rows: Array, dtype: str) -> Encoded:
     # Rounded up, the scale of the largest float32 would make it infinite.
     scales = np.minimum(largest / step, np.nextafter(np.finfo("<f4").max / step, np.float32(0))).astype("<f4")
     if dtype == "int4":
-        return Encoded(pack(flat, scales), scales, exact.shape[1:])
+        return EncodedRows(pack(flat, scales), scales, exact.shape[1:])
     # Rows of zeros, or of denormals too small to scale, are stored as zeros.
     steps = np.divide(flat, scales[:, None], out=np.zeros_like(flat), where=scales[:, None] > 0)
     values = np.clip(np.rint(steps), -step, step).astype("|i1")
-    return Encoded(values.reshape(exact.shape), scales)
+    return EncodedRows(values.reshape(exact.shape), scales)
 
 
 def _cannot_hold(rows: Array, values: Array, dtype: str) -> DataError:

@@ -1,8 +1,8 @@
-"""How the samples of a segment were made of records. Whoever wants a record removed knows by it what else to look for.
+"""Origins: how the samples of a segment were made of records. They tell which samples a removed record has left.
 
-An origin is one of the texts `record` (the record as it is), `view NAME` (the field `view` of an augmented view of an
-image), the options that cut a record into the samples of a task, such as `--task question-answering --stride 64`, and
-`?` for a writer that does not say.
+An origin is a text: `record` for the record as it is, `view NAME` for the augmented view of an image with that field
+`view`, the options that cut a record into the samples of a task (`--task question-answering --stride 64`), or `?` if
+the writer did not say.
 """
 
 from collections.abc import Iterable, Mapping
@@ -19,7 +19,7 @@ NOT_SAID: Origins = frozenset({UNKNOWN})
 
 
 def origins_in(record: Mapping[str, Any]) -> Origins:
-    """The origins that a segment was sealed with; `?` for one of a writer that keeps none, as older versions."""
+    """The origins in the record of a segment; `?` if there are none, as in segments of older versions."""
     found = record.get(FIELD)
     if not isinstance(found, list) or not found or not all(isinstance(one, str) for one in found):
         return NOT_SAID

@@ -38,7 +38,8 @@ class ReadError(Exception):
 
 
 class PatientPlace:
-    """Reads what `place` has. Raises ReadError in place of its errors, but for GoneError; UnreadError gives up."""
+    """Reads from `place`, several times if need be. Raises ReadError instead of its errors except GoneError, and
+    UnreadError if only failures have come for PATIENCE_SECONDS."""
 
     def __init__(self, place: ReadablePlace) -> None:
         self._place = place
@@ -76,7 +77,7 @@ class PatientPlace:
         return self.attempt(SEGMENTS, self._place.foreign)
 
     def attempt(self, name: str, read: Callable[[], T]) -> T:
-        """Read until it works, as often as is worth it."""
+        """Call `read` until it succeeds, with a pause before each further attempt."""
         pauses = list(PAUSES) if self._failures < HOPELESS else []
         began = time.monotonic()
         while True:

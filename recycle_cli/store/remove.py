@@ -18,7 +18,7 @@ from recycle_cli.store.index import Segments, among
 from recycle_cli.store.indexfile import is_index, load_one
 from recycle_cli.store.layout import INDEX, SCRATCH
 from recycle_cli.store.liveness import maintenance, writers
-from recycle_cli.store.rewrite import Plan, remove_folders, replace, require_local, unique_in
+from recycle_cli.store.rewrite import RewritePlan, remove_folders, replace, require_local, unique_in
 from recycle_cli.store.store import Store
 from recycle_cli.store.writer import SEGMENT_BYTES
 
@@ -31,8 +31,8 @@ def remove(
     """Remove all copies of the samples with these keys (batches (n, 16)); `dry_run` only counts.
 
     Returns {store, asked, samples, copies, rewritten, removed, freed_bytes, set_aside, writers, seconds}: the different
-    keys asked for, how many of them the store held, their copies, the segments replaced and removed, and what may
-    hold them still: the parts that `verify --repair` set aside, and writers at work.
+    keys asked for, how many of them the store held, their copies, the segments replaced and removed, and the places
+    that may hold them still, which are parts that `verify --repair` set aside (by name) and writers at work (a count).
     Crash-safe as gc is: a run that was cut short is completed by the next. Writers and readers may be at work, as
     with gc. Raises UsageError for a bucket, StorageError if another maintenance is running, DamageError if keys are
     damaged, or a segment that must be rewritten or that holds a further copy of a sample that stays.
@@ -62,7 +62,7 @@ def remove(
 
 @dataclass
 class _Done:
-    """What was removed: the keys, their copies, and how many segments were replaced by others and removed."""
+    """Counts of a removal: the keys removed, their copies, and the segments rewritten and removed."""
 
     keys: Bytes16
     copies: int = 0
@@ -70,7 +70,7 @@ class _Done:
     removed: int = 0
     freed_bytes: int = 0
 
-    def add(self, plan: Plan, masks: Mapping[str, Mask]) -> None:
+    def add(self, plan: RewritePlan, masks: Mapping[str, Mask]) -> None:
         """Count what a plan removes; `masks` are of the samples to remove in each segment."""
         found = (segment.keys[masks[segment.id]] for segment in plan.stale)
         self.keys = np.unique(np.concatenate([self.keys, *found]), axis=0)
@@ -95,7 +95,7 @@ def _without(store: Store, wanted: Bytes16, segment_bytes: int, *, dry_run: bool
         done.freed_bytes += replace(store, plan, segment_bytes, "remove")
 
 
-def _plan(store: Store, masks: dict[str, Mask]) -> Plan:
+def _plan(store: Store, masks: dict[str, Mask]) -> RewritePlan:
     """Plan to replace the segments that hold wanted samples, by the samples of theirs that no other segment holds.
 
     So a run that was cut short after it had sealed the replacement does not seal a second one.
@@ -104,7 +104,9 @@ def _plan(store: Store, masks: dict[str, Mask]) -> Plan:
     stale = [segment for segment in segments if masks[segment.id].any()]
     ordered = [*(segment for segment in segments if not masks[segment.id].any()), *stale]
     unique = unique_in(Segments(ordered, [segment.summary.samples for segment in ordered]))
-    return Plan(stale, {segment.id: unique[segment.id][~masks[segment.id][unique[segment.id]]] for segment in stale})
+    return RewritePlan(
+        stale, {segment.id: unique[segment.id][~masks[segment.id][unique[segment.id]]] for segment in stale}
+    )
 
 
 def _stale_indexes(root: Path, store: Store) -> list[Path]:

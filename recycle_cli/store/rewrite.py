@@ -14,7 +14,7 @@ from recycle_cli.errors import UsageError
 from recycle_cli.keys import KEY_BYTES
 from recycle_cli.recipe import has_scales
 from recycle_cli.store.check import require_sound
-from recycle_cli.store.dtypes import Encoded
+from recycle_cli.store.dtypes import EncodedRows
 from recycle_cli.store.index import Positions, Segments, among, build
 from recycle_cli.store.layout import SCRATCH, SEGMENTS
 from recycle_cli.store.liveness import Claim
@@ -26,7 +26,7 @@ _BATCH_BYTES = 16 << 20
 
 
 @dataclass(frozen=True)
-class Plan:
+class RewritePlan:
     """The segments to remove (`stale`), and for every segment the numbers of the samples to keep (`kept`)."""
 
     stale: list[Segment]
@@ -76,7 +76,7 @@ def unique_in(ordered: Segments) -> dict[str, Positions]:
     }
 
 
-def replace(store: Store, plan: Plan, segment_bytes: int, purpose: str) -> int:
+def replace(store: Store, plan: RewritePlan, segment_bytes: int, purpose: str) -> int:
     """Copy the samples to keep into new segments, then remove the stale ones. Returns the bytes freed."""
     root, before = Path(store.place.where("")), store.bytes
     require_sound([*plan.rewritten, *_relied_on(store, plan)], purpose)
@@ -88,7 +88,7 @@ def replace(store: Store, plan: Plan, segment_bytes: int, purpose: str) -> int:
     return before - store.bytes
 
 
-def _relied_on(store: Store, plan: Plan) -> list[Segment]:
+def _relied_on(store: Store, plan: RewritePlan) -> list[Segment]:
     """The segments that stay as they are and hold a copy of a sample that the plan drops."""
     dropped = [np.delete(segment.keys, plan.kept[segment.id], axis=0) for segment in plan.stale]
     keys = np.concatenate([np.empty((0, KEY_BYTES), np.uint8), *dropped])
@@ -116,13 +116,13 @@ def copy_samples(store: Store, segment: Segment, samples: Positions, writer: Seg
         writer.append(segment.keys[local], segment.digests[local], lengths, rows)
 
 
-def _rows(store: Store, segment: Segment, cut: str, local: Positions) -> Encoded:
+def _rows(store: Store, segment: Segment, cut: str, local: Positions) -> EncodedRows:
     spans = [(segment.bounds[sample], segment.bounds[sample + 1]) for sample in local.tolist()]
     values = np.concatenate([segment.values(cut)[start:stop] for start, stop in spans])
     if not has_scales(store.recipe.dtype):
-        return Encoded(values)
+        return EncodedRows(values)
     scales = np.concatenate([segment.scales(cut)[start:stop] for start, stop in spans])
-    return Encoded(values, scales, segment.specs[values_name(cut)].packed)
+    return EncodedRows(values, scales, segment.specs[values_name(cut)].packed)
 
 
 def remove_folders(root: Path, folders: list[Path]) -> None:

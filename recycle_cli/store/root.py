@@ -70,7 +70,7 @@ def read_root(
 
 
 def root_problem(place: ReadablePlace) -> str | None:
-    """What is damaged in the root's document, or None.
+    """The damage of the root's document, or None.
 
     Raises StoreError if another program or a newer version of the format made it, and no segment says otherwise.
     """
@@ -161,5 +161,8 @@ def _recipe(record: Mapping[str, Any], where: str) -> Recipe:
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise StoreError(f"{where}: the recipe is not of this format ({error})") from None
     if fingerprint != record.get("fingerprint"):
-        raise StoreError(f"{where}: the recipe does not give the fingerprint {record.get('fingerprint')}; damaged")
+        raise StoreError(
+            f"{where}: the recipe does not have the recorded fingerprint {record.get('fingerprint')}; run "
+            "`recycle store verify --repair`"
+        )
     return recipe

@@ -14,7 +14,7 @@ from recycle_cli.store.layout import ArraySpec
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class End:
     """An earlier end of a row array, to rewind to."""
 
     rows: int
@@ -55,15 +55,15 @@ class RowArray:
             self._file.write(np.ascontiguousarray(rows))
         self.rows += len(rows)
 
-    def mark(self) -> Place:
+    def mark(self) -> End:
         """Remember the current end, to rewind to."""
-        return Place(self.rows, self._file.mark(), len(self._sizes), self._pending)
+        return End(self.rows, self._file.mark(), len(self._sizes), self._pending)
 
-    def rewind(self, place: Place) -> None:
-        """Undo what was written since the mark."""
-        self.rows, self._pending = place.rows, place.pending
-        del self._sizes[place.chunks :]
-        self._file.rewind(place.file)
+    def rewind(self, end: End) -> None:
+        """Undo what was written since `mark` returned this end."""
+        self.rows, self._pending = end.rows, end.pending
+        del self._sizes[end.chunks :]
+        self._file.rewind(end.file)
 
     def finish(self) -> tuple[ArraySpec, dict[str, Any]]:
         """Complete the shard. Returns the array's spec and its file's record."""
@@ -80,6 +80,7 @@ class RowArray:
         return spec, self._file.close()
 
     def abandon(self) -> None:
+        """Close the file without completing the shard."""
         self._file.abandon()
 
     def _write_chunks(self, rows: Array) -> None:

@@ -138,7 +138,9 @@ class Segment:
         offsets: npt.NDArray[np.int64] = np.frombuffer(data[0 : spec.file_bytes], spec.dtype)
         ends = int(offsets[0]), int(offsets[-1])
         if ends != (0, self.summary.rows) or bool((offsets[1:] < offsets[:-1]).any()):
-            raise DamageError(f"{self.where(OFFSETS)}: must rise from 0 to {self.summary.rows}; run verify --repair")
+            raise DamageError(
+                f"{self.where(OFFSETS)}: must rise from 0 to {self.summary.rows}; run `recycle store verify --repair`"
+            )
         return offsets
 
     @cached_property

@@ -36,7 +36,7 @@ from recycle_cli.store.place import Place
 from recycle_cli.store.places import open_place
 from recycle_cli.store.root import create_root, read_root
 from recycle_cli.store.segment import Segment, Summary, origins_of, scales_name, values_name
-from recycle_cli.store.windows import Window, WindowPlan, plan_windows, read_windows
+from recycle_cli.store.windows import RowWindow, WindowPlan, plan_windows, read_windows
 from recycle_cli.store.writer import SEGMENT_BYTES, SEGMENT_SECONDS, SegmentWriter
 
 _LOOKS, _LONGEST = 100, 0.02
@@ -246,7 +246,7 @@ class Store:
         seed: int | Sequence[int],
         batch_size: int = 1,
         planned_by: str | None = None,
-    ) -> Iterator[Window]:
+    ) -> Iterator[RowWindow]:
         """Read all samples once, in shuffled windows that fit `memory` bytes; the next window is read in advance.
 
         A window gathers its own positions as the store does. All windows but the last hold whole batches. Without

@@ -1,4 +1,4 @@
-"""What places behind a URL have in common: files that are fetched slice by slice, through the cache if there is one."""
+"""The base of places behind a URL, whose files are fetched slice by slice, through the cache if there is one."""
 
 from typing import Self
 

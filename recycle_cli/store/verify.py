@@ -75,7 +75,7 @@ def verify(
 
 
 def _lost(error: ReadError) -> StoreError:
-    """What to raise for a part that nothing can be verified without."""
+    """The error to raise if a part cannot be read without which nothing can be verified."""
     return error.cause if error.is_damage else UnreadError(str(error.cause))
 
 
@@ -123,7 +123,7 @@ def _samples(segment: Segment) -> int:
 
 
 def _root(place: PatientPlace) -> tuple[Findings, Recipe | None, bytes | None]:
-    """What is wrong with the root, its recipe, and its document as it must be, if it is damaged and that is known.
+    """The damage of the root, its recipe, and if the root is damaged its document made anew, as far as both are known.
 
     Raises StoreError if another program or a newer version of the format made it, ReadError if it cannot be read.
     """

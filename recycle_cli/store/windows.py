@@ -29,7 +29,7 @@ _STEP_SHARE = 32
 _READERS = 2
 
 
-class Window:
+class RowWindow:
     """Some samples of a store, held in memory. `gather` and `gather_rows` work as the store's own for its `positions`.
 
     `positions` are in shuffled order, to be used as they come. A window is valid until the next is requested.
@@ -142,7 +142,7 @@ def plan_windows(
     return plans
 
 
-def read_windows(plans: Sequence[WindowPlan], cut: str) -> Iterator[Window]:
+def read_windows(plans: Sequence[WindowPlan], cut: str) -> Iterator[RowWindow]:
     """Read the planned windows in turn, each while the one before it is in use."""
     if not plans:
         return
@@ -150,12 +150,12 @@ def read_windows(plans: Sequence[WindowPlan], cut: str) -> Iterator[Window]:
         held = _load(plans[0].runs, cut, None, readers)
         for plan, after in pairwise(plans):
             coming = ahead.submit(_load, after.runs, cut, held.only(plan.left), readers)
-            window = Window(held, plan.positions)
+            window = RowWindow(held, plan.positions)
             del held
             yield window
             window._release()
             held = coming.result()
-        yield Window(held, plans[-1].positions)
+        yield RowWindow(held, plans[-1].positions)
 
 
 def _load(runs: list["_Run"], cut: str, left: _Held | None, readers: ThreadPoolExecutor) -> _Held:

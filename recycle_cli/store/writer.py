@@ -12,7 +12,7 @@ from recycle_cli.recipe import Recipe
 from recycle_cli.store.budget import DiskBudget
 from recycle_cli.store.codecs import CODECS, Choice, choose
 from recycle_cli.store.draft import Draft
-from recycle_cli.store.dtypes import Array, Encoded
+from recycle_cli.store.dtypes import Array, EncodedRows
 from recycle_cli.store.files import storage_errors
 from recycle_cli.store.liveness import unique_id
 from recycle_cli.store.origins import NOT_SAID, Origins
@@ -77,7 +77,7 @@ class SegmentWriter:
         """The codec and the reason for it; None as long as `auto` has seen no rows."""
         return self._codec
 
-    def append(self, keys: Bytes16, digests: Bytes16, lengths: Array, rows: Mapping[str, Encoded]) -> None:
+    def append(self, keys: Bytes16, digests: Bytes16, lengths: Array, rows: Mapping[str, EncodedRows]) -> None:
         """Add samples: keys and digests (n, 16), lengths (n,), and for each cut the samples' rows one after another.
 
         Raises BarError if the store would grow beyond `max_disk`; everything appended before is sealed first.
@@ -99,7 +99,7 @@ class SegmentWriter:
         if self._draft.bytes >= self._segment_bytes or self._draft.age >= self._segment_seconds:
             self.seal()
 
-    def _stay_within(self, budget: DiskBudget, samples: int, rows: Mapping[str, Encoded]) -> None:
+    def _stay_within(self, budget: DiskBudget, samples: int, rows: Mapping[str, EncodedRows]) -> None:
         """Seal and raise BarError if the coming rows might not fit."""
         drafted = self._draft.samples if self._draft is not None else 0
         coming = sum(encoded.nbytes for encoded in rows.values())

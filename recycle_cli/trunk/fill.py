@@ -16,7 +16,7 @@ from recycle_cli.reports import Bar
 from recycle_cli.runtime.devices import Fetching, autocast, batch_tokens_on, device_holding, pinned_for, to_device
 from recycle_cli.runtime.overlap import background, prefetch
 from recycle_cli.settings import PrecomputeSettings
-from recycle_cli.store import Encoded, SegmentWriter, Store
+from recycle_cli.store import EncodedRows, SegmentWriter, Store
 from recycle_cli.trunk.origins import origins_of
 from recycle_cli.trunk.rows import check_lengths, rows_of
 from recycle_cli.trunk.stream import Reject, TrunkBatch, Window, batches_of, prepared_ahead, usable
@@ -25,13 +25,13 @@ from recycle_cli.trunk.underway import Underway
 ByCut = dict[str, torch.Tensor]
 """The trunk's output for a batch at each cut, padded."""
 
-Rows = dict[str, Encoded]
+Rows = dict[str, EncodedRows]
 """A batch's rows at each cut, as stored."""
 
 
 @dataclass
 class Tally:
-    """Running counts of one pass: `samples` that were looked up, and those that need not be computed again."""
+    """Running counts of one pass: the `samples` looked up, and how many of them need not be computed (`reused`)."""
 
     samples: int = 0
     reused: int = 0
@@ -76,7 +76,7 @@ def fill(
 ) -> Filled:
     """Run the trunk over the samples that the store lacks; reading, the trunk and writing overlap.
 
-    `reject` hears of samples that cannot be prepared; None lets their error through.
+    `reject` is called for samples that cannot be prepared; None raises their error.
     """
     device = device_holding(split.model)
     lacking = Lacking(store, split, settings, progress, reject)
@@ -106,7 +106,7 @@ def fill(
                 tally.trunk_seconds += time.perf_counter() - started
                 fetch = partial(rows, keyed, activations, fetching.ready())
                 if device.type == "cpu":
-                    # Every core of a CPU is the model's: computing beside it costs more than it saves.
+                    # The model uses every core of a CPU: rounding rows beside it costs more than it saves.
                     fetch = partial(dict, fetch())
                 hand_over((keyed, fetch))
                 progress.update(len(keyed.keys), note=_note(tally, writer))
@@ -154,7 +154,8 @@ class Lacking:
                 yield Keyed(batch, ready.window.keys[batch.members], ready.window.digests[batch.members])
 
     def _fresh(self, window: Window) -> npt.NDArray[np.int64]:
-        """Places of the contents that are new, each once."""
+        """Places of the samples to compute: the first with each content that is new. Copies of a sample that cannot be
+        prepared are refused as well, each under its own name."""
         first = self._underway.first(window)
         self._copies.clear()
         for place in np.setdiff1d(np.flatnonzero(window.positions < 0), first).tolist():
@@ -168,7 +169,7 @@ class Lacking:
         return first
 
     def _refused(self, sample: Sample, error: DataError) -> None:
-        """A sample that cannot be prepared; each that repeats it is as unusable, and says so under its own name."""
+        """Reject a sample that cannot be prepared, and each of its copies in the window."""
         if self._reject is None:
             raise error
         self._reject(sample, error)

@@ -3,13 +3,14 @@
 import torch
 
 from recycle_cli.errors import DataError
-from recycle_cli.store import Encoded, decode, encode
+from recycle_cli.store import EncodedRows, decode, encode
 from recycle_cli.trunk.stream import Indices, TrunkBatch
 
-_TORCH_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
+_NARROW = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+"""Dtypes to which the device rounds, so that half the bytes leave it."""
 
 
-def rows_of(activations: torch.Tensor, lengths: Indices, dtype: str) -> Encoded:
+def rows_of(activations: torch.Tensor, lengths: Indices, dtype: str) -> EncodedRows:
     """Ragged rows in the stored dtype from padded activations (B, L, *shape): the first `lengths[i]` rows of each.
 
     Raises DataError, naming the value and the remedy, if float16 cannot hold a value or a value is not finite.
@@ -17,17 +18,15 @@ def rows_of(activations: torch.Tensor, lengths: Indices, dtype: str) -> Encoded:
     steps = torch.arange(activations.shape[1], device=activations.device)
     inside = steps[None, :] < torch.from_numpy(lengths).to(activations.device)[:, None]
     rows = activations[inside]
-    if dtype not in ("float16", "bfloat16"):
-        return encode(rows.float().cpu().numpy(), dtype)
-    narrow = rows.to(_TORCH_DTYPES[dtype])
-    if not torch.isfinite(narrow).all():
+    narrow = rows.to(_NARROW[dtype]) if dtype in _NARROW else None
+    if narrow is None or not torch.isfinite(narrow).all():  # `encode` names the value that is not finite
         return encode(rows.float().cpu().numpy(), dtype)
     bits = narrow.view(torch.uint16) if dtype == "bfloat16" else narrow
-    return Encoded(bits.cpu().numpy(), None)
+    return EncodedRows(bits.cpu().numpy(), None)
 
 
-def restored(rows: Encoded, lengths: Indices, dtype: str) -> torch.Tensor:
-    """Padded float32 activations (B, L, *shape) from ragged stored rows: what the head is given, hit or miss."""
+def restored(rows: EncodedRows, lengths: Indices, dtype: str) -> torch.Tensor:
+    """Padded float32 activations (B, L, *shape) from ragged stored rows. Hits and misses reach the head alike."""
     values = torch.from_numpy(decode(rows.values, rows.scales, dtype, rows.row_shape))
     pieces = list(torch.split(values, lengths.tolist()))
     return torch.nn.utils.rnn.pad_sequence(pieces, batch_first=True)

@@ -68,8 +68,8 @@ def test_the_command_says_so_and_goes_on_with_more(recycle, tiny_bert, tmp_path)
         assert stopped.code == 6
         assert stopped.json["error"]["kind"] == "BarError"
         (line,) = stopped.err.splitlines()
-        assert f"--max-disk {limit} would be passed" in line
-        assert "everything before is sealed and usable" in line
+        assert f"the next rows would exceed --max-disk {limit}" in line
+        assert "what was sealed before is usable" in line
         assert limit / 2 < bytes_below(store) <= limit
         found = contents(store)
         assert held <= len(found) < len(whole)

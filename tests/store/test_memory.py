@@ -12,7 +12,7 @@ import pathlib, resource, sys
 sys.path[:0] = [{str(HERE.parent)!r}, {str(HERE.parents[1])!r}]
 import numpy as np
 from recycle_cli.recipe import Recipe
-from recycle_cli.store import Encoded, Store
+from recycle_cli.store import EncodedRows, Store
 recipe = Recipe("text", {{"model_type": "tiny"}}, {{"2": "0"}}, "none")
 path, argument = sys.argv[1], int(sys.argv[2])
 def peak():
@@ -26,7 +26,7 @@ WRITE = """
 store = Store.create_or_open(path, recipe, {})
 with store.writer(segment_bytes=8 << 20, codec="lz4" if "lz4" in path else "none") as writer:
     for number in range(argument):
-        writer.append(key([number]), key([number]), np.array([64]), {"2": Encoded(rows)})
+        writer.append(key([number]), key([number]), np.array([64]), {"2": EncodedRows(rows)})
 print(peak())
 """
 

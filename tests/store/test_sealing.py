@@ -9,7 +9,7 @@ import pytest
 
 from recycle_cli.errors import DamageError, Interrupted, StorageError
 from recycle_cli.keys import KEY_BYTES
-from recycle_cli.store import Encoded, Store, verify
+from recycle_cli.store import EncodedRows, Store, verify
 from recycle_cli.store.files import HashedFile
 
 from .corpora import Corpus
@@ -132,5 +132,5 @@ def test_lists_of_rows_must_fit_their_lengths(tmp_path, corpus):
     with store.writer() as writer:
         for lengths, rows in (([1, 2], 4), ([1], 1), ([-1, 2], 1)):
             with pytest.raises(AssertionError):
-                writer.append(keys, keys, np.array(lengths), {"2": Encoded(np.zeros((rows, 8), "<f2"))})
+                writer.append(keys, keys, np.array(lengths), {"2": EncodedRows(np.zeros((rows, 8), "<f2"))})
     assert len(Store.open(store.path)) == 0
