@@ -9,10 +9,10 @@ from recycle_cli.errors import DataError, RecycleError
 
 @contextmanager
 def reading(name: str) -> Iterator[None]:
-    """Turn what a library raises within into a DataError of one line, chained.
+    """Raise any exception of a library as a DataError of one line, chained.
 
-    Only calls of libraries belong inside, so that a fault of ours is not taken for one of the file. Too little memory
-    is no fault of the file either.
+    Only calls of libraries belong inside, so that a fault of ours is not taken for one of the file. A MemoryError is no
+    fault of the file either, and stays as it is.
     """
     try:
         yield
@@ -23,7 +23,7 @@ def reading(name: str) -> Iterator[None]:
 
 
 def brief(error: BaseException) -> str:
-    """What an exception says, in one line and at most 300 characters; its kind if it says nothing."""
+    """The message of an exception, in one line of at most 300 characters; the name of its class if it has none."""
     cause = error.__cause__ or error
     said = getattr(cause, "strerror", None) or str(cause)
     return shown(" ".join(said.split()))[:300] or type(cause).__name__

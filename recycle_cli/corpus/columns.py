@@ -1,4 +1,4 @@
-"""Which column is what: as named by the user, or chosen if there is only one sensible answer."""
+"""The roles of columns: as named by the user, or chosen if there is only one sensible answer."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -8,16 +8,17 @@ from recycle_cli.corpus.records import shown
 from recycle_cli.errors import DataError
 from recycle_cli.settings import CorpusSettings
 
-TEXTS = ("text", "sentence", "content", "document", "review", "body", "message")
-IMAGES = ("image", "img", "image_path", "image_file", "path", "file_path", "file", "file_name", "filename")
-LABELS = ("label", "labels", "class", "category", "intent")
-PAIRS = (
+TEXT_COLUMNS = ("text", "sentence", "content", "document", "review", "body", "message")
+IMAGE_COLUMNS = ("image", "img", "image_path", "image_file", "path", "file_path", "file", "file_name", "filename")
+LABEL_COLUMNS = ("label", "labels", "class", "category", "intent")
+PAIR_COLUMNS = (
     ("text", "text_pair"),
     ("text1", "text2"),
     ("sentence1", "sentence2"),
     ("question1", "question2"),
     ("premise", "hypothesis"),
 )
+"""Usual names of columns. They only spare the user an option: a column of another name is named on the command line."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Columns:
     """Names of the columns. Before a form has resolved them, None means not named by the user; afterwards, not there.
 
     labels  the columns of several labels, in place of `label`; a record has a label in at least one of them
-    others  further columns of a form, by what they are to it
+    others  further columns of a form, by their role
     """
 
     text: str | None = None
@@ -50,7 +51,7 @@ class Columns:
 
     @property
     def single(self) -> dict[str, str]:
-        """The columns in use that hold one thing each, by what they hold."""
+        """The columns in use that have a role of their own, by role."""
         names = {name: getattr(self, name) for name in ("text", "text_pair", "label", "id", "image")}
         return {name: column for name, column in names.items() if column is not None} | dict(self.others)
 
@@ -61,14 +62,14 @@ class Columns:
 
 
 INPUT_ROLES = ("text", "text_pair", "image")
-"""What a model reads; without one of these a RUN that was trained on it has nothing to predict from."""
+"""The roles that a model reads. If one of them is missing, a RUN that was trained on it cannot predict."""
 
 
 def as_trained(named: Columns, trained: Mapping[str, str], schema: Mapping[str, bool], corpus: str) -> Columns:
-    """The columns that the user names, and for what is not named those that a RUN was trained on (`trained`, by what
-    they hold; empty if that is not known). Its label and its id may be missing.
+    """The columns that the user names, and for the other roles those that a RUN was trained on, if they are there.
 
-    Raises DataError for an input that is missing, and for one that the RUN was not trained on.
+    `trained`: the columns of the RUN by role; empty if they are not known. Raises DataError for an input that is
+    missing, and for one that the RUN was not trained on.
     """
     if not trained:
         return named
@@ -94,7 +95,8 @@ def as_trained(named: Columns, trained: Mapping[str, str], schema: Mapping[str, 
 
 
 def kept_columns(asked: Sequence[str], schema: Mapping[str, bool], columns: Columns, corpus: str) -> tuple[str, ...]:
-    """The columns that `--keep-columns` names, each once: a word is a name, `all` (but the image), or several names.
+    """The columns that `--keep-columns` names, each once. A word is one name, several with commas between them, or
+    `all` (all but the image).
 
     Raises DataError, listing the columns, for one that is missing.
     """
@@ -113,7 +115,7 @@ def kept_columns(asked: Sequence[str], schema: Mapping[str, bool], columns: Colu
 def resolve_common(
     columns: Columns, schema: Mapping[str, bool], corpus: str, *, labelled: bool
 ) -> tuple[Columns, list[str]]:
-    """Fill in label and id, which every form has; return also the names of the columns that are left.
+    """Fill in label and id, which every form has. Returns also the names of the columns that are left.
 
     Raises DataError, listing the columns, if a named column or, if `labelled`, the label is missing.
     """
@@ -121,7 +123,7 @@ def resolve_common(
         if name not in schema:
             raise DataError(f"{corpus}: no column {name!r} ({option}); {listing(schema)}")
     free = [name for name in schema if name not in columns.named]
-    label = columns.label or (None if columns.labels else only(LABELS, free))
+    label = columns.label or (None if columns.labels else only(LABEL_COLUMNS, free))
     if label is None and labelled and not columns.labels:
         raise DataError(f"{corpus}: which column is the label? Name it with --label-column; {listing(schema)}")
     resolved = replace(columns, label=label, id=columns.id or only(("id",), free))
@@ -130,8 +132,8 @@ def resolve_common(
 
 def choose_text(schema: Mapping[str, bool], free: list[str], with_pair: bool) -> tuple[str | None, str | None]:
     """The column of the text and, if `with_pair` and there is one, that of its pair; None and None if not clear."""
-    pairs = [pair for pair in PAIRS if pair[0] in free and pair[1] in free] if with_pair else []
-    singles = [name for name in TEXTS if name in free]
+    pairs = [pair for pair in PAIR_COLUMNS if pair[0] in free and pair[1] in free] if with_pair else []
+    singles = [name for name in TEXT_COLUMNS if name in free]
     if len(pairs) == 1 and all(name in pairs[0] for name in singles):
         return pairs[0]
     if pairs or len(singles) > 1:

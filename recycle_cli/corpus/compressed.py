@@ -12,8 +12,8 @@ from recycle_cli.disk import check_regular
 
 
 class _Streams(io.RawIOBase):
-    """Compressed streams one after another, as bytes. The standard library takes what follows the first stream and is
-    none itself for padding, and drops it; here only zeros are padding."""
+    """The bytes of compressed streams, one after another. Behind the first stream the standard library drops whatever
+    is no stream; here only zeros are dropped, and anything else is an error."""
 
     def __init__(self, file: IO[bytes], decompressor: Callable[[], Any]) -> None:
         self._file, self._new = file, decompressor
@@ -52,7 +52,7 @@ class _Streams(io.RawIOBase):
 
 
 def _zstd(path: Path) -> IO[bytes]:
-    # By pyarrow, which is there anyway and raises where a frame is cut off, as the package zstandard does not.
+    # By pyarrow, which is installed anyway: it raises if a frame is cut off, and the package zstandard does not.
     from pyarrow import input_stream
 
     return cast(IO[bytes], input_stream(str(path), compression="zstd"))

@@ -16,7 +16,7 @@ GLOBAL_COLUMNS = "# global.columns ="
 """The beginning of the comment by which CoNLL-U Plus names the columns."""
 
 _RANGE = re.compile(r"\d+[-.]\d+")
-"""The first column of a CoNLL-U line that is no word of its own: a word of several (1-2), an unwritten one (1.1)."""
+"""The first column of a CoNLL-U line for a multiword token (1-2) or an empty node (1.1), which are no words."""
 
 
 def conll(lines: Iterator[str], file: str, columns: Sequence[str]) -> Generator[Record]:
@@ -56,7 +56,7 @@ def _sentences(
 
 
 def _until_words(numbered: Iterator[tuple[int, str]]) -> tuple[list[tuple[int, str]], Iterator[tuple[int, str]]]:
-    """The lines up to the first that is a word's beyond doubt, and the others; none at all if there is no such line."""
+    """Divide the lines behind the first that surely holds a word. Without such a line, the first part is empty."""
     head: list[tuple[int, str]] = []
     for number, line in numbered:
         head.append((number, line.removeprefix("\ufeff") if number == 1 else line))
@@ -67,7 +67,7 @@ def _until_words(numbered: Iterator[tuple[int, str]]) -> tuple[list[tuple[int, s
 
 @dataclass(frozen=True)
 class _Layout:
-    """How a file's lines fall into columns. `names`: those that the file gives them, if any."""
+    """How the lines of a file are divided into columns. `names`: the names of the columns, if the file gives any."""
 
     tabs: bool
     width: int
@@ -80,7 +80,7 @@ class _Layout:
         return line.rstrip("\r\n").split("\t") if self.tabs else line.split()
 
     def is_comment(self, line: str, cells: list[str]) -> bool:
-        """Whether a line that begins with # is no word's: it has other columns, or is `# name = value`."""
+        """Whether a line that begins with # is a comment: it has another number of columns, or is `# name = value`."""
         return line.startswith("#") and (
             len(cells) != self.width or (not self.tabs and cells[:1] + cells[2:3] == ["#", "="])
         )
@@ -106,7 +106,7 @@ class _Sentence:
     problem: tuple[int, str] | None = None
 
     def add(self, number: int, cells: list[str]) -> None:
-        """The next word; of lines that cannot be read the first is told."""
+        """Add the next word. The first line that cannot be read is kept as the problem of the sentence."""
         self.first = self.first or number
         self.words.append(cells)
         if len(cells) != self.layout.width and self.problem is None:
@@ -117,7 +117,7 @@ class _Sentence:
             )
 
     def ended(self) -> Iterator[Record]:
-        """The sentence as a record, if it has words; the next one begins."""
+        """The sentence as a record, if it has words. Begins the next sentence."""
         if self.words:
             number, problem = self.problem or (self.first, None)
             yield Record(self.file, number, {} if problem else self._values(), problem, unit="line")

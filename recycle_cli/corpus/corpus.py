@@ -25,12 +25,16 @@ _EMPTY = "is empty, expected at least one record"
 
 
 class Corpus:
-    """Examples of the records that the settings name, streamed; iterate as often as needed, each pass starts anew.
+    """A stream of the examples that records give; iterate as often as needed, each pass starts anew.
 
-    Opening decides the columns and reads nothing but the first records. `used` counts the records of the latest pass
-    that gave an example. `labelled`: every record must have a label; otherwise a missing one is None. `read_label`
-    makes a label of a record's value; `expand` gives an example other samples, the windows of a long text. `on_failure`
-    hears of each record that is skipped.
+    form        the columns that a record has, and the samples that it gives
+    read_label  makes a label of the value in the label column
+    expand      gives an example other samples, such as the windows of a long text
+    labelled    whether every record must have a label; else a missing one is None
+    on_failure  called for each record that is skipped
+
+    Opening decides the columns and reads only the first records. `used` counts the records of the latest pass that gave
+    an example.
 
     Opening and iterating raise DataError for a corpus that cannot be read or in which no record can be used, and,
     unless the settings skip them, for a record that cannot be used.
@@ -55,19 +59,25 @@ class Corpus:
         self.used, self.unread_labels, self.unread_label = 0, 0, ""
         self._reader = form.reader(settings.source, settings.files)
         self.name = self._reader.name
-        if labelled and self._reader.why_unlabelled is not None:
-            raise DataError(f"{self.name}: {self._reader.why_unlabelled}")
-        if labelled and not (settings.label_column or settings.label_columns) and self._reader.doubt is not None:
-            raise DataError(f"{self.name}: {self._reader.doubt}")
+        if labelled:
+            self._expect_labels()
         schema = self._reader.schema()
         if not schema:
             raise DataError(f"{self.name}: {_EMPTY}")
         self._named = as_trained(Columns.of(settings), dict(settings.trained), schema, self.name)
         self.columns = form.resolve(self._named, schema, self.name, labelled=labelled)
         if self._named.label is None and any(role == "label" for role, _ in settings.trained):
-            # Another column that looks like labels holds answers to another question.
+            # The RUN's labels are not in this corpus: a column that looks like labels holds others.
             self.columns = replace(self.columns, label=None)
         self.kept = kept_columns(settings.kept, schema, self.columns, self.name)
+
+    def _expect_labels(self) -> None:
+        """Raise DataError if the records cannot have labels, or if it is in doubt which their labels are."""
+        if self._reader.why_unlabelled is not None:
+            raise DataError(f"{self.name}: {self._reader.why_unlabelled}")
+        named = self.settings.label_column or self.settings.label_columns
+        if not named and self._reader.doubt is not None:
+            raise DataError(f"{self.name}: {self._reader.doubt}")
 
     @cached_property
     def total(self) -> int | None:
@@ -126,12 +136,12 @@ class Corpus:
                     yield view(sample)
 
     def reject(self, sample: Sample, error: DataError) -> None:
-        """A sample that was read but cannot be used: raise, or count and list it, once for all its views."""
+        """Raise for a sample that cannot be used, or count and list it, once for all its views."""
         if "view" not in sample.fields or not self.failures.skips:
             self.failures.unusable(sample.id, error)
 
     def tell_columns(self) -> None:
-        """Say in one line which columns were taken that the user did not name and whose names do not speak."""
+        """Say in one line which columns were taken though the user did not name them and their names do not tell."""
         chosen = [
             f"{column!r} as the {role.replace('_', ' ')} (--{role.replace('_', '-')}-column)"
             for role, column in self.columns.single.items()
@@ -142,9 +152,9 @@ class Corpus:
 
     @contextmanager
     def progress(self, description: str, views: Views = ()) -> Iterator[Bar]:
-        """A bar of the records of one pass, to be told of samples, each `view` counting as one.
+        """A bar of the records of one pass. Advance it by samples; each of the `views` of a sample counts as one more.
 
-        If the number of records is not known and somebody watches, a thread counts them: for the time left.
+        If the number of records is not known and the bar is visible, a thread counts them, for the time left.
         """
         with bar(description, self.total) as drawn:
             self._done = done = RecordsDone(drawn, 1 + len(views))
@@ -155,18 +165,18 @@ class Corpus:
                 self._done = None
 
     def _expect(self, samples: int) -> None:
-        """Tell the bar, if there is one, that a record was read."""
+        """Tell the bar, if there is one, that a record with so many samples was read."""
         if self._done is not None:
             self._done.expect(samples)
 
     def count_ahead(self, progress: Bar) -> None:
-        """Tell a bar that somebody watches the number of records, if it is not known, from a thread that counts."""
+        """Count the records in a thread for a bar that is visible, if their number is not known."""
         if self.total is None and progress.shown:
             threading.Thread(target=self._count, args=(progress,), daemon=True).start()
 
     def _count(self, progress: Bar) -> None:
         again = replace(self.settings, on_error="skip", failures=None)
-        # The reading itself says what is wrong with the corpus.
+        # The pass itself reports what is wrong with the corpus.
         with suppress(RecycleError):
             corpus = Corpus(again, form=self.form, read_label=self.read_label, labelled=self.labelled)
             count = sum(1 for _ in corpus)
@@ -200,7 +210,7 @@ class Corpus:
         return None if value is None or value == "" else sound(str(value), str(column))
 
     def _unnamed(self, number: int, record: Record) -> str:
-        """What a record is called that has no id. Those of a shard are not counted from the corpus's first one."""
+        """The name of a record without an id: of a shard its place, since records are counted from its own first one."""
         counted = str(number) if self.settings.shard is None else record.place
         return self.form.name(record, self.columns) or counted
 
@@ -217,7 +227,7 @@ class Corpus:
             return None
 
     def _pass_over(self, problem: BadRecord) -> None:
-        """Count a label that cannot be read."""
+        """Count a label that cannot be read, and keep the first problem."""
         self.unread_label = self.unread_label if self.unread_labels else str(problem)
         self.unread_labels += 1
 

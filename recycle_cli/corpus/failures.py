@@ -1,4 +1,4 @@
-"""Records that cannot be used: an error, or counted, listed in a file and passed over."""
+"""Records that cannot be used: they are an error, or are counted, listed in a file and passed over."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -17,16 +17,16 @@ _PEEKED = 1 << 20
 
 @dataclass(frozen=True)
 class Failure:
-    """A record that was passed over. `id` as its sample would have had it; `reason` names file and record."""
+    """A record that was passed over. `id`: that of its sample; `reason`: names file, record and problem."""
 
     id: str
     reason: str
 
 
 class Failures:
-    """What to do with records that cannot be used. `count` is of the latest reading of the corpus.
+    """Handles records that cannot be used. `count` is that of the latest pass over the corpus.
 
-    Raises UsageError if the file in which they are to be listed is there and is no such list.
+    Raises UsageError if the file for their list exists and is no such list.
     """
 
     def __init__(self, settings: CorpusSettings, told: Callable[[Failure], None] | None = None) -> None:
@@ -50,14 +50,15 @@ class Failures:
         self._note(failure)
 
     def unusable(self, identity: str, error: DataError) -> None:
-        """A sample that was read but cannot be used, such as an image that cannot be decoded."""
+        """Note a sample that was read but cannot be used, such as an image that cannot be decoded. Raises DataError
+        unless such records are skipped."""
         if not self.skips:
             raise DataError(f"{error} (or pass over such records with --on-error skip)") from error
         self._note(Failure(identity, str(error)))
 
     def tell(self) -> None:
-        """Write the list, once all is read and prepared, and say in one line how many were skipped. If none was, there
-        is no list, and that of an earlier command is removed."""
+        """Write the list when all is read and prepared, and say in one line how many records were skipped. If there
+        were none, no list is written, and that of an earlier command is removed."""
         if self._list is not None:
             with _telling(self._list):
                 self._write(self._list)
@@ -89,7 +90,7 @@ def _check_ours(path: Path) -> None:
         if not path.exists():
             return
         if not path.is_file():
-            raise UsageError(f"--failures {path}: there is something there that is no file; name another")
+            raise UsageError(f"--failures {path}: it exists and is no file; name another")
         with opened(path) as file:
             start = file.read(_PEEKED)
     lines = start.splitlines() if len(start) < _PEEKED else start.splitlines()[:-1]

@@ -15,8 +15,8 @@ IMAGE_ENDINGS = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"),
     *(".avif", ".heic", ".heif", ".jp2"),
 )
-"""Files of other endings are no part of a corpus of images. What a file holds, and whether it can be read, is found out
-when it is decoded."""
+"""The endings of image files; other files in a folder of images are ignored. The format of a file is found when it is
+decoded, whatever its ending."""
 
 
 def is_image(name: str) -> bool:

@@ -15,19 +15,20 @@ from recycle_cli.errors import DataError
 from recycle_cli.reports import say
 
 SYSTEMS_OWN = "@#$~"
-"""A folder whose name begins with one of these marks is a file system's or a server's own, such as the thumbnails and
-the waste baskets of network drives. It is passed over, with a word about it."""
+"""Folders whose names begin with one of these marks belong to a file system or a server, such as the thumbnails and
+trash folders of network drives. They are passed over, and a line says so."""
 
 
 @dataclass(frozen=True)
 class FileKind:
-    """What the files of a tree hold.
+    """The kind of the files in a tree.
 
-    noun     what one of them is called
-    column   the column that a record has it in
-    example  a file as a message names it; `expected`: the names that its files have
-    takes    whether a file of this name is one of them
-    value    what the column holds of a file; raises DataError
+    noun      the word for one of them in messages
+    column    the column of the record that holds it
+    example   the name of a file, for messages
+    expected  the names that such files have, for messages
+    takes     whether a file of this name is of the kind
+    value     the value of the column for a file; raises DataError
     """
 
     noun: str
@@ -122,7 +123,7 @@ class ClassFolder:
 
     @cached_property
     def doubt(self) -> str | None:
-        """Why its folders may be no classes: they look like a dataset's splits."""
+        """Why its folders may not be the classes: they look like the splits of a dataset. None if they do not."""
         first = f"give one alone, such as {Path(self.root, *self.classes[:1])}"
         rest = "if they are classes, say so with --label-column label"
         if len(splits := _splits(self.classes)) > 1:
@@ -130,8 +131,8 @@ class ClassFolder:
         if shared := self._shared_folders():
             folders, names = ", ".join(shared[0]), ", ".join(shared[1])
             return (
-                f"the folders {folders} hold folders of the same names ({names}), so that those are the classes as it "
-                f"seems; {first}; {rest}"
+                f"the folders {folders} hold folders of the same names ({names}), so these are probably the classes; "
+                f"{first}; {rest}"
             )
         return None
 
@@ -148,7 +149,7 @@ class ClassFolder:
         return (sorted(name for name in inner if inner[name] & set(shared)), shared) if len(shared) > 1 else None
 
     def _seen(self) -> "FoldersRead":
-        """No folder read yet; the root, if it is more than a folder of files, is never to be one of them."""
+        """The folders read at the start of a pass: none, or the root if it holds folders of classes."""
         seen = FoldersRead()
         if self.classes:
             seen.add(Path(self.root))
@@ -166,8 +167,8 @@ class ClassFolder:
         if _is_own(name) and not name.startswith(".") and name not in self._passed:
             self._passed.add(name)
             say(
-                f"{self.root}: passing over folders of the name {name}, which a system keeps for itself as it seems; "
-                "if it is a class, give it a name that begins with a letter"
+                f"{self.root}: passing over folders of the name {name}, which looks like a system's own; if it is a "
+                "class, give it a name that begins with a letter"
             )
         return _is_own(name)
 
@@ -223,7 +224,7 @@ class ClassFolders:
 
 
 class FoldersRead:
-    """The real folders that were read: one that is reached again, through a link, would give its files twice, and
+    """The real folders that were read. A folder that is reached again through a link would give its files twice, and
     under the labels of two classes."""
 
     def __init__(self) -> None:
@@ -255,12 +256,13 @@ def files_below(
 
 
 def _refuse(error: OSError) -> None:
-    # Of itself `os.walk` passes over folders that it cannot read.
+    # By default `os.walk` passes over folders that it cannot read.
     raise DataError(f"{error.filename}: cannot be read ({error.strerror}); change its permissions or remove it")
 
 
 def _splits(folders: Sequence[str]) -> list[str]:
-    """The folders whose names are those of splits, as `datasets` knows them; numbers in a name (`val2017`) aside."""
+    """The folders that are named like splits, by the keywords of `datasets`; digits in a name (`val2017`) are ignored.
+    None of them if all are of one split."""
     from datasets.data_files import SPLIT_KEYWORDS
 
     split_of = {word: str(split) for split, words in SPLIT_KEYWORDS.items() for word in words}

@@ -1,4 +1,4 @@
-"""The form of a record: which columns it reads, and which samples they give."""
+"""The form of a record: the columns that it has, and the samples that they give."""
 
 from collections.abc import Mapping, Sequence
 from typing import Protocol
@@ -29,7 +29,7 @@ class Form(Protocol):
         """
 
     def samples(self, record: Record, columns: Columns, identity: str) -> tuple[Sample, ...]:
-        """The samples of a record that is called `identity`. Raises BadRecord."""
+        """The samples of a record; `identity` is their id. Raises BadRecord."""
 
     def name(self, record: Record, columns: Columns) -> str | None:
-        """What a record without an id is called: an image's path; None for its number."""
+        """The name of a record without an id, such as the path of an image; None for its number."""

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TypeGuard
 
 from recycle_cli.corpus.boundary import brief, reading
-from recycle_cli.corpus.columns import IMAGES, Columns, listing, only, resolve_common
+from recycle_cli.corpus.columns import IMAGE_COLUMNS, Columns, listing, only, resolve_common
 from recycle_cli.corpus.records import BadRecord, Reader, Record, kind_of, shown
 from recycle_cli.corpus.sources import find_images
 from recycle_cli.disk import expanded, read_bytes
@@ -16,10 +16,10 @@ from recycle_cli.pointers import what_pointer
 from recycle_cli.settings import FileSettings
 
 LARGEST_FILE = 1 << 30
-"""Bytes of an image's file: no image that can be decoded has more."""
+"""Most bytes of an image's file: no image that can be decoded has more."""
 
 LONGEST_PATH = 4096
-"""Characters; Linux knows no longer paths, and a text that is longer is no path."""
+"""Most characters of a path on Linux; a longer text is no path."""
 
 
 class ImageForm:
@@ -32,13 +32,13 @@ class ImageForm:
         return find_images(sources, files)
 
     def resolve(self, named: Columns, schema: Mapping[str, bool], corpus: str, *, labelled: bool) -> Columns:
-        """Label and id as for texts; the image, if not named, is the only column of IMAGES that is there."""
+        """Label and id as for texts; the image, if not named, is the only column of IMAGE_COLUMNS that is there."""
         if named.text is not None or named.text_pair is not None:
             raise DataError(
                 f"{corpus}: the model takes images, so that --text-column has no meaning; use --image-column"
             )
         resolved, free = resolve_common(named, schema, corpus, labelled=labelled)
-        image = named.image or only(IMAGES, free)
+        image = named.image or only(IMAGE_COLUMNS, free)
         if image is None:
             raise DataError(f"{corpus}: which column is the image? Name it with --image-column; {listing(schema)}")
         return replace(resolved, image=image)

@@ -9,7 +9,7 @@ from recycle_cli.corpus.records import BadRecord, kind_of, shown, sound
 from recycle_cli.settings import LABEL_SEPARATOR
 
 NO_FLAGS = (
-    ": a vector of flags or scores, as it seems; expected the names of the record's classes, each once, such as "
+    ": this looks like a vector of flags or scores; expected the names of the record's classes, each once, such as "
     '["art", "news"] in place of [1, 0, 1]'
 )
 
@@ -40,8 +40,8 @@ def several_labels(values: Mapping[str, Any], column: str) -> tuple[str, ...]:
     """
     if not has_label(values, column):
         raise BadRecord(
-            f"no label in column {column!r}; none of the classes is written [] in a list column, {LABEL_SEPARATOR} in "
-            "text"
+            f"no label in column {column!r}; a record that has none of the classes is written [] as a list, "
+            f"{LABEL_SEPARATOR} as text"
         )
     value = values[column]
     names = _separated(value, column) if isinstance(value, str) else _listed(value, column)
@@ -74,7 +74,7 @@ def _listed(value: Any, column: str) -> list[str]:
 
 
 def _is_flag(value: Any) -> bool:
-    """Whether a member of a list can only be one of a vector: a truth value or a share."""
+    """Whether a member of a list can only belong to a vector of flags or scores: a truth value, or a fraction."""
     return isinstance(value, bool) or (isinstance(value, float) and not value.is_integer())
 
 

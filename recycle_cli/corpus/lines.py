@@ -20,10 +20,10 @@ from recycle_cli.errors import DataError
 from recycle_cli.settings import Shard
 
 LONGEST_CELL = 1 << 24
-"""Characters; beyond that a quotation mark was never closed."""
+"""Most characters of a cell; if it has more, a quotation mark was never closed."""
 
 PEEKED = 100
-"""Records that decide which columns JSON lines have."""
+"""First records that decide which columns there are, and which of them hold text."""
 
 UNQUOTED = "if the file knows no quoting, add --quoting none"
 
@@ -36,7 +36,7 @@ OfLine = Callable[[str, int, str], Record]
 
 @dataclass(frozen=True)
 class LineFiles:
-    """Text files of one kind, read one after another. `files`: what messages call each, and its path."""
+    """Text files of one kind, read one after another. `files`: the name of each in messages, and its path."""
 
     name: str
     files: Sequence[tuple[str, Path]]
@@ -199,9 +199,9 @@ def _filled(rows: Iterator[list[str]], spanned: _Spanned) -> Iterator[list[str]]
 
 
 def _fit_unquoted(lines: Sequence[str], cells: int) -> bool:
-    """Whether a row of several lines reads as well without quotation: its first and its last line are whole records.
+    """Whether a row of several lines can be read without quotation: its first and last lines are whole records.
 
-    A cell that holds a line end leaves one of the two short, unless it is the only one of its row.
+    In a row with a quoted line end, one of these two lines is too short, unless the row has a single cell.
     """
     return len(lines) > 1 and all(line.count("\t") == cells - 1 for line in (lines[0], lines[-1]))
 
@@ -226,7 +226,7 @@ def _check_header(header: list[str], file: str, columns: Sequence[str], separato
     others = [mark for mark in ",;\t|" if mark != separator and mark in header[0]]
     if len(header) == 1 and others:
         raise DataError(
-            f"{file}: separated by {others[0]!r} as it seems, expected {separator!r} (.csv: comma, .tsv: tab)"
+            f"{file}: its columns look separated by {others[0]!r}, expected {separator!r} (.csv: comma, .tsv: tab)"
         )
     for column in columns:
         if header.count(column) != 1:

@@ -44,7 +44,7 @@ def _number(value: Any, column: str) -> float:
 
 
 def _parsed(text: str, column: str) -> float:
-    """A number as text. Python's own form with underscores is none in a table."""
+    """The number that a text holds. Underscores between digits, which Python allows, are refused."""
     try:
         if "_" in text:
             raise ValueError
@@ -59,7 +59,7 @@ def _parsed(text: str, column: str) -> float:
 
 @dataclass(frozen=True)
 class NumbersForm:
-    """Records of another form with a number to learn in each of several columns, the first of which is the label's."""
+    """Records of another form with a number to learn in each of several columns; the first is the label column."""
 
     plain: Form
     target_columns: tuple[str, ...]

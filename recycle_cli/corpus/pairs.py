@@ -1,27 +1,27 @@
-"""Records that are two texts which belong together, each a sample of its own: a question and its answer."""
+"""Records that are a pair of texts, such as a question and its answer, each a sample of its own."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from recycle_cli.corpus.columns import PAIRS, Columns, listing, only, resolve_common
+from recycle_cli.corpus.columns import PAIR_COLUMNS, Columns, listing, only, resolve_common
 from recycle_cli.corpus.records import Record
 from recycle_cli.corpus.texts import TextForm, text_of
 from recycle_cli.errors import DataError, UsageError
 from recycle_cli.keys import Sample
 
-PARTNERS = (*PAIRS, ("question", "answer"), ("query", "passage"), ("query", "answer"), ("anchor", "positive"))
+PARTNERS = (*PAIR_COLUMNS, ("question", "answer"), ("query", "passage"), ("query", "answer"), ("anchor", "positive"))
 SCORES = ("score", "similarity", "similarity_score")
 
 
 @dataclass(frozen=True)
 class PartnersForm(TextForm):
-    """Two texts, which are two samples of the field `text`. `scored`: a column says how alike they are."""
+    """A pair of texts, which are two samples with the field `text`. `scored`: a column holds their similarity."""
 
     scored: bool = False
 
     def resolve(self, named: Columns, schema: Mapping[str, bool], corpus: str, *, labelled: bool) -> Columns:
-        """Chosen if not named: the two texts, if the columns of one of PARTNERS are there; the score, if it is asked
-        for."""
+        """Find the columns that are not named: the two texts are the only pair of PARTNERS, the score, if pairs are
+        scored, the only one of SCORES."""
         if not self.scored and (named.label is not None or named.labels):
             given = named.label or ", ".join(named.labels)
             raise UsageError(

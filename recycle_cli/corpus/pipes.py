@@ -1,4 +1,4 @@
-"""Records that come through a pipe: stdin, or a named pipe. They can be read once, so they are spooled to a file."""
+"""Records from a pipe, stdin or a named one. A pipe can be read only once, so its content is spooled to a file."""
 
 import atexit
 import os
@@ -24,7 +24,7 @@ PIECE = 1 << 20
 
 
 def is_pipe(source: str) -> bool:
-    """Whether what a source names can be read only once: stdin, a named pipe, a terminal."""
+    """Whether a source can be read only once: stdin, a named pipe, a terminal."""
     if source == STDIN:
         return True
     path = Path(expanded(source))
@@ -36,7 +36,7 @@ def is_pipe(source: str) -> bool:
 
 
 def _is_terminal(device: Path) -> bool:
-    """Whether a device is a terminal: of others there may be no end."""
+    """Whether a device is a terminal. Reading another device may never end."""
     descriptor = os.open(device, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     try:
         return os.isatty(descriptor)
@@ -45,18 +45,18 @@ def _is_terminal(device: Path) -> bool:
 
 
 def name_of(source: str) -> str:
-    """What messages call a source."""
+    """The name of a source in messages."""
     return "stdin" if source == STDIN else source
 
 
 def spooled(source: str) -> Path:
-    """The file that holds the content of a source, which is the source itself unless it is a pipe."""
+    """The file with the content of a source: a copy of a pipe's, else the source itself."""
     return _copied(source) if is_pipe(source) else Path(source)
 
 
 @cache
 def _copied(source: str) -> Path:
-    """All that comes through a pipe, in a temporary file that goes with the process. Raises DataError, StorageError."""
+    """The content of a pipe, in a file that is removed when the process ends. Raises DataError, StorageError."""
     with _opened(source) as content:
         if content.isatty():
             say(f"reading records from the terminal ({name_of(source)}); end them with Ctrl-D")

@@ -1,4 +1,4 @@
-"""Progress in records, whatever number of samples each has."""
+"""Progress in records, however many samples each has."""
 
 from collections import deque
 
@@ -6,10 +6,10 @@ from recycle_cli.reports import Bar
 
 
 class RecordsDone(Bar):
-    """Moves a bar on by the records that are done with, while it is told of samples.
+    """Advances a bar by records while it is advanced by samples.
 
-    Samples may be done in another order than they were read; a record counts once as many samples are done as there
-    are up to its last. `copies`: how often a sample is told of, once for itself and once for each of its views.
+    A record counts when as many samples are done as were read up to its last one, since samples may be done in another
+    order. `copies`: how often each sample is counted, once for itself and once for each of its views.
     """
 
     def __init__(self, drawn: Bar, copies: int = 1) -> None:

@@ -1,4 +1,4 @@
-"""Records that are a question, a context, and the answers: places in the context."""
+"""Records that are a question, its context, and its answers, which are places in the context."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -37,7 +37,7 @@ class QuestionForm(TextForm):
         return find_reader(sources, files, {**LINES, ".json": squad_or_lines})
 
     def resolve(self, named: Columns, schema: Mapping[str, bool], corpus: str, *, labelled: bool) -> Columns:
-        """Chosen if not named: the question as the text, the context as the text's pair, the answers as the label."""
+        """Find the columns that are not named: the question as text, the context as its pair, the answers as label."""
         if named.label is None and not named.labels:
             named = replace(named, label=only(ANSWERS, list(schema)))
         if named.label is None and not named.labels and labelled:
@@ -60,8 +60,9 @@ QUESTION = QuestionForm()
 def read_answers(values: Mapping[str, Any], column: str) -> tuple[Answer, ...]:
     """The answers in a column; none for a question that has no answer, which is written [].
 
-    A text, a list of texts, SQuAD's list of objects (text, answer_start), the lists of text and answer_start that
-    `datasets` has for them, or in a text one of these as JSON. Raises BadRecord for anything else.
+    The column may hold a text, a list of texts, SQuAD's list of objects (text, answer_start), an object with the lists
+    text and answer_start, as `datasets` has them, or the JSON of one of these as text. Raises BadRecord for anything
+    else.
     """
     value = values.get(column)
     if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
@@ -77,7 +78,7 @@ def read_answers(values: Mapping[str, Any], column: str) -> tuple[Answer, ...]:
 
 
 def placed(answers: Sequence[Answer], context: str) -> tuple[Answer, ...]:
-    """The answers with the places of their texts in the context; the first place of a text that has none.
+    """The answers with their places in the context; an answer without a place gets the first place of its text.
 
     Raises BadRecord for an answer that is not there.
     """

@@ -1,12 +1,17 @@
-"""What every reader answers: which columns there are, and the records, one after another."""
+"""The contract of readers: which columns there are, and the records, one after another."""
 
 from collections.abc import Generator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 
 class Record(NamedTuple):
-    """One record as its file holds it. `number` counts from 1 in `file`; `problem` says why `values` cannot be read;
-    `blank`: it holds nothing and gives no sample, but has a number as the others do; `unit`: what the number counts."""
+    """One record as its file holds it.
+
+    number   counts from 1 in `file`; 0 for a file that is one record
+    problem  why `values` cannot be read; None if they can
+    blank    it holds nothing and gives no sample, but has a number
+    unit     the thing that `number` counts
+    """
 
     file: str
     number: int
@@ -26,7 +31,7 @@ class Reader(Protocol):
 
     @property
     def name(self) -> str:
-        """The corpus as messages call it."""
+        """The name of the corpus in messages."""
 
     @property
     def total(self) -> int | None:
@@ -38,7 +43,7 @@ class Reader(Protocol):
 
     @property
     def doubt(self) -> str | None:
-        """Why what would be taken for the labels may be something else, and the remedy; None if nothing says so."""
+        """Why the labels may be something else, and the remedy; None if there is no doubt."""
 
     def schema(self) -> Mapping[str, bool]:
         """The columns, each with whether it holds text. Empty if there is no record to judge by."""
@@ -48,7 +53,7 @@ class Reader(Protocol):
 
 
 def shown(text: str) -> str:
-    """Text from a file made safe to print: what is no UTF-8 (a lone surrogate) as `\\udcff`."""
+    """Text from a file made safe to print: a lone surrogate, which is no UTF-8, becomes `\\udcff`."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
@@ -61,7 +66,7 @@ class BadLabel(BadRecord):
 
 
 def sound(value: str, column: str) -> str:
-    """The value, if it can be written down as UTF-8. Raises BadRecord."""
+    """The value unchanged. Raises BadRecord if it cannot be encoded as UTF-8."""
     # Readers keep bytes that are no UTF-8 as lone surrogates, so that one bad record does not take its file with it.
     try:
         value.encode("utf-8")
@@ -71,7 +76,7 @@ def sound(value: str, column: str) -> str:
 
 
 def kind_of(value: object) -> str:
-    """What a value of a wrong type is called in a message."""
+    """The name of a value's type in a message."""
     name = type(value).__name__
     return {"dict": "an object", "int": "an integer", "float": "a number", "bool": "a truth value"}.get(
         name, f"a {name}"

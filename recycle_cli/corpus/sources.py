@@ -31,6 +31,9 @@ LINES: Mapping[str, Parse] = {
 }
 TABLES: Mapping[str, Callable[[str, Mapping[str, Path]], Reader]] = {".parquet": parquet_files, ".arrow": arrow_files}
 
+STORE_DOCUMENTS = ("zarr.json", "segments/zarr.json", "segments/*/zarr.json")
+"""A folder that holds one of these is a store, damaged or not; one that is only called `segments` may be a class."""
+
 _FOR_TEXTS = "holds images, and the model takes texts; name one that takes images (--model resnet50)"
 
 _AS_USUAL = FileSettings()
@@ -105,7 +108,7 @@ def holds_records(source: str) -> bool:
     path = Path(expanded(source))
     with reading(source):
         if path.is_dir():
-            return not any((path / name).exists() for name in ("zarr.json", "segments")) and any(path.iterdir())
+            return any(path.iterdir()) and not any(file for name in STORE_DOCUMENTS for file in path.glob(name))
         return path.is_file() or any(Path(file).is_file() for file in glob.iglob(_literal_first(path), recursive=True))  # noqa: PTH207
 
 
@@ -121,7 +124,7 @@ def _is_named(source: str) -> bool:
 
 def _not_texts(folder: str, file: str) -> str:
     pattern = Path(folder, f"*{Path(file).suffix}")
-    return f"is no saved dataset, and {file} is no text by itself; to read a folder's files give '{pattern}' or such"
+    return f"is no saved dataset, and {file} holds many records; to read such files, give a pattern such as '{pattern}'"
 
 
 def _files(sources: Sequence[str]) -> list[str]:
@@ -182,7 +185,7 @@ def _seen_from(path: Path) -> str:
 
 
 def _refuse_circles(path: Path) -> None:
-    """Raise DataError if `**` would come to a folder twice, through a link: two links to one above have no end."""
+    """Raise DataError if `**` would reach a folder twice through a link: a link to a folder above never ends."""
     if "**" not in path.parts:
         return
     seen = FoldersRead()
@@ -194,7 +197,7 @@ def _refuse_circles(path: Path) -> None:
 
 
 def _literal_first(path: Path) -> str:
-    """A path as a pattern, in which a folder that is there by its very name, brackets and all, is no pattern."""
+    """A path as a pattern. Folders that exist under their own name, brackets included, stand for themselves alone."""
     here, rest = Path(path.anchor), path.parts[1:] if path.anchor else path.parts
     for place, part in enumerate(rest):
         if not (here / part).is_dir():
@@ -213,8 +216,8 @@ def _kind(file: str, files: FileSettings, lines: Mapping[str, Parse]) -> str:
     if kind is None:
         known = ", ".join([*lines, *TABLES])
         raise DataError(
-            f"{file}: of no known kind; expected one of {known}; the text kinds also compressed (.gz); or say it with "
-            "--format"
+            f"{file}: unknown kind of file; expected one of {known}, text files also compressed (.gz); name the kind "
+            "with --format"
         )
     return kind
 

@@ -25,7 +25,7 @@ def squad_or_lines(lines: Iterator[str], file: str, columns: Sequence[str]) -> G
 
 
 def _whole(lines: Iterator[str]) -> tuple[Any, Iterator[str]]:
-    """The only value that the lines hold as JSON, None if they hold another number; and the same lines again."""
+    """The value of lines that are a single JSON value, else None; and the lines again."""
     begun = list(_until_text(lines))
     if not begun or not begun[-1].lstrip().startswith("{"):
         return None, chain(begun, lines)

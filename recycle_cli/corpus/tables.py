@@ -21,8 +21,12 @@ BATCH = 1000
 
 
 class Table(NamedTuple):
-    """An open table: its columns, each with whether it holds text, the names of the classes of those in use that hold
-    numbers of classes, and its rows as Arrow batches."""
+    """An open table.
+
+    columns  the names of its columns, each with whether it holds text
+    classes  the names of the classes, for each column in use that holds class numbers
+    batches  its rows as Arrow batches
+    """
 
     columns: Sequence[tuple[str, bool]]
     classes: Mapping[str, Sequence[str]]
@@ -36,8 +40,8 @@ _STREAM_END = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 """Without it a stream that was cut between two batches would read as a whole one."""
 
 Open = Callable[[Sequence[str], range | None], Table]
-"""Columns in use and the places of the rows to read, None for all, to a table; columns that it lacks are left out, and
-what the others hold is of no concern."""
+"""Opens a table for the columns in use and the places of the rows to read, None for all. Columns that it lacks are left
+out, and its other columns are not read."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +102,7 @@ def _check_columns(part: str, names: Sequence[str], columns: Sequence[str]) -> N
 
 
 Row = tuple[Mapping[str, Any], str | None]
-"""The values of a record, and why they cannot be read."""
+"""The values of a record, and the reason if they cannot be read."""
 
 
 def _rows(batch: Any, classes: Mapping[str, Sequence[str]], columns: Sequence[str]) -> Iterator[Row]:
@@ -128,7 +132,7 @@ def _one_by_one(batch: Any, classes: Mapping[str, Sequence[str]], columns: Seque
 
 
 def _cells(values: list[Any], names: Sequence[str] | None) -> list[Any]:
-    """Class numbers as class names, also in lists; -1, by which `datasets` marks a hidden label, as nothing."""
+    """Class numbers as class names, also in lists; -1, by which `datasets` marks a hidden label, as None."""
     if names is None:
         return values
     return [_cells(value, names) if isinstance(value, list) else _class_name(value, names) for value in values]

@@ -22,8 +22,8 @@ class TextForm:
         return find_reader(sources, files)
 
     def resolve(self, named: Columns, schema: Mapping[str, bool], corpus: str, *, labelled: bool) -> Columns:
-        """Chosen if not named: the label, if one column of LABELS is there; the id, if a column `id` is there; the
-        text, if one column of TEXTS is there, else the two of one of PAIRS, else the only one left that holds text."""
+        """Find the columns that are not named: the label is the only one of LABEL_COLUMNS, the id a column `id`, the
+        text the only one of TEXT_COLUMNS, else a pair of PAIR_COLUMNS, else the only other column that holds text."""
         if named.image is not None:
             raise DataError(
                 f"{corpus}: the model takes texts, so that --image-column has no meaning; use --text-column"

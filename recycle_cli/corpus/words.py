@@ -14,9 +14,10 @@ from recycle_cli.errors import DataError
 from recycle_cli.keys import Sample
 from recycle_cli.settings import FileSettings
 
-WORDS = ("tokens", "words")
-TAGS, LABELS = ("tags", "ner_tags"), ("labels", "label")
-"""Names of the column of tags. A record of several tasks has the label of the whole text beside its tags."""
+WORD_COLUMNS = ("tokens", "words")
+TAG_COLUMNS, TAGS_OR_LABEL_COLUMNS = ("tags", "ner_tags"), ("labels", "label")
+"""Names of the column of tags. One of the second names holds the label of the whole text if there is a column of the
+first names beside it."""
 
 CONLL: Mapping[str, Parse] = {
     ".conll": conll,
@@ -29,7 +30,7 @@ CONLL: Mapping[str, Parse] = {
 """The endings of CoNLL files. A .txt file of words is one too, though elsewhere it has a text a line."""
 
 NO_BREAK = "\u00a0"
-"""Stands for a space inside a word, so that the words of a text are what its spaces separate."""
+"""Replaces a space inside a word, so that the words of a text can be found by its spaces."""
 
 
 class WordsForm:
@@ -42,13 +43,14 @@ class WordsForm:
         return find_reader(sources, files, {**LINES, **CONLL})
 
     def resolve(self, named: Columns, schema: Mapping[str, bool], corpus: str, *, labelled: bool) -> Columns:
-        """Chosen if not named: words in one column of WORDS, tags in one of TAGS, else of LABELS; in a CoNLL file the
-        first column and, if there are several, the last. Else the words are the text that a plain record would have."""
+        """Find the columns that are not named: words in one of WORD_COLUMNS, tags in one of TAG_COLUMNS, else of
+        TAGS_OR_LABEL_COLUMNS. In a CoNLL file the words are the first column, and the tags the last of several. Without
+        any of these, the words are the text of a plain record."""
         if named.image is not None or named.text_pair is not None:
             option = "--image-column" if named.image is not None else "--text-pair-column"
             raise DataError(f"{corpus}: {option} has no meaning for words with tags; use --text-column")
         free = [name for name in schema if name not in named.named]
-        tags = named.label or only(TAGS, free) or only(LABELS, free) or _last_number(schema)
+        tags = named.label or only(TAG_COLUMNS, free) or only(TAGS_OR_LABEL_COLUMNS, free) or _last_number(schema)
         if tags is None and labelled and not named.labels:
             raise DataError(f"{corpus}: which column holds the tags? Name it with --label-column; {listing(schema)}")
         resolved, free = resolve_common(
@@ -58,13 +60,13 @@ class WordsForm:
             resolved = replace(resolved, label=None)
         if named.text is not None:
             return resolved
-        words = only(WORDS, free) or ("1" if "1" in free else choose_text(schema, free, False)[0])
+        words = only(WORD_COLUMNS, free) or ("1" if "1" in free else choose_text(schema, free, False)[0])
         if words is None:
             raise DataError(f"{corpus}: which column holds the words? Name it with --text-column; {listing(schema)}")
         return replace(resolved, text=words)
 
     def samples(self, record: Record, columns: Columns, identity: str) -> tuple[Sample, ...]:
-        """One sample. Raises BadRecord if the words are none, or their number is not that of the tags."""
+        """One sample. Raises BadRecord if there are no words, or not as many as tags."""
         assert columns.text is not None
         words = words_in(record.values, columns.text)
         for column in filter(None, (columns.label, *columns.labels)):
@@ -111,15 +113,15 @@ def _parts(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class ReadTags:
-    """Reads the tags of words: a list, or a text with white space between them, to a tuple of names.
+    """Reads the tags of words, a list or a text with white space between them, as a tuple of names.
 
-    names  of the tags that are numbers, from 0; with names a tag must be one of them, or the number of one
+    names  the names of tags that are numbers, from 0; each tag must then be one of them, or the number of one
     """
 
     names: tuple[str, ...] = ()
 
     def __call__(self, values: Mapping[str, Any], column: str) -> tuple[str, ...]:
-        """The tags. Raises BadRecord for what is none."""
+        """The tags. Raises BadRecord for anything else."""
         if not has_label(values, column):
             raise BadRecord(f"no tags in column {column!r}")
         found = _parts(values[column])

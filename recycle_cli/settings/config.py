@@ -1,4 +1,4 @@
-"""What was asked for, written out: as the TOML file that `--config` reads, or as words of a command line."""
+"""Write options out: as the TOML file that `--config` reads, or as words of a command line."""
 
 import json
 from dataclasses import replace
@@ -9,8 +9,10 @@ from recycle_cli.settings.verbs import Job
 
 
 def config_of(job: Job, *more: Any) -> str:
-    """A fine-tuning as TOML: `recycle finetune --config` repeats it. Options without a value are left out, and so are
-    those that are about one call alone, such as --resume. `more`: the settings of its model and of its training."""
+    """The TOML by which `recycle finetune --config` repeats a fine-tuning. `more`: the settings of model and training.
+
+    Options without a value are left out, and so are those of a single call, such as --resume.
+    """
     values: dict[str, Any] = {"data": list(job.data.source)}
     if job.store is not None:
         values["store"] = job.store
@@ -25,7 +27,7 @@ def config_of(job: Job, *more: Any) -> str:
 
 
 def words_of(*settings: Any) -> list[str]:
-    """The options that are not left at their defaults, as words of a command line; without those about one call."""
+    """The options that differ from their defaults, as words of a command line, without those of a single call."""
     changed = [one for each in settings for one in each_option(each) if one.is_changed and one.option.repeated]
     return [word for one in changed for word in _words(one)]
 
@@ -57,7 +59,7 @@ def _may_be_repeated(one: Given) -> bool:
 
 
 def _single(one: Given) -> Any:
-    """A value as the command line takes it; several are read from one text with commas between them."""
+    """A value as the command line takes it: several values are one text, with commas between them."""
     return ",".join(map(str, one.value)) if isinstance(one.value, tuple) else one.value
 
 

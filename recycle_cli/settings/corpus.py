@@ -1,4 +1,4 @@
-"""Where records come from, and which of their columns hold what."""
+"""The options of a corpus: where records come from, and what their columns hold."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -27,12 +27,12 @@ class FileSettings:
 
 @dataclass(frozen=True)
 class CorpusSettings:
-    """Where the records come from and which columns hold what. Unnamed columns are found if the choice is obvious.
+    """Where the records come from, and what their columns hold. A column that is not named is found if it is obvious.
 
     label_columns  the columns of several labels, in place of `label_column`; a record may lack some of them
-    kept           further columns whose values go with the examples, as `--keep-columns` names them
-    trained        the columns that a RUN was trained on, by what they hold: taken unless the user names others
-    shard          read this share of the records alone
+    kept           the further columns that `--keep-columns` writes beside the predictions
+    trained        (role, column) of each column that a RUN was trained on; taken unless the user names another
+    shard          the share of the records to read; None for all
     """
 
     source: tuple[str, ...]

@@ -9,8 +9,8 @@ from recycle_cli.settings.training import TrainingSettings
 from recycle_cli.settings.verbs import Codec, Dtype, PrecomputeSettings
 
 VERBS = ("precompute", "read", "finetune", "predict")
-"""What a bench of `all` measures. Only if it is named: `heads`, which trains sixteen heads a repetition, and
-`contention`, which keeps cores busy."""
+"""The parts of `recycle bench all`. `heads`, which trains sixteen heads a repetition, and `contention`, which keeps
+cores busy, run only if they are named."""
 
 HEADS = 8
 """Heads that a bench trains from one read, and one after another."""
@@ -24,7 +24,8 @@ PLAN_TEXTS, PLAN_IMAGES = 512, 128
 
 @dataclass(frozen=True)
 class BenchSettings:
-    """`batches`: batches of a training epoch in one repetition. The first of `cuts` is set against every baseline."""
+    """How `recycle bench` measures. `batches`: the training batches of one repetition. Only the first of `cuts` is
+    compared with every baseline."""
 
     verbs: tuple[str, ...] = VERBS
     cuts: tuple[str, ...] = same(
@@ -57,8 +58,8 @@ class LayersSettings:
 
 @dataclass(frozen=True)
 class PlanSettings:
-    """`sample`: records that are run for timing, `batches`: training batches of them in each of the `repetitions`, of
-    which there are more if steps are short."""
+    """How `recycle plan` forecasts. `sample`: the records that are run for timing; `batches`: the least number of
+    training batches in each of the `repetitions`, more if steps are short."""
 
     cuts: tuple[str, ...] = option(
         ("25%", "50%", "75%", "100%"),

@@ -1,10 +1,10 @@
-"""Which pretrained model, and how it computes."""
+"""The options of a pretrained model: which one, and how it computes."""
 
 from dataclasses import dataclass
 from typing import Literal
 
 from recycle_cli.settings.option import option
-from recycle_cli.settings.reading import rgb, sides
+from recycle_cli.settings.reading import numbers, sides
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 
@@ -38,13 +38,13 @@ class ImageSettings:
         (),
         "Subtract this mean of the colors, R,G,B from 0 to 1; by default the weights' own.",
         "Images",
-        parser=rgb,
+        parser=numbers,
     )
     std: tuple[float, ...] = option(
         (),
         "Divide by this standard deviation of the colors, R,G,B; by default the weights' own.",
         "Images",
-        parser=rgb,
+        parser=numbers,
     )
     transform: str | None = None
     head_batchnorm: Literal["train", "eval"] = option(

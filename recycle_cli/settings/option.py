@@ -19,7 +19,7 @@ _KEY = "option"
 
 @dataclass(frozen=True)
 class Option:
-    """What the command line knows of an option beside its type and default, which are the field's.
+    """An option of the command line, beside its type and default, which are those of the field.
 
     name            without dashes; None for the field's own name
     choices         the values it may have, if the type does not list them
@@ -27,7 +27,7 @@ class Option:
     usual           `--help` shows it; the others appear with `--help-all`
     per_head        each head of a --heads file may choose its own value
     changes_result  False for an option that a resumed training may change
-    repeated        False for an option that is about one call of a command, so that repeating a run leaves it out
+    repeated        False for an option of a single call, such as --resume: a command that repeats a run leaves it out
     """
 
     help: str
@@ -107,7 +107,8 @@ def changed_options(settings: Any) -> list[str]:
 
 
 def same_for_all_heads(settings: Any) -> dict[str, Any]:
-    """The options that heads which train together cannot each choose, by their names on the command line."""
+    """The options that are the same for all heads which train together, with their values, by their names on the
+    command line."""
     return {one.name: one.value for one in each_option(settings) if not one.option.per_head}
 
 

@@ -10,13 +10,14 @@ LOGS = ("csv", "tensorboard", "wandb", "mlflow", "trackio")
 def size(text: str) -> int:
     """Bytes from `4GiB`, `500MB` or `1000`. Raises ValueError for anything else."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?", text.strip(), re.IGNORECASE)
-    if not found or not 0 < float(found[1]) < math.inf:
-        raise ValueError(f"{text!r}: expected a size above 0, such as 4GiB, 500MB or a number of bytes")
-    power = " KMGT".index(found[2].upper() or " ")
-    return int(float(found[1]) * (1024 if found[3] else 1000) ** power)
+    power = " KMGT".index(found[2].upper() or " ") if found else 0
+    count = float(found[1]) * (1024 if found[3] else 1000) ** power if found else 0.0
+    if not 1 <= count < math.inf:
+        raise ValueError(f"{text!r}: expected a size of at least one byte, such as 4GiB, 500MB or a number of bytes")
+    return int(count)
 
 
-def rgb(text: str) -> tuple[float, ...]:
+def numbers(text: str) -> tuple[float, ...]:
     """Numbers from `0.5,0.4,0.3`. Raises ValueError for anything else, nan and inf included."""
     try:
         found = tuple(float(word) for word in text.split(",")) if text else ()
@@ -29,14 +30,14 @@ def rgb(text: str) -> tuple[float, ...]:
 
 def sides(text: str) -> tuple[int, ...]:
     """Pixels from `224` or `256,192`. Raises ValueError for anything else."""
-    found = rgb(text)
+    found = numbers(text)
     if not all(number.is_integer() for number in found):
         raise ValueError(f"{text!r}: expected whole numbers of pixels, such as 224 or 256,192")
     return tuple(map(int, found))
 
 
 def names(text: str) -> tuple[str, ...]:
-    """Names from `query,value`."""
+    """Names from `query,value`, without the spaces around them."""
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 

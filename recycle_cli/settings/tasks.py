@@ -1,4 +1,4 @@
-"""The options of each kind of task: a task is built once, from its own."""
+"""The options of each kind of task."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -30,8 +30,12 @@ Metric = Literal[
 
 @dataclass(frozen=True)
 class LadderSettings:
-    """The sizes of a ladder, and what its RUN holds. `width` None: a third of the width of the rows that it reads;
-    `blocks` None: one fewer than the states that it reads. `save`: whether the RUN has its pretrained model too."""
+    """The sizes of a ladder, and whether its RUN holds the pretrained model.
+
+    width   of the ladder's rows; None for a third of the width of the rows that it reads
+    blocks  of the ladder; None for one fewer than the cuts that it reads
+    save    `head` for the ladder alone, `whole` for the pretrained model as well
+    """
 
     width: int | None = option(
         None,
@@ -51,8 +55,8 @@ class LadderSettings:
     )
     save: Literal["head", "whole"] = option(
         "head",
-        "For --head ladder: keep in the RUN the ladder, and of its pretrained model name and digests (head), or all of "
-        "it (whole).",
+        "For --head ladder: save the ladder alone, with the name and the digests of its pretrained model (head), or "
+        "that model too (whole).",
         "Task",
         name="save",
         per_head=True,
@@ -62,15 +66,18 @@ class LadderSettings:
 
 @dataclass(frozen=True)
 class HeadLayerSettings:
-    """What trains. `own`: the model's layers after the cut, with the class that transformers has for the task; `mlp`:
-    the same with the pooled head of Embedding Recycling on the bare encoder; `ladder`: a small network that reads the
-    rows of several cuts, and nothing of the model."""
+    """The layers that train.
+
+    own     the model's blocks after the cut, and the task layer that transformers has for the model
+    mlp     the blocks of the bare encoder after the cut, and the pooled head of Embedding Recycling
+    ladder  a small network that reads the rows of several cuts, and no layer of the model
+    """
 
     kind: Literal["own", "mlp", "ladder"] = option(
         "own",
         "Put the model's own classifier behind its blocks (own), pool the rows of any encoder, T5's and BART's too, "
-        "for two linear layers (mlp), or train a small network that reads the rows of several cuts, in place of the "
-        "model's blocks (ladder).",
+        "and put two linear layers behind that (mlp), or replace the model's blocks by a small network that reads the "
+        "rows of several cuts (ladder).",
         "Task",
         name="head",
     )
@@ -85,15 +92,15 @@ class HeadLayerSettings:
 
 @dataclass(frozen=True)
 class TaskSettings:
-    """The options of one kind of task; those of its last layers, which every task has, are given by name."""
+    """The options of one kind of task. `layers`: those of the layers that train, which every task has."""
 
     layers: HeadLayerSettings = field(default=HeadLayerSettings(), kw_only=True)
 
 
 @dataclass(frozen=True)
 class WindowSettings:
-    """How a text that is longer than a model takes becomes several samples, the windows. `stride`: the tokens that a
-    window shares with the next; None for 128, or a third of the tokens that a sample may have if these are fewer."""
+    """How a text that is too long for a model becomes several samples, its windows. `stride`: the tokens that
+    neighbouring windows share; None for 128, but at most a third of the tokens that a sample may have."""
 
     stride: int | None = option(
         None,
@@ -113,7 +120,7 @@ class WindowedSettings(TaskSettings):
 
 @dataclass(frozen=True)
 class ClassificationSettings(TaskSettings):
-    """`multi_label`: a record may have any number of classes. `class_weights` balanced: rare classes count more."""
+    """The options of classification. `class_weights` balanced gives samples of rare classes more weight."""
 
     multi_label: bool = option(False, "A record may have several labels: a list, or text a|b.", "Task", usual=True)
     class_weights: Literal["none", "balanced"] = option(
@@ -129,7 +136,7 @@ class ClassificationSettings(TaskSettings):
 
 @dataclass(frozen=True)
 class RegressionSettings(TaskSettings):
-    """`target_columns`: a column for each number to learn; none for the numbers of the label column."""
+    """The options of regression. `target_columns`: a column for each number to learn; () for the label column."""
 
     target_columns: tuple[str, ...] = option(
         (),
@@ -142,8 +149,8 @@ class RegressionSettings(TaskSettings):
 
 @dataclass(frozen=True)
 class TokenSettings(WindowedSettings):
-    """`tag_names`: of the tags that are numbers. `label_all_pieces`: a word's tag is that of all its pieces, and not of
-    the first alone."""
+    """The options of token classification. `tag_names`: the names of tags that are numbers; `label_all_pieces`: learn a
+    word's tag at all of its pieces, not only at the first."""
 
     tag_names: tuple[str, ...] = option(
         (),
@@ -160,8 +167,12 @@ class TokenSettings(WindowedSettings):
 
 @dataclass(frozen=True)
 class QuestionAnsweringSettings(WindowedSettings):
-    """`no_answer`: a question may have none in its context; `no_answer_threshold`: how much surer of that than of its
-    best answer the model must be; `max_answer_tokens`: of an answer at most."""
+    """The options of question answering.
+
+    no_answer            whether a question may have no answer in its context
+    no_answer_threshold  by how much the probability of no answer must exceed that of the best answer
+    max_answer_tokens    the most tokens of an answer
+    """
 
     no_answer: bool = option(
         False, "For question answering: a question may have no answer, and then its answer is empty.", "Task"
@@ -209,8 +220,13 @@ class EmbeddingSettings:
 
 @dataclass(frozen=True)
 class SimilaritySettings(TaskSettings):
-    """How an embedding is learnt from groups. `margin` belongs to the triplet loss, `temperature` to the contrastive;
-    `group_samples`: samples of a group that come into a batch together; `embedding`: the new last layer."""
+    """How an embedding is learnt from groups.
+
+    margin         of the triplet loss
+    temperature    of the contrastive loss
+    group_samples  samples of a group that come into a batch together
+    embedding      the new last layer
+    """
 
     loss: Literal["triplet", "supervised-contrastive"] = option(
         "triplet",
@@ -240,8 +256,12 @@ class SimilaritySettings(TaskSettings):
 
 @dataclass(frozen=True)
 class PairSettings(TaskSettings):
-    """How an embedding is learnt from pairs. `loss` multiple-negatives: the partner against the others of a batch; the
-    other two: cosines against scores. `scale`: of the similarities in the first two."""
+    """How an embedding is learnt from pairs.
+
+    loss       multiple-negatives tells the partner from the others of a batch, cosent and cosine-mse learn scores
+    scale      factor of the similarities in multiple-negatives and cosent
+    embedding  the new last layer
+    """
 
     loss: Literal["multiple-negatives", "cosent", "cosine-mse"] = option(
         "multiple-negatives",
@@ -275,7 +295,7 @@ TASKS: Mapping[str, type[TaskSettings]] = {
 
 @dataclass(frozen=True)
 class SampleSettings:
-    """Which samples a record gives: those of `task`; None for the record as it is, a text, a pair of texts or an
+    """The samples that a record gives: those of `task`, or for None the record itself, a text, a pair of texts or an
     image."""
 
     task: str | None = option(

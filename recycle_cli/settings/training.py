@@ -18,8 +18,8 @@ OnMissing = Literal["fail", "compute", "skip"]
 class AdapterSettings:
     """Train few new weights instead of all: low-rank updates (`rank`, `alpha`), or bottlenecks behind layers (`width`).
 
-    `layers`: endings of the names of the layers to adapt; none for all. `save` apart writes a LoRA adapter beside the
-    merged checkpoint as well; bottlenecks cannot be merged.
+    layers  endings of the names of the layers to adapt; () for all
+    save    `apart` writes a LoRA adapter beside the merged checkpoint; bottlenecks, which cannot be merged, need it
     """
 
     kind: Literal["none", "lora", "bottleneck"] = option(
@@ -187,7 +187,7 @@ class TrainingSettings:
 
     @property
     def layers(self) -> HeadLayerSettings:
-        """What trains."""
+        """The layers that train."""
         return HeadLayerSettings() if self.task is None else self.task.layers
 
     @property

@@ -6,7 +6,7 @@ CACHE = f"{PREFIX}CACHE"
 """Folder for what was read from a URL."""
 
 CACHE_BYTES = f"{PREFIX}CACHE_BYTES"
-"""How much it may hold."""
+"""The most bytes of that folder."""
 
 URL_QUERY = f"{PREFIX}URL_QUERY"
-"""What is sent as the query of each request to a store on a web server."""
+"""The query of each request to a store on a web server."""

@@ -1,4 +1,4 @@
-"""What each verb is asked to do, beside the corpus and the model."""
+"""The options of precompute, finetune and predict, beside those of the corpus and the model."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -80,11 +80,11 @@ class PrecomputeSettings:
 
 @dataclass(frozen=True)
 class Job:
-    """Where a fine-tuning reads from and writes to.
+    """The task of a fine-tuning, what it reads, and where it writes its RUN.
 
-    store        None trains from the inputs
-    cut          None takes the store's only one
-    model_named  the user named the model, so that the store's own is not taken
+    store        the store to train from; None to train from the inputs
+    cut          None for the only cut of the store
+    model_named  whether the user named the model, so that the store's own is not taken
     """
 
     data: CorpusSettings
@@ -132,8 +132,8 @@ class PredictSettings:
 
     window        samples that are sorted by length together
     batch_tokens  rows a batch; None for what suits the device
-    threshold     the score from which a class is predicted, if a record may have several
-    parity_check  prove on a few of the first hits that the stored rows are right
+    threshold     the least score of a predicted class, if a record may have several
+    parity_check  compare a few of the first hits with what the trunk gives now
     """
 
     batch_tokens: int | None = same(PrecomputeSettings, "batch_tokens")

@@ -15,7 +15,7 @@ from recycle_cli.settings import TASKS, CorpusSettings, Job, ModelSettings, Trai
 from recycle_cli.settings.option import option_of
 from tests.records import records, write_csv
 
-TEXTS = {"size": "3GiB", "names": 'a "b",c', "logs": "csv,mlflow", "sides": "32,24", "rgb": "0.25,0.5,0.125"}
+TEXTS = {"size": "3GiB", "names": 'a "b",c', "logs": "csv,mlflow", "sides": "32,24", "numbers": "0.25,0.5,0.125"}
 """What the parsers of options read."""
 
 
@@ -94,7 +94,7 @@ def test_the_command_line_comes_first_then_the_environment_then_the_file(asked, 
         ("[output]\nx = 3", "expected a text or a number"),
         ('dtype = "float16"', "'dtype' is no option of"),
         ('metric = "f9"', "metric = 'f9': 'f9' is not one of"),
-        ('memory = "much"', "memory = 'much': 'much': expected a size above 0"),
+        ('memory = "much"', "memory = 'much': 'much': expected a size of at least one byte"),
         ('config = "other.toml"', "'config' is no option of"),
         ("resume = 3", "resume = 3: '3' is not true or false"),
         ("epochs = ", "is no TOML"),

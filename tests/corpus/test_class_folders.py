@@ -59,8 +59,8 @@ def test_texts_without_folders_have_no_labels(tmp_path):
     ("files", "said"),
     [
         ({"a.csv": "text\nx\n"}, "is no saved dataset, and"),
-        ({"train/a.csv": "text\nx\n", "test/a.csv": "text\nx\n"}, "to read a folder's files give"),
-        ({"pos/a.jsonl.gz": "", "neg/b": "x"}, "is no text by itself"),
+        ({"train/a.csv": "text\nx\n", "test/a.csv": "text\nx\n"}, "to read such files, give a pattern"),
+        ({"pos/a.jsonl.gz": "", "neg/b": "x"}, "holds many records"),
         ({"pos/a": "x", "neg/b.png": "x"}, "holds images, and the model takes texts"),
         ({"pos/a": "x", "neg/b": "y", "README": "z"}, "README lies beside the folders of the classes"),
         ({"train/pos/a": "x", "train/neg/b": "y", "test/pos/a": "x", "test/neg/b": "y"}, "are splits by their names"),
@@ -104,11 +104,15 @@ def test_folders_that_a_system_keeps_are_no_class_and_hold_no_sample(tmp_path, c
 def test_what_is_a_store_and_what_are_records(tmp_path):
     (tmp_path / "a.csv").write_text("text\n")
     texts = write(tmp_path / "texts", {"red/a": "x"})
-    broken, store = write(tmp_path / "broken", {"segments/a/b": "x"}), write(tmp_path / "store", {"zarr.json": "{}"})
-    assert all(map(holds_records, [str(tmp_path / "a.csv"), str(tmp_path / "*.csv"), texts, "hub:imdb", "-"]))
+    class_of_that_name = write(tmp_path / "images", {"segments/a.png": "x", "wholes/b.png": "x"})
+    given = [str(tmp_path / "a.csv"), str(tmp_path / "*.csv"), texts, class_of_that_name, "hub:imdb", "-"]
+    assert all(map(holds_records, given))
+    store = write(tmp_path / "store", {"zarr.json": "{}"})
+    without_root = write(tmp_path / "without root", {"segments/zarr.json": "{}"})
+    segments_alone = write(tmp_path / "segments alone", {"segments/20260101T000000/zarr.json": "{}"})
     (tmp_path / "empty").mkdir()
-    nothing = [broken, store, str(tmp_path / "none"), str(tmp_path / "*.tsv"), str(tmp_path / "empty"), "s3://x/y"]
-    assert not any(map(holds_records, nothing))
+    nothing = [str(tmp_path / "none"), str(tmp_path / "*.tsv"), str(tmp_path / "empty"), "s3://x/y"]
+    assert not any(map(holds_records, [store, without_root, segments_alone, *nothing]))
 
 
 def test_a_training_from_folders_of_texts(recycle, tmp_path, tiny_bert):

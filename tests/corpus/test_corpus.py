@@ -361,9 +361,9 @@ def test_none_can_be_used(write):
         ("a.jsonl", '[{"text": "one"}]', "JSON array"),
         ("a.jsonl", '{\n  "text": "one"\n}\n', "record 1: not JSON"),
         ("a.jsonl", '{"text": "one"}\n'.encode("utf-16"), "not UTF-8"),
-        ("a.docx", "x", "no known kind"),
-        ("a.parquet.gz", "x", "no known kind"),
-        ("a", "x", "no known kind"),
+        ("a.docx", "x", "unknown kind of file"),
+        ("a.parquet.gz", "x", "unknown kind of file"),
+        ("a", "x", "unknown kind of file"),
     ],
 )
 def test_a_file_that_cannot_be_read(write, name, content, said):

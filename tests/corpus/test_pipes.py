@@ -122,7 +122,7 @@ def test_a_stdin_that_fails_is_no_full_disk(monkeypatch, stdin):
 
 def test_a_file_of_another_ending_is_read_as_its_format_says(tmp_path):
     (tmp_path / "a.log").write_text('{"text": "a"}\n')
-    with pytest.raises(DataError, match="or say it with --format"):
+    with pytest.raises(DataError, match="name the kind with --format"):
         open_as(str(tmp_path / "a.log"))
     assert texts(open_as(str(tmp_path / "a.log"), "jsonl")) == ["a"]
     (tmp_path / "b.csv").write_text("text\tn\na,b\t1\n")

@@ -20,7 +20,7 @@ from recycle_cli.settings import (
     decisive,
 )
 from recycle_cli.settings.option import PANELS, option_of, options_of
-from recycle_cli.settings.reading import names, rgb, sides
+from recycle_cli.settings.reading import names, numbers, sides, size
 
 ALL = [
     CorpusSettings,
@@ -71,21 +71,22 @@ def test_what_a_resume_may_change_is_not_decisive(change):
     assert decisive(replace(TrainingSettings(), **change)) == decisive(TrainingSettings())
 
 
-def test_every_value_of_task_has_its_settings():
-    assert {name: kind.__name__ for name, kind in TASKS.items()} == {
-        "text-classification": "ClassificationSettings",
-        "image-classification": "ClassificationSettings",
-        "regression": "RegressionSettings",
-        "pair-similarity": "PairSettings",
-        "question-answering": "QuestionAnsweringSettings",
-        "token-classification": "TokenSettings",
-        "similarity": "SimilaritySettings",
-    }
-
-
 def test_values_are_read_as_people_write_them():
-    assert rgb("0.5,0.4,1") == (0.5, 0.4, 1.0)
+    assert numbers("0.5,0.4,1") == (0.5, 0.4, 1.0)
     assert sides("256,192") == (256, 192)
     assert names("query, value,") == ("query", "value")
     with pytest.raises(ValueError, match="'a': expected numbers"):
         sides("a")
+
+
+@pytest.mark.parametrize(
+    ("text", "count"), [("4GiB", 4 << 30), ("500MB", 500_000_000), (" 1.5 kib ", 1536), ("7", 7), ("1B", 1)]
+)
+def test_sizes_are_read_as_people_write_them(text, count):
+    assert size(text) == count
+
+
+@pytest.mark.parametrize("text", ["0", "0.9", "0.0001K", "-1", "1e9", "4 EiB", "", "9" * 400])
+def test_a_size_of_less_than_a_byte_or_of_another_form_is_refused(text):
+    with pytest.raises(ValueError, match="expected a size of at least one byte"):
+        size(text)
