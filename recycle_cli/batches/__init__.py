@@ -1,4 +1,4 @@
-"""Rows or inputs to shuffled padded batches: a source reads them, a sampler draws which samples share one."""
+"""Rows or inputs to shuffled padded batches: a source reads them, a sampler draws which samples share a batch."""
 
 from recycle_cli.batches.group_sampler import Grouped, met_share
 from recycle_cli.batches.inputs import Images, RawInputs, inputs_source

@@ -34,9 +34,9 @@ class Grouped:
 def grouped(groups: Indices, batch_size: int, group_samples: int, seed: int, epoch: int) -> list[Indices]:
     """The batches of one epoch in which samples meet others of their group and of other groups; every sample once.
 
-    Each group is shuffled and parted into clusters of `group_samples` (the last holds the rest; a single sample joins
-    the cluster before), which are spread over all batches, so that a batch holds as many groups as it can. There are
-    hardly more batches of at most `batch_size` samples than it takes. The same arguments always give the same batches.
+    Each group is shuffled and divided into clusters of `group_samples` (the last holds the rest; a single sample joins
+    the cluster before), which are spread over all batches, so that a batch holds as many groups as it can. Batches
+    have at most `batch_size` samples, and are hardly more than needed. The same arguments give the same batches.
     """
     rng = np.random.default_rng([seed, epoch])
     clusters = _clusters(groups, group_samples, rng)
@@ -47,8 +47,8 @@ def grouped(groups: Indices, batch_size: int, group_samples: int, seed: int, epo
 
 
 def met_share(batches: Sequence[Indices], groups: Indices) -> float:
-    """The share of the samples whose batch has another of their group and one of another group, of those whose group
-    has another at all."""
+    """Of the samples in groups of several, the share whose batch holds another of their group and one of another
+    group. `groups` (n,): the group of each sample."""
     sizes = np.bincount(groups)
     held = (np.unique(groups[batch], return_counts=True)[1] for batch in batches)
     met = sum(int(counts[counts > 1].sum()) for counts in held if len(counts) > 1)
@@ -72,9 +72,9 @@ def _clusters(groups: Indices, group_samples: int, rng: np.random.Generator) -> 
 def _spread(
     clusters: Sequence[Sequence[Indices]], count: int, batch_size: int, rng: np.random.Generator
 ) -> list[list[Indices]] | None:
-    """Spread the clusters over `count` batches: each goes to the emptiest of those that have none of its group, or of
-    all if these are full. None if a batch would hold more than `batch_size` samples (unless one cluster alone does)."""
-    # Small clusters last, into what is left; a group that comes into every batch anyway, once the others have spread.
+    """Spread the clusters over `count` batches: each goes to the emptiest batch without its group, or if these are full
+    to the emptiest of all. None if a batch would hold more than `batch_size` samples, unless one cluster does alone."""
+    # Small clusters last, to fill gaps, and after all others a group that comes into every batch anyway.
     turns = [(group, cluster) for group, own in enumerate(clusters) for cluster in own]
     turns.sort(key=lambda turn: (len(clusters[turn[0]]) > count, -len(turn[1])))
     draws = iter(rng.random(count + len(turns)).tolist())

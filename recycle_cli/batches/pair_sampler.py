@@ -10,8 +10,10 @@ from recycle_cli.errors import UsageError
 
 @dataclass(frozen=True)
 class Paired:
-    """Random batches of pairs of like length: [q0, a0, q1, a1, ...] over samples that lie in pairs. `pairs` a batch at
-    most, and at least two, since the others of a batch are what a pair is told from."""
+    """Random batches of pairs of like length, [q0, a0, q1, a1, ...], over samples that lie in pairs.
+
+    `pairs`: the most pairs of a batch. A batch has at least two, since the loss tells a pair from the others.
+    """
 
     pairs: int
     seed: int
@@ -27,5 +29,7 @@ class Paired:
         return [np.stack([2 * members, 2 * members + 1], axis=1).reshape(-1) for members in drawn]
 
     def among(self, members: Indices) -> "Paired":
-        """Raises UsageError: the samples of a window are no whole pairs."""
-        raise UsageError("pairs cannot be read in windows, which part them; add --in-memory, or leave out --memory")
+        """Raises UsageError: a window may hold one sample of a pair without the other."""
+        raise UsageError(
+            "pairs cannot be read in windows, which may separate them; add --in-memory, or leave out --memory"
+        )

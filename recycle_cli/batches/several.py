@@ -53,15 +53,15 @@ class SeveralCuts:
 def source_at(
     store: Store, cuts: Sequence[str], kinds: Sequence[Indices], memory: int | None, *, in_memory: bool = False
 ) -> StoredRows | WindowedRows | SeveralCuts:
-    """How the rows at these cuts are read: at one as `stored_source` says; at several together, each window the same.
+    """The source of rows at these cuts: that of `stored_source` for one, else one of all, with the same windows.
 
-    kinds   the samples' places in the store (n,), and those of each of their augmented views
+    kinds   the samples' places in the store (n,), then those of each of their augmented views
     memory  bytes of all windows together, which the cuts share
     """
     rows = [StoredRows.of(store, cut, kinds[0], tuple(kinds[1:])) for cut in cuts]
     if len(rows) == 1:
         return stored_source(rows[0], memory, in_memory=in_memory)
-    # A batch has the same samples at each cut: all are read as the one with the largest rows is.
+    # A batch has the same samples at each cut, so all cuts are read in the windows of the one with the largest rows.
     largest = max(rows, key=lambda one: one.bytes).cut
     return SeveralCuts(
         tuple(stored_source(one, memory, in_memory=in_memory, planned_by=largest, share=len(rows)) for one in rows)
@@ -80,7 +80,8 @@ def joined(cuts: Sequence[str], batches: Sequence[Tensors]) -> Tensors:
 
 
 def at_cut(batch: Tensors, cut: str) -> Tensors:
-    """The tensors of one cut of a batch, which may have that one alone."""
+    """The tensors of one cut of a batch; a batch with the rows of a single cut, without names of cuts, is returned as
+    it is."""
     before = f"{cut}{_BETWEEN}"
     own = {name.removeprefix(before): tensor for name, tensor in batch.items() if name.startswith(before)}
     return {**own, "lengths": batch["lengths"]} if own else batch

@@ -43,7 +43,7 @@ class SharedBatch:
 
 
 def ready(batch: Tensors, *, copy: bool = False) -> Tensors:
-    """A batch that was read, on the device, with its rows in float32; `copy`: never its own tensors."""
+    """A batch on the device with its rows in float32, as heads take it. `copy`: the rows are never its own tensor."""
     if cuts := cuts_in(batch):
         return joined(cuts, [ready(at_cut(batch, cut), copy=copy) for cut in cuts])
     return {"rows": widened(batch, copy=copy), "lengths": batch["lengths"]}

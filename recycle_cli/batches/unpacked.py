@@ -19,7 +19,7 @@ def unpacked(rows: torch.Tensor, scales: torch.Tensor, shape: tuple[int, ...]) -
 
 
 def looked_up(rows: torch.Tensor, scales: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
-    """What `unpack` does, in operations of PyTorch, so that rows reach an accelerator packed."""
+    """As `unpack`, but by operations of PyTorch, so that rows can be unpacked on an accelerator."""
     pairs, group_scales = _tables(rows.device)
     groups = rows.shape[-1] // GROUP_BYTES
     codes, own = rows.split_with_sizes([groups * (GROUP // 2), groups], dim=-1)
@@ -31,7 +31,7 @@ def looked_up(rows: torch.Tensor, scales: torch.Tensor, shape: tuple[int, ...]) 
 
 @cache
 def _tables(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """The numbers of each byte of codes (256, 2), and of each scale of a group (256,), beyond its table the largest."""
+    """The numbers of each byte of codes (256, 2), and of each byte of a group's scale (256,), clipped."""
     scales = torch.from_numpy(GROUP_SCALES)
     every = torch.cat([scales, scales[-1:].expand(256 - len(scales))])
     return torch.from_numpy(PAIRS).to(device), every.to(device)

@@ -1,4 +1,4 @@
-"""Reads compressed, remote and very large stores, for which a memory map is slow, in shuffled windows."""
+"""Stores for which a memory map is slow or missing, compressed, remote or very large, are read in shuffled windows."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -70,7 +70,7 @@ class WindowedRows:
         return Epoch([batch for batches in shares for batch in batches], load)
 
     def _members(self, rows: StoredRows, sampler: Sampler, number: int) -> Iterator[Indices]:
-        """The samples that each window hands out. Equal samples share a position: each takes one of its turns."""
+        """The samples that each window hands out. If equal samples share a position, each is handed out once."""
         by_position = np.argsort(rows.positions, kind="stable")
         ordered = rows.positions[by_position]
         taken = np.zeros(len(ordered), dtype=np.int64)
@@ -109,7 +109,7 @@ def stored_source(
 
 
 def _turns(values: Indices) -> Indices:
-    """For each value, how many equal ones stand before it: [7, 3, 7] gives [0, 0, 1]."""
+    """The number of equal values before each value: [7, 3, 7] gives [0, 0, 1]."""
     order = np.argsort(values, kind="stable")
     ordered = values[order]
     turns = np.empty(len(values), dtype=np.int64)

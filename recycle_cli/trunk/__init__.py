@@ -1,4 +1,4 @@
-"""Samples to rows: the frozen trunk over a stream, what the store lacks, and the proof that stored rows are right."""
+"""Samples to rows: run the frozen trunk over what a store lacks, and prove that stored rows are what it gives."""
 
 from recycle_cli.trunk.fill import Filled, Lacking, Tally, fill
 from recycle_cli.trunk.missing import Keys, Needed, absent_from, expect, held_by

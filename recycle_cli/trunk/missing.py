@@ -1,4 +1,4 @@
-"""Missing activations: whether the store holds what a training needs, and what to do if it does not."""
+"""Missing activations: find the samples of a training that a store lacks, then fail, compute or skip them."""
 
 import json
 import shlex
@@ -38,8 +38,11 @@ ON_MISSING: tuple[str, ...] = get_args(OnMissing)
 
 
 def expect(store: Store, recipe: Recipe, model: str, cut: str | None = None) -> None:
-    """Raise MismatchError, naming the model or the field, if the store has another recipe; `cut` compares that cut
-    alone. `model`: the name of the model that has the recipe."""
+    """Raise MismatchError, naming the model or the field, if the store has another recipe.
+
+    model  the name of the model that has the recipe
+    cut    the only cut to compare; None for all
+    """
     held = store.recipe if cut is None else store.recipe.at(cut)
     made_with = store.provenance.get("model")
     # A store knows a model's folder by its whole path.
@@ -50,7 +53,7 @@ def expect(store: Store, recipe: Recipe, model: str, cut: str | None = None) -> 
 
 @dataclass(frozen=True)
 class Needed:
-    """A corpus whose activations a training needs, and how they would be computed: for the message and for doing it.
+    """A corpus whose activations a training needs, and the settings by which they are computed.
 
     views    the augmented views that the training asks for
     samples  which samples a record gives
@@ -104,14 +107,14 @@ def _compute(store: Store, split: SplitModel, needed: Needed, views: Views) -> N
 
 
 def _command(store: Store, needed: Needed) -> str:
-    """The precompute that would fill the store, as a shell takes it."""
+    """The command line of the precompute that would fill the store."""
     corpus = needed.corpus.resolved
     asked = words_of(corpus, _model_settings(store, needed), _precompute_settings(store, needed))
     return shlex.join(["recycle", "precompute", *corpus.source, store.path, *asked])
 
 
 def _model_settings(store: Store, needed: Needed) -> ModelSettings:
-    """The settings by which a precompute opens the model as the store's was: its images get the same transform."""
+    """The settings by which a precompute opens the model as the store's model was, with its transform of images."""
     transform = json.loads(store.provenance.get("transform", "{}"))
     as_stored: dict[str, Any] = {
         name: tuple(transform[name]) for name in options_of(ImageSettings) if transform.get(name)

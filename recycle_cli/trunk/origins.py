@@ -1,4 +1,4 @@
-"""How the samples of a pass are made of records, as a store keeps it with them."""
+"""The origins of a pass: how its samples are made of records, which a store keeps with them."""
 
 from recycle_cli.models import names_of_views
 from recycle_cli.settings import SampleSettings, ViewSettings, words_of

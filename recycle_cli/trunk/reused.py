@@ -25,11 +25,11 @@ from recycle_cli.trunk.stream import Indices
 class Reused:
     """The model whose last rows are reused, a SourceRows.
 
-    cut         the one behind its last block
-    recipe      of its rows at the store's cuts
-    provenance  by which the model is found again
-    store       where they are; None computes them all
-    unproved    not empty until a few stored rows have been compared with the trunk's
+    cut         the cut behind its last block
+    recipe      the recipe of its rows, at all cuts of the store
+    provenance  the provenance of the store, by which the model is found again
+    store       the store that holds the rows; None to compute them all
+    unproved    holds one item until a few stored rows have been compared with the trunk's
     """
 
     model: NamedModel
@@ -52,7 +52,7 @@ class Reused:
 
     @property
     def about(self) -> dict[str, Any]:
-        """The model and how it makes the rows, for those who do so by themselves."""
+        """The model and the settings by which its rows are made, for programs that make them without recycle."""
         return {
             "model": self.model.name,
             "revision": self.model.settings.revision,
@@ -66,7 +66,7 @@ class Reused:
         return cast(TextPreprocessor, self.split.preprocessor)
 
     def to_json(self) -> dict[str, Any]:
-        """What a RUN keeps of it, for `reused_again`."""
+        """A JSON-ready dictionary that a RUN keeps, for `reused_again`."""
         store = None if self.store is None else self.store.path
         recipe = self.recipe.at(self.cut).to_json()
         return {"store": store, "provenance": dict(self.provenance), "recipe": recipe}

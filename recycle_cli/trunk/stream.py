@@ -21,16 +21,17 @@ Lookup = Callable[[Bytes16, Bytes16], Indices]
 """Keys and digests (n, 16) to positions in a store (n,), -1 if absent."""
 
 Reject = Callable[[Sample, DataError], None]
-"""Told of a sample that cannot be prepared; raises, or returns if it is to be passed over."""
+"""Called for a sample that cannot be prepared; raises, or returns to pass over it."""
 
 WINDOW_BYTES = 128 * 2**20
-"""Content that a window holds at most: files of images are a thousand times as large as texts."""
+"""Most bytes of content in a window: files of images are a thousand times as large as texts."""
 
 WINDOW_IMAGES = 256
-"""Images prepared at once, while as many more are under way: decoded, they are larger still, and of one length."""
+"""Most images in a window: decoded ones are larger still, and as many more are prepared ahead. All have one length, so
+that nothing is gained by sorting more of them."""
 
-GROWTH = 2
 FIRST_SHARE = 32
+GROWTH = 2
 """The first window is 1/32 of the full size and each next one twice as large, so that the trunk starts soon."""
 
 
@@ -67,7 +68,7 @@ def windows(
 ) -> Iterator[Window]:
     """Cut a stream into windows of `size` samples, fewer if they are large, keyed and looked up.
 
-    `first`: samples of the first window, from which the size doubles until it is reached.
+    `first`: the samples of the first window; each next one has twice as many, up to `size`.
     """
     stream, now = iter(samples), first or size
     while chunk := list(_up_to(stream, min(now, size))):
@@ -124,7 +125,7 @@ def batches_of(
 def usable(
     samples: Sequence[Sample], preprocessor: Preprocessor, reject: Reject | None = None
 ) -> tuple[Indices, list[Prepared]]:
-    """The samples that can be prepared: their places, and what they become."""
+    """Prepare samples. Returns the places of those that can be prepared, and these prepared."""
     try:
         return np.arange(len(samples)), preprocessor.prepare(samples)
     except DataError:
@@ -141,7 +142,7 @@ def usable(
 
 
 def readable(samples: Sequence[Sample], preprocessor: Preprocessor, reject: Reject) -> Indices:
-    """Places of the samples that can be prepared; the others go to `reject`. No more than a window is kept prepared."""
+    """Places of the samples that can be prepared; the others go to `reject`. Prepares WINDOW_IMAGES at a time."""
     starts = range(0, len(samples), WINDOW_IMAGES)
     return np.concatenate(
         [start + usable(samples[start : start + WINDOW_IMAGES], preprocessor, reject)[0] for start in starts]
@@ -151,7 +152,7 @@ def readable(samples: Sequence[Sample], preprocessor: Preprocessor, reject: Reje
 def by_token_budget(lengths: Indices, budget: int) -> Iterator[Indices]:
     """Places of samples in batches of like lengths, longest first, so that samples x longest stays within the budget.
 
-    Longest first: if memory does not suffice, it shows at the first batch. A sample over the budget goes alone.
+    With the longest first, too little memory shows at the first batch. A sample over the budget gets its own batch.
     """
     order = np.argsort(-lengths, kind="stable")
     start = 0

@@ -1,4 +1,4 @@
-"""Remembers which samples a run has already taken on, so that no content is computed twice."""
+"""Remember the samples that are being computed, so that no content is computed twice."""
 
 import numpy as np
 
@@ -8,26 +8,26 @@ from recycle_cli.store import Store
 from recycle_cli.trunk.stream import Indices, Window
 
 SEEN_LIMIT = 100_000
-"""Samples on their way to the store, some 10 MB of them, at which those that have been sealed are forgotten."""
+"""Samples to remember (some 10 MB) before those that the store has sealed meanwhile are forgotten."""
 
 
 class Underway:
-    """The contents that a run has taken on, beside those that the store has sealed."""
+    """The contents that are being computed, beside those that the store has sealed."""
 
     def __init__(self, store: Store) -> None:
         self.contents: set[bytes] = set()
         self._store, self._limit = store, SEEN_LIMIT
 
     def lookup(self, keys: Bytes16, digests: Bytes16) -> Indices:
-        """As the store's, also while `gc` or `verify --repair` takes segments away beside us."""
+        """As `Store.lookup`, but goes on if `gc` or `verify --repair` removes segments meanwhile."""
         while True:
             try:
                 return self._store.lookup(keys, digests)
             except GoneError:
-                self._store.refresh()  # positions from before may be others now: nobody here keeps any
+                self._store.refresh()  # this changes positions, of which nothing here keeps any
 
     def first(self, window: Window) -> Indices:
-        """Places of the samples that are neither in the store nor on their way, each content once; now they are."""
+        """Places of the samples that are neither stored nor being computed, each content once. Remembers them."""
         fresh = []
         for place in np.flatnonzero(window.positions < 0).tolist():
             content = window.keys[place].tobytes() + window.digests[place].tobytes()

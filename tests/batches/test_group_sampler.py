@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from recycle_cli.batches import Grouped, Shuffled, shuffled
+from recycle_cli.batches import Grouped
 from recycle_cli.batches.group_sampler import grouped, met_share
 
 RNG = np.random.default_rng(0)
@@ -32,20 +32,20 @@ def test_nobody_is_alone_in_a_batch_but_in_the_data(groups, group_samples):
 @pytest.mark.parametrize("groups", [EVEN, UNEVEN])
 @pytest.mark.parametrize("group_samples", [2, 4])
 def test_a_batch_holds_as_many_groups_as_it_can(groups, group_samples):
-    """Never two hands of a group, of which none has more than there are batches."""
+    """No group has more clusters here than there are batches, so that none comes twice into one batch."""
     for batch in grouped(groups, 32, group_samples, seed=0, epoch=0):
         assert np.unique(groups[batch], return_counts=True)[1].max() <= group_samples + 1
 
 
 @pytest.mark.parametrize("size", [5, 6, 7, 8, 9, 11])
-def test_batches_for_two_hands_hold_two_groups(size):
+def test_batches_for_two_clusters_hold_two_groups(size):
     groups = RNG.permutation(np.repeat(np.arange(20), size))
     batches = grouped(groups, 10, 4, seed=0, epoch=0)
     assert all(len(np.unique(groups[batch])) > 1 for batch in batches)
     assert max(map(len, batches)) <= 10
 
 
-def test_a_group_of_many_hands_is_in_every_batch_beside_the_others():
+def test_a_group_of_many_clusters_is_in_every_batch_beside_the_others():
     groups = RNG.permutation(np.repeat([0, 1, 2], [600, 80, 40]))
     batches = grouped(groups, 32, 4, seed=0, epoch=0)
     assert all((groups[batch] == 0).any() and (groups[batch] > 0).any() for batch in batches)
@@ -73,17 +73,11 @@ def test_the_same_seed_and_epoch_give_the_same_batches_and_others_do_not():
     assert not np.array_equal(joined(1, 1), joined(2, 1))
 
 
-def test_an_order_draws_by_group_only_where_there_are_groups():
-    lengths = RNG.integers(1, 9, len(EVEN))
-    plain, order = Shuffled(32, 1), Grouped(32, 1, EVEN, 4)
-    for found, expected in (
-        (plain.batches(lengths, 2), shuffled(lengths, 32, 1, 2)),
-        (order.batches(lengths, 2), grouped(EVEN, 32, 4, 1, 2)),
-    ):
-        assert all(np.array_equal(one, other) for one, other in zip(found, expected, strict=True))
-    some = np.flatnonzero(EVEN < 5)
-    assert np.array_equal(order.among(some).groups, EVEN[some])
-    assert plain.among(some) is plain
+def test_among_some_samples_each_still_meets_its_group():
+    some = RNG.permutation(np.flatnonzero(EVEN < 5))
+    batches = Grouped(32, 1, EVEN, 4).among(some).batches(RNG.integers(1, 9, len(some)), 2)
+    assert sorted(np.concatenate(batches).tolist()) == list(range(len(some)))
+    assert met_share(batches, EVEN[some]) == 1.0
 
 
 def test_the_share_that_meets_is_of_those_that_could():
