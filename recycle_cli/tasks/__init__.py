@@ -1,7 +1,7 @@
 """What a head can be trained for: each task is a file, and answers the one contract of `contract.py`."""
 
 from recycle_cli.tasks.classification import Classification
-from recycle_cli.tasks.contract import LOSS, Columns, Task, chosen_metric, is_better
+from recycle_cli.tasks.contract import LOSS, Task, chosen_metric, is_better
 from recycle_cli.tasks.head_layers import check_layers, identity_of_layers
 from recycle_cli.tasks.kinds import KINDS, TaskKind, task_of, task_of_run
 from recycle_cli.tasks.label_encoding import Encoded, Encoder, LabelEncoder, UnknownLabel
@@ -22,7 +22,6 @@ __all__ = [
     "KINDS",
     "LOSS",
     "Classification",
-    "Columns",
     "DenseScores",
     "Encoded",
     "Encoder",

@@ -1,4 +1,4 @@
-"""Words and the rows of their pieces: which row is whose, by characters."""
+"""Align the words of a text with the rows of their pieces, by characters."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ NOWHERE = -1
 
 @dataclass(frozen=True)
 class Words:
-    """The words of a text: `first` and `end` (W,), the places of their first and last + 1 characters."""
+    """The words of a text: word i is `text[first[i]:end[i]]`; `first` and `end` (W,)."""
 
     text: str
     first: Indices
@@ -24,7 +24,7 @@ class Words:
 
     @classmethod
     def of(cls, text: str) -> "Words":
-        """What the single spaces of a text separate."""
+        """Split a text at its single spaces."""
         lengths = np.array([len(word) for word in text.split(" ")], dtype=np.int64)
         end = np.cumsum(lengths + 1) - 1
         return cls(text, end - lengths, end)
@@ -45,8 +45,10 @@ class Aligned:
 
 
 def aligned(examples: Sequence[Example], preprocessor: OpenPreprocessor) -> list[tuple[Words, list[Aligned]]]:
-    """The words of each example, and each of its samples with those that it answers for: a word that several windows
-    have is that one's in which it lies farthest from the edges."""
+    """The words of each example, and for each of its samples the words that it answers for.
+
+    A word that lies in several windows belongs to the one in which it is farthest from the edges.
+    """
     inputs = cast(TextPreprocessor, preprocessor())
     spans = iter(inputs.spans([sample for example in examples for sample in example.samples]))
     return [_of_example(example, [next(spans) for _ in example.samples]) for example in examples]
@@ -66,20 +68,21 @@ def _of_example(example: Example, spans: Sequence[Spans]) -> tuple[Words, list[A
 
 
 def _owners(words: Words, starts: Indices, ends: Indices) -> Indices:
-    """The window (W,) that answers for each word. Neighbours change in the order of the words."""
+    """The window (W,) that answers for each word, in ascending order."""
     before = words.first - starts[:, None]
     behind = ends[:, None] - words.end
     inside = (before >= 0) & (behind >= 0)
-    # The ends of the text are no edges that anything is hidden behind.
+    # Nothing is hidden behind the ends of the text, so they are no edges.
     before[starts == 0] = len(words.text)
     behind[ends == ends.max()] = len(words.text)
     room = np.where(inside, np.minimum(before, behind), NOWHERE)
-    # A word too long for any window is that one's in which it begins.
+    # A word that is too long for any window belongs to the one in which it begins.
     begun = (words.first >= starts[:, None]) & (words.first < ends[:, None]) & ~inside.any(axis=0)
     return np.where(begun, 0, room).argmax(axis=0)
 
 
 def _of_sample(words: Words, own: Indices, spans: Spans, start: int) -> Aligned:
+    """Align the words `own` with the rows of a sample whose text begins at the character `start`."""
     first, end = spans[:, 1] + start, spans[:, 2] + start
     real = np.flatnonzero((spans[:, 0] == 0) & (first < end))
     rows = np.full(len(spans), NOWHERE, dtype=np.int64)
@@ -87,7 +90,7 @@ def _of_sample(words: Words, own: Indices, spans: Spans, start: int) -> Aligned:
     if len(real) and len(own):
         rows[real] = np.searchsorted(words.first, first[real], "right") - 1
         rows[~np.isin(rows, own)] = NOWHERE
-        # A piece may reach into the next word, which has that row then if it has no piece of its own.
+        # A piece may reach into the next word, which takes that row if it has no piece of its own.
         reach = np.maximum.accumulate(end[real])
         at = np.searchsorted(reach, words.first[own], "right").clip(max=len(real) - 1)
         touches = (reach[at] > words.first[own]) & (first[real][at] < words.end[own])

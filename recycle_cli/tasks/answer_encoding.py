@@ -16,7 +16,7 @@ from recycle_cli.tasks.targets import Targets
 
 
 @dataclass(frozen=True)
-class Asked:
+class ContextWindow:
     """A window of a question's context: its text, the places of its rows, and the texts of the question's answers."""
 
     text: str
@@ -26,14 +26,15 @@ class Asked:
 
 @dataclass(frozen=True)
 class AnswerTargets(Targets):
-    """Rows (n, 2) of the first answer in each window, NULL twice if it is not there whole.
+    """The first and last row (n, 2) of a question's first answer in each of n windows; NULL, NULL if the window does
+    not hold it whole.
 
     questions  the question (n,) of each window
-    windows    what scoring needs of each of the n windows
+    windows    the text, spans and answers by which each window is scored
     """
 
     questions: Indices | None = None
-    windows: Sequence[Asked] = ()
+    windows: Sequence[ContextWindow] = ()
 
     def take(self, places: Indices) -> "AnswerTargets":
         """The targets of the windows at these places."""
@@ -53,21 +54,21 @@ class AnswerEncoder:
     def __init__(self, preprocessor: OpenPreprocessor) -> None:
         self._preprocessor = preprocessor
         self._rows: list[tuple[int, int]] = []
-        self._windows: list[Asked] = []
+        self._windows: list[ContextWindow] = []
         self._questions: list[int] = []
         self._known: list[bool] = []
         self._shared: dict[str, tuple[str, Spans]] = {}
 
     def add(self, example: Example, label: Any) -> None:
-        """Add the rows of the first answer in each window of the example. Raises DataError for an answer of which no
-        token has a part."""
+        """Add the rows of the first answer in each window of the example. Raises DataError for an answer that no token
+        covers."""
         answers: tuple[Answer, ...] = label or ()
         spans = cast(TextPreprocessor, self._preprocessor()).spans(example.samples)
         question = self._questions[-1] + 1 if self._questions else 0
         for sample, start, own in zip(example.samples, example.starts, spans, strict=True):
             text = str(sample.fields["text_pair"])
             self._rows.append(_rows_in(answers[:1], text, start, own, example))
-            self._windows.append(Asked(*self._kept(text, own), tuple(answer.text for answer in answers)))
+            self._windows.append(ContextWindow(*self._kept(text, own), tuple(answer.text for answer in answers)))
             self._questions.append(question)
             self._known.append(label is not None)
 
@@ -79,7 +80,7 @@ class AnswerEncoder:
         return Encoded(targets, [], None if known.all() else known)
 
     def _kept(self, text: str, spans: Spans) -> tuple[str, Spans]:
-        """The text and the spans, in memory once for all questions of one context."""
+        """The text and the spans, which all questions of one context share in memory."""
         kept = self._shared.setdefault(text, (text, spans))
         return kept if np.array_equal(kept[1], spans) else (kept[0], spans)
 
@@ -92,6 +93,9 @@ def _rows_in(answers: Sequence[Answer], text: str, start: int, spans: Spans, exa
             continue
         rows = rows_of_answer(spans, first, last)
         if rows is None:
-            raise DataError(f"{example.place or example.id}: no token has a part of the answer {answer.text!r}")
+            raise DataError(
+                f"{example.named}: the tokenizer makes no token of the answer {answer.text!r}, so it cannot be learnt; "
+                "remove it"
+            )
         return rows
     return NULL, NULL

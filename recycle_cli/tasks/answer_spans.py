@@ -28,10 +28,10 @@ class Found(NamedTuple):
 
 
 def best_span(logits: npt.NDArray[np.float32], spans: Spans, most: int) -> Found:
-    """The best place of at most `most` rows in a window: logits (rows, 2) of first and last, spans (rows, 3).
+    """The most probable answer of at most `most` rows in a window: logits (rows, 2) of first and last, spans (rows, 3).
 
-    Probabilities are softmaxes over the context's rows and the NULL row, each place's the product of the two, as in the
-    question answering of transformers.
+    First and last row have a softmax each, over the context's rows and the NULL row; the probability of an answer is
+    the product of the two, as in the question-answering pipeline of transformers.
     """
     inside = np.flatnonzero(spans[:, 0] == CONTEXT)
     chosen = np.concatenate([[NULL], inside])
@@ -47,7 +47,7 @@ def best_span(logits: npt.NDArray[np.float32], spans: Spans, most: int) -> Found
 
 
 def rows_of_answer(spans: Spans, first: int, last: int) -> tuple[int, int] | None:
-    """The first and the last row with characters of a place in the context; None if no row has any."""
+    """The first and the last row that cover characters `first` to `last` of the context; None if no row does."""
     touching = np.flatnonzero((spans[:, 0] == CONTEXT) & (spans[:, 1] < last) & (spans[:, 2] > first))
     return (int(touching[0]), int(touching[-1])) if len(touching) else None
 
@@ -61,7 +61,7 @@ class Chosen(NamedTuple):
 
 
 def best_window(windows: Sequence[Found]) -> Chosen:
-    """The window with the most probable answer; that there is none is as probable as the least of the windows says."""
+    """The window with the most probable answer. `none` is the least probability of no answer over the windows."""
     window = max(range(len(windows)), key=lambda place: windows[place].score)
     return Chosen(window, windows[window], min(found.none for found in windows))
 

@@ -14,20 +14,20 @@ from recycle_cli.errors import DataError
 from recycle_cli.models import OpenPreprocessor, TaskLayer
 from recycle_cli.models.outputs import Outputs
 from recycle_cli.settings import ClassificationSettings
-from recycle_cli.tasks.contract import LOSS, Columns, Task, only_name, ordered, places
+from recycle_cli.tasks.contract import LOSS, PredictionColumns, Task, only_name, ordered, places
 from recycle_cli.tasks.head_layers import layer_of
 from recycle_cli.tasks.label_encoding import LabelEncoder
 from recycle_cli.tasks.scores import DenseScores
 from recycle_cli.tasks.targets import Targets
 
 MANY_FRACTIONS, MANY_NUMBERS = 20, 100
-"""So many different labels that are numbers, some with fractions or all whole, are taken for measured values."""
+"""Most different numbers that are taken for names of classes, if some of them have fractions and if none has."""
 
 
 def look_measured(names: Sequence[str]) -> list[str]:
-    """A few of the labels, if all are numbers and they look like measured values; else none.
+    """Three of the labels, if all are numbers that look like measured values; else none.
 
-    Numbers of classes are whole, begin at 0 or 1 and leave next to none out, however many they are.
+    Numbers of classes are whole, begin at 0 or 1 and have few gaps, however many there are.
     """
     try:
         numbers = np.array([float(name) for name in names])
@@ -106,7 +106,7 @@ class Classification(Task):
             LOSS: float(F.cross_entropy(logits.float(), targets)),
         }
 
-    def columns(self, names: Sequence[str]) -> Columns:
+    def columns(self, names: Sequence[str]) -> PredictionColumns:
         """The class, its score, and the score of each class."""
         return {"label": "text", "score": "number", **{f"score_{name}": "number" for name in names}}
 

@@ -20,7 +20,7 @@ from recycle_cli.tasks.targets import Targets
 Kind = Literal["text", "number", "integer", "texts", "numbers", "spans"]
 """What a column holds; a span is a place in the text: `label`, `start`, `end` (last + 1 character), `score`, `text`."""
 
-Columns = Mapping[str, Kind]
+PredictionColumns = Mapping[str, Kind]
 """The columns of a prediction beside the record's id, and what each holds."""
 
 LOSS, RMSE = "loss", "rmse"
@@ -30,19 +30,19 @@ SMALLER_IS_BETTER = frozenset({LOSS, RMSE})
 
 
 class Task:
-    """What a head is trained for; built once, from its own options. A task is a subclass; what has a body here is the
-    usual and need not be said again. B samples a batch, n in all.
+    """What a head is trained for, built once from its own options. A subclass must define the methods that raise
+    NotImplementedError here; the others are defaults. B is the number of samples in a batch, n of all.
 
     form        which samples a record gives
     read_label  how a record's label is read
     metrics     names of the figures; the first chooses the best weights unless the user names another
     closed      whether the classes are those of the training data, also when evaluating on other data
-    mixes       whether a mixture of two samples can be scored by the loss against each of them
-    draws_by_label  whether the labels decide which samples share a batch, so that heads cannot have several columns
-    pools       whether it has one output a sample, which a pooled head may give
-    needs_labels  whether an example without a label has nothing to teach; else every example counts as labelled
-    keyed_by_id  the column of predictions that a file of JSON may hold by ids alone, as SQuAD's evaluation takes it
-    comparable  the most labelled samples that have figures, since each is compared with all; None for no limit
+    mixes       whether MixUp and CutMix apply: the loss of a mixed sample is that against each of the two, weighted
+    draws_by_label  whether the labels decide which samples share a batch; heads that share batches then share a column
+    pools       whether a pooled head can be its last layer, since it has one output a sample
+    needs_labels  whether an example without a label is left out; else every example counts as labelled
+    keyed_by_id  the column of predictions that a .json file holds by id, as SQuAD's evaluation reads it; None for none
+    comparable  the most labelled samples that are scored, if each is compared with all others; None for no limit
     """
 
     form: Form
@@ -66,7 +66,8 @@ class Task:
         raise NotImplementedError
 
     def expand(self, preprocessor: OpenPreprocessor) -> Expand | None:
-        """What gives an example other samples than its form does, as the windows of a long text; None if nothing."""
+        """A function that gives an example other samples than its form does, such as the windows of a long text; None
+        if the form's are taken."""
         return None
 
     def samples_as(self, name: str) -> SampleSettings:
@@ -85,15 +86,15 @@ class Task:
     def loss(
         self, outputs: Outputs, targets: torch.Tensor, weights: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The loss of a batch as (sum, weight), two scalars: sums and weights of batches, accumulated batches and ranks
-        add up, and a step's loss is the quotient. A weight of 0: the batch has nothing to learn from."""
+        """The loss of a batch as (sum, weight), two scalars. Both add up over accumulated batches, and the loss of a
+        step is sum / weight. A weight of 0 means that the batch has nothing to learn from."""
         raise NotImplementedError
 
     def scores(self) -> Scores:
         """A new collection of outputs, for the figures at the end."""
         raise NotImplementedError
 
-    def columns(self, names: Sequence[str]) -> Columns:
+    def columns(self, names: Sequence[str]) -> PredictionColumns:
         """The columns of the predictions."""
         raise NotImplementedError
 
@@ -108,10 +109,11 @@ class Task:
         """Raise UsageError for options of the task that do not fit each other, or the training."""
 
     def check_data(self, targets: Targets, names: Sequence[str], where: str = "") -> None:
-        """Raise DataError if samples with these targets cannot be learnt from or scored. `where` begins the message."""
+        """Raise DataError if samples with these targets cannot be learnt from or scored. `where` begins the message; it
+        is empty for the data to train on, and names the option for data to evaluate on."""
 
     def check_batches(self, batches: Sequence[Indices], targets: Targets) -> str | None:
-        """Why too little would be learnt from batches of these samples, and the remedy; None if all is well."""
+        """The reason why too little would be learnt from these batches; None if there is none."""
         return None
 
     def identity(self) -> dict[str, Any]:
@@ -123,11 +125,11 @@ class Task:
         raise UsageError("it does not decide on several labels; leave it out")
 
     def described(self, names: Sequence[str]) -> str:
-        """What its outputs are, for a model card: a sentence without its full stop."""
+        """A sentence on its outputs for a model card, without its full stop."""
         return f"Classes: {', '.join(names)}"
 
     def pipeline(self, name: str, library: str) -> str:
-        """What a model hub calls a RUN of this task; `name` is the task's own."""
+        """The pipeline tag by which a model hub lists a RUN of this task; `name` is the task's own."""
         return name
 
 
@@ -141,8 +143,8 @@ def ordered(names: Iterable[str], what: str = "classes") -> list[str]:
 
 
 def _order(name: str) -> tuple[bool, int, str, str]:
-    """Numbers first. They are compared by their digits, of any script, since `int` reads neither all digits that there
-    are nor thousands of them."""
+    """A sort key that puts numbers first, in numeric order. They are compared digit by digit, since `int` refuses
+    numbers of thousands of digits."""
     if not name.isdecimal():
         return True, 0, "", name
     digits = "".join(str(decimal(digit)) for digit in name).lstrip("0")

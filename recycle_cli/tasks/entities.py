@@ -53,8 +53,8 @@ def entities_in(tags: Sequence[str]) -> list[Entity]:
 
 
 def entity_figures(pairs: Iterable[tuple[Sequence[str], Sequence[str]]]) -> dict[str, float]:
-    """Micro-averaged precision, recall and F1 of entities over pairs of found and true tags of a sentence; 0 where
-    there is nothing to divide by."""
+    """Micro-averaged precision, recall and F1 of entities over pairs of found and true tags of a sentence; 0 if there
+    is nothing to divide by."""
     hits = found = wanted = 0
     for own, true in pairs:
         predicted, expected = set(entities_in(own)), set(entities_in(true))

@@ -41,6 +41,6 @@ def identity_of_layers(layers: HeadLayerSettings) -> dict[str, Any]:
 
 
 def layers_of_run(about: Mapping[str, Any]) -> HeadLayerSettings:
-    """The layers of a RUN, of what it kept of itself."""
+    """The layers of a RUN, from its `recycle.json`."""
     own = about.get("settings", {})
     return HeadLayerSettings(own.get("head", USUAL.kind), own.get("head_pooling", USUAL.pooling))

@@ -35,7 +35,7 @@ class TaskKind:
     modalities  the kinds of input that it takes
     settings    the class of its options
     build       (its options, the form of a plain record) -> the task
-    reopened    what a RUN kept of itself -> the options that predicting with it needs
+    reopened    the contents of a RUN's `recycle.json` -> the options that predicting with it needs; None for defaults
     """
 
     modalities: tuple[str, ...]
@@ -88,8 +88,10 @@ KINDS: dict[str, TaskKind] = {
 
 
 def task_of(name: str, modality: str, settings: TaskSettings | None = None, taker: str = "the model") -> Task:
-    """The task that `--task` names, over inputs of a modality. `settings` None: the task's defaults; `taker`: the model
-    or the store that is of this modality.
+    """The task that `--task` names, over inputs of a modality.
+
+    settings  the task's options; None for its defaults
+    taker     the model or the store that has this modality, for messages
 
     Raises UsageError for a name that is not in the table, for inputs of another kind, and for the options of another
     task.

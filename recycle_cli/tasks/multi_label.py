@@ -14,7 +14,7 @@ from recycle_cli.errors import DataError
 from recycle_cli.models import OpenPreprocessor, TaskLayer
 from recycle_cli.models.outputs import Outputs
 from recycle_cli.settings import ClassificationSettings
-from recycle_cli.tasks.contract import LOSS, Columns, Task, ordered
+from recycle_cli.tasks.contract import LOSS, PredictionColumns, Task, ordered
 from recycle_cli.tasks.head_layers import layer_of
 from recycle_cli.tasks.label_encoding import LabelEncoder
 from recycle_cli.tasks.scores import DenseScores
@@ -61,7 +61,7 @@ class MultiLabel(Task):
         return found
 
     def check_data(self, targets: Targets, names: Sequence[str], where: str = "") -> None:
-        """Refuse to train where every record has every class, as vectors of two flags seem to."""
+        """Refuse to train if every record has every class, as records seem to whose labels are vectors of two flags."""
         if not where and len(targets) and targets.values.all():
             raise DataError(
                 f"every record has all of the classes {', '.join(names)}, which leaves nothing to learn; if the labels "
@@ -104,7 +104,7 @@ class MultiLabel(Task):
             LOSS: float(F.binary_cross_entropy_with_logits(logits.float(), targets)),
         }
 
-    def columns(self, names: Sequence[str]) -> Columns:
+    def columns(self, names: Sequence[str]) -> PredictionColumns:
         """The predicted classes, and the score of each class."""
         return {"labels": "texts", **{f"score_{name}": "number" for name in names}}
 

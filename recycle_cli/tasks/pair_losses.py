@@ -9,8 +9,8 @@ def multiple_negatives(
 ) -> torch.Tensor:
     """1/2 [CE(scale S) + CE(scale S^T)] of each pair, S = (1 + cos) / 2, the target the diagonal: vectors (B, E) twice.
 
-    `contents` (B,) twice: numbers of the texts. A text is no negative of another if it is that one's partner too: if
-    it equals its partner, or belongs to an equal of it. Source: symmetric Multiple Negatives Ranking (Henderson et al.
+    `contents` (B,) twice: numbers of the texts, the same for equal texts. Two pairs with the same first text, or the
+    same second one, are no negatives of each other. Source: symmetric Multiple Negatives Ranking (Henderson et al.
     2017) as in Quaterion's example of questions and answers.
     """
     similarity = scale * (1 + F.normalize(first.float(), dim=1) @ F.normalize(second.float(), dim=1).T) / 2

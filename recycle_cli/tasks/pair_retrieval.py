@@ -14,7 +14,7 @@ K = 10
 
 
 def partner_figures(embeddings: torch.Tensor, contents: torch.Tensor) -> dict[str, float]:
-    """Means over all texts, 0 to 1: embeddings (2n, E) and numbers of contents (2n,) of pairs, one after the other.
+    """Means over all texts, 0 to 1, from embeddings (2n, E) and numbers of contents (2n,); a pair is two neighbours.
 
     rrk             1 over the place of the nearest partner
     precision_at_1  whether the nearest is a partner

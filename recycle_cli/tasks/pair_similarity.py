@@ -17,7 +17,7 @@ from recycle_cli.keys import keys_of
 from recycle_cli.models import OpenPreprocessor, TaskLayer
 from recycle_cli.models.outputs import Outputs
 from recycle_cli.settings import PairSettings, SampleSettings, TrainingSettings
-from recycle_cli.tasks.contract import Columns, Task
+from recycle_cli.tasks.contract import PredictionColumns, Task
 from recycle_cli.tasks.label_encoding import Encoded
 from recycle_cli.tasks.pair_losses import cosent, multiple_negatives
 from recycle_cli.tasks.pair_retrieval import partner_figures
@@ -28,8 +28,8 @@ from recycle_cli.tasks.targets import Targets
 
 @dataclass(frozen=True)
 class PairSimilarity(Task):
-    """A vector for each of the two texts of a pair, by cosine; targets (n, 2) are the number of a sample's content, and
-    the score of its pair."""
+    """A vector for each text of a pair, compared by cosine. Targets (n, 2): the number of a sample's content, and the
+    score of its pair (0 without one)."""
 
     settings: PairSettings = PairSettings()  # noqa: RUF009 - frozen
 
@@ -42,22 +42,22 @@ class PairSimilarity(Task):
 
     @property
     def form(self) -> Form:  # type: ignore[override]
-        """Two samples."""
+        """The form of a pair: two samples a record."""
         return PartnersForm(self.scored)
 
     @property
     def read_label(self) -> ReadLabel:  # type: ignore[override]
-        """A score."""
+        """Reads the score of a pair."""
         return _score
 
     @property
     def needs_labels(self) -> bool:  # type: ignore[override]
-        """Pairs that belong together need no score."""
+        """Only a loss on scores needs them."""
         return self.scored
 
     @property
     def metrics(self) -> tuple[str, ...]:  # type: ignore[override]
-        """Of finding the partner; or of the scores."""
+        """Retrieval of the partner, or the correlation with the scores."""
         return ("spearman",) if self.scored else ("rrk", "precision_at_1", "recall_at_10", "ndcg_at_10")
 
     @property
@@ -110,7 +110,7 @@ class PairSimilarity(Task):
         still = bool((cosines == cosines[0]).all() or (scores == scores[0]).all())
         return {"spearman": 0.0 if still else float(spearman_corrcoef(cosines, scores))}
 
-    def columns(self, names: Sequence[str]) -> Columns:
+    def columns(self, names: Sequence[str]) -> PredictionColumns:
         """The cosine of the two texts, and the vector of each."""
         return {"similarity": "number", "embedding": "numbers", "embedding_pair": "numbers"}
 
@@ -124,14 +124,14 @@ class PairSimilarity(Task):
         return [{"similarity": cosine, "embedding": one, "embedding_pair": other} for cosine, one, other in both]
 
     def check_options(self, training: TrainingSettings) -> None:
-        """A batch holds several pairs, and a loss's own number belongs to that loss."""
+        """Refuse batches of one pair, and --pair-scale with a loss that has none."""
         if self.settings.loss == "cosine-mse" and self.settings.scale != PairSettings().scale:
             raise UsageError(f"--pair-scale {self.settings.scale:g}: --pair-loss cosine-mse has none; leave it out")
         if training.batch_size < 2 and self.settings.loss != "cosine-mse":
             raise UsageError("--batch-size 1: a pair is told from the others of its batch; give at least 2")
 
     def check_data(self, targets: Targets, names: Sequence[str], where: str = "") -> None:
-        """There are pairs to be told apart; scores for the cosine are cosines."""
+        """Refuse data without two different pairs, and scores beyond -1 to 1 if the cosine learns them."""
         contents, scores = targets.values[:, 0], targets.values[:, 1]
         if not self.scored and len({frozenset(pair) for pair in contents.reshape(-1, 2).tolist()}) < 2:
             raise DataError(f"{where}expected at least two different pairs; give more records")

@@ -17,7 +17,7 @@ from recycle_cli.models.outputs import Outputs
 from recycle_cli.settings import QuestionAnsweringSettings, SampleSettings
 from recycle_cli.tasks.answer_encoding import AnswerEncoder, AnswerTargets
 from recycle_cli.tasks.answer_spans import Chosen, best_span, best_window
-from recycle_cli.tasks.contract import Columns, Task
+from recycle_cli.tasks.contract import PredictionColumns, Task
 from recycle_cli.tasks.scores import RowOutputs
 from recycle_cli.tasks.squad_metrics import exact_match, f1
 from recycle_cli.tasks.targets import Targets
@@ -26,7 +26,7 @@ from recycle_cli.tasks.windows import in_windows
 
 @dataclass(frozen=True)
 class QuestionAnswering(Task):
-    """The first and the last row of the answer in each window of a context; targets (n, 2) are rows of the window."""
+    """Find the first and the last row of the answer in each window of a context. Targets (n, 2): rows of the window."""
 
     settings: QuestionAnsweringSettings = QuestionAnsweringSettings()  # noqa: RUF009 - frozen
     form: Form = QUESTION
@@ -72,9 +72,9 @@ class QuestionAnswering(Task):
         """Keeps the logits."""
         return AnswerScores(self)
 
-    def columns(self, names: Sequence[str]) -> Columns:
+    def columns(self, names: Sequence[str]) -> PredictionColumns:
         """The answer, its probability, its place in the context, and with `no_answer` the probability of none."""
-        none: Columns = {"no_answer_score": "number"} if self.settings.no_answer else {}
+        none: PredictionColumns = {"no_answer_score": "number"} if self.settings.no_answer else {}
         return {"answer": "text", "score": "number", "start": "integer", "end": "integer", **none}
 
     def answers(
@@ -101,11 +101,11 @@ class QuestionAnswering(Task):
         return {"answer": text[first:last], "score": chosen.found.score, **place, **none}
 
     def has_none(self, chosen: Chosen) -> bool:
-        """Whether a question is held to have no answer."""
+        """Whether no answer is predicted for a question."""
         return self.settings.no_answer and chosen.none - chosen.found.score > self.settings.no_answer_threshold
 
     def check_data(self, targets: Targets, names: Sequence[str], where: str = "") -> None:
-        """Questions without an answer are asked for."""
+        """Refuse questions without an answer unless --no-answer learns them."""
         windows = cast(AnswerTargets, targets).windows
         if not self.settings.no_answer and not all(window.answers for window in windows):
             raise DataError(
@@ -114,7 +114,7 @@ class QuestionAnswering(Task):
             )
 
     def identity(self) -> dict[str, Any]:
-        """What decides windows and answers."""
+        """The options that decide windows and answers."""
         asked = self.settings
         return {
             "stride": asked.windows.stride,

@@ -13,7 +13,7 @@ from recycle_cli.errors import UsageError
 from recycle_cli.models import OpenPreprocessor, TaskLayer
 from recycle_cli.models.outputs import Outputs
 from recycle_cli.settings import RegressionSettings, TrainingSettings
-from recycle_cli.tasks.contract import LOSS, RMSE, Columns, Task
+from recycle_cli.tasks.contract import LOSS, RMSE, PredictionColumns, Task
 from recycle_cli.tasks.head_layers import layer_of
 from recycle_cli.tasks.label_encoding import Encoded, UnknownLabel
 from recycle_cli.tasks.scores import DenseScores
@@ -77,7 +77,7 @@ class Regression(Task):
             LOSS: float(squares.mean()),
         }
 
-    def columns(self, names: Sequence[str]) -> Columns:
+    def columns(self, names: Sequence[str]) -> PredictionColumns:
         """The number, or each of them by its name."""
         return dict.fromkeys(_columns(names), "number")
 
@@ -88,10 +88,10 @@ class Regression(Task):
         return [dict(zip(_columns(names), row, strict=True)) for row in outputs.values.float().tolist()]
 
     def check_options(self, training: TrainingSettings) -> None:
-        """A column is learnt once."""
+        """Refuse a column that is named twice."""
         named = self.settings.target_columns
         if len(set(named)) < len(named):
-            raise UsageError(f"--target-columns {','.join(named)}: names a column twice")
+            raise UsageError(f"--target-columns {','.join(named)}: a column is named twice; name each once")
 
     def identity(self) -> dict[str, Any]:
         """The columns of the numbers, which predicting finds again."""
@@ -121,7 +121,7 @@ class NumbersEncoder:
         if label is not None and len(label) != len(self._names or ()):
             expected = len(self._names or ())
             raise UnknownLabel(
-                f"the labels are {len(label)} numbers, and the run's outputs {expected}",
+                f"a label has {len(label)} numbers, and the run gives {expected}",
                 f"{example.named}: a label of {len(label)} numbers, expected {expected} as in the others",
             )
         self._rows += [label or ()] * len(example.samples)

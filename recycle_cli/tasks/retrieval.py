@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the name everybody knows it by
 
 VALUES_AT_ONCE = 1 << 24
-"""Similarities computed at once, 64 MiB of them: what keeps 50,000 samples from taking 10 GB."""
+"""Similarities computed at once, which take 64 MiB; those of 50,000 samples together would take 10 GB."""
 
 
 def r_precision(embeddings: torch.Tensor, groups: torch.Tensor) -> float:

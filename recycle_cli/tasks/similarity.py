@@ -14,7 +14,7 @@ from recycle_cli.errors import DataError, UsageError
 from recycle_cli.models import OpenPreprocessor, TaskLayer
 from recycle_cli.models.outputs import Outputs
 from recycle_cli.settings import SimilaritySettings, TrainingSettings
-from recycle_cli.tasks.contract import Columns, Task, only_name, ordered, places
+from recycle_cli.tasks.contract import PredictionColumns, Task, only_name, ordered, places
 from recycle_cli.tasks.label_encoding import LabelEncoder
 from recycle_cli.tasks.losses import batch_hard_triplet, supervised_contrastive
 from recycle_cli.tasks.retrieval import r_precision
@@ -22,10 +22,11 @@ from recycle_cli.tasks.scores import DenseScores
 from recycle_cli.tasks.targets import Targets
 
 MOST_TO_COMPARE = 100_000
-"""Labelled samples beyond which none are compared with all the others: that takes the square of their number."""
+"""Most labelled samples that are compared with one another, since the time grows with the square of their number."""
 
 LEAST_MET = 0.9
-"""Share of the samples not alone in their group that must share a batch with one of it, and with one of another."""
+"""Of the samples in groups of several, the least share that must meet one of their group and one of another in a batch,
+as `met_share` counts it."""
 
 PIPELINES = {
     "sentence-transformers": "sentence-similarity",
@@ -93,7 +94,7 @@ class Similarity(Task):
         """Retrieval R-precision of vectors (n, E) and groups (n,)."""
         return {"rrp": r_precision(vectors, groups)}
 
-    def columns(self, names: Sequence[str]) -> Columns:
+    def columns(self, names: Sequence[str]) -> PredictionColumns:
         """The vector."""
         return {"embedding": "numbers"}
 
@@ -104,7 +105,7 @@ class Similarity(Task):
         return [{"embedding": vector} for vector in F.normalize(outputs.values.float(), dim=1).tolist()]
 
     def check_options(self, training: TrainingSettings) -> None:
-        """A loss's own number belongs to that loss, and a batch must hold two groups."""
+        """Refuse the number of the other loss, and batches that are too small for two groups."""
         usual, asked = SimilaritySettings(), self.settings
         idle, now, default = (
             ("--temperature", asked.temperature, usual.temperature)
@@ -121,7 +122,7 @@ class Similarity(Task):
             )
 
     def check_data(self, targets: Targets, names: Sequence[str], where: str = "") -> None:
-        """There must be two groups, one of them of two samples."""
+        """Refuse data without two groups, or without two samples of one group."""
         groups = targets.values
         sizes = np.unique(groups, return_counts=True)[1]
         if sizes.max() < 2:
@@ -136,12 +137,12 @@ class Similarity(Task):
             )
 
     def check_batches(self, batches: Sequence[Indices], targets: Targets) -> str | None:
-        """Most samples must meet another of their group, and one of another group, in their batch."""
+        """Most samples must share their batch with another of their group and with one of another group."""
         met = met_share(batches, targets.values)
         if met >= LEAST_MET:
             return None
         return (
-            f"{met:.0%} of the samples would meet another of their group and one of another group in a batch, "
+            f"{met:.0%} of the samples would share a batch with another of their group and with one of another group, "
             f"expected {LEAST_MET:.0%}"
         )
 

@@ -25,7 +25,7 @@ TAGS_SHOWN = 20
 
 @dataclass(frozen=True)
 class TagTargets(Targets):
-    """A tag for each row that has one, and what scoring the words of the n samples needs beside it.
+    """The tags of rows, and of the words of n samples by which they are scored.
 
     words   the tag of each word (W,), sample i owning words[places[i]:places[i + 1]]
     heads   the row of each word's first piece (W,), in its sample; NOWHERE for a word without a piece
@@ -111,7 +111,7 @@ class TagEncoder:
 
 
 class _Sample:
-    """A sample's rows and words with codes of tags; without a label it has no words to be scored by."""
+    """The rows and words of a sample with the codes of their tags; a sample without a label has no words."""
 
     def __init__(self, own: Aligned, tags: Indices | None, begins: bool) -> None:
         self.known, self.begins = tags is not None, begins
@@ -119,8 +119,8 @@ class _Sample:
         self.tags = own.words[:0] if tags is None else tags[own.words]
 
     def rows(self, order: Indices, inner: Indices, *, every_piece: bool) -> Indices:
-        """A target for each row. `order`: the place of each code among the names; `inner`: of the tag that a later
-        piece has, for each name."""
+        """A target for each row. `order`: the tag of each code; `inner`: the tag that a later piece has, for each tag.
+        Tags are their places among the names."""
         own = self.aligned
         found = np.full(len(own.rows), IGNORED, dtype=np.int64)
         if not len(own.words):

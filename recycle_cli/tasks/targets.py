@@ -1,4 +1,4 @@
-"""What the outputs of samples are compared with."""
+"""Targets: the values that the outputs of samples are compared with."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -15,7 +15,7 @@ from recycle_cli.models import OpenPreprocessor, TaskLayer
 from recycle_cli.models.outputs import Outputs
 from recycle_cli.settings import SampleSettings, TokenSettings
 from recycle_cli.tasks.alignment import NOWHERE, Aligned, Words, aligned
-from recycle_cli.tasks.contract import LOSS, Columns, Task
+from recycle_cli.tasks.contract import LOSS, PredictionColumns, Task
 from recycle_cli.tasks.entities import OUTSIDE, entities_in, entity_figures
 from recycle_cli.tasks.scores import RowOutputs
 from recycle_cli.tasks.tag_encoding import TagEncoder, TagTargets
@@ -67,15 +67,15 @@ class TokenClassification(Task):
         """Keeps the logits of all rows."""
         return TagScores()
 
-    def columns(self, names: Sequence[str]) -> Columns:
+    def columns(self, names: Sequence[str]) -> PredictionColumns:
         """The tags of the words, and the entities that they make."""
         return {"tags": "texts", "entities": "spans"}
 
     def answers(
         self, outputs: Outputs, examples: Sequence[Example], names: Sequence[str], preprocessor: OpenPreprocessor
     ) -> list[dict[str, Any]]:
-        """The tag at each word's first piece, O for a word without one; entities with their places in the text, and for
-        a score the mean of their words'."""
+        """The tag at each word's first piece, O for a word without one; entities with their places in the text, whose
+        score is the mean over their words."""
         each = iter(outputs.each())
         return [
             _answer(words, [(own, next(each)) for own in samples], names)

@@ -11,8 +11,10 @@ from recycle_cli.settings import WindowSettings
 
 
 def in_windows(preprocessor: OpenPreprocessor, settings: WindowSettings) -> Expand:
-    """Give an example the windows of its text, or of the second text of its pair, in place of its only sample,
-    which is kept as `whole`, and their first characters as `starts`."""
+    """A function that cuts the text of an example, or the second text of its pair, into windows.
+
+    The windows become its samples, with their first characters as `starts`; its only sample is kept as `whole`.
+    """
 
     def expand(example: Example) -> Example:
         inputs = cast(TextPreprocessor, preprocessor())

@@ -144,7 +144,7 @@ def test_a_head_passes_over_a_record_whose_label_is_white_space(tmp_path):
         (
             "",
             True,
-            r"record 1: no label in column 'label'; none of the classes is written \[\] in a list column, \| in",
+            r"record 1: no label in column 'label'; a record that has none of the classes is written \[\] as a list",
         ),
         ("[]", True, r"'\[\]', a list written as text; write the names with \| between them \(\| alone for none\)"),
         (" ['a', 'b'] ", True, "a list written as text"),

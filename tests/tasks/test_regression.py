@@ -207,7 +207,7 @@ def test_counts_of_numbers_and_columns_must_fit(task, tmp_path):
     path = write_csv(tmp_path / "columns.csv", numbered_texts(20))
     with pytest.raises(DataError, match=r"no column 'width' \(--target-columns\)"):
         task(path, ("length", "width")).fit("run", cut="2")
-    with pytest.raises(UsageError, match="--target-columns length,length: names a column twice"):
+    with pytest.raises(UsageError, match="--target-columns length,length: a column is named twice"):
         task(path, ("length", "length")).fit("run", cut="2")
     both = task(path, ("length",))
     with pytest.raises(DataError, match="--label-column label: --target-columns names the labels"):

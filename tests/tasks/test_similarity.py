@@ -168,7 +168,7 @@ def test_windows_serve_groups_that_meet_in_them_and_are_refused_where_they_do_no
     many = [{**row, "label": str(number % 30)} for number, row in enumerate(records(60))]
     scattered = replace(train, source=(str(write_csv(tmp_path / "many.csv", many)),))
     with pytest.raises(
-        UsageError, match=r"read in windows of 12,000 bytes, .*would meet another .*and one of another.*--in-memory"
+        UsageError, match=r"read in windows of 12,000 bytes, .*would share a batch with another .*--in-memory"
     ):
         finetune(replace(job, data=scattered, overwrite=True), ModelSettings(), replace(SETTINGS, memory=12_000))
     held = replace(SETTINGS, in_memory=True)

@@ -199,7 +199,7 @@ def test_predictions_go_to_json_lines_and_parquet(tmp_path, tiny_bert):
     assert [[span["start"] for span in row["entities"]] for row in table] == [
         [span["start"] for span in line["entities"]] for line in lines
     ]
-    with pytest.raises(UsageError, match=r"--output .*\.csv: the ending must be one of \.jsonl, \.parquet"):
+    with pytest.raises(UsageError, match=r"--output .*\.csv: expected an ending of \.jsonl, \.parquet"):
         predict(raw, str(tmp_path / "run"), None, str(tmp_path / "out.csv"), ModelSettings(), PredictSettings())
 
 
