@@ -1,4 +1,4 @@
-"""A RUN on disk: its folder, checkpoints while it trains, its log, its metadata, its predictions."""
+"""A RUN on disk: its folder, the checkpoints of its training, its log, its metadata, its predictions."""
 
 from recycle_cli.runs.beginning import begin
 from recycle_cli.runs.card import card_of

@@ -28,14 +28,14 @@ from recycle_cli.runs.folder import (
     own_files,
 )
 from recycle_cli.runs.same_settings import same_settings
-from recycle_cli.runs.trackers.table import FILE as TABLE
-from recycle_cli.runs.trackers.tracking import KEYS
+from recycle_cli.runs.trackers.table import METRICS_TABLE
+from recycle_cli.runs.trackers.tracking import TRACKER_KEYS
 
 BEST = "best.safetensors"
 STAGING = "run"
 """The folder in the checkpoint's in which the RUN is saved before its files get their places."""
 
-LOG_FILES = (LOG, TABLE, KEYS)
+LOG_FILES = (LOG, METRICS_TABLE, TRACKER_KEYS)
 """The files in which a training logs, beside TensorBoard's; no prediction depends on them."""
 
 BOARD = "tensorboard"
@@ -46,8 +46,8 @@ EVENTS = "events.out.tfevents."
 def begin(place: RunFolder, settings: Mapping[str, Any], *, resume: bool) -> Iterator[None]:
     """Lock the RUN's folder, and mark it as a training with these settings or go on with the one that is there.
 
-    What an earlier training left is removed if this one does not resume it. Raises UsageError naming the first setting
-    that is not as it was when the training began, StorageError if another process trains in the folder.
+    Without `resume`, what an earlier training left is removed. Raises UsageError naming the first setting that differs
+    from when the training began, StorageError if another process trains in the folder.
     """
     make_folder(place.work / CHECKPOINT)
     try:
@@ -56,7 +56,7 @@ def begin(place: RunFolder, settings: Mapping[str, Any], *, resume: bool) -> Ite
         raise busy(place.output) from None
     try:
         if not lock.supported:
-            say(f"{place.output}: this file system has no locks; let no other process train this run")
+            say(f"{place.output}: this file system has no locks; do not train this run in another process meanwhile")
         path = place.work / CHECKPOINT / TRAINING
         if resume and is_unfinished(place.work):
             if path.exists():  # a checkpoint of an earlier version has none, and is refused when it is read
@@ -75,13 +75,13 @@ def begin(place: RunFolder, settings: Mapping[str, Any], *, resume: bool) -> Ite
 
 
 def training_of(folder: Path) -> str:
-    """What tells the training in a folder from all others; empty if there is none."""
+    """The random identifier of the training in a folder; empty if there is none."""
     path = folder / CHECKPOINT / TRAINING
     return str(read_sealed(path).get("training", "")) if path.exists() else ""
 
 
 def clear(folder: Path) -> None:
-    """Remove what an unfinished training has left in a folder, its mark first; all else stays."""
+    """Remove the files of an unfinished training from a folder, its mark first; other files stay."""
     inside = folder / CHECKPOINT
     saved = _listed(inside / STAGING / ABOUT)
     (inside / TRAINING).unlink(missing_ok=True)
@@ -111,8 +111,7 @@ def empty_checkpoint(folder: Path) -> None:
 
 
 def drop_checkpoint(folder: Path) -> None:
-    """Remove the checkpoint of a finished RUN, first of all the mark that it is unfinished. What cannot be removed does
-    no harm, and stays."""
+    """Remove the checkpoint of a finished RUN. What cannot be removed does no harm, and stays."""
     inside = folder / CHECKPOINT
     if inside.is_symlink() or not is_unfinished(folder):
         return
@@ -132,7 +131,7 @@ def _settings(about: Mapping[str, Any], path: Path) -> Mapping[str, Any]:
 
 
 def _listed(about: Path) -> list[str]:
-    """The files of a RUN that was being saved, by its own list."""
+    """The files that the list of a half-saved RUN names; none if it cannot be read."""
     try:
         return own_files(read_object(about))
     except (OSError, ValueError):

@@ -42,7 +42,6 @@ _REUSING = (
     "few lines that put them together."
 )
 
-
 LADDER = (
     "It is a ladder, a small network in `ladder` that reads hidden states of {base}, and no ordinary checkpoint: "
     "`recycle predict` puts the two together. `ladder/ladder.py` loads it with PyTorch alone."
@@ -50,7 +49,7 @@ LADDER = (
 
 
 def card_of(loaded: AnyLoaded, info: RunInfo, pipeline: str, outputs: str) -> str:
-    """The card. `pipeline`: what a model hub calls such a model; `outputs`: a sentence on what it gives."""
+    """The card as Markdown. `pipeline`: the hub's tag for such a model; `outputs`: a sentence on its outputs."""
     report = info.report
     figures = {**report["metrics"], "train seconds": report["train_seconds"], "samples": report["samples"]}
     return _CARD.format(
@@ -70,7 +69,7 @@ def card_of(loaded: AnyLoaded, info: RunInfo, pipeline: str, outputs: str) -> st
 
 
 def _how_to_load(loaded: AnyLoaded, info: RunInfo) -> str:
-    """A sentence on what loads the RUN without us."""
+    """A sentence on how to load the RUN without recycle."""
     if info.reuse is not None:
         return _REUSING.format(in_line(info.reuse["provenance"]["model"]))
     if info.ladder:
@@ -81,7 +80,7 @@ def _how_to_load(loaded: AnyLoaded, info: RunInfo) -> str:
 
 
 def _measured(info: RunInfo) -> str:
-    """A sentence on which data the figures are of."""
+    """A sentence on the data that the figures were measured on."""
     if info.evaluated_on is None:
         return "The loss is that of the last training step; there was no evaluation."
     named, epoch = ", ".join(f"`{in_line(name)}`" for name in info.evaluated_on), info.report["best_epoch"]

@@ -1,4 +1,4 @@
-"""A checkpoint of a training: all that an exact resume needs, and the best weights so far."""
+"""The checkpoint of a training: its state, from which it resumes exactly, and the best weights so far."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -21,20 +21,20 @@ from recycle_cli.runtime.random_generators import Randomness
 
 Named = Mapping[str, torch.Tensor]
 
-VERSION = str(TRAINING_VERSION)
+STATE_VERSION = str(TRAINING_VERSION)
 
 
 @dataclass
 class State:
-    """How far a training is: the next batch of the next epoch, and the best evaluation so far. Times in seconds.
+    """How far a training is, and its best evaluation so far. Times in seconds.
 
-    epoch, batch  those that are finished, the batches of the epoch that is not
-    best_step     the one after which the best weights were kept
+    epoch, batch  finished epochs, and finished batches of the epoch after them
+    best_step     the step after which the best weights were kept
     cut           where the head begins
-    lines         lines of the log by then, so that a resumed run drops those that came after
-    seen          samples that it learnt from, once for each time
-    loss, weight  sums over the steps of the epoch that is not finished
-    epochs        of each finished epoch: its number, its last step, its mean loss (None if it had nothing to learn
+    lines         lines of the log so far; a resumed run drops those after them
+    seen          samples that it learnt from, counted anew in each epoch
+    loss, weight  sums over the steps of the unfinished epoch
+    epochs        for each finished epoch its number, its last step, its mean loss (None if it had nothing to learn
                   from), its seconds, and the metrics at its end (None without an evaluation)
     """
 
@@ -56,7 +56,7 @@ class State:
 
     @property
     def current_epoch(self) -> int:
-        """The epoch that it is in, counted from 1; between two of them the one that is finished."""
+        """The number of the current epoch, from 1; between two epochs, that of the finished one."""
         return self.epoch + (1 if self.batch else 0)
 
 
@@ -92,9 +92,9 @@ def save_state(
             tensors[f"optimizer.{moment}.{name}"] = value
     log = folder / LOG
     if log.exists():
-        sync(log)  # its lines up to here must be there when the state is
+        sync(log)  # before the state, which says that these lines exist
     notes = {
-        "version": VERSION,
+        "version": STATE_VERSION,
         "training": training_of(folder),
         "log": json.dumps(digest(log) if log.exists() else None),
         "state": json.dumps(asdict(state)),
@@ -114,7 +114,7 @@ def load_state(
 ) -> State | None:
     """Restore a training from its checkpoint and return its state; None if there is no checkpoint.
 
-    Raises UsageError naming the first setting that is not as it was, DamageError for files that are not as they were
+    Raises UsageError naming the first setting that has changed, DamageError for files that have changed since they were
     written, StoreError for a checkpoint of another version or another training.
     """
     path = folder / CHECKPOINT / STATE
@@ -128,23 +128,16 @@ def load_state(
         with torch.no_grad():
             for name, weight in weights.items():
                 weight.copy_(file.get_tensor(f"weights.{name}"))
-        kept: dict[torch.Tensor, dict[str, torch.Tensor]] = {}
-        for key in file.keys():  # noqa: SIM118 - safe_open is no mapping
-            kind, _, rest = key.partition(".")
-            if kind == "optimizer":
-                moment, _, name = rest.partition(".")
-                kept.setdefault(weights[name], {})[moment] = file.get_tensor(key)
-        _restore_optimizer(optimizer, kept)
+        _restore_optimizer(optimizer, weights, _tensors(file, "optimizer."))
         scaler.load_state_dict(json.loads(notes["scaler"]))
-        random = [name for name in file.keys() if name.startswith("random.")]  # noqa: SIM118
-        randomness.load({name.removeprefix("random."): file.get_tensor(name) for name in random})
+        randomness.load(_tensors(file, "random."))
     state = State(**json.loads(notes["state"]))
     _keep_lines(folder / LOG, json.loads(notes["log"]))
     return state
 
 
 def steps_of(folder: Path) -> int:
-    """Steps that the checkpoint of a training has behind it; 0 if there is none."""
+    """The optimizer steps that the checkpoint of a training has done; 0 if there is none."""
     path = folder / CHECKPOINT / STATE
     if not path.exists():
         return 0
@@ -154,7 +147,7 @@ def steps_of(folder: Path) -> int:
 
 def _notes(file: Any, path: Path) -> Mapping[str, str]:
     notes: Mapping[str, str] = file.metadata() or {}
-    if notes.get("version") != VERSION:  # before version 2 there was none
+    if notes.get("version") != STATE_VERSION:  # before version 2 there was none
         raise StoreError(
             f"{path} was made by another version of recycle, whose steps are not exactly those of this one; finish the "
             "run with that version, or begin it anew with --overwrite"
@@ -165,13 +158,14 @@ def _notes(file: Any, path: Path) -> Mapping[str, str]:
 
 
 def _keep_lines(log: Path, was: Mapping[str, Any] | None) -> None:
-    """Drop log lines, the last perhaps cut short, of what a resumed run does again; the others must be as they were."""
+    """Drop the log lines after the checkpoint, which a resumed run writes again. Raises DamageError if those before it
+    have changed."""
     size = 0 if was is None else was["bytes"]
     if not log.exists():
         if size:
             raise DamageError(f"{log} is missing; {ANEW}")
         return
-    with log.open("r+b") as file:  # in place, since it is open for what comes
+    with log.open("r+b") as file:  # in place, since the logger has it open
         if was is not None and xxhash.xxh3_128_hexdigest(file.read(size)) != was["xxh3_128"]:
             raise DamageError(f"{log} is damaged (its first {size:,} bytes are not as they were written); {ANEW}")
         file.truncate(size)
@@ -198,24 +192,33 @@ def _opened(path: Path) -> Iterator[Any]:
         raise DamageError(f"{path} is damaged ({error}); {ANEW}") from error
 
 
-def _restore_optimizer(
-    optimizer: torch.optim.Optimizer, state: Mapping[torch.Tensor, Mapping[str, torch.Tensor]]
-) -> None:
+def _tensors(file: Any, kind: str) -> dict[str, torch.Tensor]:
+    """The tensors of a state file whose names begin with `kind`, by the rest of their names."""
+    names = [name for name in file.keys() if name.startswith(kind)]  # noqa: SIM118 - safe_open is no mapping
+    return {name.removeprefix(kind): file.get_tensor(name) for name in names}
+
+
+def _restore_optimizer(optimizer: torch.optim.Optimizer, weights: Named, moments: Named) -> None:
+    """Put moments back into an optimizer. `moments`: by the name of the moment, a dot, and the name of its weight."""
+    state: dict[torch.Tensor, dict[str, torch.Tensor]] = {}
+    for key, value in moments.items():
+        moment, _, name = key.partition(".")
+        state.setdefault(weights[name], {})[moment] = value
     own = optimizer.state_dict()
     order = [weight for group in optimizer.param_groups for weight in group["params"]]
-    own["state"] = {place: dict(state[weight]) for place, weight in enumerate(order) if weight in state}
+    own["state"] = {place: state[weight] for place, weight in enumerate(order) if weight in state}
     optimizer.load_state_dict(own)
 
 
 def save_best(folder: Path, weights: Named, step: int) -> None:
-    """Keep the best weights so far, those after a step."""
-    notes = {"version": VERSION, "training": training_of(folder), "step": str(step)}
+    """Keep the weights after this step as the best so far. Raises StorageError if the disk does not take them."""
+    notes = {"version": STATE_VERSION, "training": training_of(folder), "step": str(step)}
     save_tensors(folder / CHECKPOINT / BEST, weights, notes)
 
 
 def load_best(folder: Path, weights: Named, step: int) -> None:
-    """Put the best weights back, which were kept after this step. Raises DamageError if the file is damaged or is not
-    there, StoreError if it is of another training or step."""
+    """Copy the best weights, kept after this step, into `weights`. Raises DamageError if their file is damaged or
+    missing, StoreError if it is of another training or step."""
     path = folder / CHECKPOINT / BEST
     if not path.exists():
         raise DamageError(f"{path} is missing; {ANEW}")

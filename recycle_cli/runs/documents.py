@@ -1,4 +1,4 @@
-"""Small JSON files of a RUN, which carry their own digest."""
+"""The small JSON files of a RUN, which carry their own digest."""
 
 import json
 from collections.abc import Mapping
@@ -20,7 +20,8 @@ def write_sealed(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def read_sealed(path: Path) -> dict[str, Any]:
-    """The object in such a file. Raises DamageError if a bit of it has changed, StorageError if it cannot be read."""
+    """The object that `write_sealed` wrote. Raises DamageError if a bit of it has changed, StorageError if it cannot be
+    read."""
     found = read_json(path)
     check_sealed(path)
     return found

@@ -1,4 +1,4 @@
-"""The folder of a RUN: whose it is, who trains in it, and whether its training has finished.
+"""The folder of a RUN: whether it is one, whether its training has finished, and who trains in it.
 
 A folder is a RUN by what is in its files: `recycle.json`, which is written last, when the RUN is finished and whole, or
 `checkpoint/training.json`, which is written first. A RUN that replaces another is trained beside it, in `.NAME.new`,
@@ -39,32 +39,32 @@ Content = Literal["nothing", "finished", "unfinished", "foreign"]
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Where a RUN will be, and the folder that it is trained in: beside it, if it is to replace a RUN there."""
+    """Where a RUN will lie (`output`), and the folder in which it is trained (`work`): another if it replaces a RUN."""
 
     output: Path
     work: Path
 
     @property
     def replaces(self) -> bool:
-        """Whether there is a RUN that stays until this one is whole."""
+        """Whether it replaces a RUN, which stays until this one is whole."""
         return self.work != self.output
 
     @property
     def lock(self) -> Path:
-        """The file that whoever trains in the folder holds locked."""
+        """The lock file that a training in the folder holds."""
         return self.work / CHECKPOINT / LOCK
 
 
 def beside(output: Path) -> Path:
-    """Where a RUN is trained that is to replace the one in `output`, and where that one lies while it is removed."""
+    """The folder in which the successor of a RUN in `output` is trained, and from which the old RUN is removed."""
     return output.with_name(f".{output.name}.new")
 
 
 def claim(output: str, *, overwrite: bool, resume: bool) -> RunFolder:
-    """Where a RUN may be trained that is to lie in `output`. Nothing is made or changed; `begin` does that.
+    """Choose the folder in which a RUN for `output` is trained. Nothing is made or changed; `begin` does that.
 
-    Raises UsageError if it would take the place of what is no RUN, or of a RUN without `overwrite`; StorageError if it
-    cannot be written, or another process trains in it.
+    Raises UsageError if `output` holds something other than a RUN, or a RUN that the two flags do not allow to replace
+    or resume; StorageError if the folder cannot be written, or another process trains in it.
     """
     folder = Path(expanded(output))
     folder = Path(os.path.realpath(folder)) if folder.is_symlink() else folder
@@ -89,19 +89,19 @@ def claim(output: str, *, overwrite: bool, resume: bool) -> RunFolder:
 
 
 def _replacing(output: str, new: Path, successor: Content, *, overwrite: bool, resume: bool) -> Path:
-    """The folder in which a RUN is trained that replaces a finished one."""
-    if not overwrite and successor == "unfinished":
+    """The folder in which the successor of a finished RUN is trained."""
+    if overwrite:
+        if successor == "foreign":
+            raise UsageError(f"{new} is no run, and is where the new run would be trained; move it away")
+        return new
+    if successor == "unfinished":
         raise UsageError(
             f"{output} holds a finished run, and {new} the unfinished one that is to replace it; add --resume to go on "
             "with that, or --overwrite to begin it anew"
         )
-    if not overwrite and resume:
+    if resume:
         raise UsageError(f"{output} is finished; there is nothing to resume")
-    if not overwrite:
-        raise UsageError(f"{output} holds a finished run; add --overwrite, or choose another --output")
-    if successor == "foreign":
-        raise UsageError(f"{new} is no run, and is where the new run would be trained; move it away")
-    return new
+    raise UsageError(f"{output} holds a finished run; add --overwrite, or choose another --output")
 
 
 def busy(output: object) -> StorageError:
@@ -110,7 +110,8 @@ def busy(output: object) -> StorageError:
 
 
 def content_of(folder: Path) -> Content:
-    """What a folder holds, as its files say: a RUN of a version that is known, nothing, or something foreign."""
+    """What a folder holds, by its files: a finished or an unfinished RUN of a known version, nothing, or something
+    else."""
     if not folder.is_dir():
         return "foreign" if os.path.lexists(folder) else "nothing"
     if is_unfinished(folder):
@@ -121,14 +122,14 @@ def content_of(folder: Path) -> Content:
 
 
 def _is_begun(entry: Path) -> bool:
-    """Whether it is the checkpoint's folder of a training that has not even left its mark."""
+    """Whether an entry is the checkpoint folder of a training that ended before it wrote anything."""
     if entry.name != CHECKPOINT or entry.is_symlink() or not entry.is_dir():
         return False
     return all(one.name == LOCK or one.name.endswith(PARTIAL) for one in entry.iterdir())
 
 
 def own_files(about: Mapping[str, Any]) -> list[str]:
-    """The files that a `recycle.json` lists, its own name last; none that lies outside the folder."""
+    """The files that a `recycle.json` lists, without those outside the folder; its own name comes last."""
     listed = about.get("files")
     names = [name for name in listed if isinstance(name, str)] if isinstance(listed, dict) else []
     inside = [name for name in names if not Path(name).is_absolute() and ".." not in Path(name).parts]
@@ -136,7 +137,7 @@ def own_files(about: Mapping[str, Any]) -> list[str]:
 
 
 def _is_beside(folder: Path) -> bool:
-    """Whether a folder is called as those are in which a RUN is trained that is to replace another."""
+    """Whether a folder has the name of one in which the successor of a RUN is trained."""
     return folder.name.startswith(".") and folder.name.endswith(".new")
 
 
@@ -152,7 +153,7 @@ def is_finished(folder: str | Path) -> bool:
 
 
 def is_unfinished(folder: Path) -> bool:
-    """Whether there is a checkpoint of ours in a folder, or the mark of a training that has none yet."""
+    """Whether a folder holds an unfinished RUN: the mark of its training, or a checkpoint of an earlier version."""
     found = _object(folder / CHECKPOINT / TRAINING)
     ours = _version(found) == TRAINING_VERSION and {"training", "settings", "digest"} <= found.keys()
     return ours or _is_old_state(folder)
@@ -200,13 +201,13 @@ def _version(found: Mapping[str, Any]) -> int | None:
 
 
 def _why_not(folder: Path) -> str:
-    """Why a folder that may have been meant as a RUN is none; nothing if there is no reason to think so."""
+    """A remark for a folder that is no RUN but has a `recycle.json`; empty for all others."""
     about = folder / ABOUT
     return f" (its {ABOUT} is not that of a run which this version knows)" if about.exists() else ""
 
 
 def _check_writable(folder: Path) -> None:
-    """Make a folder beside the RUN, or in it if it exists, and remove it again."""
+    """Raise StorageError if nothing can be made in a folder, or in the lowest existing one above it."""
     above = folder
     while not above.exists():
         above = above.parent

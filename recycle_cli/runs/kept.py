@@ -12,24 +12,21 @@ _EXACT = 2**53
 """Whole numbers up to this one are the same as float."""
 
 CLASHING = "given_"
-"""Stands before the name of a kept column that a prediction has as well."""
+"""Prefix of a kept column whose name is taken by a column of the predictions."""
 
 
 def names_beside(kept: Sequence[str], columns: Iterable[str]) -> dict[str, str]:
-    """What each kept column is called beside the columns of a prediction. Raises UsageError if no name is left."""
+    """The name in the predictions of each kept column. Raises UsageError if that name is taken."""
     own = set(columns)
     names = {column: f"{CLASHING}{column}" if column in own else column for column in kept}
     for column, name in names.items():
         if name in own or list(names.values()).count(name) > 1:
-            raise UsageError(f"--keep-columns: {column!r} would be written as {name!r}, which is there; rename it")
+            raise UsageError(f"--keep-columns: {column!r} would be written as {name!r}, which is taken; rename it")
     return names
 
 
 def as_json(value: Any, column: str) -> Any:
-    """A value as JSON has it: dates and decimals as text, a number that is none as nothing.
-
-    Raises DataError for bytes, which no text holds.
-    """
+    """A value as JSON has it: dates and decimals as text, NaN and infinity as null. Raises DataError for bytes."""
     if isinstance(value, str):
         return shown(value)
     if isinstance(value, float):
@@ -46,19 +43,19 @@ def as_json(value: Any, column: str) -> Any:
 
 
 def as_text(value: Any) -> str | None:
-    """A plain value as the cell of a table of texts: a text as it is, nothing as nothing, the rest as JSON."""
+    """A JSON value as a cell of text: a text as it is, null as None, everything else as JSON."""
     return value if value is None or isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 class Kinds:
-    """The type that fits all values of a column that it was shown, but those that are nothing."""
+    """Finds the type that fits all values of a column, None aside."""
 
     def __init__(self) -> None:
         self._seen: set[type] = set()
         self._least = self._most = 0
 
     def add(self, values: Iterable[Any]) -> None:
-        """Take notice of values as JSON has them."""
+        """Take further values into account, as `as_json` gives them."""
         for value in values:
             if value is not None:
                 self._seen.add(type(value))
@@ -67,7 +64,7 @@ class Kinds:
 
     @property
     def fitting(self) -> type:
-        """bool, int (of 64 bits) or float, if no value is changed by it; else str."""
+        """bool, int (if 64 bits hold them all) or float, if that changes no value; else str."""
         if self._seen == {bool}:
             return bool
         if self._seen == {int} and self._least >= -(2**63) and self._most < 2**63:

@@ -1,4 +1,4 @@
-"""Where a training's records go: a line each in metrics.jsonl, and the trackers that were asked for."""
+"""The log of a training: a line for each record in metrics.jsonl, and the trackers that were asked for."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,10 +20,10 @@ def ignore(record: Mapping[str, Any]) -> None:
 
 @contextmanager
 def logger(folder: Path, trackers: Sequence[str], name: str, settings: Mapping[str, Any]) -> Iterator[Log]:
-    """A function that keeps a record of a step or of an evaluation. One of an epoch, whose steps are there already,
-    goes to the trackers alone.
+    """A function that logs a record of a step, an evaluation or an epoch; that of an epoch goes to the trackers alone.
 
-    `name` and `settings`: what trackers call the training, and all that decided it.
+    name      of the training in the trackers
+    settings  all that decided the training, for the trackers
     """
     about = About(folder, name, dict(_flat(settings)), steps_of(folder))
     with tracking(trackers, about) as track, (folder / LOG).open("a", encoding="utf-8") as lines:
@@ -38,7 +38,7 @@ def logger(folder: Path, trackers: Sequence[str], name: str, settings: Mapping[s
 
 
 def chosen_trackers(named: Sequence[str], tensorboard: bool) -> list[str]:
-    """The trackers that were named, each once, and TensorBoard if it is wanted where it is installed."""
+    """The trackers that were named, each once, and with `tensorboard` also TensorBoard if it is installed."""
     usual = ["tensorboard"] if tensorboard and installed("tensorboard") else []
     return list(dict.fromkeys([*named, *usual]))
 
@@ -51,7 +51,7 @@ def figures_of(record: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _flat(settings: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
-    """Settings by dotted names; what is no text, number or flag is written out."""
+    """Settings by dotted names; values other than texts, numbers and flags become text."""
     for name, value in settings.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{before}{name}.")
@@ -60,7 +60,7 @@ def _flat(settings: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, 
 
 
 def last_loss(folder: Path) -> float:
-    """The loss of the last step. Raises DamageError if the log is no longer what was written."""
+    """The loss of the last step in the log. Raises DamageError if it holds none."""
     path = folder / LOG
     try:
         lines = path.read_text(encoding="utf-8").splitlines()

@@ -1,4 +1,4 @@
-"""A RUN's metadata: what `recycle.json` keeps of how it was made, enough to predict with it."""
+"""The metadata of a RUN, `recycle.json`: how it was made, and all that predicting with it needs."""
 
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
@@ -30,11 +30,11 @@ class RunInfo:
     cut                where the head began
     fingerprint        of the store that it was trained from; None without a store
     recipe, store      that store's recipe and path
-    apart              whether what was trained lies in part beside the checkpoint, which is then in RUN/base
-    reuse              the model whose rows it reuses, as that was; None if it reuses none
+    apart              whether the checkpoint is in RUN/base and some of the trained weights lie beside it
+    reuse              the model whose rows it reuses, for `reused_again`; None if it reuses none
     ladder             whether it is a ladder, which reads the rows of the cuts that `cut` names
     data               digest of keys and labels of the training data
-    columns            of its training data, by what they hold (text, text_pair, label, image, id); None if not known
+    columns            the columns of its training data, by role (text, text_pair, label, image, id); None if not known
     evaluated_on       names of the corpora of its evaluation; None if there was none
     settings           all that decided its training
     report             the figures of its training
@@ -114,7 +114,7 @@ def _shortened(value: Any) -> str:
 
 
 def read_info(run: str | Path) -> RunInfo:
-    """What recycle knows of a finished RUN. Raises StoreError if it is not one."""
+    """The metadata of a finished RUN. Raises StoreError if it is not one."""
     folder = Path(expanded(str(run)))
     path = folder / ABOUT
     if not folder.exists():
@@ -132,10 +132,10 @@ def read_info(run: str | Path) -> RunInfo:
 
 
 def check_files(run: str | Path, info: RunInfo) -> None:
-    """Raise DamageError for the first file of a RUN that is not as its training left it.
+    """Raise DamageError for the first file of a RUN that has changed since its training.
 
-    The model card, the options and the log decide no prediction and may be edited: a line names them. A RUN of version
-    1 has no digests, and is taken as it is.
+    The model card, the options and the log decide no prediction and may be edited; a line says that they have changed.
+    A RUN of version 1 has no digests and is not checked.
     """
     folder = Path(expanded(str(run)))
     for name, was in info.files.items():
@@ -147,7 +147,7 @@ def check_files(run: str | Path, info: RunInfo) -> None:
         except OSError as error:
             raise StorageError(f"{path} cannot be read ({error.strerror or error})") from error
         if not same and name in (MODEL_CARD, CONFIG, *LOG_FILES):
-            say(f"{path} is not as the training left it; predictions do not depend on it")
+            say(f"{path} has changed since the training; predictions do not depend on it")
         elif not same:
             how = "is missing" if not path.exists() else "is damaged: it is not as the training left it"
             raise DamageError(f"{path} {how}; restore it from a copy, or train the run again")
@@ -159,7 +159,7 @@ def check_settings(folder: Path, settings: Mapping[str, Any]) -> None:
 
 
 def own_paths(run: str | Path, info: RunInfo) -> list[str]:
-    """The files of a RUN that must not be written over; of version 1, which lists none, all but predictions."""
+    """The files of a RUN that must not be overwritten: those that it lists; of version 1 all but predictions."""
     folder = Path(expanded(str(run)))
     names = [*info.files, ABOUT, *LOG_FILES] if info.files else _all_but_predictions(folder)
     return [str(folder / name) for name in names]

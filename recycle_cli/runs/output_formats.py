@@ -17,10 +17,11 @@ if TYPE_CHECKING:
     from pyarrow import parquet
 
 OutputColumns = Mapping[str, str]
-"""What each column holds: `text`, `number`, `integer`, several in `texts`, `numbers`; `kept` as the record has it."""
+"""What each column holds: `text`, `number`, `integer`, `spans`, lists in `texts` and `numbers`; a `kept` column holds
+the values of the records."""
 
 FORMULAS = tuple("=+-@\uff1d\uff0b\uff0d\uff20")
-"""The marks, also of full width, by which a spreadsheet takes a cell for a formula."""
+"""First characters, full-width ones included, by which a spreadsheet takes a cell for a formula."""
 
 Add = Callable[[list[dict[str, Any]]], None]
 
@@ -57,7 +58,7 @@ def as_csv(file: IO[bytes], columns: OutputColumns, *, cell: Callable[[str], str
 
 
 def tamed(cell: str) -> str:
-    """A cell without control characters, which a spreadsheet does not take for a formula."""
+    """The cell with its control characters replaced, and with a `'` before it if it looks like a formula."""
     shown = "".join(mark if mark.isprintable() else "\N{REPLACEMENT CHARACTER}" for mark in cell)
     return f"'{shown}" if shown.lstrip()[:1] in FORMULAS else shown
 
@@ -89,8 +90,8 @@ def as_json_by_id(column: str, file: IO[bytes], columns: OutputColumns) -> Itera
 
 @contextmanager
 def as_parquet(file: IO[bytes], columns: OutputColumns) -> Iterator[Add]:
-    """A table. A kept column has the type that fits all of its values, or else is text, whatever comes first: the
-    records wait in a file without a name until all have come."""
+    """A Parquet table. A kept column has the type that fits all of its values, else it is text. That is known at the
+    end, so the records wait in a temporary file until then."""
     import pyarrow as pa
     from pyarrow import parquet
 

@@ -1,4 +1,4 @@
-"""The file of predictions, written as they come and put in place when it is whole."""
+"""The file of predictions: written as they come, and put in place when it is whole."""
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,7 +21,7 @@ from recycle_cli.runs.output_formats import (
     tamed,
 )
 
-NONE: Mapping[str, str] = MappingProxyType({})
+NOTHING_KEPT: Mapping[str, str] = MappingProxyType({})
 
 T = TypeVar("T")
 
@@ -46,11 +46,11 @@ BY_ID = ".json"
 """The ending of a file that holds one column's values by ids, as one object."""
 
 NOT_IN_CSV = frozenset({"numbers", "spans"})
-"""What no cell of a CSV file can hold in a form that other programs read."""
+"""Kinds of columns that other programs cannot read from a cell of a CSV file."""
 
 
 def usual_ending(columns: Mapping[str, str]) -> str:
-    """The kind of file that predictions of these columns are written to if the user names none."""
+    """The ending of a file for predictions of these columns if the user names no file."""
     kinds = set(columns.values())
     return ".jsonl" if "spans" in kinds else ".parquet" if "numbers" in kinds else ".csv"
 
@@ -60,21 +60,21 @@ def open_output(
     path: str,
     columns: OutputColumns,
     *,
-    kept: Mapping[str, str] = NONE,
+    kept: Mapping[str, str] = NOTHING_KEPT,
     format: str | None = None,
     keyed: str | None = None,
     csv_safe: bool = False,
 ) -> Iterator[Write]:
-    """A function that adds records: each one's `id`, its kept columns, and a prediction's value for each column.
+    """A function that adds records: the `id` and the kept columns of each, and the columns of its prediction.
 
-    kept      the names in the file of the columns that are written as the record has them
+    kept      kept columns of the records, with their names in the file
     format    `csv`, `jsonl` or `parquet`; None: as the name ends, or `jsonl` for stdout
-    keyed     the column that a file ending in .json holds by ids, as one object; None if there is none
-    csv_safe  no cell of a CSV file is a formula to a spreadsheet, nor holds a control character
+    keyed     the column that a .json file holds by ids, as one object; None if there is none
+    csv_safe  write no cell of a CSV file that a spreadsheet takes for a formula, and no control character
 
-    The file appears under its name, whole and synced, when all went well; until then it has a name of its own beside
-    it. What goes to stdout goes there at once. Raises as `kind_of_output`, StorageError if it cannot be written,
-    BrokenPipeError if nobody reads stdout any more.
+    The file is written under a temporary name beside its own, and gets its name, synced, when all went well. What goes
+    to stdout goes there at once. Raises as `kind_of_output`, StorageError if it cannot be written, BrokenPipeError if
+    nobody reads stdout any more.
     """
     formats: dict[str, Format] = {
         ".csv": partial(as_csv, cell=tamed if csv_safe else str),
@@ -108,14 +108,16 @@ def kind_of_output(
     endings = [ending for ending in OUTPUT_ENDINGS if ending != ".csv" or not NOT_IN_CSV & set(columns.values())]
     endings += [] if keyed is None or format else [BY_ID]
     if path != STDOUT and Path(expanded(path)).exists() and not Path(expanded(path)).is_file():
-        raise UsageError(f"--output {path}: there is something there that is no file; choose another name")
+        raise UsageError(f"--output {path}: it exists and is no file; choose another name")
     if csv_safe and kind in endings and kind != ".csv":
         raise UsageError(f"--csv-safe: {path} is no .csv file; leave the option out")
     if kind in endings:
         return kind
     if format:
-        raise UsageError(f"--output-format {format}: a list is no cell; take one of {', '.join(endings)}")
-    raise UsageError(f"--output {path}: the ending must be one of {', '.join(endings)}; or say it with --output-format")
+        raise UsageError(f"--output-format {format}: a cell cannot hold a list; take one of {', '.join(endings)}")
+    raise UsageError(
+        f"--output {path}: expected an ending of {', '.join(endings)}; or name the format with --output-format"
+    )
 
 
 @contextmanager
@@ -136,14 +138,14 @@ def _place(path: str) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def _guarded(path: str, made: Callable[[], AbstractContextManager[T]]) -> Iterator[T]:
-    """A context whose own failures to write are StorageErrors, while those of the block stay as they are."""
+    """A context that raises its own OSErrors as StorageErrors, and those of the block as they are."""
     with _storage_errors(path):
         context = made()
         value = context.__enter__()
     try:
         yield value
     except BaseException:
-        # What is left to write no longer matters, nor whether it can be.
+        # The block has failed, so the file is dropped: whether the rest of it can be written no longer matters.
         with suppress(OSError):
             context.__exit__(*sys.exc_info())
         raise
@@ -153,7 +155,7 @@ def _guarded(path: str, made: Callable[[], AbstractContextManager[T]]) -> Iterat
 
 @contextmanager
 def _storage_errors(path: str) -> Iterator[None]:
-    """Failures to write as StorageError: of our own writing alone, for those of the caller name other files."""
+    """Raise OSErrors as StorageErrors that name `path`. Only our own writing belongs inside."""
     try:
         yield
     except BrokenPipeError:

@@ -1,4 +1,4 @@
-"""Put a RUN in its place when it is whole; of the one that it replaces, what was not the RUN's own is kept."""
+"""Put a whole RUN in its place, and keep those files of the RUN before it that were not its own."""
 
 import os
 from contextlib import suppress
@@ -22,7 +22,7 @@ def put_in_place(place: RunFolder) -> None:
 
 
 def recover(path: str) -> None:
-    """Finish what a crash has left of putting a RUN in its place; nothing is done otherwise. Raises OSError."""
+    """Finish `put_in_place` if a crash has cut it short; else do nothing. Raises OSError."""
     output = Path(expanded(path))
     new, before = beside(output), _before(output)
     if not os.path.lexists(output) and is_finished(new):
@@ -38,7 +38,7 @@ def recover(path: str) -> None:
 
 
 def _try_to_remove(output: Path) -> None:
-    """Remove the replaced RUN; if that fails the new one is none the worse, and the next training tries again."""
+    """Remove the replaced RUN. If that fails, say so: the new RUN is complete, and the next training tries again."""
     try:
         remove_replaced(output)
     except OSError as error:
@@ -46,9 +46,9 @@ def _try_to_remove(output: Path) -> None:
 
 
 def remove_replaced(output: Path) -> None:
-    """Remove the RUN that `output` has replaced, which lies beside it; what was not its own goes back into `output`.
+    """Remove the RUN that `output` has replaced, which lies beside it. Files that were not its own move into `output`.
 
-    The file that tells which files are its own goes last. Says what is kept.
+    The list of its own files is removed last, so that the next call can go on. Says what is kept.
     """
     old = beside(output)
     about = read_object(old / ABOUT)
@@ -76,7 +76,7 @@ def remove_replaced(output: Path) -> None:
 
 
 def _carry_over(old: Path, output: Path, own: set[str]) -> list[str]:
-    """Move files and whole folders that are not the RUN's own; those whose names are taken stay. Returns the names."""
+    """Move the files and folders that are not the RUN's own, unless their names are taken. Returns the names moved."""
     moved = []
     for name in _foreign(old, old, {*own, ABOUT}):
         target = output / name
@@ -88,7 +88,7 @@ def _carry_over(old: Path, output: Path, own: set[str]) -> list[str]:
 
 
 def _foreign(folder: Path, root: Path, own: set[str]) -> list[str]:
-    """The entries below that are not the RUN's own, the largest folders without any of its files as a whole."""
+    """The entries of a folder that are not the RUN's own; a folder without any of its files is one entry."""
     found: list[str] = []
     for entry in sorted(folder.iterdir()):
         name = entry.relative_to(root).as_posix()
@@ -109,7 +109,7 @@ def _remove_empty_folders(root: Path) -> None:
 
 
 def _swap(new: Path, output: Path) -> None:
-    """Exchange two folders, in one step if the system can; else so that both are found again after a crash."""
+    """Exchange two folders, in one step if the system can, else by renames from which `recover` can go on."""
     if not os.path.lexists(output):
         new.rename(output)
         return

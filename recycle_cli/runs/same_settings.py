@@ -1,4 +1,4 @@
-"""Whether two trainings have the same settings."""
+"""Compare the settings of two trainings."""
 
 import json
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from recycle_cli.settings import TrainingSettings, decisive
 
 
 def same_settings(then: Mapping[str, Any], now: Mapping[str, Any], where: str = "") -> None:
-    """Raise UsageError naming the first setting that differs. An option that there was not yet had its default."""
+    """Raise UsageError naming the first setting that differs. Options that `then` does not have had their defaults."""
     defaults = decisive(TrainingSettings())
     then, now = (json.loads(json.dumps(_completed(one, defaults))) for one in (then, now))
     for name in sorted({*then, *now}):
@@ -21,7 +21,7 @@ def same_settings(then: Mapping[str, Any], now: Mapping[str, Any], where: str = 
 
 
 def _completed(settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings, and of the defaults those that they lack, in mappings inside them too."""
+    """The settings with the defaults of those that are missing, in nested mappings too."""
     found = {**defaults, **settings}
     for name, value in defaults.items():
         if isinstance(value, Mapping) and isinstance(found[name], Mapping):

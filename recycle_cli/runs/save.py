@@ -1,4 +1,4 @@
-"""Saving a RUN: trunk and head in one checkpoint, tokenizer, label names, a model card, and the metadata last."""
+"""Save a RUN: trunk and head in one checkpoint, tokenizer, label names, a model card, and the metadata last."""
 
 import platform
 import shutil
@@ -17,7 +17,7 @@ from recycle_cli.runs.folder import ABOUT, CHECKPOINT
 from recycle_cli.runs.metadata import CONFIG, MODEL_CARD, RunInfo
 
 Save = Callable[[Path, int | None], None]
-"""Writes the checkpoint into a folder; takes the tokens of a text at most."""
+"""Writes the checkpoint into a folder. The second argument is the most tokens of a text; None for images."""
 
 
 def versions() -> dict[str, str]:
@@ -59,8 +59,8 @@ def save_run(
 
 
 def _save(save: Save, folder: Path, max_length: int | None) -> None:
-    """Let the model's library write its files; whatever it says when it cannot is a StorageError, for the same was
-    tried before the training."""
+    """Let the model's library write its files. Any failure is a StorageError, since the same was tried before the
+    training."""
     try:
         save(folder, max_length)
     except (RecycleError, MemoryError, OSError):
@@ -71,7 +71,7 @@ def _save(save: Save, folder: Path, max_length: int | None) -> None:
 
 
 def _move(staging: Path, folder: Path, files: list[Path]) -> None:
-    """Give the files their places in the RUN, what makes it a finished one last."""
+    """Move the files to their places in the RUN, `recycle.json`, which makes it a finished one, last."""
     places = [folder / path.relative_to(staging) for path in files]
     for path, place in zip(files, places, strict=True):
         place.parent.mkdir(parents=True, exist_ok=True)

@@ -97,7 +97,7 @@ def test_vectors_are_lists_of_numbers(tmp_path, ending):
 
 def test_vectors_are_refused_in_csv(tmp_path):
     with (
-        pytest.raises(UsageError, match=r"out\.csv.*one of \.jsonl, \.parquet"),
+        pytest.raises(UsageError, match=r"out\.csv.*an ending of \.jsonl, \.parquet"),
         open_output(str(tmp_path / "out.csv"), VECTOR),
     ):
         pass

@@ -101,7 +101,7 @@ def test_names_that_clash_twice_are_refused(recycle, place, tmp_path):
     done = recycle(
         "predict", tmp_path / "in.csv", "run", "--keep-columns", "all", "--output", tmp_path / "o.csv", cwd=place
     )
-    assert (done.code, "which is there; rename it" in done.err) == (2, True)
+    assert (done.code, "which is taken; rename it" in done.err) == (2, True)
 
 
 def test_values_of_several_kinds_are_text_in_parquet_whatever_comes_first(recycle, place, tmp_path):

@@ -17,7 +17,7 @@ __all__ = ["attach", "merge", "put_back", "save_apart", "save_beside"]
 
 
 def attach(loaded: AnyLoaded, split: SplitModel, cut: str, settings: AdapterSettings) -> dict[str, nn.Parameter]:
-    """Put adapters on the head and freeze the rest of it; the named parameters that now train.
+    """Put adapters on the head and freeze the rest of it. Returns the parameters that now train, by name.
 
     Layers that the checkpoint lacks (the task layer) train whole. Raises UsageError if there is nothing to adapt.
     """

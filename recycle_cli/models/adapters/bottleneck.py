@@ -1,8 +1,8 @@
 """Bottleneck adapters: after each attention and feed-forward of the remaining blocks down, GELU, up, and added.
 
-Houlsby et al. (ICML 2019), who put one after both; Pfeiffer et al. (EACL 2021) keep the one after the feed-forward.
-Their places and width are those of the code of Embedding Recycling: after both, 24 wide. They cannot be folded into the
-layers beside them, so that a RUN keeps them apart: RUN/base alone is no classifier, and RUN itself is no checkpoint.
+Houlsby et al. (ICML 2019) put one after both; Pfeiffer et al. (EACL 2021) keep only that after the feed-forward. Here
+they are as in the code of Embedding Recycling: after both, 24 wide. They cannot be folded into the layers beside them,
+so a RUN keeps them apart: RUN/base alone is no classifier, and RUN itself is no checkpoint.
 """
 
 import json
@@ -30,7 +30,7 @@ NAME = "recycle_bottleneck"
 class Bottleneck(nn.Module):
     """Rows (..., width) to rows; it begins as the identity, so that training begins at the pretrained model.
 
-    `axis`: where the rows have their width, if not last (SqueezeBERT's are samples, width, tokens).
+    `axis`: the axis of the width, if it is not the last (SqueezeBERT's rows are samples, width, tokens).
     """
 
     def __init__(self, width: int, inner: int, dropout: float, axis: int = -1) -> None:
@@ -48,7 +48,7 @@ class Bottleneck(nn.Module):
 
 
 def attach(split: SplitModel, cut: str, settings: AdapterSettings) -> set[str]:
-    """Put an adapter behind each sublayer of the head's blocks; the names of its parameters."""
+    """Put an adapter behind each sublayer of the head's blocks. Returns the names of their parameters."""
     width, axes = split.row_shape[-1], _sublayers(split, cut)
     for name in chosen(list(axes), cut, settings):
         _insert(split.model, name, Bottleneck(width, settings.width, settings.dropout, axes[name]))
@@ -100,7 +100,7 @@ def put_back(model: nn.Module, run: Path) -> None:
 def _sublayers(split: SplitModel, cut: str) -> dict[str, int]:
     """The parts of the remaining blocks that hold matrices and return rows, by name, with the axis of the rows' width.
 
-    Found by watching one text go through: attention and feed-forward in most models, whatever they are called.
+    Hooks find them while one text goes through, whatever their names: attention and feed-forward in most models.
     """
     names = {id(module): name for name, module in split.model.named_modules()}
     parts = {id(part): part for block in split.blocks_after(cut) for part in _parts(block)}

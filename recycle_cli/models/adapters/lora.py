@@ -21,7 +21,7 @@ FOLDER = "adapter"
 
 
 def attach(loaded: AnyLoaded, split: SplitModel, cut: str, settings: AdapterSettings) -> set[str]:
-    """Put LoRA on pretrained linear layers of the head; the names of its parameters.
+    """Put LoRA on the pretrained linear layers of the head. Returns the names of its parameters.
 
     Raises UsageError if `peft` is not installed, or the head has no such layer.
     """
@@ -45,7 +45,7 @@ def attach(loaded: AnyLoaded, split: SplitModel, cut: str, settings: AdapterSett
         target_modules=targets,
     )
     with warnings.catch_warnings():
-        # It says of each layer of GPT-2's kind that it finds by itself which way round the weights are.
+        # peft warns for each layer of GPT-2's kind that it sets fan_in_fan_out by itself.
         warnings.filterwarnings("ignore", "fan_in_fan_out")
         inject_adapter_in_model(config, split.model, adapter_name=NAME)
     if not settings.dropout:
@@ -58,9 +58,9 @@ def attach(loaded: AnyLoaded, split: SplitModel, cut: str, settings: AdapterSett
 class LowRank(torch.autograd.Function):
     """x (W + s B A)' + b with W and b frozen: x (..., in), W (out, in), A (rank, in), B (out, rank).
 
-    As `peft` computes it, but the update is added to the weights and not to the outputs, and the gradients go by way of
-    x A' and g B: no pass over the outputs beside the one matrix product. The order of the products that is cheapest is
-    from RunLoRA (Cherniuk et al., 2023).
+    The same as `peft` computes, but the update is added to the weights and not to the outputs, and the gradients are
+    computed from x A' and g B, so that one matrix product is the only pass over the outputs. The cheapest order of the
+    products is from RunLoRA (Cherniuk et al., 2023).
     """
 
     @staticmethod
@@ -83,9 +83,9 @@ class LowRank(torch.autograd.Function):
 
 
 def _hasten(layer: Any) -> None:
-    """Let a layer of `peft` without dropout train by `LowRank` if it computes in the type of its weights.
+    """Let a layer of `peft` without dropout compute by `LowRank`.
 
-    In mixed precision small updates would be lost in the rounding of the sum: it then computes as `peft` does.
+    In mixed precision it computes as `peft` does, since small updates would be lost in the rounding of the sum.
     """
     usual = layer.forward
 
@@ -100,9 +100,9 @@ def _hasten(layer: Any) -> None:
 
 
 def save_apart(loaded: AnyLoaded, folder: Path) -> None:
-    """Write the adapter alone as `peft` reads it, into RUN/adapter; the task layer is in the merged checkpoint.
+    """Write the adapter alone into RUN/adapter, as `peft` reads it; the task layer is in the merged checkpoint.
 
-    Names are those of the model that it is to be put on: of an embedder, the encoder.
+    Names are those of the model that it adapts, which for an embedder is its encoder.
     """
     from peft import get_peft_model_state_dict
 

@@ -1,4 +1,4 @@
-"""Trackers: the figures of a training in programs that show them beside those of others. One file each."""
+"""Experiment trackers, which get the figures of a training. One file each."""
 
 from recycle_cli.runs.trackers.contract import About, Tracker, TrackerKind
 from recycle_cli.runs.trackers.kinds import TRACKERS

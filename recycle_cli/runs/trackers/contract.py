@@ -1,4 +1,4 @@
-"""The contract of a tracker: a program that keeps the figures of trainings, and shows them beside one another."""
+"""The contract of an experiment tracker, which keeps the figures of trainings to compare them."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -8,13 +8,13 @@ from typing import Any, Protocol
 
 @dataclass(frozen=True)
 class About:
-    """What a tracker is told of a training when it opens.
+    """The training that a tracker opens.
 
-    folder    of the RUN
-    name      by which people know the training among others
+    folder    the RUN
+    name      of the training, for people
     settings  all that decided it, digests of its data included, by dotted names
-    steps     that a resumed training has behind it; 0 for a new one
-    key       what the tracker called this training before it was interrupted; None if it does not know it yet
+    steps     the steps that a resumed training has done; 0 for a new one
+    key       the tracker's own name of this training if it was interrupted; None if the tracker does not know it yet
     """
 
     folder: Path
@@ -29,17 +29,17 @@ class Tracker(Protocol):
 
     @property
     def key(self) -> str | None:
-        """What it calls the training, so that a resume goes on with it; None if the RUN's folder tells."""
+        """The tracker's own name of the training, by which a resume goes on; None if the RUN's folder is enough."""
 
     @property
     def where(self) -> str:
-        """Where people look at the figures; nothing if that is the RUN."""
+        """Where people find the figures; empty if that is the RUN."""
 
     def log(self, step: int, figures: Mapping[str, float]) -> None:
         """Keep figures of a step; those of an evaluation may come after those of the step itself."""
 
     def close(self, *, finished: bool) -> None:
-        """Nothing more comes; `finished` is False for a training that was interrupted or has failed."""
+        """Close the tracker. `finished` is False for a training that was interrupted or has failed."""
 
 
 @dataclass(frozen=True)

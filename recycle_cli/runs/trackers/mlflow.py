@@ -45,5 +45,5 @@ class MLflow:
         self._client.log_batch(self.key, [self._metric(name, value, now, step) for name, value in every.items()])
 
     def close(self, *, finished: bool) -> None:
-        """Tell how it ended."""
+        """Mark the run of MLflow as finished or killed."""
         self._client.set_terminated(self.key, "FINISHED" if finished else "KILLED")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from recycle_cli.runs.trackers.contract import About
 
-FILE = "metrics.csv"
+METRICS_TABLE = "metrics.csv"
 
 
 class CsvTable:
@@ -16,7 +16,7 @@ class CsvTable:
     where = ""
 
     def __init__(self, about: About) -> None:
-        self._path = about.folder / FILE
+        self._path = about.folder / METRICS_TABLE
         self._columns, rows = _read(self._path)
         self._write([row for row in rows if int(row["step"]) <= about.steps])
 

@@ -6,7 +6,7 @@ from recycle_cli.runs.trackers.contract import About
 
 
 class TensorBoard:
-    """TensorBoard hides what an interrupted training logged beyond the steps that the resumed one begins after."""
+    """Writes event files. TensorBoard hides the steps of an interrupted training that the resumed one does again."""
 
     key = None
     where = ""

@@ -1,4 +1,4 @@
-"""Trackers at work: each in a thread of its own, so that neither its pace nor its failures are the training's."""
+"""Run each tracker in a thread of its own, so that it can neither slow down a training nor end it."""
 
 import json
 import sys
@@ -17,11 +17,11 @@ from recycle_cli.reports import is_quiet, say, spinner
 from recycle_cli.runs.trackers.contract import About, Tracker
 from recycle_cli.runs.trackers.kinds import TRACKERS
 
-KEYS = "trackers.json"
-"""In the RUN: what each tracker calls the training."""
+TRACKER_KEYS = "trackers.json"
+"""The file of the RUN that holds each tracker's own name of the training."""
 
 MOST_WAITING = 100_000
-"""Items that wait for a tracker at most; those that come meanwhile are dropped."""
+"""Most items that wait for a tracker; further ones are dropped."""
 
 PATIENCE = 60.0
 """Seconds that a training which has ended waits for its trackers."""
@@ -43,11 +43,10 @@ def check_trackers(names: Sequence[str]) -> None:
 
 @contextmanager
 def tracking(names: Sequence[str], about: About) -> Iterator[Track]:
-    """A function that hands figures of a step to the trackers, in their order; it never waits and never fails. A
-    training that is resumed goes on under the name that each tracker has for it.
+    """A function that hands figures of a step to the trackers, in order; it never waits and never fails. A resumed
+    training goes on under the name that each tracker has for it.
 
-    A tracker that fails is told in one line, and gets no more figures; so is one that has not taken all of them in a
-    minute after the end.
+    If a tracker fails, or has not taken all figures PATIENCE seconds after the end, a line says so, and it is left.
     """
     if not names:
         yield lambda step, figures: None
@@ -87,7 +86,7 @@ def _close(workers: Sequence["_Worker"], *, finished: bool) -> None:
 
 
 class _Worker(Thread):
-    """Opens a tracker, and gives it what is put: figures of a step, or at the end whether the training has finished."""
+    """Opens a tracker and hands it the items of a queue: figures of a step, and last whether the training finished."""
 
     def __init__(self, name: str, about: About) -> None:
         super().__init__(name=name, daemon=True)  # one that hangs must not keep the command from ending
@@ -121,11 +120,11 @@ class _Worker(Thread):
 
 def _keys(folder: Path) -> dict[str, str]:
     try:
-        return read_object(folder / KEYS)
+        return read_object(folder / TRACKER_KEYS)
     except (OSError, ValueError):
         return {}
 
 
 def _keep_key(folder: Path, name: str, key: str) -> None:
     with _KEEPING:
-        (folder / KEYS).write_text(json.dumps({**_keys(folder), name: key}) + "\n", encoding="utf-8")
+        (folder / TRACKER_KEYS).write_text(json.dumps({**_keys(folder), name: key}) + "\n", encoding="utf-8")

@@ -8,8 +8,8 @@ from recycle_cli.runs.trackers.contract import About
 
 
 class Trackio:
-    """A run of Trackio, which knows it by its name. A step that a resumed training takes again is there twice, with
-    the same figures."""
+    """A run of Trackio, known by its name. Steps that a resumed training does again are in it twice, with the same
+    figures."""
 
     def __init__(self, about: About) -> None:
         import trackio

@@ -12,7 +12,7 @@ SENDING = ("online", "run", "shared")
 
 
 def log_in() -> None:
-    """Ask for the key now, if figures are to be sent: wandb would do so in the middle of the work.
+    """Log in now if figures are to be sent; else wandb would ask for the key in the middle of the training.
 
     Raises UsageError if nobody is logged in and nobody can be asked.
     """
@@ -28,7 +28,7 @@ def log_in() -> None:
 
 
 class WeightsAndBiases:
-    """A run of Weights & Biases, one of perhaps several in this process. Steps that it has are not taken again."""
+    """A run of Weights & Biases; a process may have several. It ignores steps that it has already."""
 
     def __init__(self, about: About) -> None:
         import wandb
