@@ -1,4 +1,4 @@
-"""Files outside the store: read safely, written so that a crash or a power cut loses nothing, locked, and digested."""
+"""Files outside the store: read safely, written so that no crash or power cut loses them, locked, and digested."""
 
 from recycle_cli.disk.durable import exchange, make_folder, replacing, sync, sync_tree
 from recycle_cli.disk.locks import Lock, is_locked, is_still_there, try_lock

@@ -1,4 +1,4 @@
-"""Write files that a power cut cannot take back: synced before they get their name, and their folder afterwards."""
+"""Write files that survive a power cut: they are synced before they get their name, and their folder afterwards."""
 
 import ctypes
 import errno
@@ -14,7 +14,7 @@ PARTIAL = ".partial"
 
 _SYNCS = 8
 _LONGEST = 200
-"""Bytes of a name that are kept in that of its unfinished file: file systems take 255 in all."""
+"""Bytes of a file's name that its temporary name keeps, since file systems take 255 in all."""
 
 _HERE = -100
 _EXCHANGE = 2
@@ -25,11 +25,11 @@ _UNSUPPORTED = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP)
 
 @contextmanager
 def replacing(target: Path) -> Iterator[Path]:
-    """A new file of a name of its own beside `target`. When the block ends well it is synced and takes the target's
-    place in one step; else it is removed. Raises OSError."""
+    """A new file beside `target`, under a temporary name. If the block succeeds the file is synced and replaces
+    `target` in one step; else it is removed. Raises OSError."""
     kept = os.fsdecode(os.fsencode(target.name)[:_LONGEST])
     partial = target.with_name(f".{kept}.{secrets.token_hex(6)}{PARTIAL}")
-    # Exclusively: nobody's file and nobody's link is written through.
+    # O_EXCL: an existing file or link is never written to.
     os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o666))
     try:
         yield partial
@@ -56,7 +56,7 @@ def sync_tree(folder: Path) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder, with those above it, so that they are found after a power cut. Raises OSError."""
+    """Make a folder and those above it, synced. Raises OSError."""
     made = []
     while not folder.exists():
         made.append(folder)

@@ -1,4 +1,4 @@
-"""Locks that the kernel drops when their owner dies, however that happens; process ids can be reused."""
+"""Locks that the kernel drops when their owner dies, in whatever way."""
 
 import errno
 import fcntl
@@ -28,7 +28,7 @@ class Lock:
         self.supported = locked is not None
 
     def release(self) -> None:
-        """Let others have it."""
+        """Release the lock; its file stays."""
         os.close(self._descriptor)
 
 

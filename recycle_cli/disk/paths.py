@@ -13,8 +13,8 @@ STDOUT = "-"
 
 @dataclass(frozen=True)
 class Read:
-    """A file or folder that a command reads. `whole`: a folder in which nothing else may be written, for all that lies
-    in it is read."""
+    """A file or folder that a command reads. `whole`: a folder that is read with everything below it, so that nothing
+    may be written there."""
 
     path: str
     whole: bool = False
@@ -35,8 +35,8 @@ def files_of(folder: str) -> list[str]:
 
 
 def keep_apart(read: Iterable[Read], written: Mapping[str, str]) -> None:
-    """Raise UsageError if a path that is written is one that is read, lies in a folder of which all is read, or is
-    written twice. Links are followed; two names of one file are the same.
+    """Raise UsageError if a path that is written is also read, lies in a folder that is read whole, or is written
+    twice. Links are followed; two names of one file are the same.
 
     written  the paths by the options that name them
     """

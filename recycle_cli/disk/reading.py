@@ -1,4 +1,4 @@
-"""Open what others have written: regular files alone, since a pipe may wait for ever and a device has no end."""
+"""Open files of others, but only regular ones: reading a pipe may wait for ever, and a device has no end."""
 
 import json
 import os
@@ -34,7 +34,7 @@ def opened(path: str | Path) -> Iterator[IO[bytes]]:
 
 
 def check_regular(path: str | Path) -> None:
-    """Raise OSError for what is no regular file, before a library opens it."""
+    """Raise OSError for anything but a regular file, before a library opens it."""
     with opened(path):
         pass
 

@@ -1,4 +1,4 @@
-"""Digests of files: of any, and of one that carries its own."""
+"""Digests of files, and files that carry their own digest."""
 
 import os
 import re
@@ -11,7 +11,7 @@ import xxhash
 from recycle_cli.disk.reading import opened
 
 OPEN_SEAL = "xxh3_128:" + "0" * 32
-"""Stands once in a file that is to carry its own digest, until `seal` puts that in the place of the zeros."""
+"""Placeholder in a file that is to carry its own digest; `seal` replaces the zeros."""
 
 _SEAL = re.compile(rb"xxh3_128:([0-9a-f]{32})")
 _CHUNK = 4 << 20
@@ -26,7 +26,7 @@ def digest(path: Path) -> dict[str, Any]:
 
 
 def seal(path: Path) -> None:
-    """Put a file's own digest into it, in the place of OPEN_SEAL. Raises OSError."""
+    """Write a file's own digest into it, in place of OPEN_SEAL. Raises OSError."""
     with opened(path) as file:
         place = _place(file)
         assert place is not None, "there is no seal in it"
@@ -55,7 +55,7 @@ def _place(file: IO[bytes]) -> int | None:
 
 
 def _digest(file: IO[bytes], place: int | None) -> str:
-    """The digest of a file whose own one at `place`, if it has one, counts as zeros."""
+    """The digest of a file. Its own digest at `place`, if it carries one, counts as zeros."""
     whole = xxhash.xxh3_128()
     for start, chunk in _chunks(file):
         if place is not None and start <= place + 32 and place < start + len(chunk):

@@ -1,4 +1,4 @@
-"""What a command shows: tables and progress on stderr for people, one JSON object on stdout for programs."""
+"""The output of a command: tables and progress on stderr for people, one JSON object on stdout for programs."""
 
 from recycle_cli.reports.progress import Bar, bar, following, spinner
 from recycle_cli.reports.screen import answer_in_json, answers_in_json, be_quiet, flush_output, is_quiet, put, say

@@ -1,4 +1,4 @@
-"""Progress of something long, on stderr: a bar or a spinner on a terminal, else a line now and then."""
+"""Progress of long work, on stderr: a bar or a spinner on a terminal, else a line now and then."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -14,25 +14,25 @@ if TYPE_CHECKING:
     from rich.progress import Progress, ProgressColumn, Task, TaskID
 
 LOG_SECONDS = 30.0
-"""Seconds between the lines that tell how far something long is, if stderr is no terminal."""
+"""Seconds between the lines of progress if stderr is no terminal."""
 
 STARTING_SECONDS = 15.0
-"""Seconds after which a log is told what has not been done yet."""
+"""Seconds after which a log says what is being waited for."""
 
 ROOMY, NARROW = 100, 70
-"""Columns of a terminal from which a bar has all its parts, and below which it has only the most needed ones."""
+"""A terminal of at least ROOMY columns shows all parts of a bar, one of less than NARROW only the most important."""
 
 Unit = Literal["count", "bytes"]
 
 
 class Bar:
-    """Progress of something long; `update` moves it on and sets the words beside it. This one shows nothing."""
+    """Progress of long work: `update` moves it on and sets the note beside it. This class shows nothing."""
 
     shown = False
     """Whether somebody watches, so that it is worth counting ahead how much there is to do."""
 
     def update(self, advance: int = 0, *, note: str | None = None, total: int | None = None) -> None:
-        """Advance by so many samples (or steps); `note` replaces the words, `total` the length if it was unknown."""
+        """Advance by so many samples (or steps); `note` replaces the note, `total` sets a length that was unknown."""
 
     def tell(self, line: str) -> None:
         """Leave a line that stays, above the bar or in the log."""
@@ -66,7 +66,7 @@ class _Logged(Bar):
 
     def update(self, advance: int = 0, *, note: str | None = None, total: int | None = None) -> None:
         if self._before is None:
-            self._before = advance  # of a resumed run this is what the earlier one did: no measure of the pace
+            self._before = advance  # a resumed run begins with the work of the earlier one, which is no measure of pace
         self._done += advance
         self._note = self._note if note is None else note
         self._total = self._total if total is None else total
@@ -115,7 +115,7 @@ def bar(
 
 
 def following(progress: Bar) -> Callable[[int, int], None]:
-    """A function of what is done in all and of the total, which moves the bar on to there, and never back."""
+    """A function of the amount done so far and the total, which moves the bar there, and never back."""
     before = 0
 
     def follow(done: int, total: int) -> None:
@@ -128,8 +128,8 @@ def following(progress: Bar) -> Callable[[int, int], None]:
 
 @contextmanager
 def spinner(doing: str) -> Iterator[None]:
-    """Say what is being done whose length nobody knows: words with a spinner on a terminal, which are wiped away when
-    it is done, else a line if it takes long. Inside a bar, which says enough, it is not shown."""
+    """Show that work of unknown length goes on: its description with a spinner on a terminal, until it is done, else a
+    line if it takes long. Inside a bar nothing is shown."""
     if is_quiet():
         yield
     elif not sys.stderr.isatty():
@@ -162,12 +162,12 @@ class _Live(Protocol):
 
 
 _on_screen: list[tuple[_Live, bool]] = []
-"""What is drawn again and again, the latest last, of which only that is to be seen; and whether it is a bar."""
+"""Bars and spinners that are open, the latest last, each with whether it is a bar. Only the last is drawn."""
 
 
 @contextmanager
 def _alone(live: Any, *, is_bar: bool) -> Iterator[Any]:
-    """Draw this until the block ends, and meanwhile nothing else."""
+    """Draw this bar or spinner until the block ends, and meanwhile no other."""
     if _on_screen:
         _on_screen[-1][0].stop()
     _on_screen.append((live, is_bar))
@@ -196,7 +196,7 @@ def _columns(width: int, unit: Unit) -> "list[ProgressColumn]":
     from rich.text import Text
 
     class Left(TimeRemainingColumn):
-        """The time left and the word; nothing where nobody knows how much there is to do."""
+        """The time left, with the word `left`; empty if the total is unknown."""
 
         def render(self, task: "Task") -> Text:
             return Text() if task.total is None else super().render(task).append(" left")

@@ -1,4 +1,4 @@
-"""Where people read: a console on stderr, one line on it, and whether they want progress at all."""
+"""The screen: a console and single lines on stderr, lines on stdout, and whether progress and JSON are wanted."""
 
 import sys
 from contextlib import suppress
@@ -18,7 +18,7 @@ _json = False
 
 
 def be_quiet(quiet: bool) -> None:
-    """Whether progress is left out from now on, as a command's --quiet asks."""
+    """Leave progress out from now on, if `quiet` (--quiet)."""
     global _quiet
     _quiet = quiet
 
@@ -29,13 +29,13 @@ def is_quiet() -> bool:
 
 
 def answer_in_json(asked: bool) -> None:
-    """Whether a failure is an object on stdout as well from now on, as a command's --json asks."""
+    """Print a failure as an object on stdout as well from now on, if `asked` (--json)."""
     global _json
     _json = asked
 
 
 def answers_in_json() -> bool:
-    """Whether a failure is an object on stdout as well."""
+    """Whether a failure is printed as an object on stdout as well."""
     return _json
 
 
@@ -47,14 +47,14 @@ def console() -> "Console":
 
 
 def say(message: str) -> None:
-    """One line for people, on stderr. If that takes nothing, there is nobody to tell, and the work goes on."""
+    """Print one line for people, on stderr. If stderr takes nothing, the work goes on without it."""
     with suppress(OSError):
         if sys.stderr is not None:
             print(printable(message), file=sys.stderr, flush=True)
 
 
 def put(line: str) -> None:
-    """One line for programs, on stdout. Raises StorageError if it cannot be written."""
+    """Print one line for programs, on stdout. Raises StorageError if it cannot be written."""
     if sys.stdout is None:
         raise StorageError("stdout is closed, so that the result cannot be shown; what was done is kept")
     try:
@@ -66,7 +66,7 @@ def put(line: str) -> None:
 
 
 def flush_output() -> None:
-    """Write what is still to be written on stdout. Raises StorageError if it cannot be written."""
+    """Flush stdout. Raises StorageError if it cannot be written."""
     if sys.stdout is not None:
         try:
             sys.stdout.flush()

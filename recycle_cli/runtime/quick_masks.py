@@ -2,8 +2,8 @@
 
 This replaces the operator `aten::bernoulli_.float` on the CPU for the whole process, in all threads, for as long as any
 block `with quick_masks():` is running: the training loop opens one around a training, `recycle bench` one around a head
-that it times. When the last block is left, the operator is PyTorch's own again. Nothing is replaced at import, and
-nothing that serves requests should open a block, since other models in the process would draw from our kernel too.
+that it times. When the last block is left, the operator is PyTorch's own again. Nothing is replaced at import. A
+program that serves requests should not open a block, since other models in the process would draw from our kernel too.
 """
 
 import warnings
@@ -60,9 +60,8 @@ def quick_masks() -> Iterator[None]:
     """Use our kernel for Bernoulli masks on the CPU, which dropout draws, while the block runs.
 
     Masks come from the same generator, so seeds and resuming still work. A probability is rounded to a multiple of
-    2^-16.
-    PyTorch's own kernel (2.14) draws and compares one element after another in one thread: without ours an epoch of
-    MiniLM's head takes 1.2 times as long on two cores (docs/performance.md).
+    2^-16. PyTorch's own kernel (2.14) draws and compares one element after another in one thread: without ours an epoch
+    of MiniLM's head takes 1.2 times as long on two cores (docs/performance.md).
     """
     _override.enter()
     try:

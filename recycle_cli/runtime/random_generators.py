@@ -7,7 +7,7 @@ import torch
 
 
 class Randomness:
-    """The states of the CPU's random generator and of the device's, seeded with `seed`.
+    """The states of the random generators of the CPU and of the device, seeded with `seed`.
 
     They advance only inside `drawing`, so that several heads trained in one process do not disturb one another.
     """

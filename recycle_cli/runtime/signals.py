@@ -42,7 +42,7 @@ class Deferred:
 
 
 def end_on_signals() -> None:
-    """Make Ctrl-C and SIGTERM end the process on the spot, with one line, while there is nothing to put in order."""
+    """Make Ctrl-C and SIGTERM end the process on the spot, with one line, while there is nothing to clean up."""
     _handle(_end)
 
 

@@ -6,8 +6,8 @@ from contextlib import suppress
 
 
 def open_streams() -> None:
-    """Open the null device for each standard stream that is closed: the next file opened would get its number, and
-    whatever is printed would be written into it."""
+    """Open the null device for each standard stream that is closed. Else the next file that is opened would get the
+    number of the stream, and what is printed would be written into that file."""
     for number in range(3):
         try:
             os.fstat(number)
@@ -18,8 +18,8 @@ def open_streams() -> None:
 
 
 def flush_streams() -> None:
-    """Write what is left in the standard streams. What a stream does not take is dropped, so that the interpreter, as
-    it ends, does not fail over it once more."""
+    """Flush the standard streams. Output that a stream does not take is dropped, so that the interpreter does not fail
+    over it again as it ends."""
     for number, stream in ((1, sys.stdout), (2, sys.stderr)):
         if stream is None:
             continue

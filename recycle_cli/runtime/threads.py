@@ -1,4 +1,4 @@
-"""How many threads compute, and how they wait for each other: chosen before torch is imported, from what is usable."""
+"""Choose before torch is imported how many threads compute, and how they wait for each other."""
 
 import os
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ CGROUPS, LISTED = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 """Where Linux mounts control groups, and where it lists those of this process."""
 
 SETTINGS = ("OMP_NUM_THREADS", "RAYON_NUM_THREADS", "GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "KMP_BLOCKTIME")
-"""Environment variables that decide it. What the user has set stays."""
+"""Environment variables that decide this. Those that the user has set stay."""
 
 _chosen: dict[str, str] = {}
 
@@ -18,9 +18,9 @@ def leave_room() -> None:
     """Choose threads that leave others room; call it before torch is imported.
 
     By default OpenMP's threads spin for long at a barrier while they wait for a thread whose core another process uses
-    (GNU's for ever or so, LLVM's and Intel's for 200 ms): beside one busy process on two cores an epoch took 40 s that
-    way, and 9 s with this. Alone it takes as long as before. Where a quota of a container allows fewer cores than the
-    machine has, as many threads compute and tokenise as it allows.
+    (GNU's almost for ever, LLVM's and Intel's for 200 ms): beside one busy process on two cores an epoch took 40 s that
+    way, and 9 s with this. Alone it takes as long as before. If the quota of a container allows fewer cores than the
+    machine has, only as many threads compute and tokenise.
     """
     if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
         _choose("GOMP_SPINCOUNT", "1000")
@@ -37,12 +37,12 @@ def _choose(name: str, value: str) -> None:
 
 
 def as_it_comes() -> dict[str, str]:
-    """The environment without what was chosen here: that of a program which chooses nothing."""
+    """The environment without the variables that were set here, as another program would have it."""
     return {name: value for name, value in os.environ.items() if _chosen.get(name) != value}
 
 
 def thread_settings() -> dict[str, str]:
-    """What the environment says of threads, whoever set it."""
+    """The variables about threads in the environment, whoever set them."""
     return {name: os.environ[name] for name in SETTINGS if name in os.environ}
 
 
