@@ -210,7 +210,7 @@ class Corpus:
         return None if value is None or value == "" else sound(str(value), str(column))
 
     def _unnamed(self, number: int, record: Record) -> str:
-        """The name of a record without an id: of a shard its place, since records are counted from its own first one."""
+        """The name of a record without an id; in a shard its place, since a shard counts from its own first record."""
         counted = str(number) if self.settings.shard is None else record.place
         return self.form.name(record, self.columns) or counted
 
