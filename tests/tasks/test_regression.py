@@ -108,7 +108,7 @@ def test_predictions_without_labels_and_with_others(tried):
     if not tried.settings.target_columns:
         others = [{**row, "label": [1.0, 2.0]} for row in rows_of(tried.test)]
         report, _ = tried.score("run", test=CorpusSettings((write_jsonl(tried.folder / "others.jsonl", others),)))
-        assert "the labels are 2 numbers" in report.no_metrics
+        assert "a label has 2 numbers, and the run gives" in report.no_metrics
 
 
 def test_figures_are_those_of_their_definitions():

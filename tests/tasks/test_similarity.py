@@ -257,6 +257,8 @@ def test_batches_without_another_group_are_refused(train, store, model, tmp_path
     rows = [{**row, "label": "rare" if number < 4 else "usual"} for number, row in enumerate(records(60))]
     data = replace(train, source=(str(write_csv(tmp_path / "uneven.csv", rows)),))
     job = Job(data, str(tmp_path / "run"), store if stored else None, task="similarity", cut="2", model_named=True)
-    with pytest.raises(UsageError, match=r"^\d+% of the samples would share a batch .*expected 90%; give a larger --batch-size"):
+    with pytest.raises(
+        UsageError, match=r"^\d+% of the samples would share a batch .*expected 90%; give a larger --batch-size"
+    ):
         finetune(job, model, SETTINGS)
     assert not (tmp_path / "run").exists()
