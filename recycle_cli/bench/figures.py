@@ -41,7 +41,7 @@ def unit_of(name: str) -> str:
     last = name.rpartition(".")[2]
     if last.startswith(("speedup_vs_", "time_vs_")) or last == "slowdown":
         return "x"
-    units = {"samples_per_second": "samples/s", "bytes_per_second": "bytes/s"}
+    units = {"samples_per_second": "samples/s", "bytes_per_second": "bytes/s", "evaluation_loss": "", "epochs": ""}
     return units.get(last, "bytes" if last.endswith("bytes") else "s")
 
 
@@ -77,8 +77,10 @@ def _value(measure: str, run: Run, samples: int) -> float | None:
             return None if run.bytes is None else run.bytes / run.seconds
         case "bytes":
             return run.bytes
-        case _:
+        case "peak_memory_bytes":
             return run.peak_memory
+        case _:
+            return run.figures.get(measure)
 
 
 def _compared(comparison: Comparison, runs: Mapping[str, Sequence[Run] | Unavailable]) -> Figure:

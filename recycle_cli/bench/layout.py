@@ -25,8 +25,18 @@ MEASURES = {
     "finetune": (*_COMMON, "seconds_per_step", "epoch_seconds"),
     "predict": _COMMON,
     "heads": _COMMON,
+    "freezing": (
+        *_COMMON,
+        *(f"{phase}_seconds" for phase in ("read", "advance", "write", "forward", "backward", "step")),
+        "evaluation_loss",
+        "epochs",
+    ),
     "contention": ("seconds", "samples_per_second"),
 }
+
+FREEZING = ("full", "in_place", "kept", "static", "shorter")
+"""Whole trainings: full, with layers that freeze in place, or with their rows kept, from a store at the first cut, and
+full for no more seconds than those of `kept`."""
 
 TRAINERS = ("trainer_full", "trainer_frozen", "map_trainer")
 """Baselines that use the Trainer of transformers."""
@@ -165,6 +175,13 @@ def _heads(cuts: Sequence[str]) -> Layout:
     return Layout("heads", tuple(variants), tuple(comparisons))
 
 
+def _freezing(cuts: Sequence[str]) -> Layout:
+    variants = tuple(f"freezing.{name}" for name in FREEZING)
+    against = ("full", "in_place")
+    comparisons = tuple(Comparison("speedup", "freezing.kept", f"freezing.{name}") for name in against)
+    return Layout("freezing", variants, comparisons)
+
+
 def _contention(cuts: Sequence[str]) -> Layout:
     names = (*CONTENDERS, *OF_TRAINER)
     variants = [f"contention.{name}.{group}" for name in names for group in BUSY]
@@ -182,4 +199,11 @@ def _contention(cuts: Sequence[str]) -> Layout:
     return Layout("contention", tuple(variants), tuple(comparisons))
 
 
-_LAYOUTS = {"read": _read, "finetune": _finetune, "predict": _predict, "heads": _heads, "contention": _contention}
+_LAYOUTS = {
+    "read": _read,
+    "finetune": _finetune,
+    "predict": _predict,
+    "heads": _heads,
+    "freezing": _freezing,
+    "contention": _contention,
+}

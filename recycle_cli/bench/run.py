@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from recycle_cli.bench import contention, finetune, heads, precompute, predict, read
+from recycle_cli.bench import contention, finetune, freezing, heads, precompute, predict, read
 from recycle_cli.bench.compare import Worse, read_figures, worse
 from recycle_cli.bench.figures import Figure, figures_of
 from recycle_cli.bench.layout import Layout, layout
@@ -32,6 +32,7 @@ RUNNERS: Mapping[str, Callable[[Subject], Mapping[str, Runner | Unavailable]]] =
     "finetune": finetune.runners,
     "predict": predict.runners,
     "heads": heads.runners,
+    "freezing": freezing.runners,
     "contention": contention.runners,
 }
 

@@ -68,8 +68,10 @@ def _shown(figure: Figure) -> str:
             return f"{figure.median:.3g}x"
         case "samples/s":
             return f"{figure.median:,.1f}"
-        case _:
+        case "s":
             return f"{figure.median:,.3g} s"
+        case _:
+            return f"{figure.median:,.3g}"
 
 
 def _show_worse(found: list[Worse]) -> None:

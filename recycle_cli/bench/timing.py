@@ -17,13 +17,15 @@ WARM_UP = -1
 
 @dataclass(frozen=True)
 class Run:
-    """One repetition of one variant: its seconds, and the samples, steps and bytes done in them."""
+    """One repetition of one variant: its seconds, and the samples, steps and bytes done in them. `figures`: others, by
+    the names of their measures."""
 
     seconds: float
     samples: int
     steps: int | None = None
     bytes: int | None = None
     peak_memory: int | None = None
+    figures: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def seconds_a_sample(self) -> float:

@@ -24,8 +24,10 @@ from recycle_cli.settings.measuring import BENCH_IMAGES, BENCH_TEXTS, VERBS
 def bench(
     asked: Asked,
     verb: Annotated[
-        Literal["precompute", "read", "finetune", "predict", "heads", "contention", "all"],
-        typer.Argument(metavar="[VERB]", help="What to measure; all means everything but heads and contention."),
+        Literal["precompute", "read", "finetune", "predict", "heads", "freezing", "contention", "all"],
+        typer.Argument(
+            metavar="[VERB]", help="What to measure; all means everything but heads, freezing and contention."
+        ),
     ] = "all",
     corpus: Annotated[
         list[str] | None,

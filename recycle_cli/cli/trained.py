@@ -31,6 +31,8 @@ def show_finetuned(report: "Finetuned", *, as_json: bool, missed: BarError | Non
     if fields["metric"] is None:  # nothing was compared
         left_out.add("best_epoch")
     fields["labels"] = fields.pop("classes")  # of a regression they are what is predicted, no classes
+    if (freezing := fields.pop("freezing", None)) is not None:
+        fields["frozen"] = f"{len(freezing['frozen'])} of {freezing['layers']} layers, up to the cut {freezing['cut']}"
     show_fields("Fine-tuned", metrics | {name: value for name, value in fields.items() if name not in left_out})
 
 
@@ -43,7 +45,7 @@ def show_heads(report: "FinetunedHeads", *, as_json: bool, missed: BarError | No
     heads: list[dict[str, Any]] = fields.pop("heads")
     _show_epochs(heads)
     resumed = report.train_seconds is None
-    apart = {"name", "output", "metric", "metrics", "epochs", "best_epoch", "best_step"} | (
+    apart = {"name", "output", "metric", "metrics", "epochs", "best_epoch", "best_step", "freezing"} | (
         {"epoch_seconds"} if resumed else set(TIMES)
     )
     named = [name for name in dict.fromkeys(name for head in heads for name in head) if name not in apart]
@@ -86,6 +88,7 @@ def _row_of_one(reports: Sequence[Fields], number: int) -> list[Fields]:
             "epoch": number,
             "train_loss": own["epoch_loss"],
             **{_title(name): value for name, value in (own["metrics"] or {}).items()},
+            **{name.replace("_", " "): own[name] for name in ("read_cut", "frozen_cut") if name in own},
             "seconds": own["seconds"],
         }
     ]

@@ -46,6 +46,11 @@ def freeze(model: nn.Module, parameters: Iterable[nn.Parameter], modules: Iterab
         module.__dict__.pop("train", None)
     for parameter in parameters:
         parameter.requires_grad_(False)
+    keep_in_eval(modules)
+
+
+def keep_in_eval(modules: Iterable[nn.Module]) -> None:
+    """Keep these modules in eval as well, whatever `model.train()` says later."""
     for module in modules:
         module.eval()
         # On the instance: the class, and so the other modules of its kind, stay as they are.

@@ -18,6 +18,10 @@ def _only_to_the_end(cut: str, later: str) -> Callable[[Tensor, Tensor], Tensor]
     raise UsageError(f"this model cannot take rows from cut {cut} to cut {later}")
 
 
+def _only_all_together(cut: str) -> Callable[[Mapping[str, Tensor]], Tensor]:
+    raise UsageError(f"this model cannot give the rows at cut {cut} alone")
+
+
 @dataclass(frozen=True)
 class SplitModel:
     """Trunk and head of one model. B samples, L rows (tokens) of the longest, rows of `row_shape`.
@@ -33,6 +37,7 @@ class SplitModel:
     preprocessor     samples -> inputs
     trunk            inputs -> {cut: rows (B, L, *row_shape) float32}, all cuts in one pass stopped at the deepest,
                      in eval and inference mode whatever the model's mode
+    trunk_to         cut -> a function from inputs to the rows at this cut alone, in the same mode
     head             rows (B, L, *row_shape), lengths (B,) -> outputs, from the deepest cut
     head_from        cut -> the same function from another of the cuts
     full             inputs -> outputs of the whole model, in the mode it is in; what is frozen stays in eval
@@ -60,6 +65,7 @@ class SplitModel:
     head_parameters: Callable[[str], Parameters]
     trunk_parameters: Callable[[str], Parameters]
     freeze: Callable[[str], None]
+    trunk_to: Callable[[str], Callable[[Mapping[str, Tensor]], Tensor]] = _only_all_together
     between: Callable[[str, str], Callable[[Tensor, Tensor], Tensor]] = _only_to_the_end
     head_buffers: Callable[[str], Buffers] = lambda cut: []
     blocks_after: Callable[[str], Sequence[nn.Module]] = lambda cut: ()

@@ -1,8 +1,17 @@
 """A RUN on disk: its folder, the checkpoints of its training, its log, its metadata, its predictions."""
 
-from recycle_cli.runs.beginning import begin
+from recycle_cli.runs.beginning import SCRATCH, begin, training_of
 from recycle_cli.runs.card import card_of
-from recycle_cli.runs.checkpoint import State, load_best, load_state, save_best, save_state, steps_of
+from recycle_cli.runs.checkpoint import (
+    FreezeState,
+    State,
+    load_best,
+    load_state,
+    load_tensors,
+    save_best,
+    save_state,
+    steps_of,
+)
 from recycle_cli.runs.folder import RESERVED, RunFolder, claim, is_finished, is_run, is_to_be_replaced
 from recycle_cli.runs.kept import names_beside
 from recycle_cli.runs.log import Log, chosen_trackers, ignore, last_loss, logger
@@ -14,6 +23,8 @@ from recycle_cli.runs.trackers import check_trackers
 
 __all__ = [
     "RESERVED",
+    "SCRATCH",
+    "FreezeState",
     "Log",
     "RunFolder",
     "RunInfo",
@@ -33,6 +44,7 @@ __all__ = [
     "last_loss",
     "load_best",
     "load_state",
+    "load_tensors",
     "logger",
     "names_beside",
     "open_output",
@@ -44,6 +56,7 @@ __all__ = [
     "save_run",
     "save_state",
     "steps_of",
+    "training_of",
     "usual_ending",
     "versions",
 ]

@@ -32,6 +32,9 @@ from recycle_cli.runs.trackers.table import METRICS_TABLE
 from recycle_cli.runs.trackers.tracking import TRACKER_KEYS
 
 BEST = "best.safetensors"
+SCRATCH = "scratch"
+"""The folder in the checkpoint's with a training's own rows, and in a RUN the one with those that are kept."""
+
 STAGING = "run"
 """The folder in the checkpoint's in which the RUN is saved before its files get their places."""
 
@@ -102,7 +105,8 @@ def clear(folder: Path) -> None:
 def empty_checkpoint(folder: Path) -> None:
     """Remove our own files from the checkpoint's folder but for the lock; raises OSError."""
     inside = folder / CHECKPOINT
-    shutil.rmtree(inside / STAGING, ignore_errors=True)
+    for below in (STAGING, SCRATCH):
+        shutil.rmtree(inside / below, ignore_errors=True)
     for name in (STATE, BEST, TRAINING):
         (inside / name).unlink(missing_ok=True)
     for file in inside.iterdir():

@@ -25,6 +25,30 @@ STATE_VERSION = str(TRAINING_VERSION)
 
 
 @dataclass
+class FreezeState:
+    """How far the freezing of layers is, which are numbered from 0.
+
+    frozen     those that do not train any more
+    annealing  those whose learning rate falls to 0 since the step `since`
+    norms      of each layer's gradients in the last interval; None before the first one has ended
+    reads      the cut whose rows are read from the training's own store; None for where it began
+    writes     the cut whose rows are being written
+    began      the cut before which nothing trained when the epoch began; None for where the head began
+    moves      of each move of the cut that is read: `epoch`, from which on, `cut`, `bytes` of the rows, and
+               `seal_seconds` that the epoch before took longer to have them on the disk
+    """
+
+    frozen: list[int] = field(default_factory=list)
+    annealing: list[int] = field(default_factory=list)
+    since: int = 0
+    norms: list[float] | None = None
+    reads: str | None = None
+    writes: str | None = None
+    began: str | None = None
+    moves: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass
 class State:
     """How far a training is, and its best evaluation so far. Times in seconds.
 
@@ -35,7 +59,9 @@ class State:
     seen          samples that it learnt from, counted anew in each epoch
     loss, weight  sums over the steps of the unfinished epoch
     epochs        for each finished epoch its number, its last step, its mean loss (None if it had nothing to learn
-                  from), its seconds, and the metrics at its end (None without an evaluation)
+                  from), its seconds, those of its phases, and the metrics at its end (None without an evaluation)
+    phases        seconds of each phase of the unfinished epoch
+    freezing      of layers that freeze while the others train
     """
 
     epoch: int = 0
@@ -53,6 +79,13 @@ class State:
     loss: float = 0.0
     weight: float = 0.0
     epochs: list[dict[str, Any]] = field(default_factory=list)
+    phases: dict[str, float] = field(default_factory=dict)
+    freezing: FreezeState = field(default_factory=FreezeState)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "State":
+        """From what a checkpoint has kept."""
+        return cls(**{**data, "freezing": FreezeState(**data.get("freezing", {}))})
 
     @property
     def current_epoch(self) -> int:
@@ -131,7 +164,7 @@ def load_state(
         _restore_optimizer(optimizer, weights, _tensors(file, "optimizer."))
         scaler.load_state_dict(json.loads(notes["scaler"]))
         randomness.load(_tensors(file, "random."))
-    state = State(**json.loads(notes["state"]))
+    state = State.from_json(json.loads(notes["state"]))
     _keep_lines(folder / LOG, json.loads(notes["log"]))
     return state
 
@@ -142,7 +175,16 @@ def steps_of(folder: Path) -> int:
     if not path.exists():
         return 0
     with _opened(path) as file:
-        return State(**json.loads(_notes(file, path)["state"])).step
+        return State.from_json(json.loads(_notes(file, path)["state"])).step
+
+
+def load_tensors(folder: Path, before: str) -> dict[str, torch.Tensor]:
+    """The tensors of a checkpoint whose names begin so; none if there is no checkpoint."""
+    path = folder / CHECKPOINT / STATE
+    if not path.exists():
+        return {}
+    with _opened(path) as file:
+        return {f"{before}{name}": one for name, one in _tensors(file, f"weights.{before}").items()}
 
 
 def _notes(file: Any, path: Path) -> Mapping[str, str]:

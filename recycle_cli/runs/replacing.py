@@ -1,13 +1,14 @@
 """Put a whole RUN in its place, and keep those files of the RUN before it that were not its own."""
 
 import os
+import shutil
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
 from recycle_cli.disk import exchange, expanded, read_object, sync
 from recycle_cli.reports import say
-from recycle_cli.runs.beginning import BOARD, EVENTS, LOG_FILES, drop_checkpoint
+from recycle_cli.runs.beginning import BOARD, EVENTS, LOG_FILES, SCRATCH, drop_checkpoint
 from recycle_cli.runs.folder import ABOUT, RunFolder, beside, content_of, is_finished, own_files
 
 
@@ -58,6 +59,8 @@ def remove_replaced(output: Path) -> None:
         say(f"{kept}: the run that was in {output}; it does not list its files, so remove it yourself")
         return
     own = {name: old / name for name in [*LOG_FILES, *own_files(about)] if name != ABOUT}
+    if about.get("settings", {}).get("freezing", {}).get("rule", "none") != "none":
+        shutil.rmtree(old / SCRATCH, ignore_errors=True)  # rows that its training was told to keep
     board = old / BOARD
     if board.is_dir() and not board.is_symlink():
         own |= {f"{BOARD}/{file.name}": file for file in board.iterdir() if file.name.startswith(EVENTS)}

@@ -1,6 +1,7 @@
 """Settings of `bench`, `plan` and `layers`."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from recycle_cli.settings.model import ViewSettings
 from recycle_cli.settings.option import option, same
@@ -9,8 +10,8 @@ from recycle_cli.settings.training import TrainingSettings
 from recycle_cli.settings.verbs import Codec, Dtype, PrecomputeSettings
 
 VERBS = ("precompute", "read", "finetune", "predict")
-"""The parts of `recycle bench all`. `heads`, which trains sixteen heads a repetition, and `contention`, which keeps
-cores busy, run only if they are named."""
+"""The parts of `recycle bench all`. `heads`, which trains sixteen heads a repetition, `freezing`, which trains for
+several epochs, and `contention`, which keeps cores busy, run only if they are named."""
 
 HEADS = 8
 """Heads that a bench trains from one read, and one after another."""
@@ -25,7 +26,7 @@ PLAN_TEXTS, PLAN_IMAGES = 512, 128
 @dataclass(frozen=True)
 class BenchSettings:
     """How `recycle bench` measures. `batches`: the training batches of one repetition. Only the first of `cuts` is
-    compared with every baseline."""
+    compared with every baseline. `epochs`, `rule`: of trainings whose layers freeze."""
 
     verbs: tuple[str, ...] = VERBS
     cuts: tuple[str, ...] = same(
@@ -43,6 +44,10 @@ class BenchSettings:
     )
     seed: int = option(0, "Seed of made-up data, new weights and the order of samples.", "Measuring", minimum=0)
     codec: Codec = same(PrecomputeSettings, "codec")
+    epochs: int = option(4, "With freezing: train for this many epochs.", "Measuring", minimum=1)
+    rule: Literal["linear", "gradient-norm", "autofreeze", "bound"] = option(
+        "bound", "With freezing: freeze blocks by this rule (docs/freezing.md).", "Measuring", name="freeze"
+    )
     samples: SampleSettings = SampleSettings()
 
 

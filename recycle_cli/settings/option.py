@@ -5,7 +5,17 @@ from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass, 
 from typing import Any, Literal, get_args
 
 Panel = Literal[
-    "Data", "Model and cut", "Training", "Task", "Adapters", "Images", "Store", "Measuring", "Options", "Output"
+    "Data",
+    "Model and cut",
+    "Training",
+    "Freezing",
+    "Task",
+    "Adapters",
+    "Images",
+    "Store",
+    "Measuring",
+    "Options",
+    "Output",
 ]
 
 PANELS: tuple[str, ...] = get_args(Panel)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from recycle_cli.settings.freezing import FreezeSettings
 from recycle_cli.settings.model import ViewSettings
 from recycle_cli.settings.option import option
 from recycle_cli.settings.reading import names, size
@@ -166,6 +167,7 @@ class TrainingSettings:
     in_memory: bool = option(
         False, "Read all activations into memory before training starts.", "Store", changes_result=False
     )
+    freezing: FreezeSettings = FreezeSettings()
     adapter: AdapterSettings = AdapterSettings()
     views: ViewSettings = ViewSettings()
     mixup: float = option(

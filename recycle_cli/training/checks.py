@@ -12,6 +12,7 @@ from recycle_cli.models import NamedModel
 from recycle_cli.settings import HeadSettings, Job, TrainingSettings, same_for_all_heads
 from recycle_cli.store import Store
 from recycle_cli.tasks import Task, check_layers, chosen_metric, task_of
+from recycle_cli.training.freezing.checks import refuse_of_freezing
 from recycle_cli.training.labelled_data import LabelledData
 
 HEAD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -66,6 +67,7 @@ def refuse_idle_options(job: Job, model: NamedModel, settings: TrainingSettings,
     model.refuse_foreign(job.store or model.name, modality)
     _refuse_of_adapters(settings, modality)
     _refuse_of_reuse(job, settings)
+    refuse_of_freezing(job, settings)
     if (settings.mixup or settings.cutmix) and (job.store is None or modality != "image"):
         raise UsageError("--mixup and --cutmix mix stored activations of images; give a STORE of images")
     if job.store is None and (settings.in_memory or settings.memory is not None):
@@ -110,6 +112,11 @@ def check_heads(heads: Sequence[HeadSettings]) -> None:
     same for all of them differ."""
     if not heads:
         raise UsageError("there is no head to train; name at least one")
+    if any(head.training.freezing.freezes for head in heads):
+        raise UsageError(
+            "--freeze: heads that train together read the same rows, and the cut of each would move on its own; leave "
+            "out --heads, and train them one by one"
+        )
     seen: set[str] = set()
     first = _shared(heads[0])
     for head in heads:

@@ -17,11 +17,14 @@ def evaluate(trainers: Sequence[Trainer], source: RowSource) -> list[dict[str, f
         trainer.head.eval()
     device, batch_size = trainers[0].device, 2 * trainers[0].settings.batch_size
     with torch.inference_mode():
-        for members, batch in prefetch(pinned(source.epoch(InOrder(batch_size), 0).load(0), device)):
+        # Its own source: the rows behind layers that have frozen, which one head that trains alone may have.
+        read = trainers[0].read_from(source, evaluating=True).epoch(InOrder(batch_size), 0)
+        for members, batch in prefetch(pinned(read.load(0), device)):
             inputs = SharedBatch(to_device(batch, device), len(trainers))
             for trainer, score in zip(trainers, scores, strict=True):
+                ready = trainer.advanced(members, inputs.ready(), evaluating=True)
                 with trainer.autocast():
-                    outputs = trainer.head(inputs.ready()).cpu()
+                    outputs = trainer.head(ready).cpu()
                 trainer.check_finite(outputs)
                 data = trainer.evaluation
                 assert data is not None

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from recycle_cli.models import AnyLoaded
 from recycle_cli.models.adapters import merge, save_apart, save_beside
-from recycle_cli.runs import RunFolder, RunInfo, card_of, last_loss, put_in_place, save_run
+from recycle_cli.runs import SCRATCH, RunFolder, RunInfo, card_of, last_loss, put_in_place, save_run
 from recycle_cli.settings import AdapterSettings, Job
+from recycle_cli.training.freezing.picture import draw
 from recycle_cli.training.ladder_head import LadderHead
 from recycle_cli.training.ladder_run import write_ladder
 from recycle_cli.training.setup import Setup
@@ -28,7 +29,11 @@ class Finetuned:
     chose the best weights, None without an evaluation; they are those of `best_epoch`, after `best_step` steps.
 
     `epochs`: of each epoch, counted from 1, its number `epoch`, its last `step`, its mean training loss `epoch_loss`,
-    its `seconds`, and the `metrics` at its end.
+    its `seconds`, those of its `phases`, and the `metrics` at its end; with --freeze also `read_cut` and `frozen_cut`,
+    the cuts whose rows it read and before which nothing trained at its begin.
+
+    `freezing`: the rule, the layers, those that are frozen, the cut behind them, and the moves of the cut that is read;
+    None without --freeze.
     """
 
     train_seconds: float
@@ -45,6 +50,7 @@ class Finetuned:
     metric: str | None = None
     best_step: int = 0
     epochs: list[dict[str, Any]] = field(default_factory=list)
+    freezing: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -84,7 +90,11 @@ def leave_run(trainer: Trainer, setup: Setup, job: Job, origin: Origin, place: R
         layer = task.layer(trainer.data.names)
         save = partial(write_ladder, setup, trainer.head, layer, trainer.settings.layers.ladder)
     save_run(place.work, setup.loaded, info, card, origin.config, save)
+    if trainer.freezing is not None and trainer.settings.freezing.keep_scratch:
+        trainer.freezing.moving.scratch.leave(place.work / SCRATCH)
     put_in_place(place)
+    if trainer.freezing is not None and trainer.settings.freezing.plot is not None:
+        draw(trainer.settings.freezing.plot, trainer.freezing.head.layers.cuts, report.epochs)
     return report
 
 
@@ -131,6 +141,7 @@ def _report(trainer: Trainer, held: float, output: Path) -> Finetuned:
         metric=None if state.best is None else trainer.metric,
         best_step=state.best_step or state.step,
         epochs=state.epochs,
+        freezing=None if trainer.freezing is None else trainer.freezing.report(),
     )
 
 

@@ -26,22 +26,26 @@ def train(trainers: Sequence[Trainer], source: RowSource, evaluation: RowSource 
     steps_an_epoch = math.ceil(len(source.epoch(sampler, 0).batches) / shared.accumulation)
     for trainer in trainers:
         trainer.load()
+        trainer.begin(steps_an_epoch, source, evaluation)
     tell_resumed(trainers, progress)
     last = max(trainer.settings.epochs for trainer in trainers)
     progress.update(min(trainer.state.step for trainer in trainers), total=last * steps_an_epoch)
 
-    with quick_masks(), deferred_signals() as signals:
+    with quick_masks(), deferred_signals() as signals, _ending(trainers):
         while active := [trainer for trainer in trainers if trainer.goes_on]:
             number = min(trainer.state.epoch for trainer in active)
             current = [trainer for trainer in active if trainer.state.epoch == number]
-            epoch, first = source.epoch(sampler, number), min(trainer.state.batch for trainer in current)
+            # Heads that train together read the same rows; those whose layers freeze train alone.
+            epoch = current[0].read_from(source).epoch(sampler, number)
+            first = min(trainer.state.batch for trainer in current)
             clock = _Clock(current)
-            for place, (members, batch) in enumerate(prefetch(pinned(epoch.load(first), device)), first):
+            read = current[0].phases.waiting(prefetch(pinned(epoch.load(first), device)))
+            for place, (members, batch) in enumerate(read, first):
                 # A head that was further when all were interrupted waits for the others.
                 ready = [trainer for trainer in current if trainer.state.batch == place]
                 inputs = SharedBatch(to_device(batch, device), len(ready))
                 for trainer in ready:
-                    trainer.learn(members, inputs.ready())
+                    trainer.learn(members, trainer.advanced(members, inputs.ready()))
                 ends = place + 1 == len(epoch.batches)
                 if (place + 1) % shared.accumulation and not ends:
                     continue
@@ -64,6 +68,8 @@ def train(trainers: Sequence[Trainer], source: RowSource, evaluation: RowSource 
                 trainer.end_epoch()
             if evaluation:
                 judge(current, evaluation)
+            for trainer in current:
+                trainer.decide(between_epochs=True)
             tell_epoch(current, progress)
             for trainer in current:
                 trainer.save()
@@ -77,6 +83,7 @@ def _step(trainer: Trainer, steps_an_epoch: int, progress: Bar) -> None:
     """Take an optimizer step at the learning rate of the schedule, and show its loss."""
     state, settings = trainer.state, trainer.settings
     loss = trainer.step(learning_rate(state.step, settings.epochs * steps_an_epoch, settings))
+    trainer.decide()
     if loss is not None:
         progress.update(note=f"epoch {state.current_epoch}/{settings.epochs}, loss {loss:.4f}")
 
@@ -84,6 +91,17 @@ def _step(trainer: Trainer, steps_an_epoch: int, progress: Bar) -> None:
 def _is_due(trainer: Trainer) -> bool:
     """Whether a head is to be evaluated between epochs."""
     return trainer.settings.eval_steps > 0 and trainer.state.step % trainer.settings.eval_steps == 0
+
+
+@contextmanager
+def _ending(trainers: Sequence[Trainer]) -> Iterator[None]:
+    """However the block ends, nothing is written for the trainers any more afterwards."""
+    try:
+        yield
+    finally:
+        for trainer in trainers:
+            if trainer.freezing is not None:
+                trainer.freezing.moving.close()
 
 
 def _kept(trainers: Sequence[Trainer]) -> str:

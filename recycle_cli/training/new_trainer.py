@@ -8,14 +8,20 @@ from typing import Any
 
 import torch
 
-from recycle_cli.batches import INPUTS
+from recycle_cli.batches import INPUTS, Tensors
 from recycle_cli.models.adapters import attach
 from recycle_cli.models.ladder import Layout, new_ladder
 from recycle_cli.runs import Log, ignore
-from recycle_cli.runtime.devices import autocast, device_holding
+from recycle_cli.runtime.devices import autocast, device_holding, to_device
 from recycle_cli.runtime.random_generators import Randomness
 from recycle_cli.settings import TrainingSettings
 from recycle_cli.tasks import Task
+from recycle_cli.training.freezing.checks import why_not_kept
+from recycle_cli.training.freezing.freezing import LAYER, Freezing
+from recycle_cli.training.freezing.head import FreezingHead
+from recycle_cli.training.freezing.layers import layers_between
+from recycle_cli.training.freezing.moving import Computing, MovingCut
+from recycle_cli.training.freezing.scratch import Contents, Scratch
 from recycle_cli.training.head import Head
 from recycle_cli.training.labelled_data import LabelledData
 from recycle_cli.training.ladder_head import LadderHead, row_shapes
@@ -51,11 +57,38 @@ def new_trainer(setup: Setup, settings: TrainingSettings, task: Task, data: Pair
         ladder = new_ladder(task.layer(data[0].names), layout, settings.layers.ladder, settings.seed)
         head: Head = LadderHead(setup.split, setup.cut, reads, ladder, layout)
         return trainer_of(head, settings, task, data, to, setup.model.settings.precision)
+    if settings.freezing.freezes:
+        return _freezing_trainer(setup, settings, task, data, to)
     weights = dict(setup.split.head_parameters(setup.cut))
     if settings.adapter.kind != "none":
         weights = attach(setup.loaded, setup.split, setup.cut, settings.adapter)
     head = Head(setup.split, setup.cut, reads, weights)
     return trainer_of(head, settings, task, data, to, setup.model.settings.precision)
+
+
+def _freezing_trainer(setup: Setup, settings: TrainingSettings, task: Task, data: Pair, to: Destination) -> Trainer:
+    """The trainer of a head whose layers freeze while it trains: the model is split behind each block."""
+    assert setup.network is not None
+    about, store, split = settings.freezing, setup.store, setup.split
+    every = (*split.cuts, "every")
+    deep = setup.network.split(every, "float32") if store is None else setup.network.stored(every, store.recipe.dtype)
+    head = FreezingHead(
+        layers_between(deep, setup.cut, leaves=about.unit == "leaf"), INPUTS if store is None else (setup.cut,)
+    )
+    trainer = trainer_of(head, settings, task, data, to, setup.model.settings.precision)
+    if about.anneal:
+        trainer.optimizer = make_optimizer(head.weights, settings, head.layers.weights, LAYER)
+
+    def probe() -> Tensors:
+        return to_device(split.collate(split.prepare(data[0].probes[:1])), trainer.device)
+
+    dtype = about.dtype or ("float16" if store is None else store.recipe.dtype)
+    contents = Contents([(one.keys, one.digests) for one in data if one is not None])
+    scratch = Scratch(to.folder, deep, contents, dtype, None if store is None else store.fingerprint)
+    computing = Computing(trainer.autocast, trainer.phases, probe)
+    moving = MovingCut(to.folder, head, about, scratch, computing, why_not_kept(settings), settings.in_memory)
+    trainer.freezing = Freezing(settings, head, trainer.optimizer, moving)
+    return trainer
 
 
 def trainer_of(

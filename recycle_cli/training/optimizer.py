@@ -1,7 +1,8 @@
 """The optimizer of a head, and its gradients."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 
@@ -10,13 +11,23 @@ from recycle_cli.settings import TrainingSettings
 Weights = Mapping[str, torch.nn.Parameter]
 
 
-def make_optimizer(weights: Weights, settings: TrainingSettings) -> torch.optim.AdamW:
-    """AdamW; no decay on vectors (biases, norms), as is usual."""
-    groups = [
-        {"params": [w for w in weights.values() if w.dim() > 1], "weight_decay": settings.weight_decay},
-        {"params": [w for w in weights.values() if w.dim() <= 1], "weight_decay": 0.0},
-    ]
+def make_optimizer(
+    weights: Weights, settings: TrainingSettings, layers: Sequence[Weights] = (), key: str = ""
+) -> torch.optim.AdamW:
+    """AdamW; no decay on vectors (biases, norms), as is usual. The weights of each of the `layers` have groups of their
+    own, with the layer's number under `key`."""
+    apart = {name for own in layers for name in own}
+    groups = _groups([one for name, one in weights.items() if name not in apart], settings)
+    for number, own in enumerate(layers):
+        groups += [{**group, key: number} for group in _groups(list(own.values()), settings)]
     return torch.optim.AdamW(groups, lr=settings.highest_rate, fused=True)
+
+
+def _groups(weights: Sequence[torch.nn.Parameter], settings: TrainingSettings) -> list[dict[str, Any]]:
+    return [
+        {"params": [one for one in weights if one.dim() > 1], "weight_decay": settings.weight_decay},
+        {"params": [one for one in weights if one.dim() <= 1], "weight_decay": 0.0},
+    ]
 
 
 def divide_and_clip(weights: Iterable[torch.nn.Parameter], weight: float, max_norm: float) -> float:

@@ -31,6 +31,7 @@ class Setup:
 
     cut         where the head begins; of a ladder those that it reads, with commas between them
     provenance  fields by which the model is found again
+    network     the model before it was split
     """
 
     model: NamedModel
@@ -39,6 +40,7 @@ class Setup:
     cut: str
     store: Store | None
     provenance: Mapping[str, str] = field(default_factory=dict)
+    network: Network | None = None
 
     @property
     def reused(self) -> Reused | None:
@@ -131,7 +133,7 @@ def _set_up(job: Job, store: Store | None, model: NamedModel, layer: TaskLayer, 
     if store is not None:
         expect(store, split.recipe.computed_in(store.recipe.precision), model.name)
     split.model.to(device_of(model.settings.device))
-    return Setup(model, network.loaded, split, _chosen(job.cut, network, split, store), store)
+    return Setup(model, network.loaded, split, _chosen(job.cut, network, split, store), store, network=network)
 
 
 def _share_trunk(first: Setup, other: Setup) -> None:

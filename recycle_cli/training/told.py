@@ -23,6 +23,8 @@ def tell_epoch(trainers: Sequence[Trainer], progress: Bar) -> None:
             parts.append(", ".join(_metrics(trainer, own["metrics"])))
         if not trainer.name:
             parts.append(human("seconds", own["seconds"]))
+        if "read_cut" in own:
+            parts.append(f"frozen to cut {own['frozen_cut']}, read from cut {own['read_cut']}")
         progress.tell(f"{_named(trainer)}{_epoch(trainer)}: {'; '.join(parts)}")
         if not trainer.goes_on and trainer.state.epoch < trainer.settings.epochs:
             progress.tell(f"{_named(trainer)}{_stopped(trainer)}")

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from recycle_cli import runs
-from recycle_cli.batches import Indices, Sampler, Tensors, places_in, subset
+from recycle_cli.batches import Indices, RowSource, Sampler, Tensors, places_in, subset
 from recycle_cli.batches.mixing import Mix, mixed_batch
 from recycle_cli.errors import DataError
 from recycle_cli.models.outputs import Outputs
@@ -19,9 +19,11 @@ from recycle_cli.runtime.random_generators import Randomness
 from recycle_cli.settings import TrainingSettings
 from recycle_cli.tasks import LOSS, Task, chosen_metric
 from recycle_cli.training.early_stopping import goes_on, improves
+from recycle_cli.training.freezing.freezing import Freezing
 from recycle_cli.training.head import Head
 from recycle_cli.training.labelled_data import LabelledData
 from recycle_cli.training.optimizer import divide_and_clip
+from recycle_cli.training.phases import Phases, added
 
 
 @dataclass
@@ -34,6 +36,7 @@ class Trainer:
     identity    all that must be the same for a resumed training to go on as if it had never stopped
     name        its name, if it is one of several heads
     judged      the metrics of the latest evaluation
+    freezing    of layers that freeze while the others train; None if none does
     """
 
     head: Head
@@ -51,8 +54,10 @@ class Trainer:
     name: str = ""
     state: State = field(default_factory=State)
     judged: Mapping[str, float] = field(default_factory=dict)
+    freezing: Freezing | None = None
 
     def __post_init__(self) -> None:
+        self.phases = Phases(self.device)
         labelled = self.data.labelled_samples
         self.samples = len(labelled)
         weights = self.task.weights(self.data.targets.take(labelled), self.data.names)
@@ -103,6 +108,19 @@ class Trainer:
                 "label more records, or give a larger --batch-size"
             )
 
+    def begin(self, steps: int, source: RowSource, evaluation: RowSource | None) -> None:
+        """Start, or go on from what `load` has found, with so many optimizer steps an epoch."""
+        if self.freezing is not None:
+            self.freezing.begin(self.state, steps, [source] if evaluation is None else [source, evaluation])
+
+    def read_from(self, source: RowSource, *, evaluating: bool = False) -> RowSource:
+        """Where its data, or those of its evaluation, are read now: behind frozen layers, or the source itself."""
+        return source if self.freezing is None else self.freezing.source(source, int(evaluating))
+
+    def advanced(self, members: Indices, batch: Tensors, *, evaluating: bool = False) -> Tensors:
+        """A batch that was read, as its head takes it: run through the layers that have frozen since it was stored."""
+        return batch if self.freezing is None else self.freezing.advanced(int(evaluating), members, batch)
+
     def learn(self, members: Indices, batch: Tensors) -> None:
         """Forward and backward on the labelled samples of a batch that is on the device."""
         self.state.batch += 1
@@ -111,11 +129,13 @@ class Trainer:
             return
         if len(known) < len(members):
             batch = subset(batch, places_in(members, known))
-        with self.randomness.drawing(), self.autocast():
-            batch, mix = self._mixed(batch)
-            outputs = self.head(batch)
-        loss, weight = self._loss_of(outputs, known, mix)
-        self.scaler.scale(loss).backward()
+        with self.phases.of("forward"):
+            with self.randomness.drawing(), self.autocast():
+                batch, mix = self._mixed(batch)
+                outputs = self.head(batch)
+            loss, weight = self._loss_of(outputs, known, mix)
+        with self.phases.of("backward"):
+            self.scaler.scale(loss).backward()
         self._loss += loss.detach()
         self._weight += weight
         self._count += len(known)
@@ -139,7 +159,7 @@ class Trainer:
         """Take and log an optimizer step; returns its loss. A step without labelled samples still counts, since heads
         that train together share the schedule; its loss is None."""
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate if self.freezing is None else rate * self.freezing.rate_share(group, self.state.step)
         self.state.step += 1
         loss, weight, samples = float(self._loss), float(self._weight), self._count
         self._restart_counts()
@@ -150,14 +170,27 @@ class Trainer:
         self.state.loss += loss
         self.state.weight += weight
         self.scaler.unscale_(self.optimizer)
-        norm = divide_and_clip(self.head.weights.values(), weight, self.settings.max_grad_norm)
-        if not self.scaler.is_enabled() and not math.isfinite(norm):
-            raise DataError(self._diverged("the gradient's norm", norm))
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
+        if self.freezing is not None:
+            self.freezing.watch(weight, scaled=self.scaler.is_enabled())
+        with self.phases.of("step"):
+            norm = divide_and_clip(self.head.weights.values(), weight, self.settings.max_grad_norm)
+            if not self.scaler.is_enabled() and not math.isfinite(norm):
+                raise DataError(self._diverged("the gradient's norm", norm))
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+            self.optimizer.zero_grad(set_to_none=True)
         self.note(step_record(self.state, loss / weight, rate, norm, samples))
         return loss / weight
+
+    def decide(self, *, between_epochs: bool = False) -> None:
+        """Freeze layers if it is time for it, and log why; between epochs the cut may follow them."""
+        if self.freezing is None:
+            return
+        line = (self.freezing.after_epoch if between_epochs else self.freezing.after_step)(self.state)
+        if line is not None:
+            self.note(line)
+        if between_epochs:
+            self.freezing.move(self.state)
 
     def end_epoch(self) -> None:
         """Tell the trackers the epoch's mean loss, and go on to the first batch of the next one."""
@@ -166,10 +199,18 @@ class Trainer:
         loss = state.loss / state.weight if state.weight else None
         self.log({"step": state.step, "epoch": state.epoch, "epoch_loss": loss})  # the lines of its steps tell it
         state.epochs.append(
-            {"epoch": state.epoch, "step": state.step, "epoch_loss": loss, "seconds": state.seconds, "metrics": None}
+            {
+                "epoch": state.epoch,
+                "step": state.step,
+                "epoch_loss": loss,
+                "seconds": state.seconds,
+                "phases": added(state.phases, self.phases.take()),
+                "metrics": None,
+            }
         )
         state.epoch_seconds.append(state.seconds)
         state.seconds = state.loss = state.weight = 0.0
+        state.phases = {}
 
     def note(self, record: Mapping[str, Any]) -> None:
         """Log a record."""
@@ -195,9 +236,14 @@ class Trainer:
 
     def save(self) -> None:
         """Keep all that an exact resume needs."""
-        runs.save_state(
-            self.folder, self.state, self.head.tensors, self.optimizer, self.scaler, self.randomness, self.identity
-        )
+        tensors = self.head.tensors
+        if self.freezing is not None:
+            self.freezing.moving.seal()
+            tensors = {**tensors, **self.freezing.tensors}
+        self.state.phases = added(self.state.phases, self.phases.take())
+        runs.save_state(self.folder, self.state, tensors, self.optimizer, self.scaler, self.randomness, self.identity)
+        if self.freezing is not None:
+            self.freezing.moving.drop_others()
 
     def load(self) -> None:
         """Go on from the checkpoint, if there is one; the log lines of what will be done again are dropped."""

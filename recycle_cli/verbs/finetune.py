@@ -79,7 +79,7 @@ def finetune(job: Job, model: ModelSettings, settings: TrainingSettings) -> Fine
 
     Raises BarError, with the report, if the RUN misses what the job requires.
     """
-    _keep_apart(job, model.name)
+    _keep_apart(job, model.name, settings.freezing.plot)
     runs.recover(job.output)
     place = runs.claim(job.output, overwrite=job.overwrite, resume=job.resume)
     (report,) = _train(Request(job, NamedModel(model), {place: HeadSettings("", settings)}, {}))
@@ -125,12 +125,13 @@ def finetune_heads(job: Job, model: ModelSettings, heads: Sequence[HeadSettings]
     return trained
 
 
-def _keep_apart(job: Job, model: str) -> None:
-    """Raise UsageError if the RUN would be written over what is read."""
+def _keep_apart(job: Job, model: str, picture: str | None = None) -> None:
+    """Raise UsageError if the RUN, or the picture of its training, would be written over what is read."""
     sources = [*job.data.source, *(job.evaluation.source if job.evaluation else ())]
     read = [*paths_of(sources), Read(model)]
     stores = [Read(store, whole=True) for store in (job.store, job.reuse) if store]
-    keep_apart([*read, *stores], {"--output": job.output})
+    written = {"--output": job.output} if picture is None else {"--output": job.output, "--freeze-plot": picture}
+    keep_apart([*read, *stores], written)
 
 
 def _with_labels(corpus: CorpusSettings, columns: tuple[str | None, ...]) -> CorpusSettings:

@@ -153,6 +153,23 @@ def in_environment(subject):
     }
 
 
+@pytest.mark.long
+def test_trainings_whose_layers_freeze_are_set_against_all_baselines(recycle, tiny_bert, tmp_path):
+    """In place and kept they take the same steps; a static cut freezes from the first on; a shorter one has no more
+    epochs."""
+    options = ("--model", tiny_bert, "--limit", 64, "--max-length", 16, "--batch-size", 8, "--batches", 4)
+    options += ("--repetitions", 2, "--dtype", "float32")
+    figures = recycle.json("bench", "freezing", *options, cwd=tmp_path)["figures"]
+    assert set(figures) == set(layout("freezing", ["50%"]).names())
+    median = {name: one["median"] for name, one in figures.items()}
+    assert median["freezing.in_place.evaluation_loss"] == pytest.approx(
+        median["freezing.kept.evaluation_loss"], abs=1e-4
+    )
+    assert median["freezing.kept.advance_seconds"] > 0 < median["freezing.kept.write_seconds"]
+    assert median["freezing.in_place.write_seconds"] == median["freezing.full.advance_seconds"] == 0
+    assert median["freezing.shorter.epochs"] <= median["freezing.full.epochs"] == 4
+
+
 @pytest.mark.parametrize("codec", ["none", "lz4"])
 def test_heads_together_are_set_against_heads_apart(recycle, tiny_bert, tmp_path, codec):
     write_csv(tmp_path / "texts.csv", [{"text": record["text"]} for record in records(40)])

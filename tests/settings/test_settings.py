@@ -63,6 +63,8 @@ def test_a_result_depends_on_all_fields_but_those_that_a_resume_may_change():
     free = {"save_steps", "parity_check", "memory", "in_memory"}
     expected = {name: value for name, value in asdict(settings).items() if name not in free}
     del expected["task"]["layers"]["ladder"]["save"]
+    for name in ("max_disk", "keep_scratch", "plot"):
+        del expected["freezing"][name]
     assert decisive(settings) == expected
 
 

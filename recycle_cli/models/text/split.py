@@ -254,6 +254,7 @@ def _assembled(engine: Engine, recipe: Recipe, owned: Mapping[str, Ownership]) -
         model=engine.model,
         preprocessor=engine.inputs,
         trunk=halves.trunk,
+        trunk_to=halves.trunk_to,
         head=lambda rows, lengths: halves.head_from(tuple(owned)[-1])(rows, lengths),
         head_from=halves.head_from,
         full=halves.full,
@@ -298,6 +299,12 @@ class _Halves:
         if not cuts:
             raise UsageError("cut 0 has no trunk: nothing is frozen and nothing is stored")
         return {str(cut): rows for cut, rows in self.engine.trunk(batch, cuts).items()}
+
+    def trunk_to(self, cut: str) -> Callable[[Mapping[str, Tensor]], Tensor]:
+        number = self.at(cut).cut
+        if self.at(cut).whole:
+            raise UsageError("cut 0 has no trunk: nothing is frozen and nothing is stored")
+        return lambda batch: self.engine.trunk(batch, [number])[number]
 
     def head_from(self, cut: str) -> Callable[[Tensor, Tensor], Tensor]:
         number = self.at(cut).cut

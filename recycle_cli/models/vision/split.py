@@ -61,6 +61,7 @@ def split_images(
         model=cutter.model,
         preprocessor=halves.inputs,
         trunk=halves.trunk,
+        trunk_to=halves.trunk_to,
         head=lambda rows, lengths: halves.head_from(names[-1])(rows, lengths),
         head_from=halves.head_from,
         full=halves.full,
@@ -100,6 +101,17 @@ class _Halves:
             raise UsageError("cut 0 has no trunk: nothing is frozen and nothing is stored")
         with evaluating(self.model), torch.inference_mode():
             return {name: crossing.unsqueeze(1) for name, crossing in self._trunk(self._images(batch)).items()}
+
+    def trunk_to(self, cut: str) -> Callable[[Mapping[str, Tensor]], Tensor]:
+        if self._known(cut) == WHOLE:
+            raise UsageError("cut 0 has no trunk: nothing is frozen and nothing is stored")
+        part = self.cutter.trunk([cut])
+
+        def run(batch: Mapping[str, Tensor]) -> Tensor:
+            with evaluating(self.model), torch.inference_mode():
+                return part(self._images(batch))[cut].unsqueeze(1)
+
+        return run
 
     def head_from(self, cut: str) -> Callable[[Tensor, Tensor], Tensor]:
         if cut == WHOLE:

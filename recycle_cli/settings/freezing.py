@@ -1,0 +1,117 @@
+"""How layers freeze while a head trains."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from recycle_cli.settings.option import option
+from recycle_cli.settings.reading import size
+
+Rule = Literal["none", "linear", "gradient-norm", "autofreeze", "bound"]
+
+
+@dataclass(frozen=True)
+class FreezeSettings:
+    """Which layers stop training while the others go on, and what becomes of the rows behind them.
+
+    interval  steps between two decisions of a rule that watches gradients; None for the rule's own
+    dtype     of the rows in the scratch store; None for the store's, or float16 without one
+    max_disk  bytes of the rows of the old and of the new cut together; None for as many as the disk has
+    """
+
+    rule: Rule = option(
+        "none",
+        "Freeze blocks from the first on while the others train: as time goes by (linear, bound), or when their "
+        "gradients change little (gradient-norm, autofreeze); see docs/freezing.md.",
+        "Freezing",
+        name="freeze",
+    )
+    start: float = option(
+        0.5,
+        "With linear: freeze from this share of the training on.",
+        "Freezing",
+        name="freeze-start",
+        minimum=0.0,
+        maximum=1.0,
+    )
+    level: float = option(
+        1.0,
+        "With linear: freeze this share of the layers by the end.",
+        "Freezing",
+        name="freeze-level",
+        minimum=0.0,
+        maximum=1.0,
+    )
+    unit: Literal["block", "leaf"] = option(
+        "block",
+        "With linear: count blocks, or every layer that holds weights (leaf), as Composer does.",
+        "Freezing",
+        name="freeze-unit",
+    )
+    reading: Literal["argmin", "frontier", "up-to"] = option(
+        "frontier",
+        "With gradient-norm: freeze the block that changes least (argmin), only if it is the first that trains "
+        "(frontier), or all up to it (up-to).",
+        "Freezing",
+        name="freeze-rule",
+    )
+    interval: int | None = option(
+        None,
+        "With gradient-norm and autofreeze: decide every so many steps; by default each epoch, or 20 times in all.",
+        "Freezing",
+        name="freeze-interval",
+        minimum=1,
+    )
+    share: float = option(
+        1 / 3,
+        "With bound: freeze this share of the blocks that are left after each epoch.",
+        "Freezing",
+        name="freeze-share",
+        minimum=0.0,
+        maximum=1.0,
+    )
+    anneal: bool = option(
+        False,
+        "Let the learning rate of a block fall to 0 by the time it freezes.",
+        "Freezing",
+        name="freeze-anneal",
+    )
+    cache: Literal["never", "auto", "always"] = option(
+        "auto",
+        "Write the rows behind frozen blocks in the epoch after they froze and read them from then on: wherever that "
+        "is possible (always), where it pays (auto), or not at all (never).",
+        "Freezing",
+        name="freeze-cache",
+    )
+    dtype: Literal["float16", "bfloat16", "float32", "int8", "int4"] | None = option(
+        None,
+        "Number format of those rows; by default that of STORE, without one float16.",
+        "Freezing",
+        name="freeze-dtype",
+    )
+    max_disk: int | None = option(
+        None,
+        "Let those rows take at most this much, such as 20GiB; of the old and of the new cut together.",
+        "Freezing",
+        name="max-disk",
+        parser=size,
+        changes_result=False,
+    )
+    keep_scratch: bool = option(
+        False,
+        "Keep those rows in RUN/scratch when the training has finished.",
+        "Freezing",
+        name="keep-scratch",
+        changes_result=False,
+    )
+    plot: str | None = option(
+        None,
+        "Draw the cut, the loss and the seconds of each epoch into this .png or .svg file.",
+        "Freezing",
+        name="freeze-plot",
+        changes_result=False,
+    )
+
+    @property
+    def freezes(self) -> bool:
+        """Whether anything freezes while the others train."""
+        return self.rule != "none"
