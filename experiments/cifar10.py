@@ -8,7 +8,7 @@ the store at 50% (`layer2`), 75% (`layer3`) and head only (`avgpool`), and at 50
 with all of the data and with half. Last, at 50%: stored views, MixUp and CutMix on stored rows, and augmentation in the
 loop. The part `similarity` learns an embedding of the other five in the same ways (skip-connection layer, triplet loss
 with margin 0.5): retrieval R-precision over the test images, and `untrained` that of the pretrained trunk's pooled
-features.
+features. The part `ladders` trains small networks on the outputs of the four stages.
 
 Every training runs all of its epochs; the test images are seen once, after the last. A result is one row of the JSON
 file, written as soon as it is there; the same command goes on after the rows that the file holds. `core_seconds` are
@@ -35,8 +35,11 @@ from recycle_cli.models import NamedModel
 from recycle_cli.models.outputs import Outputs
 from recycle_cli.reports import say
 from recycle_cli.settings import (
+    ClassificationSettings,
     CorpusSettings,
+    HeadLayerSettings,
     ImageSettings,
+    LadderSettings,
     ModelSettings,
     PrecomputeSettings,
     PredictSettings,
@@ -56,7 +59,9 @@ TRANSFER = ("automobile", "cat", "dog", "horse", "truck")
 AUGMENT = "random-crop,flip"
 VIEWS = (1, 2, 4, 8)
 CUTS = {"50%": "layer2", "75%": "layer3", "head only": "avgpool"}
-STORE, STORE_OF_VIEWS = "store", "views"
+STORE, STORE_OF_VIEWS, STORE_OF_STATES = "store", "views", "states"
+STATES = ("layer1", "layer2", "layer3", "layer4")
+WIDTHS = (64, 128)
 
 Row = dict[str, Any]
 
@@ -173,6 +178,15 @@ class Experiments:
         online = ViewSettings(self.options.epochs, AUGMENT)
         self.train("views: augmentation in the loop", "100%", "layer2", None, views=online)
 
+    def ladders(self) -> None:
+        """Ladders of several widths over the outputs of the four stages, at their own learning rate."""
+        self.store(STORE_OF_STATES, STATES)
+        for width in WIDTHS:
+            layers = HeadLayerSettings("ladder", ladder=LadderSettings(width=width))
+            task = ClassificationSettings(layers=layers)
+            name, cuts = f"ladder of width {width}", ",".join(STATES)
+            self.train(name, "100%", cuts, STORE_OF_STATES, task=task, learning_rate=None, weight_decay=0.01)
+
     def train(
         self,
         name: str,
@@ -238,7 +252,12 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     kept = {name: value for name, value in vars(options).items() if name not in ("json", "parts", "work")}
     run = Experiments(Results(options.json, kept), options)
-    parts = {"classification": run.classification, "similarity": run.similarity, "views": run.views}
+    parts = {
+        "classification": run.classification,
+        "similarity": run.similarity,
+        "views": run.views,
+        "ladders": run.ladders,
+    }
     run.pretrain()
     for name in options.parts.split(","):
         parts[name]()

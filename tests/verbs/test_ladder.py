@@ -29,6 +29,7 @@ from recycle_cli.settings import (
     ModelSettings,
     PairSettings,
     PredictSettings,
+    QuestionAnsweringSettings,
     RegressionSettings,
     SampleSettings,
     SimilaritySettings,
@@ -42,6 +43,7 @@ from tests.conftest import tiny_config
 from tests.records import records, write_csv
 from tests.tasks.regressions import numbered_texts
 from tests.tasks.tagged import tagged, write_conll
+from tests.tasks.test_question_answering import STRIDE, make
 from tests.trainings import Tried, log_of, losses, resumes_exactly
 
 LADDER = HeadLayerSettings("ladder", ladder=LadderSettings(width=16))
@@ -94,7 +96,19 @@ def groups(folder, model):
     )
 
 
-TASKS = {"classes": classes, "numbers": numbers, "tags": tags, "several": several, "groups": groups, "pairs": pairs}
+def questions(folder, model):
+    return make(folder, model, QuestionAnsweringSettings(WindowSettings(STRIDE), layers=LADDER))
+
+
+TASKS = {
+    "classes": classes,
+    "numbers": numbers,
+    "tags": tags,
+    "several": several,
+    "groups": groups,
+    "pairs": pairs,
+    "questions": questions,
+}
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -340,7 +354,7 @@ def test_each_state_joins_once_and_in_order(states, blocks, joining):
 
 def test_a_ladder_is_its_formula():
     torch.manual_seed(0)
-    ladder = Ladder(Shape(3, 6, 8, 2, 4)).eval()
+    ladder = Ladder(Shape(3, 6, 8, 2, 4, queries=2)).eval()
     with torch.no_grad():
         ladder.mean.normal_()
         ladder.deviation.uniform_(0.5, 2)
@@ -356,7 +370,9 @@ def test_a_ladder_is_its_formula():
         gate = torch.sigmoid(ladder.gates[number])
         h = gate * block(h, inside[:, None, None]) + (1 - gate) * z[number + 1]
     h = ladder.norm(h)
-    pooled = torch.stack([h[0].mean(0), h[1, :3].mean(0)])
+    each = [h[0], h[1, :3]]
+    means = [[rows.mean(0), *(ladder.queries(rows).softmax(dim=0).T @ rows)] for rows in each]
+    pooled = torch.stack([torch.cat(own) for own in means])
     expected = ladder.output(torch.tanh(ladder.dense(pooled)))
     torch.testing.assert_close(ladder(states, lengths), expected)
     other = states.clone()

@@ -1,5 +1,7 @@
 """A ladder over the states of image models: patches of one length, and maps on one grid."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -22,7 +24,7 @@ from recycle_cli.verbs.precompute import precompute
 from recycle_cli.verbs.predict import predict
 from tests.models.vision.test_transformers import saved
 from tests.tasks.corpora import shapes as images_of
-from tests.trainings import losses
+from tests.trainings import losses, stopped_after
 
 LADDER = ClassificationSettings(layers=HeadLayerSettings("ladder", ladder=LadderSettings(16)))
 SETTINGS = TrainingSettings(epochs=2, batch_size=16, seed=3, task=LADDER)
@@ -44,6 +46,11 @@ def test_a_ladder_learns_from_stored_images_what_it_learns_in_place(family, shap
     assert len(cuts) == 4
     job = Job(train, str(tmp_path / "stored"), store, val, task="image-classification", tensorboard=False)
     stored = finetune(job, ModelSettings(device="cpu"), SETTINGS)
+    again = replace(job, output=str(tmp_path / "again"))
+    with stopped_after():
+        finetune(again, ModelSettings(device="cpu"), SETTINGS)
+    resumed = finetune(replace(again, resume=True), ModelSettings(device="cpu"), SETTINGS)
+    assert (losses(resumed.output), resumed.metrics) == (losses(stored.output), stored.metrics)
     inputs = Job(
         train,
         str(tmp_path / "in-place"),

@@ -25,6 +25,9 @@ FOLDER, ABOUT, CODE = "ladder", "base.json", "ladder.py"
 NARROWER = 3
 """How many times as wide as a ladder's the rows are that it reads, by default."""
 
+QUERIES = 4
+"""Weighted means beside the plain one, for tasks with one output a sample: what matters may be a few rows of a text."""
+
 STEP = 32
 """The width is a multiple of this by default, so that its attention has heads of this width."""
 
@@ -68,7 +71,10 @@ def new_ladder(layer: TaskLayer, layout: Layout, settings: LadderSettings, seed:
             ladder = Ladder(shape)
             ladder.output = output
             return ladder
-        return Ladder(Shape(states, layout.width, width, blocks, len(layer.labels or ()), layer.per_row))
+        queries = 0 if layer.per_row else QUERIES
+        return Ladder(
+            Shape(states, layout.width, width, blocks, len(layer.labels or ()), layer.per_row, queries=queries)
+        )
 
 
 def labels_of(ladder: Ladder, layer: TaskLayer) -> list[str]:

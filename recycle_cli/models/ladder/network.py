@@ -36,7 +36,8 @@ class Shape:
     blocks   its blocks; the states behind the first join between them, evenly spread
     outputs  of a sample, or of each row if `per_row`
     hidden   whether a layer of tanh stands before the outputs of a sample, as in a classifier of BERT
-    dropout  before the outputs
+    dropout  before the outputs, and behind each half of a block
+    queries  how many weighted means of a sample's rows stand beside the plain one, each by learnt weights
     """
 
     states: int
@@ -47,6 +48,7 @@ class Shape:
     per_row: bool = False
     hidden: bool = True
     dropout: float = 0.1
+    queries: int = 0
 
 
 class Ladder(nn.Module):
@@ -54,7 +56,8 @@ class Ladder(nn.Module):
 
     z_k = W_k (x_k - mean_k) / deviation_k + b_k;  h = z_0;  for each block: h = block(h), and where state k joins
     h = g_k h + (1 - g_k) z_k, g_k = sigmoid(a_k). B samples, L rows of the longest; rows beyond a sample's length may
-    hold anything that is finite.
+    hold anything that is finite. Outputs of a sample are made of the mean of its rows, and of their means by weights
+    softmax(q_j . h) for each query q_j.
     """
 
     mean: Tensor
@@ -68,9 +71,11 @@ class Ladder(nn.Module):
         self.down = nn.Parameter(torch.randn(shape.states, shape.inputs, shape.width) / math.sqrt(shape.inputs))
         self.bias = nn.Parameter(torch.zeros(shape.states, shape.width))
         self.gates = nn.Parameter(torch.zeros(shape.states - 1))
-        self.blocks = nn.ModuleList(Block(shape.width) for _ in range(shape.blocks))
+        self.blocks = nn.ModuleList(Block(shape.width, shape.dropout) for _ in range(shape.blocks))
         self.norm = nn.LayerNorm(shape.width)
-        self.dense = nn.Linear(shape.width, shape.width) if shape.hidden and not shape.per_row else None
+        pooled = (1 + shape.queries) * shape.width
+        self.queries = nn.Linear(shape.width, shape.queries) if shape.queries else None
+        self.dense = nn.Linear(pooled, shape.width) if shape.hidden and not shape.per_row else None
         self.dropout = nn.Dropout(shape.dropout)
         self.output: nn.Module = nn.Linear(shape.width, shape.outputs)
 
@@ -85,7 +90,7 @@ class Ladder(nn.Module):
                 h = torch.lerp(rungs[k], h, torch.sigmoid(self.gates[k - 1]))
         h = self.norm(h)
         if not self.shape.per_row:
-            h = (h * inside[..., None]).sum(dim=1) / lengths[:, None]
+            h = self._pooled(h, inside[..., None], lengths[:, None])
         if self.dense is not None:
             h = torch.tanh(self.dense(h))
         outputs: Tensor = self.output(self.dropout(h))
@@ -106,6 +111,15 @@ class Ladder(nn.Module):
             down = down / self.deviation[..., None]
             bias = bias - self.mean[:, None, :] @ down
         return torch.baddbmm(bias, rows, down).unflatten(1, states.shape[1:3])
+
+    def _pooled(self, rows: Tensor, inside: Tensor, lengths: Tensor) -> Tensor:
+        """The means of each sample's rows (B, (1 + queries) * width)."""
+        mean = (rows * inside).sum(dim=1) / lengths
+        if self.queries is None:
+            return mean
+        weights = self.queries(rows).masked_fill(~inside, float("-inf")).softmax(dim=1)
+        means: Tensor = weights.transpose(1, 2) @ (rows * inside)
+        return torch.cat([mean, means.flatten(1)], dim=1)
 
     def _joining(self, number: int) -> range:
         """The states that join behind the block of this number, counted from 1."""
@@ -128,22 +142,27 @@ class Ladder(nn.Module):
 
 
 class Block(nn.Module):
-    """Rows (B, L, width) to rows: attention and a feed-forward layer, each added to what it is given and normalised, as
-    in a block of BERT. Every row sees all rows of its sample."""
+    """Rows (B, L, width) to rows: to each its neighbours are added, then attention and a feed-forward layer, each added
+    to what it is given and normalised, as in a block of BERT. Every row sees all rows of its sample."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, dropout: float) -> None:
         super().__init__()
+        every_second = torch.arange(width) % 2
+        self.before, self.behind = nn.Parameter(0.5 * every_second), nn.Parameter(0.5 * (1 - every_second))
         self.heads = next(count for count in range(max(1, width // HEAD_WIDTH), 0, -1) if width % count == 0)
         self.queries_keys_values = nn.Linear(width, 3 * width)
         self.attended = nn.Linear(width, width)
         self.norm_attended = nn.LayerNorm(width)
         self.inner, self.outer = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
         self.norm = nn.LayerNorm(width)
+        self.dropout = nn.Dropout(dropout)
 
     def forward(self, rows: Tensor, inside: Tensor) -> Tensor:
         """`inside` (B, 1, 1, L): which rows are a sample's own."""
+        own = rows * inside[:, 0, 0, :, None]
+        rows = own + self.before * F.pad(own[:, :-1], (0, 0, 1, 0)) + self.behind * F.pad(own[:, 1:], (0, 0, 0, 1))
         apart = self.queries_keys_values(rows).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         found = F.scaled_dot_product_attention(apart[0], apart[1], apart[2], attn_mask=inside)
-        rows = self.norm_attended(rows + self.attended(found.transpose(1, 2).flatten(2)))
-        normed: Tensor = self.norm(rows + self.outer(F.gelu(self.inner(rows))))
+        rows = self.norm_attended(rows + self.dropout(self.attended(found.transpose(1, 2).flatten(2))))
+        normed: Tensor = self.norm(rows + self.dropout(self.outer(F.gelu(self.inner(rows)))))
         return normed

@@ -1,0 +1,53 @@
+"""Draw quality against the time of training, from a table of measured trainings.
+
+    python experiments/frontier.py docs/frontier.csv docs/frontier.png
+
+The table has the columns `data`, `kind`, `name`, `seconds` (of processor, the whole command) and `quality`, a line a
+training; each value of `data` has a plot of its own, and the points of one `kind` a line.
+"""
+
+import argparse
+from pathlib import Path
+
+import matplotlib
+import pandas
+
+COLOURS = {"cuts": "#9e2a2b", "ladders": "#0b6e4f", "adapters": "#e09f3e", "pooled": "#3d5a80"}
+
+
+def draw(table: pandas.DataFrame, target: Path) -> None:
+    """A plot for each data set, beside each other."""
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    sets = list(dict.fromkeys(table["data"]))
+    figure, axes = pyplot.subplots(1, len(sets), figsize=(6 * len(sets), 4.5), squeeze=False)
+    for axis, data in zip(axes[0], sets, strict=True):
+        own = table[table["data"] == data]
+        for kind, points in own.groupby("kind", sort=False):
+            points = points.sort_values("seconds")
+            joined = "-" if kind in ("cuts", "ladders") else ""
+            axis.plot(points["seconds"], points["quality"], f"o{joined}", color=COLOURS[kind], label=kind)
+            for name, x, y in zip(points["name"], points["seconds"], points["quality"], strict=True):
+                axis.annotate(name, (x, y), xytext=(5, -10), textcoords="offset points", fontsize=8)
+        axis.set_xscale("log")
+        axis.set_title(data)
+        axis.set_xlabel("processor seconds of training")
+        axis.grid(alpha=0.3)
+        axis.legend(loc="lower right")
+    axes[0][0].set_ylabel("on the test set")
+    figure.tight_layout()
+    figure.savefig(target, dpi=110)
+
+
+def main() -> None:
+    """Read the table and draw it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("table", type=Path)
+    parser.add_argument("image", type=Path)
+    options = parser.parse_args()
+    draw(pandas.read_csv(options.table), options.image)
+
+
+if __name__ == "__main__":
+    main()
