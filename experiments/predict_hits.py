@@ -41,7 +41,8 @@ def main() -> None:
         "the whole model": open_scorer(options.full, None, ModelSettings(), settings),
         "the ladder, hits": open_scorer(options.ladder, options.store, ModelSettings(), settings),
     }
-    corpus, found = CorpusSettings((options.corpus,), limit=options.limit), {name: [] for name in scorers}
+    corpus = CorpusSettings((options.corpus,), limit=options.limit)
+    found: dict[str, list[float]] = {name: [] for name in scorers}
     with TemporaryDirectory() as place:
         for _ in range(options.repetitions):
             for name, scorer in scorers.items():
