@@ -14,7 +14,8 @@ HEAD = """# Commands
 Every command shows its result as a table on stderr, and with `--json` as exactly one JSON object on stdout; a failure
 is one line on stderr, and with `--json` an object with the field `error` (`kind`, `message`, `exit_code`). Progress is
 shown on stderr: a bar on a terminal, and elsewhere, as in a log, one line every 30 seconds; a training leaves a line
-for each epoch in both. `--quiet` leaves it out.
+for each epoch in both. With `--quiet` there is none of it, and of a training's two tables the one of its epochs goes,
+too: what is left is the result, and notes that change what it means.
 Every option can be given by its environment variable instead; an option that may be repeated takes several values
 there, separated by spaces. `--config FILE.toml` gives options by their names (`epochs = 4`, `cut = ["2", "4"]`), and
 arguments in lower case (`data = "train.csv"`); the command line comes first, then the environment, then the file, and a

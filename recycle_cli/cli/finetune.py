@@ -31,7 +31,7 @@ def finetune(
         str | None, own("store", "Train from this store, if DATA does not end with it.", "Store", usual=False)
     ] = None,
     evaluation: Annotated[
-        str | None, own("eval", "Evaluate on these labelled records after each epoch.", "Data")
+        str | None, own("eval", "Evaluate on this file, glob, folder or hub name after each epoch.", "Data")
     ] = None,
     model: Annotated[
         str | None,

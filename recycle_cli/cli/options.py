@@ -153,7 +153,7 @@ def _flag(name: str, option: Any) -> inspect.Parameter:
 
 
 _JSON = own("json", "Print the result as one JSON object on stdout.", "Output")
-_QUIET = own("quiet", "Show no progress.", "Output")
+_QUIET = own("quiet", "Show the result alone, without progress.", "Output")
 _CONFIG = _typer_option(
     "config",
     Option("Take options that are given in no other way from this TOML file, such as epochs = 3.", "Output"),

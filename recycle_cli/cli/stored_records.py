@@ -138,7 +138,7 @@ def _wanted(asked: Asked, corpus: list[str], store: str) -> "Wanted":
 
 
 def _show_contained(found: Mapping[str, Any]) -> None:
-    lists = {name: found[name] for name in ("held_records", "missing_records")}
+    lists = {name: found[name] for name in ("missing_records", "held_records")}
     show_fields("Contains", {name: value for name, value in found.items() if name not in lists})
     for name, ids in lists.items():
         if ids:

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from recycle_cli.errors import BarError
-from recycle_cli.reports import human, show_fields, show_json, show_rows
+from recycle_cli.reports import human, is_quiet, show_fields, show_json, show_rows
 
 if TYPE_CHECKING:
     from recycle_cli.training import Finetuned, FinetunedHeads
@@ -66,10 +66,11 @@ def show_heads(report: "FinetunedHeads", *, as_json: bool, missed: BarError | No
 
 
 def _show_epochs(reports: Sequence[Fields]) -> None:
-    """The epochs of a training, or of several heads side by side, of which only the deciding metric is shown."""
+    """The epochs of a training, or of several heads side by side, of which only the deciding metric is shown; --quiet
+    leaves them out."""
     numbers = [number for report in reports for number in (one["epoch"] for one in report.get("epochs", ()))]
-    if not numbers:
-        return  # a head that another version has trained
+    if not numbers or is_quiet():  # of a head that another version has trained there are none
+        return
     last, best = max(numbers), {report["best_epoch"] for report in reports}
     chosen = [number for number in range(1, last + 1) if number > last - MOST_EPOCHS or number in best]
     row = _row_of_one if len(reports) == 1 and "name" not in reports[0] else _row_of_heads

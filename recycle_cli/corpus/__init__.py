@@ -10,7 +10,7 @@ from recycle_cli.corpus.images import IMAGE
 from recycle_cli.corpus.labels import ReadLabel, one_label, several_labels
 from recycle_cli.corpus.numbers import NumbersForm, read_numbers
 from recycle_cli.corpus.pairs import PartnersForm
-from recycle_cli.corpus.pipes import is_pipe, name_of
+from recycle_cli.corpus.pipes import STDIN, is_pipe, name_of
 from recycle_cli.corpus.questions import QUESTION, Answer, placed, read_answers
 from recycle_cli.corpus.sources import check_there, holds_records, paths_of
 from recycle_cli.corpus.texts import TEXT
@@ -23,6 +23,7 @@ __all__ = [
     "FORMS",
     "IMAGE",
     "QUESTION",
+    "STDIN",
     "TEXT",
     "WORDS_WITH_TAGS",
     "Answer",

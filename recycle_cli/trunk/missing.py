@@ -10,7 +10,7 @@ from typing import Any, get_args
 import numpy as np
 import numpy.typing as npt
 
-from recycle_cli.corpus import Corpus, Views
+from recycle_cli.corpus import STDIN, Corpus, Views, is_pipe
 from recycle_cli.errors import MismatchError, MissingError, UsageError
 from recycle_cli.keys import Bytes16
 from recycle_cli.models import SplitModel
@@ -86,7 +86,7 @@ def held_by(
     if on_missing == "fail" and absent.any():
         raise MissingError(
             f"{store.path} lacks {int(absent.sum()):,} of {len(absent):,} samples; fill it with "
-            f"`{_command(store, needed)}`, or use --on-missing compute|skip"
+            f"{_command(store, needed)}, or use --on-missing compute|skip"
         )
     if on_missing == "compute" and absent.any():
         _compute(store, split, needed, make_views)
@@ -107,10 +107,13 @@ def _compute(store: Store, split: SplitModel, needed: Needed, views: Views) -> N
 
 
 def _command(store: Store, needed: Needed) -> str:
-    """The command line of the precompute that would fill the store."""
+    """The command line of the precompute that would fill the store. Records that came through a pipe come through
+    stdin there: the pipe may have a name of this process alone."""
     corpus = needed.corpus.resolved
     asked = words_of(corpus, _model_settings(store, needed), _precompute_settings(store, needed))
-    return shlex.join(["recycle", "precompute", *corpus.source, store.path, *asked])
+    sources = list(dict.fromkeys(STDIN if is_pipe(source) else source for source in corpus.source))
+    command = f"`{shlex.join(['recycle', 'precompute', *sources, store.path, *asked])}`"
+    return f"{command}, with the same records on stdin" if STDIN in sources else command
 
 
 def _model_settings(store: Store, needed: Needed) -> ModelSettings:

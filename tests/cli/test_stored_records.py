@@ -96,8 +96,9 @@ def test_contains_lists_what_is_there_and_what_is_not(recycle, store, data, tiny
     shown = recycle("store", "contains", store, data.with_name("other.csv"))
     assert (shown.code, shown.out) == (5, "")
     assert "Missing records" in shown.err
-    many = recycle("store", "contains", store, data)
+    many = recycle("store", "contains", store, data, data.with_name("other.csv"))
     assert "and 10 more" in many.err
+    assert many.err.index("Missing records") < many.err.index("Held records")
 
 
 def test_remove_counts_first_and_then_removes(recycle, store, data, tiny_bert):

@@ -3,6 +3,7 @@
 import pytest
 
 from recycle_cli.cli.trained import MOST_EPOCHS, show_finetuned, show_heads
+from recycle_cli.reports import be_quiet
 from recycle_cli.training import Finetuned, FinetunedHeads
 
 
@@ -58,6 +59,17 @@ def test_every_epoch_is_a_row_and_the_best_is_marked(shown):
     assert ["macro f1", "0.8750"] in lines
     assert ["Fine-tuned"] in lines
     assert not [line for line in lines if "epoch seconds" in line]
+
+
+def test_quiet_leaves_the_result_alone(shown):
+    be_quiet(True)
+    try:
+        lines = shown(show_finetuned, report(THREE))
+    finally:
+        be_quiet(False)
+    assert ["Fine-tuned"] in lines
+    assert ["macro f1", "0.8750"] in lines
+    assert not [line for line in lines if len(line) == 6]
 
 
 def test_the_best_in_the_middle_of_an_epoch_has_a_row_of_its_own(shown):
