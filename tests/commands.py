@@ -90,7 +90,9 @@ class Commands:
         cwd: Path | None = None,
         env: dict[str, str] | None = None,
         stdin: str | bytes | None = None,
+        unread: bool = False,
     ) -> Running:
+        """Start a command. `unread`: its stdout is a pipe that nobody reads any more."""
         self._count += 1
         out, err = (Path(self._folder.name, f"{self._count}.{kind}") for kind in ("out", "err"))
         for path in (out, err):
@@ -101,7 +103,8 @@ class Commands:
             Path(given).write_bytes(stdin if isinstance(stdin, bytes) else stdin.encode())
         argv = ["recycle", *map(str, arguments)]
         where = str(cwd or self._folder.name)
-        pid = self.ask({"argv": argv, "cwd": where, "env": env or {}, "in": given, "out": str(out), "err": str(err)})
+        streams = {"in": given, "out": str(out), "err": str(err), "unread": unread}
+        pid = self.ask({"argv": argv, "cwd": where, "env": env or {}, **streams})
         return Running(self, pid, out, err)
 
     def __call__(self, *arguments: object, **options: Any) -> Done:
@@ -151,6 +154,11 @@ def become(request: dict[str, Any]) -> None:
         handle = os.open(path, os.O_RDONLY if number == 0 else os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         os.dup2(handle, number)
         os.close(handle)
+    if request["unread"]:
+        reader, writer = os.pipe()
+        os.close(reader)
+        os.dup2(writer, 1)
+        os.close(writer)
     os.chdir(request["cwd"])
     os.environ.update(request["env"])
     sys.argv = request["argv"]

@@ -31,6 +31,24 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def kinds_are_proved_once() -> Iterator[None]:
+    """A proof costs more than the training of a tiny model that it begins: each kind is proved by its first."""
+    from tests.proved_once import proved_once
+
+    with proved_once():
+        yield
+
+
+@pytest.fixture(scope="module")
+def everything_is_proved() -> Iterator[None]:
+    """For the tests of proofs: every model and every training is proved."""
+    from tests.proved_once import proved_each_time
+
+    with proved_each_time():
+        yield
+
+
 def tiny_tokenizer(**special: str) -> transformers.PreTrainedTokenizerFast:
     """A word-level tokenizer in the manner of BERT; ids: [PAD] 0, [UNK] 1, [CLS] 2, [SEP] 3, [MASK] 4, then WORDS."""
     names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]

@@ -3,6 +3,7 @@ made in a test module of the package's contracts alone, then trained from a stor
 
 import csv
 import random
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -26,7 +27,7 @@ from recycle_cli.tasks import KINDS
 from recycle_cli.training.head import Head
 from tests.records import TOPICS, records, write_csv
 from tests.toys import CHAPTERS, MATCHING, NUMBERS, TABLE, TABLE_CLASSES, TAGGING, TableForm
-from tests.trainings import Tried, learns_as_in_place, resumes_exactly
+from tests.trainings import Tried, learns_as_in_place, resumes_exactly, trained
 
 SETTINGS = TrainingSettings(epochs=4, batch_size=8, learning_rate=1e-2)
 
@@ -71,25 +72,42 @@ def toy_of(name, folder, model, train, test, *, half, whole=None, settings=None,
     return toy
 
 
-@pytest.fixture
-def tagging(tmp_path, tiny_bert, monkeypatch):
+@pytest.fixture(autouse=True, scope="module")
+def registered():
+    """The package knows the toys."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(MODALITIES, "table", TABLE)
+        patch.setitem(FORMS, "table", TableForm())
+        kinds = {"tagging": TAGGING, "matching": MATCHING, "table-classification": TABLE_CLASSES, "chapters": CHAPTERS}
+        for name, kind in kinds.items():
+            patch.setitem(KINDS, name, kind)
+        yield
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Makes a folder for a toy."""
+    return tmp_path_factory.mktemp
+
+
+@pytest.fixture(scope="module")
+def tagging(place, tiny_bert):
     """A tag for each word: whether it is a topic. The tokenizer takes a word as one piece."""
-    monkeypatch.setitem(KINDS, "tagging", TAGGING)
+    folder = place("tagging")
 
     def write(name, rows):
         tags = [" ".join("T" if word in TOPICS.values() else "O" for word in row["text"].split()) for row in rows]
         kept = [{"text": row["text"], "label": own} for row, own in zip(rows, tags, strict=True)]
-        return write_csv(tmp_path / name, kept)
+        return write_csv(folder / name, kept)
 
     train, test = write("train.csv", records(60)), write("test.csv", records(30, seed=1))
-    return toy_of("tagging", tmp_path, ModelSettings(str(tiny_bert), None, 24), train, test, half=11)
+    return toy_of("tagging", folder, ModelSettings(str(tiny_bert), None, 24), train, test, half=11)
 
 
-@pytest.fixture
-def matching(tmp_path, tiny_bert, monkeypatch):
+@pytest.fixture(scope="module")
+def matching(place, tiny_bert):
     """Questions whose answers are their own words in another order, among others."""
-    monkeypatch.setitem(KINDS, "matching", MATCHING)
-    draw = random.Random(0)
+    folder, draw = place("matching"), random.Random(0)
 
     def write(name, rows):
         pairs = []
@@ -97,46 +115,43 @@ def matching(tmp_path, tiny_bert, monkeypatch):
             words = row["text"].split()
             draw.shuffle(words)
             pairs.append({"question": row["text"], "answer": " ".join([*words, "the"])})
-        return write_csv(tmp_path / name, pairs)
+        return write_csv(folder / name, pairs)
 
     train = write("train.csv", records(48, longest=6))
     test = write("test.csv", records(24, seed=1, longest=6))
     whole = [CorpusSettings((str(path),), text_column=one) for path in (train, test) for one in ("question", "answer")]
     half = [replace(one, limit=9) for one in whole[2:]]
-    return toy_of("matching", tmp_path, ModelSettings(str(tiny_bert), None, 24), train, test, whole=whole, half=half)
+    return toy_of("matching", folder, ModelSettings(str(tiny_bert), None, 24), train, test, whole=whole, half=half)
 
 
-@pytest.fixture
-def table(tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def table(place):
     """Four numbers a record, whose signs give the class."""
-    monkeypatch.setitem(MODALITIES, "table", TABLE)
-    monkeypatch.setitem(FORMS, "table", TableForm())
-    monkeypatch.setitem(KINDS, "table-classification", TABLE_CLASSES)
-    draw = np.random.default_rng(0)
+    folder, draw = place("table"), np.random.default_rng(0)
 
     def write(name, count):
         rows = draw.normal(size=(count, len(NUMBERS))).round(3)
         label = ["up" if row[0] + row[1] > 0 else "down" for row in rows]
         named = [dict(zip(NUMBERS, map(str, row), strict=True)) for row in rows]
-        return write_csv(tmp_path / name, [{**row, "label": own} for row, own in zip(named, label, strict=True)])
+        return write_csv(folder / name, [{**row, "label": own} for row, own in zip(named, label, strict=True)])
 
     train, test = write("train.csv", 64), write("test.csv", 40)
-    return toy_of("table-classification", tmp_path, ModelSettings("toy-table"), train, test, half=15)
+    return toy_of("table-classification", folder, ModelSettings("toy-table"), train, test, half=15)
 
 
-@pytest.fixture
-def chapters(tmp_path, tiny_bert, monkeypatch):
+@pytest.fixture(scope="module")
+def chapters(place, tiny_bert):
     """A class of texts of which some have more tokens than the model takes."""
-    monkeypatch.setitem(KINDS, "chapters", CHAPTERS)
+    folder = place("chapters")
 
     def write(name, rows):
-        return write_csv(tmp_path / name, [{**row, "text": " ".join([row["text"]] * 5)} for row in rows])
+        return write_csv(folder / name, [{**row, "text": " ".join([row["text"]] * 5)} for row in rows])
 
     train, test = write("train.csv", records(48, longest=5)), write("test.csv", records(24, seed=1, longest=5))
     windows = WindowSettings(3)
     return toy_of(
         "chapters",
-        tmp_path,
+        folder,
         ModelSettings(str(tiny_bert), None, 16),
         train,
         test,
@@ -146,7 +161,7 @@ def chapters(tmp_path, tiny_bert, monkeypatch):
     )
 
 
-@pytest.fixture(params=["tagging", "matching", "table", "chapters"])
+@pytest.fixture(params=["tagging", "matching", "table", "chapters"], scope="module")
 def toy(request):
     return request.getfixturevalue(request.param)
 
@@ -162,14 +177,14 @@ def test_it_learns_from_a_store_as_with_the_trunk_in_the_loop(toy):
 
 
 def test_it_resumes_as_if_nothing_had_happened(toy):
-    resumes_exactly(toy, "untouched", toy.fit("untouched"), saves=2)
+    resumes_exactly(toy, saves=2)
 
 
 def test_hits_misses_and_no_store_give_one_prediction(toy):
-    report = toy.fit("run")
-    plain, plain_rows = toy.score("run")
-    hits, hit_rows = toy.score("run", toy.store)
-    mixed, mixed_rows = toy.score("run", toy.partial)
+    report = trained(toy)
+    plain, plain_rows = toy.score("stored")
+    hits, hit_rows = toy.score("stored", toy.store)
+    mixed, mixed_rows = toy.score("stored", toy.partial)
     assert (hits.misses, plain.hits) == (0, 0)
     assert 0 < mixed.hits < hits.hits
     assert plain.samples == len(Store.open(toy.store)) - stored_for_training(toy)
@@ -196,30 +211,31 @@ def same(found, expected):
 
 def test_a_sample_that_the_store_lacks_is_told_computed_or_left_out(toy):
     """`compute` completes the store as precompute would; what is left out takes its whole example with it."""
+    trained(toy)
+    store = shutil.copytree(toy.partial, toy.folder / "completed")
     with pytest.raises(MissingError, match="lacks"):
-        toy.fit("fail", store=toy.partial)
-    skipped = toy.fit("skip", replace(SETTINGS, on_missing="skip"), store=toy.partial, data=toy.test, evaluation=None)
-    whole = toy.fit("all", store=toy.store, data=toy.test, evaluation=None)
-    assert skipped.samples < whole.samples
-    computed = toy.fit("computed", replace(SETTINGS, on_missing="compute"), store=toy.partial)
-    toy.fit("stored")
+        toy.fit("fail", store=str(store))
+    once = replace(SETTINGS, on_missing="skip", epochs=1)
+    skipped = toy.fit("skip", once, store=str(store), data=toy.test, evaluation=None)
+    assert skipped.samples < toy.score("stored")[0].samples
+    computed = toy.fit("computed", replace(SETTINGS, on_missing="compute"), store=str(store))
     assert toy.losses("computed") == pytest.approx(toy.losses("stored"), rel=1e-5)
     assert computed.store_hit_share < 1.0
-    assert len(Store.open(toy.partial)) == len(Store.open(toy.store))
+    assert len(Store.open(str(store))) == len(Store.open(toy.store))
 
 
 def test_each_row_of_a_prediction_has_its_own_tag(tagging):
     """The words of a text, and [CLS] and [SEP] at its ends."""
-    tagging.fit("run")
-    _, rows = tagging.score("run", tagging.store)
+    trained(tagging)
+    _, rows = tagging.score("stored", tagging.store)
     with Path(tagging.test.source[0]).open(newline="") as file:
         texts = [row["text"].split() for row in csv.DictReader(file)]
     assert [len(row["tags"]) for row in rows] == [2 + len(words) for words in texts]
 
 
 def test_the_windows_of_a_text_are_one_prediction(chapters):
-    chapters.fit("run")
-    report, rows = chapters.score("run", chapters.store)
+    trained(chapters)
+    report, rows = chapters.score("stored", chapters.store)
     assert sum(row["windows"] for row in rows) == report.samples > len(rows) == 24
 
 
@@ -233,7 +249,7 @@ def test_heads_read_pairs_from_one_batch(matching, monkeypatch):
     seen = []
     forward = Head.forward
     monkeypatch.setattr(Head, "forward", lambda self, batch: seen.append(batch["lengths"]) or forward(self, batch))
-    matching.fit("run", replace(SETTINGS, epochs=1), evaluation=None)
+    matching.fit("pairs", replace(SETTINGS, epochs=1), evaluation=None)
     for lengths in seen[:2]:
         assert all(answer == question + 1 for question, answer in list(pairwise(lengths.tolist()))[::2])
 

@@ -57,6 +57,13 @@ def store(shapes, tmp_path_factory):
     return path
 
 
+@pytest.fixture(scope="module")
+def plain(shapes, store, tmp_path_factory):
+    """A RUN that was trained from the store without its views, and its report."""
+    output = tmp_path_factory.mktemp("runs") / "plain"
+    return output, finetune(job(shapes, output, store), STILL, TRAIN)
+
+
 def job(shapes, output, store=None, **options):
     fields = {"task": "image-classification", "tensorboard": False, **options}
     data, evaluation = (CorpusSettings((str(shapes / name),)) for name in ("train", "val"))
@@ -91,21 +98,20 @@ def test_maps_of_four_bits_are_trained_with_and_predicted_as_misses_are(shapes, 
     assert outputs[0] == pytest.approx(outputs[1], abs=1e-6)
 
 
-def test_training_from_the_store_follows_training_with_the_trunk_in_place(shapes, store, tmp_path):
-    stored = finetune(job(shapes, tmp_path / "stored", store), STILL, TRAIN)
+def test_training_from_the_store_follows_training_with_the_trunk_in_place(shapes, plain, tmp_path):
+    run, stored = plain
     in_place = finetune(job(shapes, tmp_path / "in-place", cut="stage3", model_named=True), IN_PLACE, TRAIN)
     assert stored.cut == in_place.cut == "stage3"
-    assert losses(tmp_path / "stored") == pytest.approx(losses(tmp_path / "in-place"), rel=1e-4)
+    assert losses(run) == pytest.approx(losses(tmp_path / "in-place"), rel=1e-4)
     assert stored.metrics == pytest.approx(in_place.metrics, abs=1e-4)
 
 
-def test_stored_views_are_those_of_augmentation_without_a_store(shapes, store, tmp_path):
+def test_stored_views_are_those_of_augmentation_without_a_store(shapes, store, plain, tmp_path):
     settings = replace(TRAIN, views=TWO_VIEWS)
     finetune(job(shapes, tmp_path / "stored", store), STILL, settings)
     finetune(job(shapes, tmp_path / "online", cut="stage3", model_named=True), IN_PLACE, settings)
-    finetune(job(shapes, tmp_path / "plain", store), STILL, TRAIN)
     assert losses(tmp_path / "stored") == pytest.approx(losses(tmp_path / "online"), rel=1e-6)
-    assert losses(tmp_path / "stored") != pytest.approx(losses(tmp_path / "plain"), rel=1e-6)
+    assert losses(tmp_path / "stored") != pytest.approx(losses(plain[0]), rel=1e-6)
 
 
 def test_a_run_is_the_whole_torchvision_model(shapes, store, tmp_path):
@@ -152,7 +158,13 @@ def test_the_whole_model_trains_without_a_store(shapes, tmp_path):
     assert done.metrics == pytest.approx(found.metrics, abs=1e-4)
 
 
-@pytest.mark.parametrize("options", [{"mixup": 0.4}, {"cutmix": 1.0}, {"mixup": 0.2, "cutmix": 1.0}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        *(pytest.param(one, marks=pytest.mark.long) for one in ({"mixup": 0.4}, {"cutmix": 1.0})),
+        {"mixup": 0.2, "cutmix": 1.0},
+    ],
+)
 def test_rows_can_be_mixed(shapes, store, tmp_path, options):
     settings = replace(TRAIN, **options)
     finetune(job(shapes, tmp_path / "one", store), ModelSettings(device="cpu"), settings)

@@ -1,7 +1,9 @@
 """Tiny random models of every architecture that the splitter is proved on; 4 blocks: odd and even cuts differ."""
 
+from collections.abc import Iterable
 from typing import Any
 
+import pytest
 import torch
 import transformers
 from torch import nn
@@ -67,6 +69,17 @@ DECODERS: dict[str, dict[str, Any]] = {
     "mistral": {"num_key_value_heads": 2, "sliding_window": 3},
     "phi": {"num_key_value_heads": 2},
 }
+
+ALIKE = {
+    *("xlm-roberta", "camembert", "deberta", "nomic_bert", "ernie", "electra", "roformer", "squeezebert", "flaubert"),
+    *("gpt_neox", "qwen3", "mistral", "phi"),
+}
+"""Architectures that compute much as another one here does."""
+
+
+def each_kind(names: Iterable[str]) -> list[Any]:
+    """The names as parameters of a test, those that are alike in the long run alone."""
+    return [pytest.param(name, marks=pytest.mark.long if name in ALIKE else ()) for name in names]
 
 
 def random_model(model_type: str, seed: int = 0, **fields: Any) -> Loaded:

@@ -7,11 +7,11 @@ import torch
 
 from recycle_cli.errors import UsageError
 from recycle_cli.models import load, split
-from tests.models.architectures import SPANS, TOKENS, random_per_row
-from tests.models.test_parity import LENGTHS, batch_of, error, every_architecture, parts, stored
+from tests.models.architectures import DECODERS, ENCODERS, SPANS, TOKENS, each_kind, random_per_row
+from tests.models.test_parity import LENGTHS, batch_of, error, parts, stored
 
 
-@every_architecture
+@pytest.mark.parametrize("model_type", each_kind([*ENCODERS, *DECODERS]))
 def test_advanced_rows_are_the_trunks_own(model_type):
     model = parts(model_type)
     batch = batch_of(model)

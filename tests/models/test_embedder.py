@@ -12,7 +12,7 @@ from recycle_cli.models import load, split
 from recycle_cli.models.text.embedder import POOLINGS, TextEmbedder, load_embedder
 from recycle_cli.settings import EmbeddingSettings
 from tests.conftest import tiny_config
-from tests.models.architectures import DECODERS, ENCODERS
+from tests.models.architectures import DECODERS, ENCODERS, each_kind
 
 TEXTS = ["the cell uses a new method", "bad data", "this paper extends earlier work on red and green protein gene data"]
 SAMPLES = [Sample(str(number), {"text": text}) for number, text in enumerate(TEXTS)]
@@ -24,7 +24,7 @@ def vectors(model):
 
 
 @pytest.mark.parametrize(
-    "kind", ["bert", "distilbert", "electra", "deberta-v2", "modernbert", "albert", "gpt2", "qwen2"]
+    "kind", each_kind(["bert", "distilbert", "electra", "deberta-v2", "modernbert", "albert", "gpt2", "qwen2"])
 )
 def test_an_encoder_is_cut_as_its_classifier_is_and_shares_its_stores(make_tiny, kind):
     folder = str(make_tiny(kind, tiny_config(kind, **(ENCODERS | DECODERS)[kind]), bare=True))

@@ -11,7 +11,7 @@ from recycle_cli.models import Loaded, SplitModel, load, split
 from recycle_cli.models.identity import architecture_of, tokenizer_digest
 from recycle_cli.recipe import Recipe
 from tests.conftest import tiny_config, tiny_tokenizer
-from tests.models.architectures import DECODERS, ENCODERS, random_model
+from tests.models.architectures import DECODERS, ENCODERS, each_kind, random_model
 
 
 def cut_at_two(loaded: Loaded) -> SplitModel:
@@ -33,7 +33,7 @@ def disturb(model: SplitModel, name: str) -> None:
         dict(model.model.named_parameters())[name].view(-1)[0] += 1e-3
 
 
-@pytest.mark.parametrize("model_type", [name for name in [*ENCODERS, *DECODERS] if name != "t5"])
+@pytest.mark.parametrize("model_type", each_kind(name for name in [*ENCODERS, *DECODERS] if name != "t5"))
 def test_a_trained_head_saved_and_loaded_keeps_the_fingerprint(model_type, tmp_path):
     """Used and saved: the tokenizer's state of the last call, and the padding token given to it, change nothing."""
     loaded = load(str(saved(random_model(model_type), tmp_path / "model")), labels=None)

@@ -13,14 +13,19 @@ from recycle_cli.models import Loaded, SplitModel, load, split
 from recycle_cli.models.hub import Source
 from recycle_cli.models.task_layer import TaskLayer
 from recycle_cli.models.text.load import load_with
-from tests.models.architectures import PER_ROW, SPANS, TOKENS, random_model, random_per_row
+from tests.models.architectures import ALIKE, PER_ROW, SPANS, TOKENS, each_kind, random_model, random_per_row
 from tests.models.test_parity import LENGTHS, batch_of, error, gradients, stored
 
 TAGS = TaskLayer("token_classification", tuple("abcde"), auto=TOKENS, per_row=True)
 ANSWER = TaskLayer("question_answering", ("start", "end"), auto=SPANS, per_row=True)
 
 every_model = pytest.mark.parametrize(
-    ("auto", "model_type"), [(auto, name) for auto, names in PER_ROW.items() for name in names]
+    ("auto", "model_type"),
+    [
+        pytest.param(auto, name, marks=pytest.mark.long if name in ALIKE else ())
+        for auto, names in PER_ROW.items()
+        for name in names
+    ],
 )
 
 
@@ -75,7 +80,7 @@ def test_gradients(auto, model_type):
             assert error(expected[name], got[name]) <= 1e-5, (cut, name)
 
 
-@pytest.mark.parametrize("model_type", [name for name in PER_ROW[TOKENS] if name not in ("t5", "longformer")])
+@pytest.mark.parametrize("model_type", each_kind(name for name in PER_ROW[TOKENS] if name not in ("t5", "longformer")))
 def test_tags_and_classes_share_their_stores(model_type):
     """Longformer alone gives the first token of a text to be classified another attention."""
     classes = split(random_model(model_type), ["2"], max_length=32, dtype="float16")

@@ -13,7 +13,7 @@ from recycle_cli.models.text.reuse import DIVISOR, REUSED, ReusingInputs, reusin
 from recycle_cli.models.text.row_alignment import matching, means
 from recycle_cli.models.text.split import split
 from tests.conftest import WORDS
-from tests.models.architectures import DECODERS, ENCODERS, random_model
+from tests.models.architectures import DECODERS, ENCODERS, each_kind, random_model
 
 TEXTS = [" ".join(WORDS[:9]), " ".join(WORDS[3:7]), WORDS[0]]
 
@@ -78,7 +78,7 @@ def halves_of(name):
     return made, plain, made.split(["0"], "float32")
 
 
-@pytest.mark.parametrize("name", [*ENCODERS, *DECODERS])
+@pytest.mark.parametrize("name", each_kind([*ENCODERS, *DECODERS]))
 def test_what_is_added_enters_before_the_first_block_of_any_architecture(name):
     made, plain, halves = halves_of(name)
     batch = halves.collate(halves.prepare([Sample(str(n), {"text": text}) for n, text in enumerate(TEXTS)]))

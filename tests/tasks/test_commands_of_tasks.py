@@ -68,6 +68,7 @@ def test_a_plan_counts_the_samples_of_the_task(tried):
     assert found.samples > found.records
 
 
+@pytest.mark.parametrize("tried", ["questions", pytest.param("pairs", marks=pytest.mark.long)], indirect=True)
 def test_a_bench_trains_and_predicts_with_the_task(tried):
     settings = BenchSettings(
         ("precompute", "finetune", "predict"),

@@ -172,7 +172,7 @@ def test_a_class_unseen_in_training_is_named(fit, tmp_path):
 # Training
 
 
-@pytest.mark.parametrize("weights", ["none", "balanced"])
+@pytest.mark.parametrize("weights", [pytest.param("none", marks=pytest.mark.long), "balanced"])
 def test_losses_from_the_store_are_those_with_the_frozen_trunk_in_place(fit, tmp_path, weights):
     settings = replace(SETTINGS, task=replace(SEVERAL, class_weights=weights))
     fit(tmp_path / "stored", settings)

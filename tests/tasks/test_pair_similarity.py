@@ -21,7 +21,7 @@ from recycle_cli.tasks import PairSimilarity
 from recycle_cli.tasks.pair_losses import cosent, multiple_negatives
 from recycle_cli.tasks.pair_retrieval import partner_figures
 from tests.records import records, write_csv
-from tests.trainings import SETTINGS, Tried, learns_as_in_place, resumes_exactly
+from tests.trainings import SETTINGS, Tried, learns_as_in_place, resumes_exactly, trained
 
 LINEAR = EmbeddingSettings("linear", 16)
 
@@ -51,6 +51,14 @@ def make(folder, tiny, settings=PairSettings(embedding=LINEAR), **more):  # noqa
 @pytest.fixture
 def tried(tmp_path, tiny_bert):
     return make(tmp_path, tiny_bert)
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory, tiny_bert):
+    """The same with its store, for all tests that change neither."""
+    tried = make(tmp_path_factory.mktemp("pairs"), tiny_bert)
+    tried.fill()
+    return tried
 
 
 # Losses
@@ -137,34 +145,31 @@ def test_batches_are_whole_pairs():
 # From a store
 
 
-def test_it_learns_from_a_store_as_in_place_and_stores_each_text_once(tried):
-    tried.fill()
+def test_it_learns_from_a_store_as_in_place_and_stores_each_text_once(filled):
     texts = {text for seed, count in ((0, 36), (1, 15)) for row in pairs(count, seed) for text in row.values()}
-    assert len(Store.open(tried.store)) == len(texts) < 2 * 51
-    stored, inplace = learns_as_in_place(tried, rtol=0)
+    assert len(Store.open(filled.store)) == len(texts) < 2 * 51
+    stored, inplace = learns_as_in_place(filled, rtol=0)
     assert stored.metrics == pytest.approx(inplace.metrics)
     assert set(stored.metrics) == {"rrk", "precision_at_1", "recall_at_10", "ndcg_at_10"}
     assert stored.samples == 72
 
 
-def test_it_resumes_exactly(tried):
-    tried.fill()
-    resumes_exactly(tried, "whole", tried.fit("whole"))
+def test_it_resumes_exactly(filled):
+    resumes_exactly(filled)
 
 
-def test_hits_misses_and_write_back_give_the_vectors_of_sentence_transformers(tried):
-    tried.fill()
-    report = tried.fit("run")
-    hits, rows = tried.score("run", tried.store)
+def test_hits_misses_and_write_back_give_the_vectors_of_sentence_transformers(filled):
+    report = trained(filled)
+    hits, rows = filled.score("stored", filled.store)
     assert (hits.misses, hits.samples, len(rows)) == (0, 30, 15)
     assert hits.metrics == pytest.approx(report.metrics)
-    partial = str(tried.folder / "partial")
-    tried.fill(partial, limit=3)
-    mixed, others = tried.score("run", partial, write_back=True)
+    partial = str(filled.folder / "partial")
+    filled.fill(partial, limit=3)
+    mixed, others = filled.score("stored", partial, write_back=True)
     assert Store.open(partial).origins == {"--task pair-similarity"}
     assert mixed.misses
     asked = pairs(15, 1)
-    model = SentenceTransformer(str(tried.folder / "run"), device="cpu")
+    model = SentenceTransformer(str(filled.folder / "stored"), device="cpu")
     for side, column in (("embedding", "question"), ("embedding_pair", "answer")):
         expected = model.encode([row[column] for row in asked])
         for found in (rows, others):

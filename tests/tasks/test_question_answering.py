@@ -27,7 +27,7 @@ from recycle_cli.tasks.answer_spans import best_span, best_window
 from recycle_cli.tasks.squad_metrics import exact_match, f1
 from tests.conftest import WORDS
 from tests.tasks.corpora import write_jsonl
-from tests.trainings import Tried, learns_as_in_place, resumes_exactly
+from tests.trainings import Tried, learns_as_in_place, resumes_exactly, trained
 
 MOST, STRIDE = 24, 5
 
@@ -60,6 +60,14 @@ def make(folder, tiny, settings=QuestionAnsweringSettings(WindowSettings(STRIDE)
 @pytest.fixture
 def tried(tmp_path, tiny_bert):
     return make(tmp_path, tiny_bert)
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory, tiny_bert):
+    """The same with its store, for all tests that change neither."""
+    tried = make(tmp_path_factory.mktemp("questions"), tiny_bert)
+    tried.fill()
+    return tried
 
 
 # Metrics
@@ -159,31 +167,28 @@ def test_the_loss_is_that_of_transformers(tiny_bert):
 # From a store
 
 
-def test_it_learns_from_a_store_as_in_place(tried):
-    tried.fill()
-    stored, inplace = learns_as_in_place(tried, rtol=0)
+def test_it_learns_from_a_store_as_in_place(filled):
+    stored, inplace = learns_as_in_place(filled, rtol=0)
     assert stored.metrics == pytest.approx(inplace.metrics)
     assert stored.samples > 32, "some contexts have several windows"
     assert set(stored.metrics) == {"f1", "exact_match"}
 
 
-def test_it_resumes_exactly(tried):
-    tried.fill()
-    resumes_exactly(tried, "whole", tried.fit("whole"))
+def test_it_resumes_exactly(filled):
+    resumes_exactly(filled)
 
 
-def test_hits_misses_and_write_back_give_the_answers_of_the_saved_model(tried):
+def test_hits_misses_and_write_back_give_the_answers_of_the_saved_model(filled):
     """Those of transformers' own class over the windows, each decoded as transformers does."""
-    tried.fill()
-    report = tried.fit("run")
-    hits, rows = tried.score("run", tried.store)
+    report = trained(filled)
+    hits, rows = filled.score("stored", filled.store)
     assert hits.misses == 0
     assert hits.samples > len(rows) == 12
     assert hits.metrics == pytest.approx(report.metrics)
-    partial = str(tried.folder / "partial")
-    tried.fill(partial, limit=3)
+    partial = str(filled.folder / "partial")
+    filled.fill(partial, limit=3)
     before = len(Store.open(partial))
-    mixed, others = tried.score("run", partial, write_back=True)
+    mixed, others = filled.score("stored", partial, write_back=True)
     assert mixed.misses
     assert len(Store.open(partial)) > before
     assert len(Store.open(partial).origins) == 1, "written back as precompute makes them of records"
@@ -191,8 +196,8 @@ def test_hits_misses_and_write_back_give_the_answers_of_the_saved_model(tried):
         assert one["answer"] == other["answer"]
         assert one["score"] == pytest.approx(other["score"], rel=1e-3)
     contexts = {row["id"]: row["context"] for row in questions(12, 1)}
-    model = transformers.AutoModelForQuestionAnswering.from_pretrained(tried.folder / "run").eval()
-    tokenizer = transformers.AutoTokenizer.from_pretrained(tried.folder / "run")
+    model = transformers.AutoModelForQuestionAnswering.from_pretrained(filled.folder / "stored").eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(filled.folder / "stored")
     for row in rows:
         context = contexts[row["id"]]
         assert context[row["start"] : row["end"]] == row["answer"]
@@ -229,11 +234,13 @@ def test_questions_without_an_answer_are_learnt_if_asked_for(tmp_path, tiny_bert
     assert all(row["answer"] for row in rows)
 
 
-def test_predictions_in_squads_own_format(tried):
+def test_predictions_in_squads_own_format(filled):
     """One object of answers by ids."""
-    tried.fill()
-    tried.fit("run")
-    _, rows = tried.score("run", tried.store)
-    path = tried.folder / "answers.json"
-    app(["predict", str(tried.test.source[0]), str(tried.folder / "run"), "--output", str(path)], standalone_mode=False)
+    trained(filled)
+    _, rows = filled.score("stored", filled.store)
+    path = filled.folder / "answers.json"
+    app(
+        ["predict", str(filled.test.source[0]), str(filled.folder / "stored"), "--output", str(path)],
+        standalone_mode=False,
+    )
     assert json.loads(path.read_text()) == {row["id"]: row["answer"] for row in rows}

@@ -24,7 +24,7 @@ from tests.conftest import tiny_config
 from tests.records import records, write_csv
 from tests.tasks.corpora import write_jsonl
 from tests.tasks.regressions import numbered_texts, write_pairs
-from tests.trainings import SETTINGS, Tried, learns_as_in_place, log_of, resumes_exactly
+from tests.trainings import SETTINGS, Tried, learns_as_in_place, log_of, resumes_exactly, trained
 
 
 def one_number(folder):
@@ -53,22 +53,32 @@ def lists(folder):
     return found, ()
 
 
-@pytest.fixture(params=[one_number, pairs, two_columns, lists])
-def tried(request, tmp_path, tiny_bert):
-    """One number of a text, of a pair, numbers in two columns, and numbers in a list."""
-    paths, columns = request.param(tmp_path)
+KINDS = (lists, one_number, pairs, two_columns)
+
+
+@pytest.fixture(params=KINDS, scope="module")
+def tried(request, tmp_path_factory, tiny_bert):
+    """Numbers in a list, one number of a text, of a pair, and numbers in two columns."""
+    folder = tmp_path_factory.mktemp("regression")
+    paths, columns = request.param(folder)
     train, test = (CorpusSettings((str(path),)) for path in paths)
     found = Tried(
-        "regression", RegressionSettings(columns), tmp_path, ModelSettings(str(tiny_bert), None, 40), train, test
+        "regression", RegressionSettings(columns), folder, ModelSettings(str(tiny_bert), None, 40), train, test
     )
     found.fill()
     return found
 
 
-def test_it_learns_from_a_store_as_in_place_resumes_exactly_and_is_an_ordinary_checkpoint(tried):
+def test_it_learns_from_a_store_as_in_place_and_is_an_ordinary_checkpoint(tried):
     report, _ = learns_as_in_place(tried)
-    resumes_exactly(tried, "stored", report)
     loads_as_transformers_does(tried, report)
+
+
+@pytest.mark.parametrize(
+    "tried", [lists, *(pytest.param(kind, marks=pytest.mark.long) for kind in KINDS[1:])], indirect=True
+)
+def test_it_resumes_exactly(tried):
+    resumes_exactly(tried)
 
 
 def loads_as_transformers_does(tried, report):
@@ -99,15 +109,15 @@ def rows_of(corpus):
 
 
 def test_predictions_without_labels_and_with_others(tried):
-    tried.fit("run")
+    trained(tried)
     bare = [{key: value for key, value in row.items() if key != "label"} for row in rows_of(tried.test)]
-    report, found = tried.score("run", test=CorpusSettings((write_jsonl(tried.folder / "bare.jsonl", bare),)))
+    report, found = tried.score("stored", test=CorpusSettings((write_jsonl(tried.folder / "bare.jsonl", bare),)))
     assert report.metrics is None
     assert report.no_metrics
     assert len(found) == len(bare)
     if not tried.settings.target_columns:
         others = [{**row, "label": [1.0, 2.0]} for row in rows_of(tried.test)]
-        report, _ = tried.score("run", test=CorpusSettings((write_jsonl(tried.folder / "others.jsonl", others),)))
+        report, _ = tried.score("stored", test=CorpusSettings((write_jsonl(tried.folder / "others.jsonl", others),)))
         assert "a label has 2 numbers, and the run gives" in report.no_metrics
 
 

@@ -144,7 +144,7 @@ def test_an_adapter_kept_apart_makes_of_the_encoder_the_runs_own(fit, tmp_path, 
     assert not torch.allclose(before, expected, atol=1e-2)
 
 
-@pytest.mark.parametrize("saves", [1, 3])
+@pytest.mark.parametrize("saves", [pytest.param(1, marks=pytest.mark.long), 3])
 def test_a_resumed_run_is_the_undisturbed_one(fit, tmp_path, saves):
     settings = replace(SETTINGS, save_steps=2, accumulation=2)
     fit(tmp_path / "whole", settings)

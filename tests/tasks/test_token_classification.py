@@ -44,21 +44,29 @@ def tried_on(folder, model, train, test, settings=TOKENS):
     return found
 
 
-@pytest.fixture(params=["short", "windows", "all-pieces"])
-def tried(request, tmp_path, tiny_bert):
+@pytest.fixture(params=["short", "windows", "all-pieces"], scope="module")
+def tried(request, tmp_path_factory, tiny_bert):
     """CoNLL files of short sentences; sentences of up to 40 words, of which 14 fit; a tag at every piece."""
     longest = 40 if request.param == "windows" else 8
-    settings = replace(TOKENS, label_all_pieces=request.param == "all-pieces")
-    paths = [write_conll(tmp_path / f"{seed}.conll", tagged(36 - 20 * seed, seed, longest)) for seed in (0, 1)]
-    return tried_on(tmp_path, tiny_bert, *paths, settings)
+    settings, folder = replace(TOKENS, label_all_pieces=request.param == "all-pieces"), tmp_path_factory.mktemp("tags")
+    paths = [write_conll(folder / f"{seed}.conll", tagged(36 - 20 * seed, seed, longest)) for seed in (0, 1)]
+    return tried_on(folder, tiny_bert, *paths, settings)
+
+
+@pytest.mark.parametrize(
+    "tried",
+    ["windows", *(pytest.param(kind, marks=pytest.mark.long) for kind in ("short", "all-pieces"))],
+    indirect=True,
+)
+def test_it_resumes_exactly(tried):
+    resumes_exactly(tried)
 
 
 # The words of a tokenizer without marks of its own for pieces are what white space separates, as ours.
 @pytest.mark.filterwarnings("ignore:Tokenizer does not support real words")
-def test_it_learns_from_a_store_as_in_place_resumes_exactly_and_its_pipeline_agrees(tried):
+def test_it_learns_from_a_store_as_in_place_and_its_pipeline_agrees(tried):
     report, _ = learns_as_in_place(tried)
     assert report.classes == ["O", "B-BIO", "B-COL", "I-BIO", "I-COL"]
-    resumes_exactly(tried, "stored", report)
     hits, stored = tried.score("stored", tried.store)
     misses, plain = tried.score("stored")
     assert (hits.misses, misses.hits) == (0, 0)

@@ -26,7 +26,7 @@ from recycle_cli.verbs.finetune import Job, finetune
 from recycle_cli.verbs.precompute import precompute
 from recycle_cli.verbs.predict import predict
 from tests.conftest import WORDS, tiny_config
-from tests.models.architectures import DECODERS, ENCODERS, random_model
+from tests.models.architectures import DECODERS, ENCODERS, each_kind, random_model
 from tests.records import records, write_csv
 from tests.trainings import log_of, stopped_after
 
@@ -60,7 +60,7 @@ def batch(halves):
     return halves.collate(halves.prepare([Sample("0", {"text": text}) for text in texts]))
 
 
-@pytest.mark.parametrize("name", [*ENCODERS, *DECODERS])
+@pytest.mark.parametrize("name", each_kind([*ENCODERS, *DECODERS]))
 def test_every_remaining_block_of_any_architecture_is_adapted(name):
     loaded = random_model(name)
     untouched = split(loaded, ["2"], max_length=16, dtype="float32")

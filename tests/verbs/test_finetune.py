@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from recycle_cli.runtime import quick_masks as masks
 from recycle_cli.settings import (
     ClassificationSettings,
     CorpusSettings,
+    FileSettings,
     ModelSettings,
     PrecomputeSettings,
     PredictSettings,
@@ -28,7 +30,7 @@ from recycle_cli.verbs.finetune import Job, finetune
 from recycle_cli.verbs.precompute import precompute
 from recycle_cli.verbs.predict import predict
 from tests.records import records, write_csv
-from tests.trainings import log_of
+from tests.trainings import log_of, stopped_after
 
 SETTINGS = TrainingSettings(epochs=3, batch_size=8, learning_rate=2e-3)
 
@@ -181,7 +183,10 @@ def same(run, undisturbed):
     assert (run / "model.safetensors").read_bytes() == (undisturbed / "model.safetensors").read_bytes()
 
 
-@pytest.mark.parametrize("steps", [[1], [3], [7], [10], [21], [2, 5, 9]], ids=str)
+ALONE = [pytest.param([step], marks=pytest.mark.long) for step in (1, 3, 10)]
+
+
+@pytest.mark.parametrize("steps", [*ALONE, [7], [21], [2, 5, 9]], ids=str)
 def test_interrupted_and_resumed_it_is_the_undisturbed_run(fit, tmp_path, undisturbed, interrupt_at, steps):
     run = tmp_path / "run"
     for number, step in enumerate(steps):
@@ -237,6 +242,16 @@ def test_an_unfinished_run_is_neither_overwritten_nor_predicted_with(fit, test, 
     fit(tmp_path / "run", SETTINGS, overwrite=True)
 
 
+@pytest.fixture(scope="module")
+def begun(train, test, store, tmp_path_factory):
+    """A run that was stopped after its second step."""
+    output = tmp_path_factory.mktemp("begun") / "run"
+    job = Job(train, str(output), store, test, cut="2", tensorboard=False)
+    with stopped_after(1):
+        finetune(job, ModelSettings(), replace(INTERRUPTED, save_steps=2))
+    return output
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -248,26 +263,18 @@ def test_an_unfinished_run_is_neither_overwritten_nor_predicted_with(fit, test, 
         ({"task": ClassificationSettings(class_weights="balanced")}, "class_weights was none"),
     ],
 )
-def test_another_setting_is_refused_by_name(fit, tmp_path, interrupt_at, change, message):
-    interrupt_at(2)
-    with pytest.raises(Interrupted):
-        fit(tmp_path / "run", INTERRUPTED)
-    interrupt_at(-1)
-    before = (tmp_path / "run" / "checkpoint" / "state.safetensors").read_bytes()
+def test_another_setting_is_refused_by_name(fit, begun, change, message):
+    before = (begun / "checkpoint" / "state.safetensors").read_bytes()
     with pytest.raises(UsageError, match=message):
-        fit(tmp_path / "run", replace(INTERRUPTED, **change), resume=True)
-    assert (tmp_path / "run" / "checkpoint" / "state.safetensors").read_bytes() == before
+        fit(begun, replace(INTERRUPTED, **change), resume=True)
+    assert (begun / "checkpoint" / "state.safetensors").read_bytes() == before
 
 
 @pytest.mark.parametrize("what", ["data", "evaluation", "cut"])
-def test_other_data_or_another_cut_is_refused_by_name(fit, train, test, tmp_path, interrupt_at, what):
-    interrupt_at(2)
-    with pytest.raises(Interrupted):
-        fit(tmp_path / "run", INTERRUPTED)
-    interrupt_at(-1)
+def test_other_data_or_another_cut_is_refused_by_name(fit, train, test, begun, what):
     other = {"data": replace(train, limit=49), "evaluation": replace(test, limit=20), "cut": "3"}
     with pytest.raises((UsageError, MismatchError), match=what):
-        fit(tmp_path / "run", INTERRUPTED, resume=True, **{what: other[what]})
+        fit(begun, INTERRUPTED, resume=True, **{what: other[what]})
 
 
 def test_a_finished_run_is_kept_unless_told_to_overwrite(fit, tmp_path):
@@ -316,6 +323,18 @@ def partial(train, model, tmp_path):
 def test_missing_samples_fail_with_their_count(fit, partial, tmp_path):
     with pytest.raises(MissingError, match="lacks 20 of 50 samples; fill it with `recycle precompute"):
         fit(tmp_path / "run", store=partial, evaluation=None)
+
+
+def test_missing_samples_that_came_through_a_pipe_are_asked_for_on_stdin(fit, train, partial, tmp_path):
+    """The pipe's name may be one of this process alone, as /dev/fd/63 is."""
+    pipe, content = tmp_path / "pipe", Path(train.source[0]).read_text()
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=lambda: pipe.write_text(content))
+    writer.start()
+    piped = replace(train, source=(str(pipe),), files=FileSettings("csv"))
+    with pytest.raises(MissingError, match=r"fill it with `recycle precompute - .*--format csv.*`, with .* on stdin"):
+        fit(tmp_path / "run", store=partial, data=piped, evaluation=None)
+    writer.join()
 
 
 def test_missing_samples_are_computed_on_request(fit, store, partial, tmp_path):

@@ -153,7 +153,7 @@ def test_the_trunk_is_in_memory_once(fit, tmp_path, monkeypatch):
     assert not [name for name in owned if "embeddings" in name or ".layer.0." in name or ".layer.1." in name]
 
 
-@pytest.mark.parametrize("saved", [1, 2, 3, 6, 9])
+@pytest.mark.parametrize("saved", [2, 9, *(pytest.param(saved, marks=pytest.mark.long) for saved in (1, 3, 6))])
 def test_interrupted_between_two_heads_and_resumed_it_is_the_undisturbed_run(fit, alone, tmp_path, saved):
     """Ctrl-C twice while checkpoints are written: the heads are at different places, and meet again."""
     steps = [replace(head, training=replace(head.training, save_steps=3)) for head in HEADS]

@@ -126,7 +126,15 @@ def test_a_ladder_learns_from_the_store_what_it_learns_in_place(task, tmp_path, 
     for found in (hits, misses):
         assert found.metrics == pytest.approx(report.metrics, abs=1e-4)
     assert [row.keys() for row in stored] == [row.keys() for row in plain]
-    resumes_exactly(Own(**vars(tried)), "stored", report)
+
+
+@pytest.mark.parametrize(
+    "task", ["tags", *(pytest.param(one, marks=pytest.mark.long) for one in TASKS if one != "tags")]
+)
+def test_it_resumes_exactly(task, tmp_path, tiny_bert):
+    tried = Own(**vars(TASKS[task](tmp_path, tiny_bert)))
+    tried.fill(**EVERY)
+    resumes_exactly(tried)
 
 
 class Own(Tried):

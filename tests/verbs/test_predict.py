@@ -94,7 +94,10 @@ def test_the_metrics_are_those_of_the_file(run, test, tmp_path):
     assert report.no_metrics is None
 
 
-@pytest.mark.parametrize("dtype", list(ROUNDING))
+@pytest.mark.parametrize(
+    "dtype",
+    [pytest.param(dtype, marks=pytest.mark.long if dtype in ("bfloat16", "int8") else ()) for dtype in ROUNDING],
+)
 def test_hits_misses_and_no_store_agree(run, test, model, tmp_path, dtype):
     _, plain = score(test, run, tmp_path / "plain.csv")
     full = fill(test, tmp_path / "full", model, dtype)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from recycle_cli.settings import (
 )
 from recycle_cli.verbs.finetune import Job, finetune_heads
 from recycle_cli.verbs.precompute import precompute
-from tests.conftest import WORDS, tiny_config
+from tests.conftest import WORDS, save_tiny, tiny_config
 from tests.records import records, write_csv
 from tests.tasks import test_pair_similarity, test_question_answering, test_token_classification
 from tests.tasks.regressions import numbered_texts
@@ -66,10 +67,14 @@ def consumer(make_tiny):
 
 @pytest.fixture
 def classes(tmp_path, consumer):
-    paths = [str(write_csv(tmp_path / f"{seed}.csv", records(36 - 20 * seed, seed))) for seed in (0, 1)]
+    return classes_of(tmp_path, consumer)
+
+
+def classes_of(folder, consumer):
+    paths = [str(write_csv(folder / f"{seed}.csv", records(36 - 20 * seed, seed))) for seed in (0, 1)]
     train, test = (CorpusSettings((path,)) for path in paths)
     return Tried(
-        "text-classification", ClassificationSettings(), tmp_path, ModelSettings(str(consumer), None, 16), train, test
+        "text-classification", ClassificationSettings(), folder, ModelSettings(str(consumer), None, 16), train, test
     )
 
 
@@ -89,7 +94,18 @@ def answers(rows):
     return [[value for value in row.values() if isinstance(value, float)] for row in rows]
 
 
-@pytest.mark.parametrize("dtype", ["float16", "int8", "int4"])
+@pytest.fixture(scope="module")
+def reused(tmp_path_factory, tiny_bert):
+    """Classes, a store of the source, and a RUN that was trained with it."""
+    folder = tmp_path_factory.mktemp("reused")
+    config = tiny_config(hidden_size=16, num_hidden_layers=2)
+    tried = classes_of(folder, save_tiny(folder / "consumer", config, seed=5, bare=True))
+    fill(tried, tiny_bert)
+    fit(tried, "run")
+    return tried
+
+
+@pytest.mark.parametrize("dtype", ["float16", "int4", pytest.param("int8", marks=pytest.mark.long)])
 def test_hits_misses_and_no_store_give_one_prediction(classes, tiny_bert, tmp_path, dtype):
     fill(classes, tiny_bert, dtype=dtype)
     report = fit(classes, "run")
@@ -109,15 +125,13 @@ def test_hits_misses_and_no_store_give_one_prediction(classes, tiny_bert, tmp_pa
     assert np.allclose(answers(both), answers(stored), atol=1e-4)
 
 
-def test_the_rows_matter_and_are_trained_with(classes, tiny_bert):
-    fill(classes, tiny_bert)
-    fit(classes, "run")
-    classes.fit("alone", QUICK, cut="0")
-    assert not np.allclose(classes.losses("run"), classes.losses("alone"), atol=1e-4)
+def test_the_rows_matter_and_are_trained_with(reused):
+    reused.fit("alone", QUICK, cut="0")
+    assert not np.allclose(reused.losses("run"), reused.losses("alone"), atol=1e-4)
     with torch.random.fork_rng():
         torch.manual_seed(QUICK.seed)
         before = Bridge(32, 16).state_dict()
-    trained = load_file(classes.folder / "run" / "reuse" / "model.safetensors")
+    trained = load_file(reused.folder / "run" / "reuse" / "model.safetensors")
     assert trained.keys() == before.keys()
     assert not any(one.equal(before[name]) for name, one in trained.items())
 
@@ -146,21 +160,19 @@ def test_a_resume_with_another_source_is_refused(classes, tiny_bert, make_tiny):
         fit(classes, "run", resume=True, reuse=elsewhere.store)
 
 
-def test_the_run_loads_by_the_lines_of_the_page(classes, tiny_bert):
-    fill(classes, tiny_bert)
-    fit(classes, "run")
-    _, rows = classes.score("run", classes.store)
+def test_the_run_loads_by_the_lines_of_the_page(reused):
+    _, rows = reused.score("run", reused.store)
     code = re.search(r"<!-- reuse -->\n```python\n(.*?)```", PAGE, re.DOTALL)
     names = {}
     exec(code[1], names)  # noqa: S102 - the page's own lines
-    model, outputs = names["load"](str(classes.folder / "run"))
+    model, outputs = names["load"](str(reused.folder / "run"))
     scores = torch.softmax(outputs([row["text"] for row in records(16, 1)]), dim=1)
     labels = [model.config.id2label[number] for number in range(model.config.num_labels)]
     np.testing.assert_allclose(scores, [[row[f"score_{label}"] for label in labels] for row in rows], atol=1e-4)
     # The model without the rows is another one.
-    bare = transformers.AutoModelForSequenceClassification.from_pretrained(classes.folder / "run" / "base")
-    assert not (classes.folder / "run" / "config.json").exists()
-    tokenizer = transformers.AutoTokenizer.from_pretrained(classes.folder / "run" / "base")
+    bare = transformers.AutoModelForSequenceClassification.from_pretrained(reused.folder / "run" / "base")
+    assert not (reused.folder / "run" / "config.json").exists()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(reused.folder / "run" / "base")
     with torch.no_grad():
         plain = bare(**tokenizer([row["text"] for row in records(16, 1)], padding=True, return_tensors="pt")).logits
     assert not np.allclose(torch.softmax(plain, dim=1), scores, atol=1e-3)
@@ -249,26 +261,22 @@ def test_what_cannot_be_is_refused_by_name(classes, tiny_bert, tmp_path):
         elsewhere.score("run", classes.store)
 
 
-def test_rows_that_are_not_the_models_are_told(classes, tiny_bert, make_tiny):
-    fill(classes, tiny_bert)
-    fit(classes, "run")
-    about = json.loads((classes.folder / "run" / "recycle.json").read_text())
+def test_rows_that_are_not_the_models_are_told(reused, tiny_bert, make_tiny, tmp_path):
+    about = json.loads((reused.folder / "run" / "recycle.json").read_text())
     assert about["reuse"]["provenance"]["model"] == str(tiny_bert)
     other = make_tiny("other", tiny_config(), seed=9, bare=True)
-    elsewhere = replace(classes, folder=classes.folder / "elsewhere")
-    elsewhere.folder.mkdir()
+    elsewhere = replace(reused, folder=tmp_path)
     fill(elsewhere, other)
     with pytest.raises(MismatchError, match=r"made with the model .*other, not with"):
-        classes.score("run", elsewhere.store)
+        reused.score("run", elsewhere.store)
 
 
-def test_damage_of_the_layers_is_told(classes, tiny_bert):
-    fill(classes, tiny_bert)
-    fit(classes, "run")
-    path = classes.folder / "run" / "reuse" / "model.safetensors"
+def test_damage_of_the_layers_is_told(reused, tmp_path):
+    run = shutil.copytree(reused.folder / "run", tmp_path / "run")
+    path = run / "reuse" / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(StoreError, match=r"reuse/model.safetensors is damaged"):
-        classes.score("run", classes.store)
+        reused.score(str(run), reused.store)
 
 
 def test_the_command(recycle, classes, tiny_bert, consumer, tmp_path):

@@ -80,7 +80,10 @@ def test_the_run_has_layers_of_its_own_behind_its_cut(run, model):
     assert [own[cut] == base[cut] for cut in ("2", "3", "4")] == [True, False, False]
 
 
-@pytest.mark.parametrize("cuts", [("2",), ("1", "2"), ("2", "4"), ("1", "2", "3")])
+FEW = [pytest.param(cuts, marks=pytest.mark.long) for cuts in (("2",), ("1", "2"))]
+
+
+@pytest.mark.parametrize("cuts", [*FEW, ("2", "4"), ("1", "2", "3")])
 def test_it_writes_every_cut_of_the_store_as_precompute_does(run, test, fill, cuts):
     """Rows behind the RUN's cut are those of the store's model, and not of the layers that the RUN trained."""
     store, whole = fill("store", cuts), fill("whole", cuts, len(TEST))

@@ -1,4 +1,5 @@
-"""Every type of transformers gives what docs/models.md says of it: the commoner half quickly, all of them in `long`."""
+"""Every type of transformers gives what docs/models.md says of it: those of the commoner half that compute in ways of
+their own quickly, the rest of that half and all of them once more in `long`."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +24,13 @@ IMAGES = (
 )
 COMMON = [*(("text", kind) for kind in TEXTS.split()), *(("image", kind) for kind in IMAGES.split())]
 """The types that most checkpoints are of."""
+
+ALIKE = (
+    "biogpt camembert data2vec-text eurobert gemma gemma2 glm gpt_bigcode layoutlm mbart mistral mt5 nemotron olmo "
+    "olmo2 persimmon phi3 qwen2 qwen2_moe rembert smollm3 stablelm starcoder2 xlm-roberta xlm-roberta-xl "
+    "bit convnextv2 deit dinov2_with_registers poolformer regnet siglip "
+)
+"""Those of them that are made of the blocks of another one, but for sizes, norms, activations and positions."""
 
 
 @pytest.fixture(scope="session")
@@ -51,8 +59,16 @@ def test_the_commoner_half_is_half():
     assert len(set(COMMON)) >= len(ALL_TYPES) / 2
 
 
+def test_what_is_alike_is_of_the_common_types():
+    assert {kind for _, kind in COMMON} > ALIKE
+    assert len(ALIKE.split()) < len(COMMON) / 2
+
+
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize(("modality", "kind"), COMMON)
+@pytest.mark.parametrize(
+    ("modality", "kind"),
+    [pytest.param(*one, marks=pytest.mark.long if one[1] in ALIKE.split() else ()) for one in COMMON],
+)
 def test_a_common_type_is_what_the_page_says(modality, kind):
     outcome = check(modality, kind, quick=True)
     assert (outcome.outcome, outcome.cuts) == outcomes_on_page()[modality, kind], outcome.reason
