@@ -30,9 +30,7 @@ def finetune(
     store: Annotated[
         str | None, own("store", "Train from this store, if DATA does not end with it.", "Store", usual=False)
     ] = None,
-    evaluation: Annotated[
-        str | None, own("eval", "Evaluate on this file, glob, folder or hub name after each epoch.", "Data")
-    ] = None,
+    evaluation: Annotated[str | None, own("eval", "Evaluate on this file or glob after each epoch.", "Data")] = None,
     model: Annotated[
         str | None,
         own("model", "Pretrained model; by default the store's, else MiniLM.", "Model and cut"),
