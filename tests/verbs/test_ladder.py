@@ -129,7 +129,7 @@ def test_a_ladder_learns_from_the_store_what_it_learns_in_place(task, tmp_path, 
 
 
 @pytest.mark.parametrize(
-    "task", ["tags", *(pytest.param(one, marks=pytest.mark.long) for one in TASKS if one != "tags")]
+    "task", [pytest.param(task, marks=() if task in ("tags", "questions") else pytest.mark.long) for task in TASKS]
 )
 def test_it_resumes_exactly(task, tmp_path, tiny_bert):
     tried = Own(**vars(TASKS[task](tmp_path, tiny_bert)))
