@@ -18,9 +18,29 @@ def parameters_behind(compute: Callable[[], Tensor], model: nn.Module) -> frozen
 
 def behind_and_result(compute: Callable[[], Tensor], model: nn.Module) -> tuple[frozenset[int], Tensor]:
     """The parameters as `parameters_behind` gives them, and the result without its graph."""
-    with _all_trainable(model), torch.enable_grad():
+    with tracked(model):
         result = compute()
-    return frozenset(id(leaf) for leaf in _leaves(result)), result.detach()
+    return behind(result), result.detach()
+
+
+@contextmanager
+def tracked(model: nn.Module) -> Iterator[None]:
+    """Inside the block a graph is kept of what the model computes, with all of its parameters, frozen or not."""
+    frozen = [parameter for parameter in model.parameters() if not parameter.requires_grad]
+    floating = [parameter for parameter in frozen if parameter.is_floating_point()]
+    for parameter in floating:
+        parameter.requires_grad_(True)
+    try:
+        with torch.enable_grad():
+            yield
+    finally:
+        for parameter in floating:
+            parameter.requires_grad_(False)
+
+
+def behind(result: Tensor) -> frozenset[int]:
+    """`id` of each parameter that leads to a result that was `tracked`."""
+    return frozenset(id(leaf) for leaf in _leaves(result))
 
 
 @contextmanager
@@ -72,16 +92,3 @@ def _leaves(result: Tensor) -> Iterator[Tensor]:
         if hasattr(node, "variable"):
             yield node.variable
         todo += [parent for parent, _ in node.next_functions]
-
-
-@contextmanager
-def _all_trainable(model: nn.Module) -> Iterator[None]:
-    frozen = [parameter for parameter in model.parameters() if not parameter.requires_grad]
-    floating = [parameter for parameter in frozen if parameter.is_floating_point()]
-    for parameter in floating:
-        parameter.requires_grad_(True)
-    try:
-        yield
-    finally:
-        for parameter in floating:
-            parameter.requires_grad_(False)

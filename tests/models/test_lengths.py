@@ -1,14 +1,18 @@
 """A text's rows and outputs are those of the text alone, at every length that the model may be fed."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 import transformers
+from torch import nn
 
 from recycle_cli.errors import ModelError
 from recycle_cli.models import Loaded, split
+from recycle_cli.models.text.block_kinds import fewest, latest
 from recycle_cli.models.text.lengths import thresholds
+from recycle_cli.models.text.split import ownership, proved_states, uncut
 from tests.conftest import WORDS, tiny_config, tiny_tokenizer
 from tests.models.architectures import of_config, random_model, stirred
 
@@ -132,3 +136,44 @@ def test_blocks_that_are_not_computed_prove_the_same(monkeypatch):
         assert split(loaded, ["1", "3"], max_length=32, dtype="float32").recipe.extra == {}
     loaded = of_class(Counting)
     assert error(loaded, "2", [5, 40, 31, 29], 48) < 1e-4
+    # Padding reaches real tokens at any length (convolutions), and from 12 on.
+    assert error(random_model("convbert"), "2", [5, 40, 31, 29], 48) < 1e-4
+    assert error(loaded_of("doge", keep_window_size=12, num_key_value_heads=2), "2", [5, 40, 31, 29], 48) < 1e-4
+    with pytest.raises(ModelError, match="changes what it makes of one of"):
+        split(of_class(Remembering), ["2"], max_length=48, dtype="float32")
+
+
+class Adding(nn.Module):
+    """Adds to the rows, once a text is longer than 30 tokens, a thousandth of its first row."""
+
+    def forward(self, rows):
+        return rows + rows[:, :1] / 1000 if rows.shape[1] > 30 else rows
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_a_block_that_is_like_no_other_is_computed(number, monkeypatch):
+    monkeypatch.setattr("recycle_cli.models.text.lengths.WORK", 0)
+    loaded = loaded_of("bert", num_hidden_layers=3)
+    dense = loaded.model.bert.encoder.layer[number].output.dense
+    loaded.model.bert.encoder.layer[number].output.dense = nn.Sequential(Adding(), dense)
+    assert split(loaded, ["1"], max_length=48, dtype="float32").recipe.extra == {"lengths": "apart"}
+
+
+def test_a_block_that_only_does_less_than_another_is_of_no_kind():
+    """ModernBERT's first block has no norm of its own before its attention."""
+    engine, _, _ = uncut(random_model("modernbert"), 32)
+    kinds = engine.kinds
+    assert kinds[0] is None
+    assert kinds[1] == kinds[3] != kinds[2]
+    assert (fewest(kinds, [2]), latest(kinds, 2), latest(kinds, 4)) == ({1, 2}, {2, 3}, {1, 2})
+    engine, _, _ = uncut(random_model("t5"), 32)
+    assert (fewest(engine.kinds, [2]), latest(engine.kinds, 2)) == ({0, 2}, {0, 2})
+
+
+@pytest.mark.parametrize("model_type", ["bert", "deberta-v2", "gpt2", "t5", "xlm", "convbert"])
+def test_the_passes_that_prove_a_cut_say_what_its_halves_use(model_type):
+    engine, batch, first = uncut(random_model(model_type), 32)
+    found, cuts = proved_states(engine, batch, first, range(len(engine.blocks) + 1))
+    assert set(found.used) == (set() if found.engine.apart else set(cuts))
+    apart = replace(found, used={})
+    assert [ownership(found, batch, cut) for cut in cuts] == [ownership(apart, batch, cut) for cut in cuts]

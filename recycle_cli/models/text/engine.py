@@ -24,6 +24,7 @@ class Engine:
     per_row  whether the model gives outputs for each token, and not for each text
     apart    whether a text's rows or outputs depend on the padding beside it, so that lengths are not mixed
     by_length  whether that was found for rows of long texts alone: the recipe says so, since rows were mixed once
+    kinds    each block's kind (`block_kinds.py`)
     stem     the module that a head leaves out beside the blocks before its cut
     """
 
@@ -33,6 +34,7 @@ class Engine:
     per_row: bool = False
     apart: bool = False
     by_length: bool = False
+    kinds: Sequence[str | None] = ()
     stem: Stem | None = None
     # The halves set hooks on the model while they run: two threads take turns.
     lock: RLock = field(default_factory=RLock)

@@ -33,7 +33,7 @@ def layers(loaded: Loaded, *, length: int, dtype: str = "float16") -> list[Layer
         found, cuts = proved_states(engine, batch, first, range(len(engine.blocks) + 1))
         engine = found.engine
         flops = trunk_flops(engine, length)
-        owned = [ownership(engine, batch, cut) for cut in cuts]
+        owned = [ownership(found, batch, cut) for cut in cuts]
     return [_layer(engine, one, flops[one.cut] / flops[-1], length, dtype) for one in owned]
 
 

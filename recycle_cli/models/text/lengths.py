@@ -14,7 +14,7 @@ from recycle_cli.models.hub import first_line
 from recycle_cli.models.preprocessor import Inputs
 from recycle_cli.models.rounding import TOLERANCE, close
 from recycle_cli.models.text.alone import Alone, Seen, each_alone, last_rows, leak, seen_in_full
-from recycle_cli.models.text.block_kinds import fewest, only
+from recycle_cli.models.text.block_kinds import fewest, latest, only
 from recycle_cli.models.text.engine import Engine
 from recycle_cli.models.text.passes import at_cut
 from recycle_cli.models.text.selfcheck import CANNOT_RUN, LENGTHS, Checked, check_batch, checked
@@ -33,22 +33,30 @@ def proved(engine: Engine, batch: Inputs, first: Seen, cuts: Sequence[int]) -> C
     `first`: what the model gave for the batch when it saw it first. Raises ModelError if a cut changes the output, or
     if what is made of a text depends on the texts before it.
     """
-    found = checked(engine, batch, first, cuts)
-    engine, ends = found.engine, sorted({cuts[0], cuts[-1]}) if cuts else []
+    ends = sorted({cuts[0], cuts[-1]}) if cuts else []
     tried = list(_tried(engine))
-    every, few = set(range(len(engine.blocks))), fewest(engine.blocks, ends)
-    working = [every if _work(engine, lengths) <= WORK else few for lengths in tried]
+    working = [_working(engine, ends, lengths) for lengths in tried]
     # A block that no longer text has gone through remembers none.
-    gone_through = every if every in working else few
+    gone_through = set[int]().union(*working)
+    found = checked(engine, batch, first, cuts, gone_through)
+    engine = found.engine
     with evaluating(engine.model), torch.no_grad():
-        with only(engine.blocks, gone_through):
-            alone = found.alone if gone_through == every else each_alone(engine, batch)
         for lengths, some in zip(tried, working, strict=True):
             engine = _proved_at(engine, lengths, ends, some)
         with only(engine.blocks, gone_through):
             again = each_alone(engine, batch)
-        _check_memory(engine, alone, again, max(LENGTHS), engine.inputs.max_length)
+        _check_memory(engine, found.alone, again, max(LENGTHS), engine.inputs.max_length)
     return replace(found, engine=engine)
+
+
+def _working(engine: Engine, cuts: Sequence[int], lengths: Sequence[int]) -> Set[int]:
+    """The blocks that compute for texts of these lengths: all if that costs nothing to speak of, else some of each
+    kind; at a threshold one before each cut, too, since what its blocks hand on beside their rows may begin there."""
+    if _work(engine, lengths) <= WORK:
+        return set(range(len(engine.blocks)))
+    if lengths[-1] < engine.inputs.max_length:
+        return fewest(engine.kinds, cuts)
+    return latest(engine.kinds, cuts[-1] if cuts else 0)
 
 
 def thresholds(config: Mapping[str, Any], longest: int) -> list[int]:

@@ -12,6 +12,16 @@ from recycle_cli.models.text.blocks import Block
 
 
 @dataclass(frozen=True)
+class Used:
+    """What a pass through the halves of a cut has used: the parameters behind the rows and behind the head's outputs,
+    by `id`, and the modules called for the rows."""
+
+    trunk: frozenset[int]
+    head: frozenset[int]
+    called: tuple[nn.Module, ...]
+
+
+@dataclass(frozen=True)
 class Ownership:
     """The model's parameters at one cut, by `id`: behind the trunk's rows, and behind the head alone.
 

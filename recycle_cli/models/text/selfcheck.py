@@ -1,22 +1,26 @@
 """Prove on the model at hand that head after trunk is the whole model, so that no architecture is silently wrong."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from recycle_cli.errors import ModelError
+from recycle_cli.models.dependence import behind, modules_called, tracked
 from recycle_cli.models.eval_mode import evaluating
 from recycle_cli.models.hub import first_line
 from recycle_cli.models.preprocessor import Inputs
 from recycle_cli.models.rounding import TOLERANCE, close, difference
-from recycle_cli.models.text.alone import Alone, Seen, each_alone, last_rows, leak
-from recycle_cli.models.text.block_kinds import one_of_each_kind
+from recycle_cli.models.text.alone import Alone, Seen, each_alone, last_rows, leak, seen_in_full
+from recycle_cli.models.text.block_kinds import one_of_each_kind, only
 from recycle_cli.models.text.engine import Engine
-from recycle_cli.models.text.tokens import TYPES, TextInputs, longest_text, mask_of, text_config
+from recycle_cli.models.text.ownership import Used
+from recycle_cli.models.text.passes import at_cut
+from recycle_cli.models.text.tokens import TYPES, TextInputs, inputs_of, longest_text, mask_of, text_config
 
 LENGTHS = (7, 4, 2)
 """Unequal, so that padding is at work, and another count than samples, so that the two axes cannot be mistaken."""
@@ -61,91 +65,123 @@ def check_batch(model: Any, inputs: TextInputs, lengths: Sequence[int] = LENGTHS
 class Checked:
     """An engine with the settings that its model turned out to need.
 
-    rows   by cut, the check batch's rows
-    alone  the texts of the batch by themselves
+    used   by cut, what the passes used that have proved it; nothing if other passes had to
+    alone  the texts of the batch by themselves, by the blocks that were to compute
     """
 
     engine: Engine
-    rows: Mapping[int, Tensor]
+    used: Mapping[int, Used]
     alone: Alone
 
 
-def checked(engine: Engine, batch: Inputs, first: Seen, cuts: Sequence[int]) -> Checked:
-    """Prove the halves on a few tokens. `first`: what the model gave for them when it saw them first.
+def checked(engine: Engine, batch: Inputs, first: Seen, cuts: Sequence[int], some: Set[int]) -> Checked:
+    """Prove the halves on a few tokens. `first`: what the model gave for them when it saw them first. `some`: the
+    blocks, by number, by which each text is compared with itself alone; the shortest is by all.
 
     Raises ModelError if a cut changes the output.
     """
     with evaluating(engine.model), torch.no_grad():
-        rows: Mapping[int, Tensor] = _trunk_rows(engine, batch, cuts)
+        trunks, used = _trunks(engine, batch, cuts), dict[int, Used]()
         try:
-            # What the last and shortest leaves in the model does not fit the batch.
-            alone = each_alone(engine, batch, longest_first=True)
+            alone, leaks = _compared_alone(engine, batch, first, some)
         except CANNOT_RUN as error:
             raise ModelError(
                 f"{type(engine.model).__name__} cannot be cut: a text of {min(LENGTHS)} to {max(LENGTHS)} tokens does "
                 f"not pass alone ({first_line(error)})"
             ) from error
-        if leak(engine, batch, alone, first):
-            engine = engine.keeping_lengths_apart()
-            engine, rows = _proved(engine, batch, cuts)
+        if leaks:
+            engine = _proved(engine.keeping_lengths_apart(), batch, cuts)
         else:
-            engine, rows = _proved_at_once(engine, batch, first, rows)
+            engine, used = _proved_at_once(engine, batch, first, trunks)
         if cuts and _final_pad_matters(engine, batch, cuts[-1]):
             engine = replace(engine, inputs=replace(engine.inputs, refuses_final_pad=True))
-    return Checked(engine, rows, alone)
+    return Checked(engine, used, alone)
 
 
-def depends_on_task(engine: Engine, batch: Inputs, through: Mapping[int, Tensor]) -> bool:
-    """Whether the model with its task layer gives its blocks other inputs than the bare one (Longformer does).
+def _compared_alone(engine: Engine, batch: Inputs, first: Seen, some: Set[int]) -> tuple[Alone, str | None]:
+    """The texts by themselves by some blocks, and what of any of them depends on those beside it.
 
-    `through`: its rows by cut.
+    The last pass is of the shortest text, by all blocks: what it leaves in them does not fit the batch.
     """
-    try:
-        bare = replace(engine, model=engine.model.base_model).trunk(batch, list(through))
-    except CANNOT_RUN:
-        return True
+    if len(some) == len(engine.blocks):
+        alone = each_alone(engine, batch, longest_first=True)
+        return alone, leak(engine, batch, alone, first)
+    with only(engine.blocks, some):
+        alone = each_alone(engine, batch, longest_first=True)
+        leaks = leak(engine, batch, alone, seen_in_full(engine, batch))
+    shortest = batch["attention_mask"].sum(1).argmin().reshape(1)
+    text = {name: one[shortest] for name, one in batch.items()}
+    seen = Seen(first.rows[shortest], first.outputs[shortest])
+    return alone, leaks or leak(engine, text, each_alone(engine, text), seen)
+
+
+def depends_on_task(engine: Engine, batch: Inputs, cuts: Sequence[int]) -> bool:
+    """Whether the model with its task layer gives its blocks other inputs than the bare one (Longformer does)."""
     real = batch["attention_mask"].bool()
+    with one_of_each_kind(engine.blocks, engine.kinds, cuts):
+        through = engine.trunk(batch, cuts)
+        try:
+            bare = replace(engine, model=engine.model.base_model).trunk(batch, cuts)
+        except CANNOT_RUN:
+            return True
     return not all(close(rows[real], bare[cut][real], TOLERANCE) for cut, rows in through.items())
 
 
+@dataclass(frozen=True)
+class _Trunk:
+    """The rows of the check batch at a cut, and the parameters and modules that they came by."""
+
+    rows: Tensor
+    behind: frozenset[int]
+    called: tuple[nn.Module, ...]
+
+
+def _trunks(engine: Engine, batch: Inputs, cuts: Sequence[int]) -> dict[int, _Trunk]:
+    """What the trunk gives at each cut, by one pass."""
+    calls: dict[int, int] = {}
+    with modules_called(engine.model) as called, ExitStack() as stack:
+        for cut in cuts:
+            stack.enter_context(at_cut(engine.blocks, cut, lambda cut, rows: calls.update({cut: len(called)})))
+        with tracked(engine.model):
+            rows = engine.rows(inputs_of(batch, engine.model), cuts) if cuts else {}
+    return {cut: _Trunk(one.detach().clone(), behind(one), tuple(called[: calls[cut]])) for cut, one in rows.items()}
+
+
 def _proved_at_once(
-    engine: Engine, batch: Inputs, first: Seen, rows: Mapping[int, Tensor]
-) -> tuple[Engine, Mapping[int, Tensor]]:
-    """As `_proved`, by what other passes have computed already; the last was of another batch."""
-    mask = batch["attention_mask"]
+    engine: Engine, batch: Inputs, first: Seen, trunks: Mapping[int, _Trunk]
+) -> tuple[Engine, dict[int, Used]]:
+    """As `_proved`, by what other passes have computed already, with what was used; the last was of another batch."""
+    mask, used = batch["attention_mask"], dict[int, Used]()
     whole = _Whole(first.rows[:, : mask.shape[1]][mask.bool()], real_outputs(engine, first.outputs, mask))
-    return _compared(engine, batch, rows, whole, after_another=True)
-
-
-def _proved(engine: Engine, batch: Inputs, cuts: Sequence[int]) -> tuple[Engine, Mapping[int, Tensor]]:
-    """The engine, without its stem if that does more than give the first block its rows; and the rows by cut."""
-    mask = batch["attention_mask"]
-    rows = _trunk_rows(engine, batch, cuts)
-    whole = _outputs(engine, mask, lambda: engine.full(batch))
-    return _compared(engine, batch, rows, whole, after_another=False)
-
-
-def _compared(
-    engine: Engine, batch: Inputs, rows: Mapping[int, Tensor], whole: "_Whole", *, after_another: bool
-) -> tuple[Engine, Mapping[int, Tensor]]:
-    """The same with the head after the rows of each cut against the whole, and a pass of another batch before each.
-
-    after_another  whether the last pass was of another batch already
-    """
     try:
-        for number, cut in enumerate(rows):
-            if number or not after_another:
+        for cut, trunk in trunks.items():
+            if used:
                 engine.full(_other(engine))
-            _check_head(engine, batch["attention_mask"], rows[cut], cut, whole)
+            with tracked(engine.model):
+                head = _check_head(engine, mask, trunk.rows, cut, whole)
+            used[cut] = Used(trunk.behind, head, trunk.called)
     except ModelError:
         if engine.stem is None:
             raise
-        return _proved(replace(engine, stem=None), batch, list(rows))
-    return engine, rows
+        return _proved(replace(engine, stem=None), batch, list(trunks)), {}
+    return engine, used
 
 
-def _trunk_rows(engine: Engine, batch: Inputs, cuts: Sequence[int]) -> dict[int, Tensor]:
-    return {cut: one.clone() for cut, one in engine.trunk(batch, cuts).items()} if cuts else {}
+def _proved(engine: Engine, batch: Inputs, cuts: Sequence[int]) -> Engine:
+    """The engine, without its stem if that does more than give the first block its rows: the head after the rows of
+    each cut is the whole, and another batch has passed before each."""
+    mask = batch["attention_mask"]
+    rows = {cut: one.clone() for cut, one in engine.trunk(batch, cuts).items()} if cuts else {}
+    whole = _outputs(engine, mask, lambda: engine.full(batch))
+    try:
+        for cut in cuts:
+            engine.full(_other(engine))
+            _check_head(engine, mask, rows[cut], cut, whole)
+    except ModelError:
+        if engine.stem is None:
+            raise
+        return _proved(replace(engine, stem=None), batch, cuts)
+    return engine
 
 
 def _other(engine: Engine) -> Inputs:
@@ -162,8 +198,9 @@ class _Whole(NamedTuple):
     outputs: Tensor
 
 
-def _check_head(engine: Engine, mask: Tensor, rows: Tensor, cut: int, whole: _Whole) -> None:
-    """Raise ModelError if what the head gives from the rows at a cut is not the whole model's."""
+def _check_head(engine: Engine, mask: Tensor, rows: Tensor, cut: int, whole: _Whole) -> frozenset[int]:
+    """The parameters behind what the head gives from the rows at a cut, if it was tracked. Raises ModelError if that
+    is not the whole model's."""
     refused = f"{type(engine.model).__name__} cannot be cut at {cut}: its blocks take more from the first {cut} than"
     remedy = "use cut 0" if cut else "name another cut"
     stored = rows.masked_fill(~mask.bool()[..., None], 0)
@@ -171,10 +208,11 @@ def _check_head(engine: Engine, mask: Tensor, rows: Tensor, cut: int, whole: _Wh
         halves = _outputs(engine, mask, partial(engine.head, stored, mask.sum(1), cut))
     except CANNOT_RUN as error:
         raise ModelError(f"{refused} their rows (the head alone fails: {first_line(error)}); {remedy}") from error
-    for one, other in zip(whole, halves, strict=True):
+    for one, other in zip(whole, (found.detach() for found in halves), strict=True):
         if not close(one, other, TOLERANCE, whole.rows):
             off = difference(one, other, whole.rows)
             raise ModelError(f"{refused} their rows (head after trunk differs from the whole by {off:.1e}); {remedy}")
+    return behind(halves.outputs)
 
 
 def _outputs(engine: Engine, mask: Tensor, compute: Callable[[], Tensor]) -> _Whole:
@@ -201,7 +239,7 @@ def _final_pad_matters(engine: Engine, batch: Inputs, cut: int) -> bool:
     ids = batch["input_ids"].clone()
     ids[torch.arange(len(ids)), lengths - 1] = engine.inputs.pad_id
     ending: Mapping[str, Tensor] = {**batch, "input_ids": ids}
-    with one_of_each_kind(engine.blocks, [cut]):
+    with one_of_each_kind(engine.blocks, engine.kinds, [cut]):
         rows = engine.trunk(ending, [cut])[cut].clone()
         whole, halves = engine.full(ending), engine.head(rows, lengths, cut)
     return not close(real_outputs(engine, whole, mask), real_outputs(engine, halves, mask), TOLERANCE, rows)

@@ -18,12 +18,12 @@ from recycle_cli.models.preprocessor import Inputs
 from recycle_cli.models.split_model import SplitModel
 from recycle_cli.models.task_layer import SEQUENCES
 from recycle_cli.models.text.alone import Seen, same_twice
-from recycle_cli.models.text.block_kinds import one_of_each_kind
+from recycle_cli.models.text.block_kinds import kinds_of, one_of_each_kind
 from recycle_cli.models.text.blocks import Block, find_blocks
 from recycle_cli.models.text.engine import Engine, forward_names
 from recycle_cli.models.text.lengths import proved
 from recycle_cli.models.text.load import Loaded
-from recycle_cli.models.text.ownership import Ownership, parameters_in, parameters_of_blocks
+from recycle_cli.models.text.ownership import Ownership, Used, parameters_in, parameters_of_blocks
 from recycle_cli.models.text.selfcheck import CANNOT_RUN, Checked, check_batch, depends_on_task
 from recycle_cli.models.text.stem import find_stem
 from recycle_cli.models.text.tokens import inputs_of, text_config, text_inputs, word_embeddings
@@ -47,7 +47,7 @@ def split(loaded: Loaded, cuts: Sequence[str], *, max_length: int, dtype: str, s
         named = 0 in _numbers(cuts, (), len(engine.blocks))
         found, there = proved_states(engine, batch, first, stored, named=named)
         engine, numbers = found.engine, [number for number in numbers if number in there or number not in stored]
-        owned = {str(number): ownership(engine, batch, number, whole=number not in there) for number in numbers}
+        owned = {str(one): ownership(found, batch, one) if one in there else _whole(engine, batch) for one in numbers}
         _check_weights(loaded, [owned[str(number)] for number in numbers])
         recipe = _recipe(loaded, found, batch, [owned[str(number)] for number in there], dtype)
     return _assembled(engine, recipe, owned)
@@ -112,29 +112,42 @@ def uncut(loaded: Loaded, max_length: int) -> tuple[Engine, Inputs, Seen]:
     before = _modes(model)
     with evaluating(model):
         blocks, first = _found(engine, batch)
-        with one_of_each_kind(blocks, ()):
+        kinds = kinds_of(blocks)
+        with one_of_each_kind(blocks, kinds, ()):
             stem = find_stem(model, blocks, engine.options(batch))
     if changed := _modes(model) - before:
         name, value = sorted(changed)[0]
         raise ModelError(_changed_by_a_text(model, name, value))
-    return replace(engine, blocks=blocks, stem=stem), batch, first
+    return replace(engine, blocks=blocks, kinds=kinds, stem=stem), batch, first
 
 
-def ownership(engine: Engine, batch: Inputs, cut: int, *, whole: bool = False) -> Ownership:
-    """Which parameters the trunk and the head of a cut use; all are the head's if the `whole` model trains."""
-    model, blocks = engine.model, engine.blocks
-    with evaluating(model):
-        if whole:
-            used = parameters_behind(lambda: engine.full(batch), model)
-            return Ownership(model, blocks, 0, frozenset(), used | parameters_of_blocks(blocks), whole=True)
-        with modules_called(model) as called:
-            behind, rows = behind_and_result(lambda: engine.rows(batch, [cut])[cut], model)
-        ahead = parameters_behind(lambda: engine.head(rows, batch["attention_mask"].sum(1), cut), model)
+def _whole(engine: Engine, batch: Inputs) -> Ownership:
+    """All that the model uses is the head's: the whole model trains."""
+    with evaluating(engine.model):
+        used = parameters_behind(lambda: engine.full(batch), engine.model)
+    return Ownership(
+        engine.model, engine.blocks, 0, frozenset(), used | parameters_of_blocks(engine.blocks), whole=True
+    )
+
+
+def ownership(found: Checked, batch: Inputs, cut: int) -> Ownership:
+    """Which parameters the trunk and the head of a proved cut use."""
+    model, blocks = found.engine.model, found.engine.blocks
+    used = found.used.get(cut) or _used(found.engine, batch, cut)
     words = word_embeddings(model)
-    trunk = behind | parameters_of_blocks(blocks[:cut]) | parameters_in([words] if words else [])
-    head = ahead | parameters_of_blocks(blocks[cut:])
-    held = frozenset(id(one) for module in called for one in module.parameters(recurse=False))
-    return Ownership(model, blocks, cut, trunk | (held - head), head - trunk, _without_parameters(called))
+    trunk = used.trunk | parameters_of_blocks(blocks[:cut]) | parameters_in([words] if words else [])
+    head = used.head | parameters_of_blocks(blocks[cut:])
+    held = frozenset(id(one) for module in used.called for one in module.parameters(recurse=False))
+    return Ownership(model, blocks, cut, trunk | (held - head), head - trunk, _without_parameters(used.called))
+
+
+def _used(engine: Engine, batch: Inputs, cut: int) -> Used:
+    model = engine.model
+    with evaluating(model):
+        with modules_called(model) as called:
+            trunk, rows = behind_and_result(lambda: engine.rows(batch, [cut])[cut], model)
+        head = parameters_behind(lambda: engine.head(rows, batch["attention_mask"].sum(1), cut), model)
+    return Used(trunk, head, tuple(called))
 
 
 def _without_parameters(modules: Sequence[nn.Module]) -> tuple[nn.Module, ...]:
@@ -207,7 +220,8 @@ def _check_weights(loaded: Loaded, owned: Sequence[Ownership]) -> None:
 
 def _recipe(loaded: Loaded, found: Checked, batch: Inputs, owned: Sequence[Ownership], dtype: str) -> Recipe:
     engine = found.engine
-    through = bool(found.rows) and depends_on_task(engine, batch, found.rows)
+    cuts = [one.cut for one in owned]
+    through = bool(cuts) and depends_on_task(engine, batch, cuts)
     return Recipe(
         modality="text",
         architecture=_architecture(loaded.model, _with_special(engine, batch)),
