@@ -4,6 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from recycle_cli.keys import Sample
 
 Views = Sequence[Callable[[Sample], Sample]]
@@ -21,6 +24,7 @@ class Example:
     label   what the task's `read_label` made of the label column; None if the record has none
     labels  the same by column, if several columns were asked for; those that the record lacks are left out
     starts  for the windows of a text, the first character of each
+    spans   for the windows of a text, the places of each one's rows: field, first and last + 1 character (rows, 3)
     whole   the sample whose text the windows are parts of; None if the samples are those of the record
     place   the file and the number of its record, for messages; no part of what it is
     kept    values of further columns of the record, by column
@@ -31,6 +35,7 @@ class Example:
     label: Any = None
     labels: Mapping[str, Any] = field(default_factory=dict)
     starts: tuple[int, ...] = ()
+    spans: tuple[npt.NDArray[np.int64], ...] = field(default=(), compare=False)
     whole: Sample | None = None
     place: str = field(default="", compare=False)
     kept: Mapping[str, Any] = field(default_factory=dict)

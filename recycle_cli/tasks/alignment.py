@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 
 from recycle_cli.batches import Indices
 from recycle_cli.corpus import Example
-from recycle_cli.models import OpenPreprocessor, Spans, TextPreprocessor
+from recycle_cli.models import OpenPreprocessor, Spans
+from recycle_cli.tasks.windows import spans_of
 
 NOWHERE = -1
 """The row of a word that has none, and the word of a row that is no word's."""
@@ -49,9 +49,7 @@ def aligned(examples: Sequence[Example], preprocessor: OpenPreprocessor) -> list
 
     A word that lies in several windows belongs to the one in which it is farthest from the edges.
     """
-    inputs = cast(TextPreprocessor, preprocessor())
-    spans = iter(inputs.spans([sample for example in examples for sample in example.samples]))
-    return [_of_example(example, [next(spans) for _ in example.samples]) for example in examples]
+    return [_of_example(*one) for one in zip(examples, spans_of(examples, preprocessor), strict=True)]
 
 
 def _of_example(example: Example, spans: Sequence[Spans]) -> tuple[Words, list[Aligned]]:
@@ -88,13 +86,15 @@ def _of_sample(words: Words, own: Indices, spans: Spans, start: int) -> Aligned:
     rows = np.full(len(spans), NOWHERE, dtype=np.int64)
     heads = np.full(len(own), NOWHERE, dtype=np.int64)
     if len(real) and len(own):
-        rows[real] = np.searchsorted(words.first, first[real], "right") - 1
-        rows[~np.isin(rows, own)] = NOWHERE
+        answered = np.zeros(len(words.first) + 1, dtype=bool)
+        answered[own] = True
+        found = np.searchsorted(words.first, first[real], "right") - 1
+        rows[real] = np.where(answered[found], found, NOWHERE)
         # A piece may reach into the next word, which takes that row if it has no piece of its own.
         reach = np.maximum.accumulate(end[real])
-        at = np.searchsorted(reach, words.first[own], "right").clip(max=len(real) - 1)
+        at = np.minimum(np.searchsorted(reach, words.first[own], "right"), len(real) - 1)
         touches = (reach[at] > words.first[own]) & (first[real][at] < words.end[own])
-        begins = np.searchsorted(first[real], words.first[own]).clip(max=len(real) - 1)
+        begins = np.minimum(np.searchsorted(first[real], words.first[own]), len(real) - 1)
         begun = (first[real][begins] >= words.first[own]) & (first[real][begins] < words.end[own])
         heads = np.where(begun, real[begins], np.where(touches, real[at], NOWHERE))
     return Aligned(own, heads, rows)

@@ -2,17 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
 from recycle_cli.batches import Indices
 from recycle_cli.corpus import Answer, Example
 from recycle_cli.errors import DataError
-from recycle_cli.models import OpenPreprocessor, Spans, TextPreprocessor
+from recycle_cli.models import OpenPreprocessor, Spans
 from recycle_cli.tasks.answer_spans import NULL, rows_of_answer
 from recycle_cli.tasks.label_encoding import Encoded
 from recycle_cli.tasks.targets import Targets
+from recycle_cli.tasks.windows import spans_of
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class AnswerEncoder:
         """Add the rows of the first answer in each window of the example. Raises DataError for an answer that no token
         covers."""
         answers: tuple[Answer, ...] = label or ()
-        spans = cast(TextPreprocessor, self._preprocessor()).spans(example.samples)
+        (spans,) = spans_of([example], self._preprocessor)
         question = self._questions[-1] + 1 if self._questions else 0
         for sample, start, own in zip(example.samples, example.starts, spans, strict=True):
             text = str(sample.fields["text_pair"])

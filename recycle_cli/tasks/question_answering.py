@@ -12,7 +12,7 @@ import torch.nn.functional as F  # noqa: N812 - the name everybody knows it by
 from recycle_cli.corpus import QUESTION, Example, Expand, Form, placed, read_answers
 from recycle_cli.corpus.records import BadLabel, BadRecord
 from recycle_cli.errors import DataError
-from recycle_cli.models import OpenPreprocessor, TaskLayer, TextPreprocessor
+from recycle_cli.models import OpenPreprocessor, TaskLayer
 from recycle_cli.models.outputs import Outputs
 from recycle_cli.settings import QuestionAnsweringSettings, SampleSettings
 from recycle_cli.tasks.answer_encoding import AnswerEncoder, AnswerTargets
@@ -21,7 +21,7 @@ from recycle_cli.tasks.contract import PredictionColumns, Task
 from recycle_cli.tasks.scores import RowOutputs
 from recycle_cli.tasks.squad_metrics import exact_match, f1
 from recycle_cli.tasks.targets import Targets
-from recycle_cli.tasks.windows import in_windows
+from recycle_cli.tasks.windows import in_windows, spans_of
 
 
 @dataclass(frozen=True)
@@ -81,13 +81,11 @@ class QuestionAnswering(Task):
         self, outputs: Outputs, examples: Sequence[Example], names: Sequence[str], preprocessor: OpenPreprocessor
     ) -> list[dict[str, Any]]:
         """The best answer over the windows of each question; empty, and from 0 to 0, if there is none."""
-        samples = [sample for example in examples for sample in example.samples]
-        spans = iter(cast(TextPreprocessor, preprocessor()).spans(samples))
         logits = iter(outputs.each())
         found = []
-        for example in examples:
+        for example, spans in zip(examples, spans_of(examples, preprocessor), strict=True):
             most = self.settings.max_answer_tokens
-            windows = [best_span(next(logits).float().numpy(), next(spans), most) for _ in example.samples]
+            windows = [best_span(next(logits).float().numpy(), own, most) for own in spans]
             found.append(self._answer(example, best_window(windows)))
         return found
 

@@ -1,7 +1,7 @@
 """Windows of a text that is longer than a model takes: parts that share some tokens, cut between words."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -16,10 +16,11 @@ Measure = Callable[[Sample], Spans]
 
 @dataclass(frozen=True)
 class TextWindow:
-    """A window as a sample of its own, and the place of its first character in the whole text."""
+    """A window as a sample of its own, the place of its first character in the whole text, and its rows' places."""
 
     sample: Sample
     start: int
+    spans: Spans = field(compare=False)
 
 
 def windows_of(sample: Sample, measure: Measure, most: int, stride: int) -> list[TextWindow]:
@@ -33,7 +34,7 @@ def windows_of(sample: Sample, measure: Measure, most: int, stride: int) -> list
     """
     spans = measure(sample)
     if len(spans) <= most:
-        return [TextWindow(sample, 0)]
+        return [TextWindow(sample, 0, spans)]
     name = "text_pair" if "text_pair" in sample.fields else "text"
     text = sample.fields[name]
     assert isinstance(text, str)
@@ -70,13 +71,14 @@ class _Cut:
         spaces = [any(map(str.isspace, self.text[end:first])) for end, first in gaps]
         return np.flatnonzero([False, *spaces])
 
-    def window(self, first: int, end: int) -> TextWindow:
-        """The window of the tokens from `first` to `end`; without text if these are all white space."""
+    def window(self, first: int, end: int) -> tuple[Sample, int]:
+        """The window of the tokens from `first` to `end`, and where it begins; without text if these are all white
+        space."""
         spans = self.own[first:end]
         spans = spans[spans[:, 0] < spans[:, 1]]
         start, stop = (int(spans[:, 0].min()), int(spans[:, 1].max())) if len(spans) else (0, 0)
         fields: Mapping[str, str | bytes] = {**self.sample.fields, self.name: self.text[start:stop]}
-        return TextWindow(replace(self.sample, fields=fields), start)
+        return replace(self.sample, fields=fields), start
 
 
 def _windows(cut: _Cut, measure: Measure, most: int, room: int, stride: int) -> Iterator[TextWindow]:
@@ -85,16 +87,17 @@ def _windows(cut: _Cut, measure: Measure, most: int, room: int, stride: int) -> 
         end, limit = first, room
         while True:
             end = _last_break(breaks, first + stride, first + limit, tokens)
-            window = cut.window(first, end)
+            sample, start = cut.window(first, end)
             # A part of a text need not have the tokens that the part has in the whole.
-            over = len(measure(window.sample)) - most
+            spans = measure(sample)
+            over = len(spans) - most
             if over <= 0:
                 break
             limit = min(limit, end - first) - over
             if limit <= stride:
                 raise DataError(f"a window of its text has {over + most:,} tokens by itself, expected {most:,} at most")
-        if window.sample.fields[cut.name]:
-            yield window
+        if sample.fields[cut.name]:
+            yield TextWindow(sample, start, spans)
         if end == tokens:
             return
         first = _next_first(breaks, first, end, stride)
