@@ -21,6 +21,8 @@ from recycle_cli.recipe import Recipe
 from recycle_cli.runs.beginning import SCRATCH
 from recycle_cli.runs.folder import CHECKPOINT
 from recycle_cli.store import SegmentWriter, Store
+from recycle_cli.store.layout import SCRATCH as DRAFTS
+from recycle_cli.store.liveness import remove_dead, writers
 from recycle_cli.trunk import Keys
 from recycle_cli.trunk.rows import rows_of
 
@@ -117,7 +119,11 @@ class Scratch:
         return Moved(source, rows.in_memory() if in_memory else rows)
 
     def begin(self, recipe: Recipe) -> "NewRows":
-        """Write the rows of a cut as they come; what is there already stays."""
+        """Write the rows of a cut as they come; what is there already stays, but for what a killed process has left
+        unfinished, which would take room."""
+        drafts = self.path(recipe) / DRAFTS
+        for one in writers(drafts) if drafts.is_dir() else ():
+            remove_dead(drafts, one.name)
         store = Store.create_or_open(str(self.path(recipe)), recipe, {"model": "trained"})
         return NewRows(store, self._contents)
 
