@@ -28,13 +28,15 @@ def draw(table: pandas.DataFrame, target: Path) -> None:
             points = points.sort_values("seconds")
             joined = "-" if kind in ("cuts", "ladders") else ""
             axis.plot(points["seconds"], points["quality"], f"o{joined}", color=COLOURS[kind], label=kind)
+            beside = (6, 5) if kind == "ladders" else (6, -11)
             for name, x, y in zip(points["name"], points["seconds"], points["quality"], strict=True):
-                axis.annotate(name, (x, y), xytext=(5, -10), textcoords="offset points", fontsize=8)
-        axis.set_xscale("log")
+                axis.annotate(name, (x, y), xytext=beside, textcoords="offset points", fontsize=8)
+        axis.margins(0.15)
+        axis.set_xlim(left=0)
         axis.set_title(data)
         axis.set_xlabel("processor seconds of training")
         axis.grid(alpha=0.3)
-        axis.legend(loc="lower right")
+        axis.legend(loc="best")
     axes[0][0].set_ylabel("on the test set")
     figure.tight_layout()
     figure.savefig(target, dpi=110)
