@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -133,3 +135,33 @@ def test_a_file_without_an_object_is_a_value_error(tmp_path, content, problem):
     assert read_object(path) == {"a": 1}
     with pytest.raises(OSError, match="more than the 3 that are read"):
         read_bytes(path, 3)
+
+
+DYING = """
+import os, signal, sys
+from pathlib import Path
+from recycle_cli.disk import replacing
+with replacing(Path(sys.argv[1])) as partial:
+    partial.write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_process_left_unfinished_goes_with_the_next(tmp_path):
+    """Not so what another is writing, nor what merely has a name like it."""
+    target = tmp_path / "out.[1].csv"
+    subprocess.run([sys.executable, "-c", DYING, str(target)], check=False)
+    (dead,) = tmp_path.iterdir()
+    assert dead.read_text() == "half"
+    others = [".out.[1].csv.notes.partial", ".out.[1].csv.0123456789ab.partial.txt", ".out.1.csv.0123456789ab.partial"]
+    for name in others:
+        (tmp_path / name).write_text("mine")
+    (tmp_path / ".out.[1].csv.0123456789ab.partial").mkdir()
+    (tmp_path / ".out.[1].csv.ba9876543210.partial").symlink_to(others[0])
+    kept = {entry.name for entry in tmp_path.iterdir()} - {dead.name}
+    with replacing(target) as first, replacing(target) as second:
+        assert {entry.name for entry in tmp_path.iterdir()} == kept | {first.name, second.name}
+        second.write_text("two")
+        first.write_text("one")
+    assert {entry.name for entry in tmp_path.iterdir()} == kept | {target.name}
+    assert target.read_text() == "one"
