@@ -63,6 +63,20 @@ class Recipe:
         rest = {name: value for name, value in self.extra.items() if name != "precision"}
         return replace(self, extra=rest if precision == "float32" else {**rest, "precision": precision})
 
+    @property
+    def poolings(self) -> tuple[str, ...]:
+        """How the rows of a sample are pooled, each pooling being a row of the store; none if they are not."""
+        return tuple(str(self.extra["pool"]).split(",")) if "pool" in self.extra else ()
+
+    def pooled_by(self, poolings: Sequence[str]) -> "Recipe":
+        """Return the recipe with the rows of a sample pooled in these ways; without any it is left as it is."""
+        return replace(self, extra={**self.extra, "pool": ",".join(poolings)}) if poolings else self
+
+    @property
+    def unpooled(self) -> "Recipe":
+        """The recipe of the rows that are pooled."""
+        return replace(self, extra={name: value for name, value in self.extra.items() if name != "pool"})
+
     def at(self, *cuts: str) -> "Recipe":
         """Return the recipe of only these cuts."""
         return replace(self, cuts={cut: self.cuts[cut] for cut in cuts})

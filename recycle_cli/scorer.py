@@ -21,7 +21,7 @@ from recycle_cli.runtime.devices import autocast, batch_tokens_on, device_holdin
 from recycle_cli.settings import ModelSettings, PredictSettings
 from recycle_cli.store import SegmentWriter, Store
 from recycle_cli.tasks import Task, task_of_run
-from recycle_cli.training import LadderHead, read_ladder
+from recycle_cli.training import LadderHead, ProbeHead, poolings_of, read_ladder, read_probe
 from recycle_cli.training.head import Head
 from recycle_cli.trunk import (
     PROBES,
@@ -102,6 +102,18 @@ def _load_ladder(run: str, info: RunInfo, computing: NamedModel, store: Store | 
     return LoadedRun(info, named, task_of_run(info.task, named.modality, info.to_json()), base.labels, head)
 
 
+def _load_probe(run: str, info: RunInfo, computing: NamedModel, store: Store | None, *, every_cut: bool) -> LoadedRun:
+    """The same for a pooled head, which takes stores of rows and of pooled vectors."""
+    named, split, probe, base = read_probe(expanded(run), computing, store, cut=info.cut, every_cut=every_cut)
+    if store is not None:
+        for cut in info.cuts:
+            expect(store, split.recipe.at(cut).computed_in(store.recipe.precision), info.model, cut)
+        poolings_of(probe.shape.poolings, split, ())
+    split.model.to(device_of(computing.settings.device)).eval()
+    head = ProbeHead(split, info.cut, INPUTS if store is None else info.cuts, probe)
+    return LoadedRun(info, named, task_of_run(info.task, named.modality, info.to_json()), base.labels, head)
+
+
 def _split_for(network: Network, cut: str, store: Store, *, every_cut: bool) -> SplitModel:
     """The model of a RUN, cut where its head begins; with `every_cut` at all of the store's cuts, if its layers up to
     the last of them are those that made the store. (Training has changed the layers behind its own cut.)"""
@@ -171,7 +183,7 @@ class Scorer:
         base = self.first.model.found_again(self.store.provenance, self.store.recipe, named=False)
         # The first batch of misses asks for it, but no model can be cut in inference mode, nor in mixed precision.
         with torch.inference_mode(False), autocast(self.device, "float32"):
-            split = base.open().stored(wanted, self.store.recipe.dtype)
+            split = base.open().stored(wanted, self.store.recipe.dtype, self.store.recipe.poolings)
         for cut in wanted:
             recipe = split.recipe.at(cut).computed_in(self.store.recipe.precision)
             expect(self.store, recipe, base.name, cut)
@@ -251,10 +263,11 @@ class Scorer:
         if writer is not None:
             self._keep(batch, window, activations, writer)
         ready: Rows = {}
+        lengths = self.trunk.stored_lengths(batch.lengths)
         for cut in self.cuts:
-            rows = rows_of(activations[cut], batch.lengths, store.recipe.dtype)
-            restored_rows = restored(rows, batch.lengths, store.recipe.dtype).to(self.device)
-            ready[cut] = {"rows": restored_rows, "lengths": torch.from_numpy(batch.lengths).to(self.device)}
+            rows = rows_of(activations[cut], lengths, store.recipe.dtype)
+            restored_rows = restored(rows, lengths, store.recipe.dtype).to(self.device)
+            ready[cut] = {"rows": restored_rows, "lengths": torch.from_numpy(lengths).to(self.device)}
         return {name: run.outputs(ready) for name, run in self.runs.items()}
 
     def _keep(
@@ -267,7 +280,7 @@ class Scorer:
         samples = [window.samples[place] for place in batch.members.tolist()]
         first = self._underway.first(Window(samples, keys, digests, self._underway.lookup(keys, digests)))
         if len(first):
-            dtype, lengths = self.store.recipe.dtype, batch.lengths[first]
+            dtype, lengths = self.store.recipe.dtype, self.trunk.stored_lengths(batch.lengths[first])
             rows = {cut: rows_of(activations[cut][first], lengths, dtype) for cut in self.store.recipe.cuts}
             writer.append(keys[first], digests[first], lengths, rows)
 
@@ -283,7 +296,9 @@ def open_scorer(run: str, store: str | None, model: ModelSettings, settings: Pre
     if info.reuse is not None:
         named = replace(named, reused=_reused(info.reuse, run, store, named, settings))
     opened = None if store is None or info.reuse is not None else _store_for(store, info)
-    if info.ladder:
+    if info.pooled:
+        loaded = _load_probe(run, info, named, opened, every_cut=settings.write_back)
+    elif info.ladder:
         loaded = _load_ladder(run, info, named, opened, every_cut=settings.write_back)
     else:
         loaded = _load_run(run, info, named, opened, every_cut=settings.write_back)

@@ -1,13 +1,17 @@
 """Bench training from the store, LoRA included, beside the bare head, full fine-tuning, freezing, and the Trainer."""
 
+from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
 
+import numpy as np
+
 from recycle_cli.batches import StoredRows, widened
 from recycle_cli.bench.epoch import Weights, epoch_seconds, slice_for, trainer_for
-from recycle_cli.bench.layout import LORA, TRAINERS, prefix
+from recycle_cli.bench.layout import LORA, OF_STATES, TRAINERS, prefix
+from recycle_cli.bench.states import States
 from recycle_cli.bench.subject import WHOLE, Subject, discard
-from recycle_cli.bench.timing import Clock, Run, Runner, Unavailable
+from recycle_cli.bench.timing import WARM_UP, Clock, Run, Runner, Unavailable
 from recycle_cli.errors import UsageError
 from recycle_cli.models import SplitModel
 from recycle_cli.models.adapters import attach
@@ -30,7 +34,25 @@ def runners(subject: Subject) -> dict[str, Runner | Unavailable]:
         found[f"{group}.bare_head"] = partial(_bare_head, subject, halves, name)
         found[f"{group}.frozen"] = partial(_from_inputs, subject, halves, name)
     found["finetune.full"] = partial(_from_inputs, subject, subject.whole(), WHOLE)
-    return found | _trainers(subject) | {LORA: _lora(subject)}
+    return found | _trainers(subject) | {LORA: _lora(subject)} | _of_states(subject)
+
+
+def _of_states(subject: Subject) -> dict[str, Runner | Unavailable]:
+    """Runners of heads that read several states."""
+    found: dict[str, Runner | Unavailable] = {}
+    for name in OF_STATES:
+        kind = name.split(".")[1]
+        states = States.of(subject, kind)
+        found[name] = states if isinstance(states, Unavailable) else partial(_from_states, subject, states)
+    return found
+
+
+def _from_states(subject: Subject, states: States, repetition: int) -> Run:
+    """An epoch of a few batches; a linear head is solved on all samples, since it passes over them again and again."""
+    members = slice_for(subject, repetition)
+    if states.kind == "pooled" and repetition != WARM_UP:
+        members = np.arange(len(subject.data))
+    return replace(states.runs(members), steps=-(-len(members) // subject.settings.batch_size))
 
 
 def ours(subject: Subject) -> Runner:

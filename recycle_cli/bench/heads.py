@@ -8,21 +8,32 @@ import numpy as np
 from recycle_cli.batches import Indices, StoredRows, stored_source
 from recycle_cli.bench.epoch import slice_for, trainer_for
 from recycle_cli.bench.layout import prefix
+from recycle_cli.bench.states import STATES, States
 from recycle_cli.bench.subject import SILENT, Subject, discard
-from recycle_cli.bench.timing import WARM_UP, Run, Runner
+from recycle_cli.bench.timing import WARM_UP, Run, Runner, Unavailable
 from recycle_cli.settings.measuring import HEADS
 from recycle_cli.training import Destination, Head, Setup, frozen, train
 
 
-def runners(subject: Subject) -> dict[str, Runner]:
-    """Runners that train the same heads together and apart, at each cut."""
-    found: dict[str, Runner] = {}
+def runners(subject: Subject) -> dict[str, Runner | Unavailable]:
+    """Runners that train the same heads together and apart, at each cut and over several states."""
+    found: dict[str, Runner | Unavailable] = {}
     cuts = subject.settings.cuts
     for cut in cuts:
         group, setups = prefix("heads", cut, cuts), _setups(subject, cut)
         found[f"{group}.together"] = partial(_runs, subject, [setups])
         found[f"{group}.apart"] = partial(_runs, subject, [[one] for one in setups])
+    for kind in STATES:
+        states = States.of(subject, kind)
+        for name, heads in (("together", [HEADS]), ("apart", [1] * HEADS)):
+            found[f"heads.{kind}.{name}"] = (
+                states if isinstance(states, Unavailable) else partial(_of_states, subject, states, heads)
+            )
     return found
+
+
+def _of_states(subject: Subject, states: States, heads: Sequence[int], repetition: int) -> Run:
+    return states.runs(slice_for(subject, repetition), heads)
 
 
 def _setups(subject: Subject, cut: str) -> list[Setup]:

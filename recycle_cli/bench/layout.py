@@ -6,7 +6,7 @@
     contention.NAME.beside_N.slowdown  our time beside N busy processes as a multiple of that alone
 
 A group is a batch size of `read`, a cut other than the first, such as `at_100%`, or `lora`, which is training from the
-store with the default LoRA on the head.
+store with the default LoRA on the head, or `ladder` and `pooled`, which are heads that read several states.
 """
 
 from collections.abc import Iterator, Sequence
@@ -44,6 +44,10 @@ TRAINERS = ("trainer_full", "trainer_frozen", "map_trainer")
 LORA = "finetune.lora.store"
 """Training from the store at the first cut, with LoRA on the head."""
 
+
+OF_STATES = ("finetune.ladder.store", "finetune.pooled.store")
+"""Training heads that read several states: a ladder over every second, and a linear one over vectors of all, which is
+solved on all samples."""
 
 CONTENDERS = ("precompute", "finetune", "predict")
 
@@ -151,8 +155,9 @@ def _finetune(cuts: Sequence[str]) -> Layout:
         ]
     variants += ["finetune.full", *(f"finetune.{name}" for name in TRAINERS)]
     comparisons += [Comparison("speedup", "finetune.store", f"finetune.{name}") for name in TRAINERS]
-    variants.append(LORA)
-    comparisons += [Comparison("speedup", LORA, f"finetune.{name}") for name in ("full", "store")]
+    variants += [LORA, *OF_STATES]
+    ways = (LORA, *OF_STATES)
+    comparisons += [Comparison("speedup", ours, f"finetune.{name}") for ours in ways for name in ("full", "store")]
     return Layout("finetune", tuple(variants), tuple(comparisons))
 
 
@@ -169,7 +174,7 @@ def _predict(cuts: Sequence[str]) -> Layout:
 
 def _heads(cuts: Sequence[str]) -> Layout:
     variants, comparisons = [], []
-    for group in (prefix("heads", cut, cuts) for cut in cuts):
+    for group in (*(prefix("heads", cut, cuts) for cut in cuts), "heads.ladder", "heads.pooled"):
         variants += [f"{group}.together", f"{group}.apart"]
         comparisons.append(Comparison("speedup", f"{group}.together", f"{group}.apart"))
     return Layout("heads", tuple(variants), tuple(comparisons))

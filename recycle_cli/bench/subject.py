@@ -57,7 +57,8 @@ class Subject:
 
     @cached_property
     def filling(self) -> PrecomputeSettings:
-        return PrecomputeSettings(self.settings.cuts, self.settings.dtype, self.batch_tokens, codec=self.settings.codec)
+        settings = self.settings
+        return PrecomputeSettings(settings.cuts, settings.dtype, batch_tokens=self.batch_tokens, codec=settings.codec)
 
     @cached_property
     def task(self) -> Task:

@@ -1,8 +1,8 @@
 """`recycle layers`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -10,6 +10,9 @@ from recycle_cli.cli.options import Asked, filled, with_options
 from recycle_cli.reports import show_json, show_rows, spinner
 from recycle_cli.settings import ImageSettings, LayersSettings, ModelSettings
 from recycle_cli.settings.option import options_of
+
+if TYPE_CHECKING:
+    from recycle_cli.models import Layer
 
 
 @with_options(ModelSettings, LayersSettings, leave_out=("device", "precision", *options_of(ImageSettings)))
@@ -33,3 +36,19 @@ def layers(
     else:
         sample = "an image" if length is None else f"a sample of {length} tokens"
         show_rows(f"{model}: {sample} in {asked_for.dtype}", rows)
+        if length is not None:
+            show_rows("What a store for each kind of head keeps of it", _heads(found))
+
+
+def _heads(layers: "Sequence[Layer]") -> list[Mapping[str, Any]]:
+    """A row for the head of the cut in the middle, a ladder over every second state and a pooled head over all."""
+    from recycle_cli.models import each_cut
+
+    every = {layer.cut: layer for layer in layers}
+    second = each_cut(("every:2",), lambda: list(every))
+    half = min(layers, key=lambda layer: abs(layer.share - 0.5))
+    return [
+        {"head": "of a cut", "reads": half.cut, "bytes": half.bytes_per_sample},
+        {"head": "ladder", "reads": ",".join(second), "bytes": sum(every[cut].bytes_per_sample for cut in second)},
+        {"head": "pooled", "reads": ",".join(every), "bytes": sum(layer.pooled_bytes for layer in layers)},
+    ]

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 MOST_EPOCHS = 30
 """Epochs that a table lists; of more, the last ones and the best."""
 
+BAR = 30
+"""Characters of the longest bar."""
+
 TIMES = ("train_seconds", "samples_per_second", "epoch_seconds")
 """Of a head: shared by all that trained together."""
 
@@ -27,13 +30,24 @@ def show_finetuned(report: "Finetuned", *, as_json: bool, missed: BarError | Non
         return
     _show_epochs([fields])
     metrics = {_title(name): value for name, value in fields.pop("metrics").items()}
+    depth = fields.pop("depth")
+    if depth:
+        show_rows("Depth: the share of each state in the head", _bars(depth))
     left_out = {"epochs", "epoch_seconds", "metric", "best_step"}
+    if fields["solved_with"] is None:
+        left_out.add("solved_with")
     if fields["metric"] is None:  # nothing was compared
         left_out.add("best_epoch")
     fields["labels"] = fields.pop("classes")  # of a regression they are what is predicted, no classes
     if (freezing := fields.pop("freezing", None)) is not None:
         fields["frozen"] = f"{len(freezing['frozen'])} of {freezing['layers']} layers, up to the cut {freezing['cut']}"
     show_fields("Fine-tuned", metrics | {name: value for name, value in fields.items() if name not in left_out})
+
+
+def _bars(depth: Mapping[str, float]) -> list[Fields]:
+    """A row for each state, with a bar as long as its share."""
+    widest = max(depth.values()) or 1.0
+    return [{"state": state, "share": share, "": "█" * round(BAR * share / widest)} for state, share in depth.items()]
 
 
 def show_heads(report: "FinetunedHeads", *, as_json: bool, missed: BarError | None = None) -> None:
@@ -45,9 +59,11 @@ def show_heads(report: "FinetunedHeads", *, as_json: bool, missed: BarError | No
     heads: list[dict[str, Any]] = fields.pop("heads")
     _show_epochs(heads)
     resumed = report.train_seconds is None
-    apart = {"name", "output", "metric", "metrics", "epochs", "best_epoch", "best_step", "freezing"} | (
+    apart = {"name", "output", "metric", "metrics", "epochs", "best_epoch", "best_step", "freezing", "depth"} | (
         {"epoch_seconds"} if resumed else set(TIMES)
     )
+    if all(head.get("solved_with") is None for head in heads):
+        apart.add("solved_with")
     named = [name for name in dict.fromkeys(name for head in heads for name in head) if name not in apart]
     shared = {name: heads[0].get(name) for name in named if len({repr(head.get(name)) for head in heads}) == 1}
     own = [name for name in named if name not in shared]

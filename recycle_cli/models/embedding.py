@@ -91,7 +91,7 @@ def put_embedding(model: nn.Module, settings: EmbeddingSettings, classes: int, s
 
     It is made from `seed`. Raises ModelError for a model that does not end with a linear layer.
     """
-    name, linear = _last(model)
+    name, linear = last_layer(model)
     if linear is None or linear.out_features != classes:
         raise ModelError(
             f"{type(model).__name__} cannot learn an embedding: its last layer with weights ({name}) is no linear "
@@ -119,8 +119,8 @@ def numbered(size: int) -> tuple[str, ...]:
     return tuple(map(str, range(size)))
 
 
-def _last(model: nn.Module) -> tuple[str, nn.Linear | None]:
-    """The last module that has parameters of its own."""
+def last_layer(model: nn.Module) -> tuple[str, nn.Linear | None]:
+    """The last module that has parameters of its own, by its name; None in its place if it is no linear layer."""
     own = [(name, one) for name, one in model.named_modules() if next(one.parameters(recurse=False), None) is not None]
     name, module = own[-1]
     return name, module if isinstance(module, nn.Linear) else None

@@ -8,7 +8,10 @@ from recycle_cli.recipe import row_bytes
 
 @dataclass(frozen=True)
 class Layer:
-    """One cut. Shares are of the whole model, from 0 to 1; `bytes_per_sample` is for a text of the length asked for."""
+    """One cut. Shares are of the whole model, from 0 to 1; `bytes_per_sample` is for a text of the length asked for.
+
+    `pooled_bytes`: of one sample's vectors there, with the usual poolings of a store of pooled vectors.
+    """
 
     cut: str
     share: float
@@ -16,6 +19,12 @@ class Layer:
     parameter_share: float
     row_shape: tuple[int, ...]
     bytes_per_sample: int
+    pooled_bytes: int
+
+
+def pooled_bytes(width: int, poolings: Sequence[str], dtype: str) -> int:
+    """Bytes that a store keeps of one sample's pooled vectors of a state, with their scales."""
+    return len(poolings) * row_bytes((width,), dtype)
 
 
 def bytes_per_sample(row_shape: Sequence[int], length: int, dtype: str) -> int:

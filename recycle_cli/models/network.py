@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from recycle_cli.models.pooling import pooling
 from recycle_cli.models.split_model import SplitModel
 
 BASE = "base"
@@ -60,6 +61,7 @@ class Network:
     provenance: Mapping[str, str] = field(default_factory=dict)
     at_states: Callable[[Sequence[str], str], SplitModel] | None = None
 
-    def stored(self, cuts: Sequence[str], dtype: str) -> SplitModel:
-        """The halves at cuts whose rows are stored."""
-        return (self.at_states or self.split)(cuts, dtype)
+    def stored(self, cuts: Sequence[str], dtype: str, poolings: Sequence[str] = ()) -> SplitModel:
+        """The halves at cuts whose rows are stored; with `poolings` the trunk pools them."""
+        split = (self.at_states or self.split)(cuts, dtype)
+        return pooling(split, poolings) if poolings else split

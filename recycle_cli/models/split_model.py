@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 from torch import Tensor, nn
 
 from recycle_cli.errors import UsageError
@@ -49,6 +51,7 @@ class SplitModel:
                      second is not the later one
     head_buffers     cut -> named buffers that training the head changes (statistics of BatchNorm)
     blocks_after     cut -> the blocks of the head; none if the model has no list of them
+    poolings         how the trunk pools the rows of a sample, each pooling being a row of its own; none: not at all
     per_row          whether there is an output for each row, and not one for each sample
     """
 
@@ -70,6 +73,11 @@ class SplitModel:
     head_buffers: Callable[[str], Buffers] = lambda cut: []
     blocks_after: Callable[[str], Sequence[nn.Module]] = lambda cut: ()
     per_row: bool = False
+    poolings: tuple[str, ...] = ()
+
+    def stored_lengths(self, lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """The rows (n,) that the trunk gives for samples of these lengths (n,)."""
+        return np.full_like(lengths, len(self.poolings)) if self.poolings else lengths
 
     @property
     def prepare(self) -> Callable[[Sequence[Sample]], list[Prepared]]:

@@ -20,6 +20,7 @@ from recycle_cli.keys import Sample
 from recycle_cli.models import NamedModel, asks_for_several, bytes_per_sample, views_of
 from recycle_cli.plan.census import Census, Tokens, count, rows_of_images, tokens_of
 from recycle_cli.plan.cost import Epoch, epoch_of, padded, pays_back_in
+from recycle_cli.plan.states import HeadPlan, Scale, forecast, try_states
 from recycle_cli.plan.trial import Trial, try_out
 from recycle_cli.plan.verdict import verdict
 from recycle_cli.recipe import DTYPES
@@ -68,6 +69,8 @@ class CutPlan:
 class Plan:
     """Counts of a corpus, the time to train on it without a store, and the cuts. Error shares are at 95% confidence.
 
+    `heads` are forecast if they are asked for: the cheapest cut's beside those that read several states.
+
     A record is one sample, or several if it is a long text whose windows a task asks for. For images, which are one row
     each, `tokens` and `max_length` are None, and the error is that of `unique_samples`.
     """
@@ -89,6 +92,7 @@ class Plan:
     seconds: float
     machine: dict[str, Any]
     versions: dict[str, str]
+    heads: list[HeadPlan] | None = None
 
 
 def plan(corpus: CorpusSettings, model: ModelSettings, settings: PlanSettings, scratch: str | None = None) -> Plan:
@@ -112,7 +116,8 @@ def plan(corpus: CorpusSettings, model: ModelSettings, settings: PlanSettings, s
         with bar("plan: trying") as progress:
             trial = try_out(subject, lambda name: progress.update(1, note=name), views)
         forecast = Forecast(settings, subject, census, tokens, lengths, trial, free)
-        return _report(forecast, records.used, started)
+        report = _report(forecast, records.used, started)
+        return replace(report, heads=forecast.heads(report.cuts)) if settings.states else report
 
 
 def _sample_size(settings: PlanSettings, *, images: bool) -> int:
@@ -237,6 +242,22 @@ class Forecast:
     def correction(self) -> float:
         """Mean tokens of a sample of the corpus, as a multiple of that of the drawn samples."""
         return self.tokens.total / self.census.unique / float(self.lengths.mean())
+
+    def heads(self, cuts: Sequence[CutPlan]) -> list[HeadPlan]:
+        """The head of the cut that takes the least time, views left out, and heads that read several states."""
+        scale = Scale(
+            records=self.census.records,
+            unique=self.census.unique,
+            row_count=self.tokens.total,
+            tokens_share=self.tokens.total / self.census.unique / float(self.subject.lengths.mean()),
+            epochs=self.settings.epochs,
+            full_epoch_seconds=self.epoch_seconds("full"),
+            free=self.free,
+        )
+        figures = [(one, self.fill_seconds(one.blocks), self.bytes(one.blocks, self.settings.dtype)) for one in cuts]
+        best, fill, size = min(figures, key=lambda one: one[1] + scale.epochs * one[0].store_epoch_seconds)
+        ours = forecast("of a cut", best.blocks, size, fill, best.store_epoch_seconds, scale)
+        return [ours, *try_states(self.subject, scale)]
 
     def bytes(self, blocks: str, dtype: str) -> int:
         """Bytes of a store of the whole corpus at one cut, without views."""

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from recycle_cli.plan.run import CutPlan, Plan
+from recycle_cli.plan.states import HeadPlan
 from recycle_cli.reports import counted, human, say, show_rows, size
 
 
@@ -16,6 +17,8 @@ def show_plan(plan: Plan) -> None:
     if plan.views:
         show_rows(f"What --views {plan.views} costs, beside the plain images alone", list(_views(plan)))
     show_rows("Bytes by dtype", [{"cut": cut.cut} | {d: size(n) for d, n in cut.bytes.items()} for cut in plan.cuts])
+    if plan.heads is not None:
+        show_rows(f"Heads, for {counted(plan.epochs, 'epoch')}", [_head(one) for one in plan.heads])
     tried = counted(plan.sample["tried"], "sample")
     say(
         f"full fine-tuning: {human('seconds', plan.full_epoch_seconds)} an epoch; {size(plan.free_disk_bytes)} of disk "
@@ -35,6 +38,19 @@ def _row(cut: CutPlan, plan: Plan) -> dict[str, Any]:
         "vs frozen": _epoch(cut.payback_epoch_vs_frozen),
         "reads": f"{size(cut.needed_bytes_per_second)}/s of {'unknown' if rate is None else f'{size(rate)}/s'}",
         "verdict": cut.verdict,
+    }
+
+
+def _head(one: HeadPlan) -> dict[str, Any]:
+    return {
+        "head": one.head,
+        "reads": one.cuts,
+        "bytes": size(one.bytes),
+        "fill": human("seconds", one.fill_seconds),
+        "epoch": human("seconds", one.epoch_seconds) + (" (solved once)" if one.head == "pooled" else ""),
+        "in all": human("seconds", one.total_seconds),
+        "pays vs full": _epoch(one.payback_epoch),
+        "verdict": one.verdict,
     }
 
 

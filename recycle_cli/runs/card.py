@@ -48,6 +48,12 @@ LADDER = (
 )
 
 
+POOLED_HEAD = (
+    "It is a pooled head, in `pooled`, that reads vectors of hidden states of {base}, and no ordinary checkpoint: "
+    "`recycle predict` puts the two together. `pooled/probe.py` loads it with PyTorch alone."
+)
+
+
 def card_of(loaded: AnyLoaded, info: RunInfo, pipeline: str, outputs: str) -> str:
     """The card as Markdown. `pipeline`: the hub's tag for such a model; `outputs`: a sentence on its outputs."""
     report = info.report
@@ -74,6 +80,8 @@ def _how_to_load(loaded: AnyLoaded, info: RunInfo) -> str:
         return _REUSING.format(in_line(info.reuse["provenance"]["model"]))
     if info.ladder:
         return LADDER.format(base=f"`{in_line(info.model)}`")
+    if info.pooled:
+        return POOLED_HEAD.format(base=f"`{in_line(info.model)}`")
     if info.apart:
         return _APART
     return (_POOLED if isinstance(loaded, LoadedPooled) else _WHOLE).format(loaded.loads_with)

@@ -33,6 +33,7 @@ class RunInfo:
     apart              whether the checkpoint is in RUN/base and some of the trained weights lie beside it
     reuse              the model whose rows it reuses, for `reused_again`; None if it reuses none
     ladder             whether it is a ladder, which reads the rows of the cuts that `cut` names
+    pooled             whether it is a pooled head, which reads vectors of the states at these cuts
     data               digest of keys and labels of the training data
     columns            the columns of its training data, by role (text, text_pair, label, image, id); None if not known
     evaluated_on       names of the corpora of its evaluation; None if there was none
@@ -55,6 +56,7 @@ class RunInfo:
     apart: bool = False
     reuse: Mapping[str, Any] | None = None
     ladder: bool = False
+    pooled: bool = False
     data: str | None = None
     columns: Mapping[str, str] | None = None
     evaluated_on: list[str] | None = None

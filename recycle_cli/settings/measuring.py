@@ -91,6 +91,12 @@ class PlanSettings:
         "Measuring",
         minimum=1,
     )
+    states: bool = option(
+        False,
+        "Forecast heads that read several states beside the cuts: a ladder over every second, a pooled head over all.",
+        "Measuring",
+        usual=True,
+    )
     repetitions: int = same(BenchSettings, "repetitions", default=2)
     seed: int = 0
     views: ViewSettings = ViewSettings()

@@ -41,6 +41,19 @@ def names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
+POOLINGS = ("mean", "cls", "max", "last")
+"""The ways to make one vector of the rows of a sample: their mean, the first, the largest of each number, the last."""
+
+
+def poolings(text: str) -> tuple[str, ...]:
+    """Some of POOLINGS from `max,mean`, in one order and each once. Raises ValueError for any other name."""
+    found = names(text.lower())
+    for name in found:
+        if name not in POOLINGS:
+            raise ValueError(f"{name!r}: expected some of {', '.join(POOLINGS)}, with commas between them")
+    return tuple(name for name in POOLINGS if name in found)
+
+
 def logs(text: str) -> tuple[str, ...]:
     """Some of LOGS from `csv,wandb`. Raises ValueError for any other name."""
     found = names(text)

@@ -9,8 +9,9 @@ from recycle_cli.settings.option import option
 from recycle_cli.settings.reading import names, size
 from recycle_cli.settings.tasks import HeadLayerSettings, Metric, TaskSettings
 
-RATE, LADDER_RATE = 5e-5, 2e-3
-"""The highest learning rates by default: of pretrained layers, and of a ladder, which begins with random ones."""
+RATE, LADDER_RATE, POOLED_RATE = 5e-5, 2e-3, 3e-4
+"""The highest learning rates by default: of pretrained layers, and of a ladder and a pooled head, which begin with
+random ones."""
 
 OnMissing = Literal["fail", "compute", "skip"]
 
@@ -85,7 +86,7 @@ class TrainingSettings:
     batch_size: int = option(32, "Number of samples in a batch.", "Training", minimum=1, usual=True)
     learning_rate: float | None = option(
         None,
-        f"Peak learning rate; by default {RATE:g}, of a ladder {LADDER_RATE:g}.",
+        f"Peak learning rate; by default {RATE:g}, of a ladder {LADDER_RATE:g}, pooled {POOLED_RATE:g}.",
         "Training",
         minimum=0.0,
         usual=True,
@@ -197,7 +198,7 @@ class TrainingSettings:
         """The highest learning rate."""
         if self.learning_rate is not None:
             return self.learning_rate
-        return LADDER_RATE if self.layers.kind == "ladder" else RATE
+        return {"ladder": LADDER_RATE, "pooled": POOLED_RATE}.get(self.layers.kind, RATE)
 
     @property
     def shuffle_seed(self) -> int:

@@ -6,7 +6,7 @@ from typing import Literal
 from recycle_cli.settings.corpus import CorpusSettings
 from recycle_cli.settings.model import ViewSettings
 from recycle_cli.settings.option import REQUIRED, option, same
-from recycle_cli.settings.reading import LOGS, logs, size
+from recycle_cli.settings.reading import LOGS, POOLINGS, logs, poolings, size
 from recycle_cli.settings.shards import Shard, shard
 from recycle_cli.settings.tasks import TASKS, SampleSettings
 from recycle_cli.settings.training import TrainingSettings
@@ -38,6 +38,14 @@ class PrecomputeSettings:
         "Number format of the stored activations; int8 keeps a scale for each token or image, int4 also one for every "
         "16 numbers.",
         "Store",
+        usual=True,
+    )
+    pool: tuple[str, ...] = option(
+        (),
+        "Keep one vector a state in place of its rows, for --head pooled: some of "
+        f"{', '.join(POOLINGS)}, with commas between them; cls is the first token, last the last.",
+        "Store",
+        parser=poolings,
         usual=True,
     )
     batch_tokens: int | None = option(
@@ -106,6 +114,11 @@ class Job:
         "Add the last rows of another model, which this store holds (--cut 100%), to what the whole model gives its "
         "first block.",
         "Model and cut",
+    )
+    head_init: str | None = option(
+        None,
+        "Let the last layer begin with outputs like those of this RUN's pooled head.",
+        "Training",
     )
     model_named: bool = False
     overwrite: bool = option(False, "Replace the RUN in the folder --output.", "Output", repeated=False)

@@ -2,7 +2,7 @@
 
 from recycle_cli.tasks.classification import Classification
 from recycle_cli.tasks.contract import LOSS, Task, chosen_metric, is_better
-from recycle_cli.tasks.head_layers import check_layers, identity_of_layers
+from recycle_cli.tasks.head_layers import check_layers, check_pooled, identity_of_layers
 from recycle_cli.tasks.kinds import KINDS, TaskKind, task_of, task_of_run
 from recycle_cli.tasks.label_encoding import Encoded, Encoder, LabelEncoder, UnknownLabel
 from recycle_cli.tasks.labelled_scores import LabelledScores
@@ -39,6 +39,7 @@ __all__ = [
     "TokenClassification",
     "UnknownLabel",
     "check_layers",
+    "check_pooled",
     "chosen_metric",
     "identity_of_layers",
     "in_windows",

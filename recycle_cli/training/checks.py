@@ -10,10 +10,14 @@ from recycle_cli.corpus import is_pipe, name_of
 from recycle_cli.errors import DataError, UsageError
 from recycle_cli.models import NamedModel
 from recycle_cli.settings import HeadSettings, Job, TrainingSettings, same_for_all_heads
+from recycle_cli.settings.option import each_option
 from recycle_cli.store import Store
-from recycle_cli.tasks import Task, check_layers, chosen_metric, task_of
+from recycle_cli.tasks import Task, check_layers, check_pooled, chosen_metric, task_of
 from recycle_cli.training.freezing.checks import refuse_of_freezing
 from recycle_cli.training.labelled_data import LabelledData
+
+_OF_SOLVING = ("metric", "seed", "order-seed", "batch-size")
+"""The options of a training that solving has, too; rows are read in batches."""
 
 HEAD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -45,21 +49,43 @@ def task_asked(job: Job, taker: str, modality: str, settings: TrainingSettings) 
             f"{', '.join(job.data.label_columns)}; train the others on their own"
         )
     check_layers(settings.layers, modality, job.task, pools=task.pools)
-    _refuse_of_ladders(settings)
+    check_pooled(settings.layers, modality, job.task, task.layer(()))
+    _refuse_of_models_layers(settings)
+    if is_solved(task, settings):
+        _refuse_of_epochs(settings)
     task.check_options(settings)
     return task
 
 
-def _refuse_of_ladders(settings: TrainingSettings) -> None:
-    """Raise UsageError for options of the model's own layers, of which a ladder has none."""
-    if settings.layers.kind != "ladder":
+def is_solved(task: Task, settings: TrainingSettings) -> bool:
+    """Whether the optimum of a head is computed, and it does not train in epochs."""
+    return settings.layers.is_solved and not task.layer(()).embeds
+
+
+def _refuse_of_models_layers(settings: TrainingSettings) -> None:
+    """Raise UsageError for options of the model's own layers, of which a head that reads several states has none."""
+    kind = settings.layers.kind
+    if not settings.layers.reads_states:
         return
     if settings.adapter.kind != "none":
         raise UsageError(
-            f"--adapter {settings.adapter.kind} is put on the model's own layers; leave it out of a ladder"
+            f"--adapter {settings.adapter.kind} is put on the model's own layers; leave it out of --head {kind}"
         )
     if settings.cutmix:
-        raise UsageError("--cutmix replaces a box of one map, and a ladder reads several; use --mixup")
+        raise UsageError(f"--cutmix replaces a box of one map, and --head {kind} reads several; use --mixup")
+
+
+def _refuse_of_epochs(settings: TrainingSettings) -> None:
+    """Raise UsageError for options of a training in epochs, which a head that is solved does not go through."""
+    changed = [one for one in each_option(settings) if one.is_changed]
+    of_epochs = [one.name for one in changed if one.option.panel == "Training" and one.name not in _OF_SOLVING]
+    per_epoch = [name for name, value in (("mixup", settings.mixup), ("views", settings.views.views)) if value]
+    idle = [f"--{name}" for name in (*of_epochs, *per_epoch)]
+    if idle:
+        raise UsageError(
+            f"{', '.join(idle)}: a linear pooled head is solved, and does not train in epochs; leave it out, or add "
+            "--pooled-hidden"
+        )
 
 
 def refuse_idle_options(job: Job, model: NamedModel, settings: TrainingSettings, modality: str) -> None:
@@ -68,6 +94,11 @@ def refuse_idle_options(job: Job, model: NamedModel, settings: TrainingSettings,
     _refuse_of_adapters(settings, modality)
     _refuse_of_reuse(job, settings)
     refuse_of_freezing(job, settings)
+    if job.head_init is not None and settings.layers.reads_states:
+        kind = settings.layers.kind
+        raise UsageError(
+            f"--head-init {job.head_init}: a head of the model's own layers begins so; leave out --head {kind}"
+        )
     if (settings.mixup or settings.cutmix) and (job.store is None or modality != "image"):
         raise UsageError("--mixup and --cutmix mix stored activations of images; give a STORE of images")
     if job.store is None and (settings.in_memory or settings.memory is not None):
@@ -98,8 +129,9 @@ def _refuse_of_reuse(job: Job, settings: TrainingSettings) -> None:
             f"--reuse {job.reuse}: its rows enter before the first block, so that the model must run whole and cannot "
             f"train from {job.store}; leave one of the two out"
         )
-    if settings.layers.kind == "ladder":
-        raise UsageError(f"--reuse {job.reuse}: its rows enter a model that trains whole; leave out --head ladder")
+    if settings.layers.reads_states:
+        head = f"--head {settings.layers.kind}"
+        raise UsageError(f"--reuse {job.reuse}: its rows enter a model that trains whole; leave out {head}")
     if settings.adapter.kind != "none":
         raise UsageError(
             f"--reuse {job.reuse}: the layers that bring its rows in train whole, and the model with them; leave out "

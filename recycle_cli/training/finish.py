@@ -15,6 +15,8 @@ from recycle_cli.settings import AdapterSettings, Job
 from recycle_cli.training.freezing.picture import draw
 from recycle_cli.training.ladder_head import LadderHead
 from recycle_cli.training.ladder_run import write_ladder
+from recycle_cli.training.probe_head import ProbeHead
+from recycle_cli.training.probe_run import write_probe
 from recycle_cli.training.setup import Setup
 from recycle_cli.training.trainer import Trainer
 
@@ -30,7 +32,8 @@ class Finetuned:
 
     `epochs`: of each epoch, counted from 1, its number `epoch`, its last `step`, its mean training loss `epoch_loss`,
     its `seconds`, those of its `phases`, and the `metrics` at its end; with --freeze also `read_cut` and `frozen_cut`,
-    the cuts whose rows it read and before which nothing trained at its begin.
+    the cuts whose rows it read and before which nothing trained at its begin. A head that is solved has one, and
+    `solved_with` is its lambda. `depth`: of a pooled head the share of each state in its weights.
 
     `freezing`: the rule, the layers, those that are frozen, the cut behind them, and the moves of the cut that is read;
     None without --freeze.
@@ -51,6 +54,8 @@ class Finetuned:
     best_step: int = 0
     epochs: list[dict[str, Any]] = field(default_factory=list)
     freezing: dict[str, Any] | None = None
+    solved_with: float | None = None
+    depth: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -85,10 +90,13 @@ def leave_run(trainer: Trainer, setup: Setup, job: Job, origin: Origin, place: R
     card = card_of(
         setup.loaded, info, task.pipeline(job.task, setup.loaded.library), task.described(trainer.data.names)
     )
+    whole = trainer.settings.layers.save == "whole"
     save = partial(write_model, setup.loaded, trainer.settings.adapter, trainer.head.weights)
     if isinstance(trainer.head, LadderHead):
         layer = task.layer(trainer.data.names)
-        save = partial(write_ladder, setup, trainer.head, layer, trainer.settings.layers.ladder)
+        save = partial(write_ladder, setup, trainer.head, layer, whole=whole)
+    if isinstance(trainer.head, ProbeHead):
+        save = partial(write_probe, setup, trainer.head, task.layer(trainer.data.names), whole=whole)
     save_run(place.work, setup.loaded, info, card, origin.config, save)
     if trainer.freezing is not None and trainer.settings.freezing.keep_scratch:
         trainer.freezing.moving.scratch.leave(place.work / SCRATCH)
@@ -142,6 +150,8 @@ def _report(trainer: Trainer, held: float, output: Path) -> Finetuned:
         best_step=state.best_step or state.step,
         epochs=state.epochs,
         freezing=None if trainer.freezing is None else trainer.freezing.report(),
+        solved_with=trainer.l2,
+        depth=trainer.head.depth if isinstance(trainer.head, ProbeHead) else {},
     )
 
 
@@ -160,6 +170,7 @@ def _info(trainer: Trainer, setup: Setup, report: Finetuned, job: Job, origin: O
         apart=trainer.settings.adapter.kind == "bottleneck" or setup.reused is not None,
         reuse=None if setup.reused is None else setup.reused.to_json(),
         ladder=isinstance(trainer.head, LadderHead),
+        pooled=isinstance(trainer.head, ProbeHead),
         data=trainer.data.digest,
         columns=origin.columns,
         evaluated_on=None if job.evaluation is None else list(map(_name, job.evaluation.source)),

@@ -35,6 +35,9 @@ class Head(nn.Module):
     def settle(self, source: RowSource, sampler: Sampler) -> None:
         """Take from the training data what the head has to know of it before it trains: nothing."""
 
+    def settle_as(self, other: "Head") -> None:
+        """Take over what another head of the same cuts has settled from the same data: nothing."""
+
     @property
     def tensors(self) -> dict[str, Tensor]:
         """All that training changes, the statistics of BatchNorm layers included: what a checkpoint must hold."""

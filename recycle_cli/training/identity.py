@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
+from recycle_cli.runs import read_info
 from recycle_cli.settings import Job, TrainingSettings, decisive
 from recycle_cli.tasks import Task, chosen_metric, identity_of_layers
 from recycle_cli.training.labelled_data import LabelledData
@@ -21,6 +22,7 @@ def identity_of(
 
     `order`: the digest of the first epoch's batches, as drawn before BatchNorm has its say on the smallest.
     """
+    init = {} if job.head_init is None else {"head_init": read_info(job.head_init).files}
     own, recipe = decisive(replace(settings, task=None)), setup.split.recipe
     own.pop("task")  # The task gives its own options.
     return {
@@ -42,4 +44,5 @@ def identity_of(
         "evaluation": data[1].digest if data[1] is not None else None,
         "fingerprint": recipe.fingerprint,
         "shuffled_order": order,
+        **init,
     }

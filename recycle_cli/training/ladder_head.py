@@ -67,6 +67,13 @@ class LadderHead(Head):
                 break
         measure.put_into(self.ladder)
 
+    def settle_as(self, other: Head) -> None:
+        """Take over the means and standard deviations of another ladder over the same states."""
+        assert isinstance(other, LadderHead)
+        with torch.no_grad():
+            self.ladder.mean.copy_(other.ladder.mean)
+            self.ladder.deviation.copy_(other.ladder.deviation)
+
 
 def row_shapes(split: SplitModel, cuts: Sequence[str], samples: Sequence[Sample]) -> tuple[tuple[int, ...], ...]:
     """The shape of a row at each cut, of a pass of one sample."""

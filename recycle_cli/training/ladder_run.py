@@ -16,7 +16,6 @@ from recycle_cli.models.ladder import Base, Ladder, labels_of, load_ladder, save
 from recycle_cli.recipe import Recipe
 from recycle_cli.reports import spinner
 from recycle_cli.runtime.devices import device_holding, to_device
-from recycle_cli.settings import LadderSettings
 from recycle_cli.store import Store
 from recycle_cli.training.ladder_head import LadderHead
 from recycle_cli.training.setup import Setup
@@ -26,29 +25,28 @@ TOLERANCE = 1e-5
 
 
 def write_ladder(
-    setup: Setup, head: LadderHead, layer: TaskLayer, settings: LadderSettings, folder: Path, max_length: int | None
+    setup: Setup, head: LadderHead, layer: TaskLayer, folder: Path, max_length: int | None, *, whole: bool
 ) -> None:
-    """Write a ladder as its RUN holds it; with `--save whole` its pretrained model too, into RUN/base."""
-    whole = settings.save == "whole"
-    save_ladder(folder, head.ladder, base_of(setup, head, labels_of(head.ladder, layer), whole=whole))
+    """Write a ladder as its RUN holds it; if it is to be `whole` its pretrained model too, into RUN/base."""
+    save_ladder(folder, head.ladder, base_of(setup, head.layout.shapes, labels_of(head.ladder, layer), whole=whole))
     if whole:
         with quiet():
             setup.loaded.save(folder / BASE, max_length)
 
 
-def base_of(setup: Setup, head: LadderHead, labels: list[str], *, whole: bool) -> Base:
-    """What a RUN keeps of the pretrained model."""
+def base_of(setup: Setup, row_shapes: Sequence[Sequence[int]], labels: list[str], *, whole: bool) -> Base:
+    """What a RUN keeps of the pretrained model, whose rows have these shapes at the cuts that are read."""
     name = setup.model.name
     found = {
         "model": str(Path(name).resolve()) if Path(name).is_dir() else name,
         "revision": setup.model.settings.revision,
         **setup.provenance,
     }
-    recipe = replace(setup.split.recipe.at(*setup.cuts), dtype="float32")
+    recipe = replace(setup.split.recipe.at(*setup.cuts).unpooled, dtype="float32")
     return Base(
         {key: value for key, value in found.items() if value is not None},
         recipe.to_json(),
-        [list(shape) for shape in head.layout.shapes],
+        [list(shape) for shape in row_shapes],
         labels,
         whole,
     )
@@ -65,7 +63,8 @@ def prove_ladder(setup: Setup, layer: TaskLayer, head: LadderHead, samples: Sequ
         expected = head.ladder.eval()(states, lengths)
         with TemporaryDirectory(prefix="recycle-proof-", dir=disk) as place:
             try:
-                save_ladder(Path(place), head.ladder, base_of(setup, head, labels_of(head.ladder, layer), whole=False))
+                base = base_of(setup, head.layout.shapes, labels_of(head.ladder, layer), whole=False)
+                save_ladder(Path(place), head.ladder, base)
             except (OSError, SafetensorError) as error:
                 raise StorageError(
                     f"{disk} cannot be written ({error}), where the RUN is tried first; free some space, or choose "
@@ -80,12 +79,20 @@ def prove_ladder(setup: Setup, layer: TaskLayer, head: LadderHead, samples: Sequ
 def read_ladder(
     run: str, computing: NamedModel, store: Store | None, *, cut: str, every_cut: bool
 ) -> tuple[NamedModel, SplitModel, Ladder, Base]:
-    """The ladder of a RUN, and its pretrained model, cut where it reads; with `every_cut` at all of the store's cuts.
+    """The ladder of a RUN, and its pretrained model as `base_again` gives it."""
+    ladder, base = load_ladder(Path(run))
+    return *base_again(run, base, computing, store, cut=cut, every_cut=every_cut), ladder, base
+
+
+def base_again(
+    run: str, base: Base, computing: NamedModel, store: Store | None, *, cut: str, every_cut: bool, pooled: bool = False
+) -> tuple[NamedModel, SplitModel]:
+    """The pretrained model of a RUN, cut where its head reads; with `every_cut` at all of the store's cuts.
 
     computing  how the model computes; its name is not used
+    pooled     whether the head takes the vectors of a pooled store
     Raises MismatchError if the model is not what it was in the training.
     """
-    ladder, base = load_ladder(Path(run))
     kept = Recipe.from_json(base.recipe)
     name = str(Path(run, BASE)) if base.whole else base.provenance["model"]
     revision = None if base.whole else base.provenance.get("revision")
@@ -94,11 +101,11 @@ def read_ladder(
     cuts, dtype = tuple(cut.split(",")), "float32"
     if store is not None:
         cuts, dtype = tuple(store.recipe.cuts) if every_cut else cuts, store.recipe.dtype
-    split = model.open().stored(cuts, dtype)
-    now = replace(split.recipe.at(*cut.split(",")), dtype=kept.dtype)
+    split = model.open().stored(cuts, dtype, store.recipe.poolings if store is not None and pooled else ())
+    now = replace(split.recipe.at(*cut.split(",")).unpooled, dtype=kept.dtype)
     if difference := kept.difference(now):
         was, is_now = difference.replace(" in the store", " then").replace(" asked for", " now").split(",", 1)
         raise MismatchError(
             f"{run}: its pretrained model {name} is not what it was in the training ({was},{is_now}); put that one back"
         )
-    return model, split, ladder, base
+    return model, split

@@ -1,6 +1,6 @@
 """Makes the trainer of a head from its model, its data and its settings."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -9,8 +9,11 @@ from typing import Any
 import torch
 
 from recycle_cli.batches import INPUTS, Tensors
+from recycle_cli.keys import Sample
 from recycle_cli.models.adapters import attach
 from recycle_cli.models.ladder import Layout, new_ladder
+from recycle_cli.models.ladder.layout import channels
+from recycle_cli.models.probe import new_probe
 from recycle_cli.runs import Log, ignore
 from recycle_cli.runtime.devices import autocast, device_holding, to_device
 from recycle_cli.runtime.random_generators import Randomness
@@ -26,6 +29,7 @@ from recycle_cli.training.head import Head
 from recycle_cli.training.labelled_data import LabelledData
 from recycle_cli.training.ladder_head import LadderHead, row_shapes
 from recycle_cli.training.optimizer import make_optimizer
+from recycle_cli.training.probe_head import ProbeHead, poolings_of
 from recycle_cli.training.setup import Setup
 from recycle_cli.training.trainer import Trainer
 
@@ -56,6 +60,13 @@ def new_trainer(setup: Setup, settings: TrainingSettings, task: Task, data: Pair
         layout = Layout(row_shapes(setup.split, setup.cuts, data[0].probes))
         ladder = new_ladder(task.layer(data[0].names), layout, settings.layers.ladder, settings.seed)
         head: Head = LadderHead(setup.split, setup.cut, reads, ladder, layout)
+        return trainer_of(head, settings, task, data, to, setup.model.settings.precision)
+    if settings.layers.kind == "pooled":
+        shapes = row_shapes_of(setup, data[0].probes)
+        poolings = poolings_of(settings.layers.pooled.pool, setup.split, shapes)
+        layer, widths = task.layer(data[0].names), [channels(shape) for shape in shapes]
+        probe = new_probe(layer, widths, poolings, settings.layers.pooled, settings.seed)
+        head = ProbeHead(setup.split, setup.cut, reads, probe)
         return trainer_of(head, settings, task, data, to, setup.model.settings.precision)
     if settings.freezing.freezes:
         return _freezing_trainer(setup, settings, task, data, to)
@@ -89,6 +100,13 @@ def _freezing_trainer(setup: Setup, settings: TrainingSettings, task: Task, data
     moving = MovingCut(to.folder, head, about, scratch, computing, why_not_kept(settings), settings.in_memory)
     trainer.freezing = Freezing(settings, head, trainer.optimizer, moving)
     return trainer
+
+
+def row_shapes_of(setup: Setup, samples: Sequence[Sample]) -> Sequence[tuple[int, ...]]:
+    """The shape of a row at each cut that a head reads: the store's or, without one, of a pass of one sample."""
+    if setup.store is not None:
+        return [setup.store.row_shape(cut) for cut in setup.cuts]
+    return row_shapes(setup.split, setup.cuts, samples)
 
 
 def trainer_of(

@@ -29,7 +29,7 @@ class Held(NamedTuple):
 class Setup:
     """A model split at the store's cuts or, without a store, at the cut that was asked for.
 
-    cut         where the head begins; of a ladder those that it reads, with commas between them
+    cut         where the head begins; of one that reads several states those cuts, with commas between them
     provenance  fields by which the model is found again
     network     the model before it was split
     """
@@ -69,8 +69,10 @@ def set_up(job: Job, store: Store | None, model: NamedModel, layers: Iterable[tu
     return frozen(_set_up(job, store, model, layer, seed) for layer, seed in layers)
 
 
-def set_up_ladders(job: Job, store: Store | None, model: NamedModel, heads: int) -> list[Setup]:
-    """The model whose states ladders read, the same for all of them, with nothing of it in training.
+def set_up_states(job: Job, store: Store | None, model: NamedModel, heads: int, *, pooled: bool) -> list[Setup]:
+    """The model whose states ladders or pooled heads read, the same for all of them, with nothing of it in training.
+
+    pooled  whether they take a store of pooled vectors, too
 
     Raises MismatchError if the store was made with another recipe, or lacks a cut; UsageError if no cut is named.
     """
@@ -81,7 +83,7 @@ def set_up_ladders(job: Job, store: Store | None, model: NamedModel, heads: int)
         split = network.stored((str(job.cut),), "float32")
         cuts = split.cuts
     else:
-        split = network.stored(tuple(store.recipe.cuts), store.recipe.dtype)
+        split = network.stored(tuple(store.recipe.cuts), store.recipe.dtype, store.recipe.poolings if pooled else ())
         expect(store, split.recipe.computed_in(store.recipe.precision), model.name)
         cuts = split.cuts if job.cut is None else _those(job.cut, network, store)
     freeze(split.model, split.model.parameters(), split.model.modules())

@@ -37,6 +37,7 @@ class Trainer:
     name        its name, if it is one of several heads
     judged      the metrics of the latest evaluation
     freezing    of layers that freeze while the others train; None if none does
+    l2          the lambda that a head was solved with
     """
 
     head: Head
@@ -55,6 +56,7 @@ class Trainer:
     state: State = field(default_factory=State)
     judged: Mapping[str, float] = field(default_factory=dict)
     freezing: Freezing | None = None
+    l2: float | None = None
 
     def __post_init__(self) -> None:
         self.phases = Phases(self.device)
@@ -227,6 +229,39 @@ class Trainer:
             self.state.epochs[-1]["metrics"] = dict(figures)
         if improves(self.state, self.metric, figures):
             runs.save_best(self.folder, self.head.tensors, self.state.best_step)
+
+    def whole_loss(self) -> Callable[[torch.Tensor], torch.Tensor]:
+        """A function from the outputs (n, width) of all samples to the mean loss of those that have a label."""
+        known = self.data.labelled_samples
+        wanted = self.data.targets.take(known).tensor().to(self.device)
+        places = None if len(known) == len(self.data) else torch.from_numpy(known).to(self.device)
+
+        def loss(outputs: torch.Tensor) -> torch.Tensor:
+            own = Outputs(outputs if places is None else outputs[places])
+            total, weight = self.task.loss(own, wanted, self._class_weights)
+            return total / weight
+
+        return loss
+
+    def figures_of(self, outputs: torch.Tensor) -> dict[str, float]:
+        """The metrics of the outputs (m, width) of all samples of the evaluation."""
+        assert self.evaluation is not None
+        known, scores = self.evaluation.labelled_samples, self.task.scores()
+        scores.add(known, Outputs(outputs[torch.from_numpy(known)].cpu()))
+        return scores.figures(self.evaluation.targets.take(known))
+
+    def end_solving(self, loss: float, seconds: float, figures: Mapping[str, float] | None) -> None:
+        """Note that the head was solved, which counts as one step and one epoch: its weights are the best."""
+        state = self.state
+        state.step, state.seen, state.loss, state.weight, state.seconds = 1, self.samples, loss, 1.0, seconds
+        if not math.isfinite(loss):
+            raise DataError(f"{self._named}the loss became {loss}; check the numbers of the labels")
+        self.note({"step": 1, "epoch": 1, "loss": loss, "samples": self.samples})
+        self.end_epoch()
+        if figures is not None:
+            self.note({"step": 1, "epoch": 1, "evaluation": dict(figures)})
+            state.epochs[-1]["metrics"] = dict(figures)
+            improves(state, self.metric, figures)
 
     def check_finite(self, outputs: Outputs) -> None:
         """Raise DataError for outputs of an evaluation that are no numbers."""

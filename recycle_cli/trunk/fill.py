@@ -91,13 +91,12 @@ def fill(
 
         def rows(keyed: Keyed, activations: ByCut, mark: torch.cuda.Event | None) -> Rows:
             with fetching.after(mark):
-                return {
-                    cut: rows_of(found, keyed.batch.lengths, store.recipe.dtype) for cut, found in activations.items()
-                }
+                lengths = split.stored_lengths(keyed.batch.lengths)
+                return {cut: rows_of(found, lengths, store.recipe.dtype) for cut, found in activations.items()}
 
         def write(done: tuple[Keyed, Callable[[], Rows]]) -> None:
             keyed, fetch = done
-            writer.append(keyed.keys, keyed.digests, keyed.batch.lengths, fetch())
+            writer.append(keyed.keys, keyed.digests, split.stored_lengths(keyed.batch.lengths), fetch())
 
         with background(write) as hand_over:
             for keyed in prefetch(lacking.batches(samples)):
@@ -120,7 +119,7 @@ def _activations(split: SplitModel, batch: TrunkBatch, precision: str) -> ByCut:
     with autocast(device, precision):
         found = split.trunk(to_device(batch.inputs, device))
     for values in found.values():
-        check_lengths(batch, values)
+        check_lengths(split.stored_lengths(batch.lengths), values)
     return found
 
 

@@ -44,6 +44,11 @@ def expect(store: Store, recipe: Recipe, model: str, cut: str | None = None) -> 
     cut    the only cut to compare; None for all
     """
     held = store.recipe if cut is None else store.recipe.at(cut)
+    if held.poolings and not recipe.poolings:
+        raise MismatchError(
+            f"{store.path} holds pooled vectors ({', '.join(held.poolings)}) and no rows; train a head from it with "
+            "--head pooled, or precompute a store without --pool"
+        )
     made_with = store.provenance.get("model")
     # A store knows a model's folder by its whole path.
     asked_with = made_with if str(Path(model).resolve()) == made_with else model
@@ -129,5 +134,6 @@ def _model_settings(store: Store, needed: Needed) -> ModelSettings:
 
 def _precompute_settings(store: Store, needed: Needed) -> PrecomputeSettings:
     """The settings of a precompute that adds to the store, compressed as it is."""
-    held: dict[str, Any] = {"cuts": tuple(store.recipe.cuts), "dtype": store.recipe.dtype, "codec": store.codec}
-    return PrecomputeSettings(**held, views=needed.views, samples=needed.samples)
+    recipe = store.recipe
+    held: dict[str, Any] = {"cuts": tuple(recipe.cuts), "dtype": recipe.dtype, "codec": store.codec}
+    return PrecomputeSettings(**held, pool=recipe.poolings, views=needed.views, samples=needed.samples)

@@ -31,7 +31,7 @@ def check_parity(store: Store, split: SplitModel, cuts: Sequence[str], samples: 
         with autocast(device, store.recipe.precision):
             rows = split.trunk(to_device(batch.inputs, device))
         for cut in cuts:
-            now = rows[cut][0, : batch.lengths[0]].float().cpu().numpy()
+            now = rows[cut][0, : split.stored_lengths(batch.lengths)[0]].float().cpu().numpy()
             values, scales = store.gather_rows(cut, position)
             then = decode(values, scales, store.recipe.dtype, store.row_shape(cut))
             comparable = then.shape == now.shape and np.isfinite(then).all()

@@ -4,7 +4,7 @@ import torch
 
 from recycle_cli.errors import DataError
 from recycle_cli.store import EncodedRows, decode, encode
-from recycle_cli.trunk.stream import Indices, TrunkBatch
+from recycle_cli.trunk.stream import Indices
 
 _NARROW = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 """Dtypes to which the device rounds, so that half the bytes leave it."""
@@ -32,10 +32,10 @@ def restored(rows: EncodedRows, lengths: Indices, dtype: str) -> torch.Tensor:
     return torch.nn.utils.rnn.pad_sequence(pieces, batch_first=True)
 
 
-def check_lengths(batch: TrunkBatch, activations: torch.Tensor) -> None:
+def check_lengths(lengths: Indices, activations: torch.Tensor) -> None:
     """Raise DataError if the trunk gave fewer rows than the samples have: the model shortens its sequence."""
-    if activations.shape[1] < int(batch.lengths.max()):
+    if activations.shape[1] < int(lengths.max()):
         raise DataError(
-            f"the trunk gave {activations.shape[1]} rows for {int(batch.lengths.max())} tokens; "
+            f"the trunk gave {activations.shape[1]} rows for {int(lengths.max())} tokens; "
             "this model shortens its sequence and cannot be recycled"
         )

@@ -23,23 +23,28 @@ from recycle_cli.training import (
     FinetunedHeads,
     LadderHead,
     Origin,
+    ProbeHead,
     Setup,
     Trainer,
     TrainingData,
+    begin_as,
     check_data,
     check_heads,
     check_sources,
     checked_batches,
     identity_of,
+    is_solved,
     leave_run,
     modality_asked,
     new_trainer,
     prove_ladder,
+    prove_probe,
     prove_training,
     read_data,
     refuse_idle_options,
     set_up,
-    set_up_ladders,
+    set_up_states,
+    solve,
     source_of,
     task_asked,
     together,
@@ -129,7 +134,7 @@ def _keep_apart(job: Job, model: str, picture: str | None = None) -> None:
     """Raise UsageError if the RUN, or the picture of its training, would be written over what is read."""
     sources = [*job.data.source, *(job.evaluation.source if job.evaluation else ())]
     read = [*paths_of(sources), Read(model)]
-    stores = [Read(store, whole=True) for store in (job.store, job.reuse) if store]
+    stores = [Read(store, whole=True) for store in (job.store, job.reuse, job.head_init) if store]
     written = {"--output": job.output} if picture is None else {"--output": job.output, "--freeze-plot": picture}
     keep_apart([*read, *stores], written)
 
@@ -166,8 +171,8 @@ def _train(request: Request) -> list[Finetuned]:
     data = read_data(job, tasks[0], request.columns, cache(model.preprocessor), views)
     check_data(tasks[0], data.pairs)
     layers = [task.layer(one.names) for task, one in zip(tasks, data.train.data, strict=False)]
-    if settings[0].layers.kind == "ladder":
-        setups = set_up_ladders(job, store, model, len(settings))
+    if settings[0].layers.reads_states:
+        setups = set_up_states(job, store, model, len(settings), pooled=settings[0].layers.kind == "pooled")
     else:
         setups = set_up(job, store, model, zip(layers, (one.seed for one in settings), strict=True))
     data = usable_data(data, job, tasks[0], setups[0], settings[0], views)
@@ -177,6 +182,8 @@ def _train(request: Request) -> list[Finetuned]:
 
     with ExitStack() as held:
         trainers = _trainers(request, tasks, setups, data, order)
+        if job.head_init is not None:
+            begin_as(trainers, job.head_init, job.task, store)
         _fit(request, trainers, list(zip(setups, layers, strict=True)), data, source, held)
         return [
             leave_run(trainer, own, job, _origin(request, place.output, head, data), place)
@@ -242,7 +249,9 @@ def _fit(
     batches = source.epoch(trainers[0].sampler, 0).batches
     for trainer in trainers:
         trainer.check_labels(batches)
-        trainer.head.settle(source, trainer.sampler)
+    solved = [trainer for trainer in trainers if is_solved(trainer.task, trainer.settings)]
+    trained = [trainer for trainer in trainers if trainer not in solved]
+    _settle(trained, source)
     _prove(models, trainers, data)
     # Not before all that can be refused has been: an unfinished RUN that is not resumed is lost here.
     for place, trainer in zip(request.heads, trainers, strict=True):
@@ -252,7 +261,19 @@ def _fit(
         for place, trainer in zip(request.heads, trainers, strict=True):
             about = {**trainer.identity, "samples": trainer.samples, "versions": runs.versions()}
             trainer.log = stack.enter_context(runs.logger(trainer.folder, trackers, _title(trainer, place), about))
-        train(trainers, source, evaluation, stack.enter_context(bar("finetune")))
+        progress = stack.enter_context(bar("finetune"))
+        if solved:
+            solve(solved, source, evaluation, progress)
+        if trained:
+            train(trained, source, evaluation, progress)
+
+
+def _settle(trainers: Sequence[Trainer], source: RowSource) -> None:
+    """Let heads take what they have to know of the training data, which is read once for all of them."""
+    for trainer in trainers[:1]:
+        trainer.head.settle(source, trainer.sampler)
+    for trainer in trainers[1:]:
+        trainer.head.settle_as(trainers[0].head)
 
 
 def _title(trainer: Trainer, place: RunFolder) -> str:
@@ -265,10 +286,13 @@ def _prove(models: Sequence[tuple[Setup, TaskLayer]], trainers: Sequence[Trainer
     proved = []
     for (setup, layer), trainer in zip(models, trainers, strict=True):
         adapter = trainer.settings.adapter
-        kind = (adapter.kind, adapter.save, adapter.layers, adapter.dropout > 0, layer.head)
+        hidden = trainer.settings.layers.pooled.hidden is not None
+        kind = (adapter.kind, adapter.save, adapter.layers, adapter.dropout > 0, layer.head, hidden)
         if kind not in proved:
             if isinstance(trainer.head, LadderHead):
                 prove_ladder(setup, layer, trainer.head, data.train.data[0].probes, trainer.folder)
+            elif isinstance(trainer.head, ProbeHead):
+                prove_probe(setup, layer, trainer.head, data.train.data[0].probes, trainer.folder)
             else:
                 prove_training(setup, layer, data.train.data[0].probes, trainer.folder, trainer.head.weights, adapter)
             proved.append(kind)

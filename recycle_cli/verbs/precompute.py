@@ -42,6 +42,7 @@ class Precomputed:
     cuts: list[str]
     dtype: str
     shard: str | None
+    pool: list[str]
 
 
 def precompute(
@@ -61,7 +62,7 @@ def precompute(
     records = read_samples(corpus, settings.samples, named)
     records.tell_columns()
     network = named.open()
-    split = network.stored(settings.cuts, settings.dtype)
+    split = network.stored(settings.cuts, settings.dtype, settings.pool)
     recipe = split.recipe.computed_in(model.precision)
     store = Store.create_or_open(store_path, recipe, provenance_of(named, network))
     split.model.to(device)
@@ -107,4 +108,5 @@ def _report(store: Store, filled: Filled, failed: int, shard: Shard | None) -> P
         cuts=list(store.recipe.cuts),
         dtype=store.recipe.dtype,
         shard=None if shard is None else str(shard),
+        pool=list(store.recipe.poolings),
     )

@@ -16,6 +16,7 @@ def test_half_of_minilm_is_half_of_its_work(minilm):
     assert half.flops_share == pytest.approx(0.5, abs=0.01)
     assert half.row_shape == (384,)
     assert half.bytes_per_sample == 128 * 384 * 2
+    assert half.pooled_bytes == 3 * 384 * 2
     # 11.9 M of embeddings, 1.77 M a block, 0.15 M of pooling: the trunk holds the table of words.
     assert half.parameter_share == pytest.approx(0.76, abs=0.01)
     assert table[-1].flops_share > 0.99

@@ -195,3 +195,19 @@ def test_layers_shows_the_cuts(recycle, tiny_bert):
     assert done.code == 0
     assert "flops share" in done.err
     assert recycle.json("layers", tiny_bert)["max_length"] == default_max_length(load(str(tiny_bert), labels=None))
+
+
+@pytest.mark.long
+def test_heads_that_read_several_states_are_forecast_beside_the_cuts(recycle, tiny_bert, tmp_path):
+    write_csv(tmp_path / "texts.csv", records(96))
+    options = ("--model", tiny_bert, *SMALL, "--cut", "50%", "--states")
+    found = recycle.json("plan", "texts.csv", *options, cwd=tmp_path)
+    cut, ladder, pooled = found["heads"]
+    assert [one["head"] for one in found["heads"]] == ["of a cut", "ladder", "pooled"]
+    assert [one["cuts"] for one in found["heads"]] == ["2", "0,2,4", "0,1,2,3,4"]
+    assert cut["bytes"] == found["cuts"][0]["bytes"]["float16"]
+    assert pooled["bytes"] == 96 * 5 * 3 * 32 * 2
+    assert ladder["bytes"] == pytest.approx(3 * cut["bytes"], rel=0.1)
+    assert pooled["total_seconds"] == pytest.approx(pooled["fill_seconds"] + pooled["epoch_seconds"])
+    assert all(one["verdict"] for one in found["heads"])
+    assert "0,1,2,3,4" in recycle("plan", "texts.csv", *options, cwd=tmp_path).err

@@ -62,7 +62,7 @@ def test_a_result_depends_on_all_fields_but_those_that_a_resume_may_change():
     settings = TrainingSettings(task=ClassificationSettings(multi_label=True))
     free = {"save_steps", "parity_check", "memory", "in_memory"}
     expected = {name: value for name, value in asdict(settings).items() if name not in free}
-    del expected["task"]["layers"]["ladder"]["save"]
+    del expected["task"]["layers"]["save"]
     for name in ("max_disk", "keep_scratch", "plot"):
         del expected["freezing"][name]
     assert decisive(settings) == expected

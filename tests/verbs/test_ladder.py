@@ -201,7 +201,7 @@ def test_a_run_with_another_base_is_refused_by_the_field(tmp_path, make_tiny):
     tried.fill(**EVERY)
     report = tried.fit("run", SETTINGS)
     whole = replace(
-        tried, settings=ClassificationSettings(layers=replace(LADDER, ladder=LadderSettings(16, save="whole")))
+        tried, settings=ClassificationSettings(layers=replace(LADDER, ladder=LadderSettings(16), save="whole"))
     )
     whole.fit("whole", SETTINGS)
     loaded = load(str(tmp_path / "model"), labels=None)
@@ -310,7 +310,7 @@ def test_several_ladders_train_from_one_read(trained, tmp_path):
     ("layers", "changes", "said"),
     [
         (HeadLayerSettings(ladder=LadderSettings(8)), {}, "--ladder-width: only --head ladder has it"),
-        (HeadLayerSettings(ladder=LadderSettings(save="whole")), {}, "--save: only --head ladder has it"),
+        (HeadLayerSettings(save="whole"), {}, "--save whole: only --head ladder and pooled have it"),
         (LADDER, {"adapter": AdapterSettings("lora")}, "--adapter lora is put on the model's own layers"),
     ],
 )

@@ -37,7 +37,7 @@ class Layout:
     @cached_property
     def width(self) -> int:
         """The width of a row of the states."""
-        return max(_channels(shape) for shape in self.shapes)
+        return max(channels(shape) for shape in self.shapes)
 
     @cached_property
     def side(self) -> int:
@@ -62,7 +62,7 @@ class Layout:
     def _placed(self, images: Tensor) -> Tensor:
         """Images (B, *shape) to their places (B, places, channels)."""
         if images.dim() == 4:
-            maps = images.permute(0, 3, 1, 2) if _is_last(tuple(images.shape[1:])) else images
+            maps = images.permute(0, 3, 1, 2) if is_channels_last(tuple(images.shape[1:])) else images
             return F.adaptive_avg_pool2d(maps, self.side).flatten(2).transpose(1, 2)
         return images if images.dim() == 3 else images[:, None].expand(-1, self.places, -1)
 
@@ -74,14 +74,15 @@ class Layout:
         return prod(shape[:-1])
 
 
-def _is_last(shape: tuple[int, ...]) -> bool:
+def is_channels_last(shape: tuple[int, ...]) -> bool:
     """Whether a map has its channels behind its sides, as Swin's have: its first two axes are the equal ones."""
     return shape[0] == shape[1] != shape[2]
 
 
-def _channels(shape: tuple[int, ...]) -> int:
-    return shape[0] if len(shape) == 3 and not _is_last(shape) else shape[-1]
+def channels(shape: tuple[int, ...]) -> int:
+    """The width of a row of this shape: a vector's, or the channels of a map or of a list of patches."""
+    return shape[0] if len(shape) == 3 and not is_channels_last(shape) else shape[-1]
 
 
 def _sides(shape: tuple[int, ...]) -> tuple[int, ...]:
-    return shape[:2] if _is_last(shape) else shape[1:]
+    return shape[:2] if is_channels_last(shape) else shape[1:]

@@ -13,7 +13,8 @@ from recycle_cli.errors import UsageError
 from recycle_cli.models.eval_mode import evaluating
 from recycle_cli.models.forwards import watching
 from recycle_cli.models.hub import quiet
-from recycle_cli.models.layers import Layer, bytes_per_sample
+from recycle_cli.models.layers import Layer, bytes_per_sample, pooled_bytes
+from recycle_cli.models.pooling import USUAL_POOLINGS
 from recycle_cli.models.text.engine import Engine
 from recycle_cli.models.text.load import Loaded
 from recycle_cli.models.text.ownership import Ownership
@@ -65,6 +66,7 @@ def _layer(engine: Engine, owned: Ownership, flops_share: float, length: int, dt
         parameter_share=trunk / (trunk + head),
         row_shape=shape,
         bytes_per_sample=bytes_per_sample(shape, length, dtype),
+        pooled_bytes=pooled_bytes(shape[0], USUAL_POOLINGS["text"], dtype),
     )
 
 

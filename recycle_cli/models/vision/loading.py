@@ -9,8 +9,10 @@ from typing import Any
 
 from recycle_cli.errors import ModelError, UsageError
 from recycle_cli.models.hub import Source, read_json
-from recycle_cli.models.layers import Layer, bytes_per_sample
+from recycle_cli.models.ladder.layout import channels
+from recycle_cli.models.layers import Layer, bytes_per_sample, pooled_bytes
 from recycle_cli.models.network import Network
+from recycle_cli.models.pooling import USUAL_POOLINGS
 from recycle_cli.models.split_model import SplitModel
 from recycle_cli.models.task_layer import OWN, TaskLayer
 from recycle_cli.models.vision.cutter import Cutter
@@ -62,6 +64,7 @@ class ImageNetwork:
                 parameter_share=self.cutter.parameter_share(point.name),
                 row_shape=point.shape,
                 bytes_per_sample=bytes_per_sample(point.shape, 1, dtype),
+                pooled_bytes=pooled_bytes(channels(point.shape), USUAL_POOLINGS["image"], dtype),
             )
             for point in ([first] if first is not None and first not in points else []) + points
         ]
