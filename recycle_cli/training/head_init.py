@@ -27,7 +27,7 @@ from recycle_cli.training.trainer import Trainer
 SAMPLES = 2048
 """Samples of the training that the layer is fitted on."""
 
-RIDGE = 1e-3
+RIDGE = 1.0
 """The penalty of the fit, as a share of the mean variance of what the layer reads."""
 
 
