@@ -95,7 +95,6 @@ class PlanSettings:
         False,
         "Forecast heads that read several states beside the cuts: a ladder over every second, a pooled head over all.",
         "Measuring",
-        usual=True,
     )
     repetitions: int = same(BenchSettings, "repetitions", default=2)
     seed: int = 0

@@ -50,6 +50,8 @@ class Directions:
             return cls(basis.to(features.dtype), (squares.clamp_min(0) / count).to(features.dtype))
         squares, sides = torch.linalg.eigh((features @ features.T).double())
         kept = squares > 1e-9 * squares[-1]
+        if not kept.any():  # all samples are alike
+            return cls(features.new_zeros(width, 1), features.new_zeros(1))
         basis = features.T @ (sides[:, kept] / squares[kept].sqrt()).to(features.dtype)
         return cls(basis, (squares[kept] / count).to(features.dtype))
 
@@ -183,7 +185,7 @@ class _Inverse:
         self._heads, self._basis = heads, directions.basis
         self._curvature = curvature[heads.owner]
         l2 = heads.l2
-        least = 1e-6 * self._curvature * directions.variances.max()
+        least = 1e-6 * self._curvature * directions.variances.max().clamp_min(1e-3)
         self._within = 1 / (self._curvature * directions.variances[:, None] + l2).clamp_min(least)
         self._beyond = 1 / (self._curvature * directions.variances.min() + l2).clamp_min(least)  # as the least of them
         self._steps: list[tuple[Tensor, Tensor, Tensor]] = []

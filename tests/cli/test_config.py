@@ -15,7 +15,14 @@ from recycle_cli.settings import TASKS, CorpusSettings, Job, ModelSettings, Trai
 from recycle_cli.settings.option import option_of
 from tests.records import records, write_csv
 
-TEXTS = {"size": "3GiB", "names": 'a "b",c', "logs": "csv,mlflow", "sides": "32,24", "numbers": "0.25,0.5,0.125"}
+TEXTS = {
+    "size": "3GiB",
+    "names": 'a "b",c',
+    "logs": "csv,mlflow",
+    "poolings": "mean,last",
+    "sides": "32,24",
+    "numbers": "0.25,0.5,0.125",
+}
 """What the parsers of options read."""
 
 
