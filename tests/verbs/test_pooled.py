@@ -279,7 +279,7 @@ def test_a_classifier_begins_where_a_pooled_head_has_got_to(solved, tmp_path):
     still = replace(SOLVED, epochs=1, learning_rate=0.0)
     plain = rows.fit("plain", still)
     begun = rows.fit("begun", still, head_init=str(tried.folder / "run"))
-    assert begun.epochs[0]["epoch_loss"] < 0.9 * plain.epochs[0]["epoch_loss"]
+    assert begun.epochs[0]["epoch_loss"] < 0.95 * plain.epochs[0]["epoch_loss"]
     with pytest.raises(UsageError, match="it is no pooled head"):
         rows.fit("none", still, head_init=str(tmp_path / "plain"))
     with pytest.raises(UsageError, match="begins so"):
