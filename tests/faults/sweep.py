@@ -1,6 +1,7 @@
 """Fail each call that a command makes of the file system, one after another, and see what is left.
 
     python -m tests.faults.sweep [--errors EIO ENOSPC] [--calls open write ...] [--verbs finetune ...] [--every N]
+        [--first N]
 
 Every command is run once for each call that it makes below its folder: the call fails, in a library that is preloaded
 (`failing.c`, compiled by cc). The command must end with exit code 0 or 4 (3: an input could not be read), one line and
@@ -150,13 +151,13 @@ class Sweep:
         assert done.code == 0 or "nothing to resume" in done.err, (about, done)
 
     def run(
-        self, verbs: tuple[str, ...], calls: tuple[str, ...], errors: tuple[int, ...], every: int
+        self, verbs: tuple[str, ...], calls: tuple[str, ...], errors: tuple[int, ...], every: int, first: int = 1
     ) -> dict[str, int]:
         for name in verbs:
             expected = self.undisturbed(name)
             for call in calls:
                 for number in errors:
-                    nth = 1
+                    nth = first
                     while self.noted(name, call, nth, number, expected):
                         nth += every
         return dict(sorted(self.counts.items()))
@@ -184,6 +185,7 @@ def main() -> None:
     parser.add_argument("--calls", nargs="+", default=CALLS, choices=CALLS)
     parser.add_argument("--verbs", nargs="+", default=VERBS, choices=VERBS)
     parser.add_argument("--every", type=int, default=1, help="fail only every so manieth call")
+    parser.add_argument("--first", type=int, default=1, help="begin with this call of each kind, to go on with a sweep")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         library = compiled(Path(folder))
@@ -194,7 +196,7 @@ def main() -> None:
         del os.environ["LD_PRELOAD"]
         errors = [getattr(errno, name) for name in options.errors]
         sweep = Sweep(commands, Path(folder).resolve())
-        counts = sweep.run(options.verbs, options.calls, errors, options.every)
+        counts = sweep.run(options.verbs, options.calls, errors, options.every, options.first)
         print(json.dumps({"trials": counts, "failures": sweep.failures}))
         commands.close()
     sys.exit(bool(sweep.failures))
