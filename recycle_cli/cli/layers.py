@@ -50,5 +50,5 @@ def _heads(layers: "Sequence[Layer]") -> list[Mapping[str, Any]]:
     return [
         {"head": "of a cut", "reads": half.cut, "bytes": half.bytes_per_sample},
         {"head": "ladder", "reads": ",".join(second), "bytes": sum(every[cut].bytes_per_sample for cut in second)},
-        {"head": "pooled", "reads": ",".join(every), "bytes": sum(layer.pooled_bytes for layer in layers)},
+        {"head": "pooled", "reads": ",".join(every), "bytes": sum(layer.pooled_bytes or 0 for layer in layers)},
     ]

@@ -10,7 +10,8 @@ from recycle_cli.recipe import row_bytes
 class Layer:
     """One cut. Shares are of the whole model, from 0 to 1; `bytes_per_sample` is for a text of the length asked for.
 
-    `pooled_bytes`: of one sample's vectors there, with the usual poolings of a store of pooled vectors.
+    `pooled_bytes`: of one sample's vectors there, with the usual poolings of a store of pooled vectors; None for a
+    modality whose rows are not pooled.
     """
 
     cut: str
@@ -19,7 +20,7 @@ class Layer:
     parameter_share: float
     row_shape: tuple[int, ...]
     bytes_per_sample: int
-    pooled_bytes: int
+    pooled_bytes: int | None = None
 
 
 def pooled_bytes(width: int, poolings: Sequence[str], dtype: str) -> int:
