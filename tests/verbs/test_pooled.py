@@ -34,7 +34,7 @@ from recycle_cli.store import Store
 from recycle_cli.verbs.finetune import Job, finetune_heads
 from tests.records import records, write_csv
 from tests.tasks.regressions import numbered_texts
-from tests.trainings import Tried, log_of, resumes_exactly
+from tests.trainings import Tried, log_of, resumes_exactly, trained
 
 POOLED = HeadLayerSettings("pooled")
 SOLVED = TrainingSettings(batch_size=8)
@@ -104,7 +104,8 @@ def test_a_pooled_head_learns_from_vectors_what_it_learns_from_rows_and_in_place
     filled = tried.fill(**EVERY)
     assert (filled.pool, filled.cuts) == (["mean", "cls", "max"], ["0", "1", "2", "3", "4"])
     assert filled.rows == 3 * filled.new_samples
-    report = tried.fit("vectors", settings)
+    own = Own(**vars(tried))
+    report = trained(own) if settings is TRAINED else tried.fit("stored", settings)
     rows = replace(tried, folder=tmp_path / "rows", precomputed={**tried.precomputed, "pool": ()})
     rows.folder.mkdir()
     rows.fill(**EVERY)
@@ -114,12 +115,12 @@ def test_a_pooled_head_learns_from_vectors_what_it_learns_from_rows_and_in_place
     losses = [found.epochs[-1]["epoch_loss"] for found in alike]
     np.testing.assert_allclose(losses, losses[0], rtol=1e-3, atol=1e-5)
     assert sum(report.depth.values()) == pytest.approx(1)
-    scores = [tried.score("vectors", tried.store), tried.score("vectors", rows.store), tried.score("vectors")]
+    scores = [tried.score("stored", tried.store), tried.score("stored", rows.store), tried.score("stored")]
     assert [(done.hits > 0, done.misses > 0) for done, _ in scores] == [(True, False), (True, False), (False, True)]
     for done, _ in scores:
         assert done.metrics == pytest.approx(report.metrics, abs=1e-3)
     if settings is TRAINED:
-        resumes_exactly(Own(**vars(tried)), "vectors", report)
+        resumes_exactly(own)
 
 
 class Own(Tried):
