@@ -35,12 +35,25 @@ OfLine = Callable[[str, int, str], Record]
 
 
 @dataclass(frozen=True)
+class LineKind:
+    """A kind of text files.
+
+    parse    makes records of the lines of a whole file
+    of_line  makes a record of any one of its lines; None if a record may have several lines, or a line's meaning hangs
+             on those before it
+    """
+
+    parse: Parse
+    of_line: OfLine | None = None
+
+
+@dataclass(frozen=True)
 class LineFiles:
     """Text files of one kind, read one after another. `files`: the name of each in messages, and its path."""
 
     name: str
     files: Sequence[tuple[str, Path]]
-    parse: Parse
+    kind: LineKind
     total: int | None = None
     why_unlabelled = None
     doubt = None
@@ -63,12 +76,12 @@ class LineFiles:
         """The records, all columns. Raises DataError if a file cannot be read or its structure is broken."""
         for file, path in self.files:
             with closing(_lines(file, path)) as lines:
-                yield from self.parse(lines, file, columns)
+                yield from self.kind.parse(lines, file, columns)
 
     def shard(self, shard: Shard, columns: Sequence[str]) -> Generator[Record] | None:
-        """The records whose lines begin in the shard's part of the bytes of all files; None if a line is no record, or
-        a file is compressed."""
-        of_line = _OF_LINE.get(self.parse)
+        """The records whose lines begin in the shard's part of the bytes of all files; None if a line is no record by
+        itself, or a file is compressed."""
+        of_line = self.kind.of_line
         if of_line is None or any(path.suffix.lower() in COMPRESSIONS for _, path in self.files):
             return None
         return _of_parts(parts_of(self.files, shard), of_line)
@@ -105,6 +118,9 @@ def _plain_record(file: str, number: int, line: str) -> Record:
     return Record(file, number, {} if line.isspace() else {"text": line.rstrip("\r\n")}, blank=line.isspace())
 
 
+PLAIN = LineKind(plain, _plain_record)
+
+
 def json_lines(lines: Iterator[str], file: str, columns: Sequence[str]) -> Generator[Record]:
     """One JSON object a line; blank lines are passed over. Raises DataError on a JSON array."""
     for number, line in enumerate(lines, start=1):
@@ -128,8 +144,7 @@ def _json_record(file: str, number: int, line: str) -> Record:
     return Record(file, number, values)
 
 
-_OF_LINE: Mapping[Parse, OfLine] = {plain: _plain_record, json_lines: _json_record}
-"""The kinds of files in which every line is a record."""
+JSON_LINES = LineKind(json_lines, _json_record)
 
 
 def comma_separated(

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from recycle_cli.corpus.columns import Columns, listing, only, resolve_common
+from recycle_cli.corpus.lines import LineKind
 from recycle_cli.corpus.records import BadRecord, Reader, kind_of, shown, sound
 from recycle_cli.corpus.sources import LINES, find_reader
 from recycle_cli.corpus.squad import squad_or_lines
@@ -34,7 +35,7 @@ class QuestionForm(TextForm):
 
     def reader(self, sources: Sequence[str], files: FileSettings) -> Reader:
         """The reader of files in SQuAD's layout, or of any records."""
-        return find_reader(sources, files, {**LINES, ".json": squad_or_lines})
+        return find_reader(sources, files, {**LINES, ".json": LineKind(squad_or_lines)})
 
     def resolve(self, named: Columns, schema: Mapping[str, bool], corpus: str, *, labelled: bool) -> Columns:
         """Find the columns that are not named: the question as text, the context as its pair, the answers as label."""

@@ -11,7 +11,7 @@ from recycle_cli.corpus.boundary import reading
 from recycle_cli.corpus.compressed import COMPRESSIONS
 from recycle_cli.corpus.file_kinds import IMAGE_KIND, TEXT_KIND, ImageFiles, holds_images, is_image
 from recycle_cli.corpus.folders import FoldersRead, class_folders, files_below
-from recycle_cli.corpus.lines import LineFiles, Parse, comma_separated, json_lines, plain, tab_separated
+from recycle_cli.corpus.lines import JSON_LINES, PLAIN, LineFiles, LineKind, comma_separated, tab_separated
 from recycle_cli.corpus.pipes import is_pipe, name_of, spooled
 from recycle_cli.corpus.records import Reader
 from recycle_cli.corpus.tables import arrow_files, hub_dataset, is_saved, parquet_files, saved_folder
@@ -22,12 +22,12 @@ from recycle_cli.settings import FileSettings
 
 SEPARATED = {".csv": comma_separated, ".tsv": tab_separated}
 
-LINES: Mapping[str, Parse] = {
-    **SEPARATED,
-    ".jsonl": json_lines,
-    ".ndjson": json_lines,
-    ".json": json_lines,
-    ".txt": plain,
+LINES: Mapping[str, LineKind] = {
+    **{ending: LineKind(parse) for ending, parse in SEPARATED.items()},
+    ".jsonl": JSON_LINES,
+    ".ndjson": JSON_LINES,
+    ".json": JSON_LINES,
+    ".txt": PLAIN,
 }
 TABLES: Mapping[str, Callable[[str, Mapping[str, Path]], Reader]] = {".parquet": parquet_files, ".arrow": arrow_files}
 
@@ -39,7 +39,9 @@ _FOR_TEXTS = "holds images, and the model takes texts; name one that takes image
 _AS_USUAL = FileSettings()
 
 
-def find_reader(sources: Sequence[str], files: FileSettings = _AS_USUAL, lines: Mapping[str, Parse] = LINES) -> Reader:
+def find_reader(
+    sources: Sequence[str], files: FileSettings = _AS_USUAL, lines: Mapping[str, LineKind] = LINES
+) -> Reader:
     """The reader of records: a file, a glob, `-` for stdin, several of those, a folder of texts with a folder a class,
     a saved dataset's folder, or `hub:NAME[:config][:split]`.
 
@@ -135,7 +137,7 @@ def _files(sources: Sequence[str]) -> list[str]:
     return [file for each in sources for file in ([each] if is_pipe(each) else _expand(each))]
 
 
-def _records_of(name: str, found: Sequence[str], files: FileSettings, lines: Mapping[str, Parse]) -> Reader:
+def _records_of(name: str, found: Sequence[str], files: FileSettings, lines: Mapping[str, LineKind]) -> Reader:
     kinds = list(dict.fromkeys(_kind(file, files, lines) for file in found))
     if len(kinds) != 1:
         raise DataError(f"{name}: files of several kinds ({', '.join(kinds)}); give files of one kind")
@@ -149,10 +151,9 @@ def _records_of(name: str, found: Sequence[str], files: FileSettings, lines: Map
         raise UsageError(f"--quoting {files.quoting}: only CSV and TSV have quotation marks; leave it out")
     if kind in TABLES:
         return TABLES[kind](name, dict(parts))
-    separated = SEPARATED.get(kind)
-    if separated is None:
+    if files.quoting == _AS_USUAL.quoting:
         return LineFiles(name, parts, lines[kind])
-    return LineFiles(name, parts, partial(separated, quoted=files.quoting == _AS_USUAL.quoting))
+    return LineFiles(name, parts, LineKind(partial(SEPARATED[kind], quoted=False)))
 
 
 def _expand(source: str) -> list[str]:
@@ -206,7 +207,7 @@ def _literal_first(path: Path) -> str:
     return glob.escape(str(path))
 
 
-def _kind(file: str, files: FileSettings, lines: Mapping[str, Parse]) -> str:
+def _kind(file: str, files: FileSettings, lines: Mapping[str, LineKind]) -> str:
     """The ending that says how a file is read."""
     if files.format is not None:
         return f".{files.format}"
@@ -222,7 +223,7 @@ def _kind(file: str, files: FileSettings, lines: Mapping[str, Parse]) -> str:
     return kind
 
 
-def kind_by_name(file: str, lines: Mapping[str, Parse] = LINES) -> str | None:
+def kind_by_name(file: str, lines: Mapping[str, LineKind] = LINES) -> str | None:
     """The ending of a file of records, without that of a compression; None for another file."""
     path = Path(file.lower())
     kind = Path(path.stem).suffix if path.suffix in COMPRESSIONS else path.suffix

@@ -7,7 +7,7 @@ from typing import Any
 from recycle_cli.corpus.columns import Columns, choose_text, listing, only, resolve_common
 from recycle_cli.corpus.conll import conll, conllu
 from recycle_cli.corpus.labels import has_label
-from recycle_cli.corpus.lines import Parse
+from recycle_cli.corpus.lines import LineKind
 from recycle_cli.corpus.records import BadRecord, Reader, Record, kind_of, sound
 from recycle_cli.corpus.sources import LINES, find_reader
 from recycle_cli.errors import DataError
@@ -19,13 +19,13 @@ TAG_COLUMNS, TAGS_OR_LABEL_COLUMNS = ("tags", "ner_tags"), ("labels", "label")
 """Names of the column of tags. One of the second names holds the label of the whole text if there is a column of the
 first names beside it."""
 
-CONLL: Mapping[str, Parse] = {
-    ".conll": conll,
-    ".conllu": conllu,
-    ".bio": conll,
-    ".iob": conll,
-    ".iob2": conll,
-    ".txt": conll,
+CONLL: Mapping[str, LineKind] = {
+    ".conll": LineKind(conll),
+    ".conllu": LineKind(conllu),
+    ".bio": LineKind(conll),
+    ".iob": LineKind(conll),
+    ".iob2": LineKind(conll),
+    ".txt": LineKind(conll),
 }
 """The endings of CoNLL files. A .txt file of words is one too, though elsewhere it has a text a line."""
 

@@ -1,5 +1,5 @@
-"""Shards of a corpus: every record in exactly one, whatever the files are, without reading the others' where they can
-be sought."""
+"""Shards of a corpus: every record in exactly one, whatever the files are, and those of the others not read if a reader
+can do without."""
 
 import json
 import re
@@ -98,19 +98,36 @@ def fields_of(form, source, part=None):
     return [tuple(sample.fields.items()) for sample in read.samples()]
 
 
+DEALT_OUT = [csv, compressed, arrow, conll, squad, class_folders]
+BY_BYTES = [jsonl, plain]
+BY_NUMBER = [tables, saved, image_files]
+
+
+def divided(made, of):
+    """The records of all, and those of each shard."""
+    form, source = made
+    return fields_of(form, source), [fields_of(form, source, Shard(index, of)) for index in range(of)]
+
+
 @pytest.mark.parametrize("of", [1, 3, 8])
-@pytest.mark.parametrize(
-    "make", [jsonl, plain, csv, compressed, tables, arrow, saved, conll, squad, class_folders, image_files]
-)
-def test_every_record_is_in_exactly_one_shard(make, of, tmp_path):
-    form, source = make(tmp_path)
-    whole = fields_of(form, source)
-    parts = [fields_of(form, source, Shard(index, of)) for index in range(of)]
+@pytest.mark.parametrize("make", DEALT_OUT)
+def test_records_that_are_dealt_out_are_in_exactly_one_shard(make, of, tmp_path):
+    whole, parts = divided(make(tmp_path), of)
     assert sorted(chain(*parts)) == sorted(whole)
-    if make in (jsonl, plain, tables, saved, image_files):
-        assert list(chain(*parts)) == whole, "what can be sought is divided into runs"
-    if make in (tables, saved, image_files):
-        assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+@pytest.mark.parametrize("of", [1, 3, 8])
+@pytest.mark.parametrize("make", [*BY_BYTES, *BY_NUMBER])
+def test_shards_of_files_that_need_not_be_read_from_the_start_are_runs_of_records(make, of, tmp_path):
+    whole, parts = divided(make(tmp_path), of)
+    assert list(chain(*parts)) == whole
+
+
+@pytest.mark.parametrize("of", [1, 3, 8])
+@pytest.mark.parametrize("make", BY_NUMBER)
+def test_shards_of_records_that_are_counted_differ_by_one_at_most(make, of, tmp_path):
+    _, parts = divided(make(tmp_path), of)
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
 def test_more_shards_than_records_leave_some_without_any(tmp_path):
