@@ -17,8 +17,8 @@ def evaluate(trainers: Sequence[Trainer], source: RowSource) -> list[dict[str, f
         trainer.head.eval()
     device, batch_size = trainers[0].device, 2 * trainers[0].settings.batch_size
     with torch.inference_mode():
-        # Its own source: the rows behind layers that have frozen, which one head that trains alone may have.
-        read = trainers[0].read_from(source, evaluating=True).epoch(InOrder(batch_size), 0)
+        # Heads that are evaluated together read the same rows; those whose layers freeze train alone.
+        read = trainers[0].moved(source.epoch(InOrder(batch_size), 0), evaluating=True)
         for members, batch in prefetch(pinned(read.load(0), device)):
             inputs = SharedBatch(to_device(batch, device), len(trainers))
             for trainer, score in zip(trainers, scores, strict=True):

@@ -36,7 +36,7 @@ def train(trainers: Sequence[Trainer], source: RowSource, evaluation: RowSource 
             number = min(trainer.state.epoch for trainer in active)
             current = [trainer for trainer in active if trainer.state.epoch == number]
             # Heads that train together read the same rows; those whose layers freeze train alone.
-            epoch = current[0].read_from(source).epoch(sampler, number)
+            epoch = current[0].moved(source.epoch(sampler, number))
             first = min(trainer.state.batch for trainer in current)
             clock = _Clock(current)
             read = current[0].phases.waiting(prefetch(pinned(epoch.load(first), device)))
@@ -64,15 +64,7 @@ def train(trainers: Sequence[Trainer], source: RowSource, evaluation: RowSource 
                         signals.stop_here(_kept(current))
 
             clock.stop()
-            for trainer in current:
-                trainer.end_epoch()
-            if evaluation:
-                judge(current, evaluation)
-            for trainer in current:
-                trainer.decide(between_epochs=True)
-            tell_epoch(current, progress)
-            for trainer in current:
-                trainer.save()
+            _end_epoch(current, evaluation, progress)
             signals.stop_here(_kept(current))
     progress.update(total=max(trainer.state.step for trainer in trainers))  # fewer if all have stopped early
     for trainer in trainers:
@@ -88,6 +80,19 @@ def _step(trainer: Trainer, steps_an_epoch: int, progress: Bar) -> None:
         progress.update(note=f"epoch {state.current_epoch}/{settings.epochs}, loss {loss:.4f}")
 
 
+def _end_epoch(trainers: Sequence[Trainer], evaluation: RowSource | None, progress: Bar) -> None:
+    """Evaluate the heads, freeze what is to freeze, tell how the epoch went, and leave checkpoints."""
+    for trainer in trainers:
+        trainer.end_epoch()
+    if evaluation:
+        judge(trainers, evaluation)
+    for trainer in trainers:
+        trainer.decide(between_epochs=True)
+    tell_epoch(trainers, progress)
+    for trainer in trainers:
+        trainer.save()
+
+
 def _is_due(trainer: Trainer) -> bool:
     """Whether a head is to be evaluated between epochs."""
     return trainer.settings.eval_steps > 0 and trainer.state.step % trainer.settings.eval_steps == 0
@@ -95,13 +100,12 @@ def _is_due(trainer: Trainer) -> bool:
 
 @contextmanager
 def _ending(trainers: Sequence[Trainer]) -> Iterator[None]:
-    """However the block ends, nothing is written for the trainers any more afterwards."""
+    """However the block ends, the trainers write nothing afterwards."""
     try:
         yield
     finally:
         for trainer in trainers:
-            if trainer.freezing is not None:
-                trainer.freezing.moving.close()
+            trainer.close()
 
 
 def _kept(trainers: Sequence[Trainer]) -> str:

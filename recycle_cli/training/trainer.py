@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from recycle_cli import runs
-from recycle_cli.batches import Indices, RowSource, Sampler, Tensors, places_in, subset
+from recycle_cli.batches import Epoch, Indices, RowSource, Sampler, Tensors, places_in, subset
 from recycle_cli.batches.mixing import Mix, mixed_batch
 from recycle_cli.errors import DataError
 from recycle_cli.models.outputs import Outputs
@@ -115,13 +115,14 @@ class Trainer:
         if self.freezing is not None:
             self.freezing.begin(self.state, steps, [source] if evaluation is None else [source, evaluation])
 
-    def read_from(self, source: RowSource, *, evaluating: bool = False) -> RowSource:
-        """Where its data, or those of its evaluation, are read now: behind frozen layers, or the source itself."""
-        return source if self.freezing is None else self.freezing.source(source, int(evaluating))
+    def moved(self, epoch: Epoch, *, evaluating: bool = False) -> Epoch:
+        """The batches of an epoch of its data, or of those of its evaluation. If rows behind frozen layers are there,
+        these are read in place of the source's."""
+        return epoch if self.freezing is None else self.freezing.moving.moved(epoch, int(evaluating))
 
     def advanced(self, members: Indices, batch: Tensors, *, evaluating: bool = False) -> Tensors:
         """A batch that was read, as its head takes it: run through the layers that have frozen since it was stored."""
-        return batch if self.freezing is None else self.freezing.advanced(int(evaluating), members, batch)
+        return batch if self.freezing is None else self.freezing.moving.advanced(int(evaluating), members, batch)
 
     def learn(self, members: Indices, batch: Tensors) -> None:
         """Forward and backward on the labelled samples of a batch that is on the device."""
@@ -279,6 +280,11 @@ class Trainer:
         runs.save_state(self.folder, self.state, tensors, self.optimizer, self.scaler, self.randomness, self.identity)
         if self.freezing is not None:
             self.freezing.moving.drop_others()
+
+    def close(self) -> None:
+        """Stop writing rows, however the training has ended."""
+        if self.freezing is not None:
+            self.freezing.moving.close()
 
     def load(self) -> None:
         """Go on from the checkpoint, if there is one; the log lines of what will be done again are dropped."""

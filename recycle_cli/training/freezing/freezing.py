@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from recycle_cli import runs
-from recycle_cli.batches import Indices, RowSource, Tensors
+from recycle_cli.batches import RowSource
 from recycle_cli.reports import say
 from recycle_cli.runs import FreezeState, State
 from recycle_cli.settings import TrainingSettings
@@ -15,8 +15,7 @@ from recycle_cli.training.freezing.gradient_sums import PREFIX, GradientSums
 from recycle_cli.training.freezing.head import FreezingHead
 from recycle_cli.training.freezing.moving import MovingCut
 from recycle_cli.training.freezing.rules import (
-    Bound,
-    Linear,
+    Timetable,
     annealed,
     changes_of,
     freezes_after,
@@ -41,9 +40,12 @@ class Freezing:
         self._steps = self._interval = 1
         self._told = False
         rule = rule_of(settings.freezing, len(head.layers))
-        self._timetable = rule if isinstance(rule, Linear | Bound) else None
-        self._watcher = None if isinstance(rule, Linear | Bound) else rule
+        self._timetable = rule if isinstance(rule, Timetable) else None
+        self._watcher = None if isinstance(rule, Timetable) else rule
         self._sums = None if self._watcher is None else GradientSums(head.layers, self._watcher.norm)
+        self._last: list[int | None] = []
+        if self._timetable is not None:
+            self._last = [freezes_after(self._timetable, one, settings.epochs) for one in range(len(head.layers))]
 
     def begin(self, state: State, steps: int, sources: Sequence[RowSource]) -> None:
         """Start, or go on where a checkpoint was made, with so many optimizer steps an epoch. `sources`: of the
@@ -56,14 +58,6 @@ class Freezing:
             self._sums.load(runs.load_tensors(self.moving.folder, PREFIX))
         self.moving.begin(self.state, sources)
 
-    def source(self, source: RowSource, part: int) -> RowSource:
-        """Where the data are read in this epoch. `part`: 0 for the training data, 1 for those of evaluation."""
-        return self.moving.source(source, part)
-
-    def advanced(self, part: int, members: Indices, batch: Tensors) -> Tensors:
-        """A batch at the cut where the head begins now: what was read, run through the frozen blocks."""
-        return self.moving.advanced(part, members, batch)
-
     @property
     def tensors(self) -> Mapping[str, Tensor]:
         """What a checkpoint keeps beside the head's own tensors."""
@@ -75,7 +69,7 @@ class Freezing:
         if layer is None:
             return 1.0
         if self._timetable is not None:
-            last = freezes_after(self._timetable, layer, self.settings.epochs)
+            last = self._last[layer]
             return 1.0 if last is None else annealed(step / (last * self._steps))
         return annealed((step - self.state.since) / self._interval) if layer in self.state.annealing else 1.0
 

@@ -7,7 +7,7 @@ from torch import nn
 from recycle_cli.batches import Tensors, each_rows
 from recycle_cli.models.outputs import Outputs
 from recycle_cli.training.freezing.layers import Layers
-from recycle_cli.training.head import Head, lengths_of
+from recycle_cli.training.head import Head
 
 
 class FreezingHead(Head):
@@ -29,8 +29,7 @@ class FreezingHead(Head):
 
     def forward(self, batch: Tensors) -> Outputs:
         """Outputs of a batch of rows at the cut where it begins, in float32, or of inputs."""
-        if each_rows(batch):
-            values = self.split.head_from(self.begins)(batch["rows"], batch["lengths"])
-            return Outputs(values, batch["lengths"] if self.split.per_row else None)
-        values, lengths = self.split.full(batch), lengths_of(batch)
-        return Outputs(values, lengths if self.split.per_row else None)
+        if not each_rows(batch):
+            return super().forward(batch)
+        values = self.split.head_from(self.begins)(batch["rows"], batch["lengths"])
+        return Outputs(values, batch["lengths"] if self.split.per_row else None)

@@ -10,7 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from recycle_cli.batches import Indices, RowSource, Tensors, each_rows
+from recycle_cli.batches import Epoch, Indices, RowSource, StoredRows, Tensors, each_rows
+from recycle_cli.batches.source import planned
 from recycle_cli.errors import DataError, StorageError
 from recycle_cli.recipe import Recipe, row_bytes
 from recycle_cli.reports import human, say
@@ -59,6 +60,8 @@ class MovingCut:
     _run: str = ""
     _held: Store | None = None
     _new: NewRows | None = None
+    _read: dict[int, StoredRows] = field(default_factory=dict)
+    _recipes: dict[str, Recipe] = field(default_factory=dict)
     _parts: dict[tuple[str | None, str], Callable[..., Tensor]] = field(default_factory=dict)
 
     @property
@@ -84,11 +87,15 @@ class MovingCut:
             self._write()
         self.drop_others()
 
-    def source(self, source: RowSource, part: int) -> RowSource:
-        """Where the data are read now. `part`: 0 for the training data, 1 for those of evaluation."""
+    def moved(self, epoch: Epoch, part: int) -> Epoch:
+        """The batches of an epoch, at the cut that is read now. `part`: 0 for the training data, 1 for those of
+        evaluation."""
         if self._held is None:
-            return source
-        return self.scratch.reading(self._held, part, source, in_memory=self.in_memory)
+            return epoch
+        if part not in self._read:
+            rows = self.scratch.reading(self._held, part)
+            self._read[part] = rows.in_memory() if self.in_memory else rows
+        return planned(epoch.batches, self._read[part].load)
 
     def advanced(self, part: int, members: Indices, batch: Tensors) -> Tensors:
         """A batch at the cut where the head begins now; rows of the cut that is being written are kept on the way."""
@@ -110,6 +117,7 @@ class MovingCut:
             say(f"{self.scratch.folder}: the rows at cut {cut} cannot be read again; the earlier ones are read on")
             return
         self._held, self.state.reads = held, cut
+        self._read.clear()
         seconds = time.perf_counter() - started
         self.state.moves.append({"epoch": epoch + 1, "cut": cut, "bytes": held.bytes, "seal_seconds": seconds})
 
@@ -148,7 +156,10 @@ class MovingCut:
             new.close()
 
     def _recipe(self, cut: str) -> Recipe:
-        return self.scratch.recipe(cut, self._run)
+        """The recipe of the rows at a cut before which nothing trains any more: its weights are hashed once."""
+        if cut not in self._recipes:
+            self._recipes[cut] = self.scratch.recipe(cut, self._run)
+        return self._recipes[cut]
 
     def _write(self) -> None:
         assert self.state.writes is not None

@@ -3,16 +3,14 @@
 import shutil
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from recycle_cli.batches import Indices, RowSource, StoredRows
-from recycle_cli.batches.sampler import Sampler
-from recycle_cli.batches.source import Epoch, planned
+from recycle_cli.batches import Indices, StoredRows
 from recycle_cli.errors import RecycleError, StorageError
 from recycle_cli.keys import Bytes16
 from recycle_cli.models import SplitModel
@@ -43,38 +41,11 @@ class Contents:
         return len(self.keys)
 
 
-@dataclass(frozen=True)
-class Moved:
-    """Rows of a later cut in place of what a source would read, in the batches that the source plans."""
-
-    source: RowSource
-    rows: StoredRows
-
-    @property
-    def cuts(self) -> tuple[str, ...]:
-        """Where the rows were taken."""
-        return self.rows.cuts
-
-    @property
-    def lengths(self) -> Indices:
-        """Rows of each sample (n,)."""
-        return self.source.lengths
-
-    @property
-    def restriction(self) -> str:
-        """That of the source."""
-        return self.source.restriction
-
-    def epoch(self, sampler: Sampler, number: int) -> Epoch:
-        """The batches of epoch `number` (from 0)."""
-        return planned(self.source.epoch(sampler, number).batches, self.rows.load)
-
-
 class Scratch:
-    """Stores below a folder, each of one cut, named by the fingerprints of their recipes.
+    """Stores in a training's checkpoint folder, each of one cut, named by the fingerprints of their recipes.
 
-    run     what tells the training from all others
-    parent  the fingerprint of the store that the training reads; None without one
+    folder  where the RUN is trained
+    parent  the fingerprint of the store that the training began with; None without one
     """
 
     def __init__(self, folder: Path, split: SplitModel, contents: Contents, dtype: str, parent: str | None) -> None:
@@ -90,7 +61,10 @@ class Scratch:
         return int(own.sum())
 
     def recipe(self, cut: str, run: str) -> Recipe:
-        """The recipe of the rows at a cut: it has the digest of all that lies before it, as it has been trained."""
+        """The recipe of the rows at a cut: it has the digest of all that lies before it, as it has been trained.
+
+        run  what tells the training from all others
+        """
         own = {id(one) for _, one in (*self._split.head_parameters(cut), *self._split.head_buffers(cut))}
         model = self._split.model
         tensors = [(name, one) for name, one in (*model.named_parameters(), *model.named_buffers())]
@@ -111,12 +85,11 @@ class Scratch:
             return None
         return store if complete else None
 
-    def reading(self, store: Store, part: int, source: RowSource, *, in_memory: bool) -> Moved:
-        """The rows of a complete store in place of those of a source. `part`: 0 for the training, 1 for evaluation."""
+    def reading(self, store: Store, part: int) -> StoredRows:
+        """The rows of a complete store. `part`: 0 for the samples of the training, 1 for those of the evaluation."""
         (cut,) = store.recipe.cuts
         positions = store.lookup(self._contents.keys, self._contents.digests)[self._contents.places[part]]
-        rows = StoredRows.of(store, cut, positions)
-        return Moved(source, rows.in_memory() if in_memory else rows)
+        return StoredRows.of(store, cut, positions)
 
     def begin(self, recipe: Recipe) -> "NewRows":
         """Write the rows of a cut as they come; what is there already stays, but for what a killed process has left

@@ -1,7 +1,5 @@
 """The training's own rows: each sample once, found again after a kill, and nothing left of what was unfinished."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
@@ -32,7 +30,7 @@ def add(new, part, members, lengths=LENGTHS):
     new.add(part, np.array(members), rows(members), torch.from_numpy(lengths[members]))
 
 
-def test_rows_are_read_in_the_batches_of_the_source(scratch):
+def test_rows_are_read_in_any_batches(scratch):
     new = scratch.begin(RECIPE)
     add(new, 0, [0, 3, 2])
     assert new.lacks == 2
@@ -42,19 +40,15 @@ def test_rows_are_read_in_the_batches_of_the_source(scratch):
     new.close()
     store = scratch.open(RECIPE)
     assert len(store) == 4
-    source = SimpleNamespace(
-        lengths=LENGTHS,
-        restriction="",
-        epoch=lambda sampler, number: SimpleNamespace(batches=sampler.batches(LENGTHS, number)),
-    )
-    moved = scratch.reading(store, 0, source, in_memory=False)
-    epoch = moved.epoch(Shuffled(2, 0), 1)
-    for members, batch in epoch.load(0):
+    read = scratch.reading(store, 0)
+    for members in Shuffled(2, 0).batches(LENGTHS, 1):
+        batch = read.load(members)
         for member, own, length in zip(members, batch["rows"], batch["lengths"], strict=True):
             content = 0 if member == 3 else member  # the first of two equal samples was written
             assert length == LENGTHS[member]
             assert torch.equal(own[:length], rows([content])[0, :length])
-    assert sorted(np.concatenate(epoch.batches)) == [0, 1, 2, 3]
+    evaluated = scratch.reading(store, 1).load(np.array([0, 1]))
+    assert torch.equal(evaluated["rows"][:, 0], rows([0, 1])[:, 0])
     assert scratch.rows([LENGTHS, np.array([1, 1])]) == 2 + 1 + 3 + 1
 
 
