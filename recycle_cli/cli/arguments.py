@@ -28,8 +28,8 @@ def failures_beside(store: str) -> str:
 
 
 def of_shard(path: str, shard: Shard | None) -> str:
-    """The file of one shard's process, beside those of the others: `failures.0-of-4.jsonl`."""
+    """The file of one shard's process, beside those of the others: `acts.zarr.failures.0-of-4.jsonl`."""
     if shard is None:
         return path
-    stem, dot, ending = path.rpartition(".") if "." in Path(path).name else (path, "", "")
-    return f"{stem}.{shard.index}-of-{shard.of}{dot}{ending}"
+    file = Path(path)
+    return str(file.with_stem(f"{file.stem}.{shard.index}-of-{shard.of}"))

@@ -16,6 +16,9 @@ from recycle_cli.models.rounding import TOLERANCE, close
 LABELS = frozenset(("id2label", "label2id", "num_labels"))
 """They name and number the outputs of the task layer, which a trunk does not have."""
 
+NO_MEMORY = (MemoryError, torch.OutOfMemoryError)
+"""These say nothing about a field: were they taken for its answer, the recipe would depend on the memory at hand."""
+
 Path = tuple[str, ...]
 """A field of a config, or of a config in it."""
 
@@ -76,6 +79,8 @@ def _of_class_alone(config: Any) -> dict[str, Any] | None:
     try:
         with quiet():
             return dict(type(config)().to_dict())
+    except NO_MEMORY:
+        raise
     except Exception:  # noqa: BLE001 - a config's own code raises whatever it likes
         return None
 
@@ -91,6 +96,8 @@ def _rebuilt(base: Any, fields: Mapping[Path, Any], compute: Compute) -> Tensor 
         # A base that a classifier holds may lack the pooler that it has alone, which no hidden state goes through.
         other.load_state_dict(base.state_dict(), strict=False, assign=True)
         return _computed(other.to(next(base.parameters()).device), compute)
+    except NO_MEMORY:
+        raise
     except Exception:  # noqa: BLE001 - a model's own code raises whatever it likes
         return None
 

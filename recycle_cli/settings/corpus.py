@@ -32,7 +32,7 @@ class CorpusSettings:
     label_columns  the columns of several labels, in place of `label_column`; a record may lack some of them
     kept           the further columns that `--keep-columns` writes beside the predictions
     trained        (role, column) of each column that a RUN was trained on; taken unless the user names another
-    shard          the share of the records to read; None for all
+    shard          the part of the records to read; None for all
     """
 
     source: tuple[str, ...]

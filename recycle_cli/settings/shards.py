@@ -1,4 +1,4 @@
-"""One of several shares of a corpus, for processes that work on it together."""
+"""One of several shards of a corpus, for processes that work on it together."""
 
 import os
 import re
@@ -44,7 +44,7 @@ def shard(text: str, environment: Mapping[str, str] = os.environ) -> Shard:
 
 
 def shard_of_torchrun(environment: Mapping[str, str] = os.environ) -> Shard | None:
-    """The share of a process that torchrun or `accelerate launch` has started; None for any other process."""
+    """The shard of a process that torchrun or `accelerate launch` has started; None for any other process."""
     if "TORCHELASTIC_RUN_ID" not in environment or not {"RANK", "WORLD_SIZE"} <= environment.keys():
         return None
     return Shard(int(environment["RANK"]), int(environment["WORLD_SIZE"]))

@@ -76,7 +76,7 @@ class PrecomputeSettings:
     )
     shard: Shard | None = option(
         None,
-        "Compute only this share of the corpus, so that several processes fill the store together: I/N, counted from "
+        "Compute only this shard of the corpus, so that several processes fill the store together: I/N, counted from "
         "0/N, or what a job's variables say (slurm, torchrun); under torchrun that is the default.",
         "Data",
         parser=shard,

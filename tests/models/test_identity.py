@@ -213,6 +213,17 @@ def test_a_field_that_the_model_goes_by_counts_whatever_its_name(fields, counted
     assert model.recipe.architecture == architecture_of(config.to_dict()) | counted
 
 
+def test_a_field_is_not_left_out_for_want_of_memory(monkeypatch):
+    loaded = Loaded("going", Going(tiny_config(num_labels=3, classifier_bias=3.0)).eval(), tiny_tokenizer())
+
+    def full(self, config):
+        raise MemoryError
+
+    monkeypatch.setattr(GoingBy, "__init__", full)
+    with pytest.raises(MemoryError):
+        cut_at_two(loaded)
+
+
 def test_recipe_goes_through_json(tiny_bert):
     recipe = recipe_of(tiny_bert)
     assert Recipe.from_json(json.loads(json.dumps(recipe.to_json()))).fingerprint == recipe.fingerprint
