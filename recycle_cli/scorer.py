@@ -15,13 +15,16 @@ from recycle_cli.errors import DamageError, DataError, MismatchError, UsageError
 from recycle_cli.keys import Sample, keys_of
 from recycle_cli.models import BASE, STATE_0, NamedModel, Network, Preprocessor, SplitModel
 from recycle_cli.models.adapters import put_back
+from recycle_cli.models.ladder import Layout
 from recycle_cli.models.outputs import Outputs
+from recycle_cli.models.probe import Probe
+from recycle_cli.models.state_network import LADDER, PROBE, Kept, N, load_network
 from recycle_cli.runs import RunInfo, check_files, read_info
 from recycle_cli.runtime.devices import autocast, batch_tokens_on, device_holding, device_of, pinned_for, to_device
 from recycle_cli.settings import ModelSettings, PredictSettings
 from recycle_cli.store import SegmentWriter, Store
 from recycle_cli.tasks import Task, task_of_run
-from recycle_cli.training import LadderHead, ProbeHead, poolings_of, read_ladder, read_probe
+from recycle_cli.training import LadderHead, ProbeHead, base_again, poolings_of
 from recycle_cli.training.head import Head
 from recycle_cli.trunk import (
     PROBES,
@@ -91,26 +94,27 @@ def _load_run(run: str, info: RunInfo, named: NamedModel, store: Store | None, *
     )
 
 
-def _load_ladder(run: str, info: RunInfo, computing: NamedModel, store: Store | None, *, every_cut: bool) -> LoadedRun:
-    """Load a ladder and the model whose rows it reads, cut there or, with `every_cut`, at all of the store's cuts."""
-    named, split, ladder, base = read_ladder(expanded(run), computing, store, cut=info.cut, every_cut=every_cut)
+def _load_network(
+    kept: Kept[N], run: str, info: RunInfo, computing: NamedModel, store: Store | None, *, every_cut: bool
+) -> LoadedRun:
+    """Load a small network and the model whose states it reads, cut there or, with `every_cut`, at all of the store's
+    cuts."""
+    folder = expanded(run)
+    network, base = load_network(Path(folder), kept)
+    named, split = base_again(
+        folder, base, computing, store, cut=info.cut, every_cut=every_cut, pooled=isinstance(network, Probe)
+    )
     if store is not None:
         for cut in info.cuts:
             expect(store, split.recipe.at(cut).computed_in(store.recipe.precision), info.model, cut)
     split.model.to(device_of(computing.settings.device)).eval()
-    head = LadderHead(split, info.cut, INPUTS if store is None else info.cuts, ladder, base.layout)
-    return LoadedRun(info, named, task_of_run(info.task, named.modality, info.to_json()), base.labels, head)
-
-
-def _load_probe(run: str, info: RunInfo, computing: NamedModel, store: Store | None, *, every_cut: bool) -> LoadedRun:
-    """The same for a pooled head, which takes stores of rows and of pooled vectors."""
-    named, split, probe, base = read_probe(expanded(run), computing, store, cut=info.cut, every_cut=every_cut)
-    if store is not None:
-        for cut in info.cuts:
-            expect(store, split.recipe.at(cut).computed_in(store.recipe.precision), info.model, cut)
-        poolings_of(probe.shape.poolings, split, ())
-    split.model.to(device_of(computing.settings.device)).eval()
-    head = ProbeHead(split, info.cut, INPUTS if store is None else info.cuts, probe)
+    reads = INPUTS if store is None else info.cuts
+    if isinstance(network, Probe):
+        if store is not None:
+            poolings_of(network.shape.poolings, split, ())
+        head: Head = ProbeHead(split, info.cut, reads, network)
+    else:
+        head = LadderHead(split, info.cut, reads, network, Layout(tuple(map(tuple, base.row_shapes))))
     return LoadedRun(info, named, task_of_run(info.task, named.modality, info.to_json()), base.labels, head)
 
 
@@ -297,9 +301,9 @@ def open_scorer(run: str, store: str | None, model: ModelSettings, settings: Pre
         named = replace(named, reused=_reused(info.reuse, run, store, named, settings))
     opened = None if store is None or info.reuse is not None else _store_for(store, info)
     if info.pooled:
-        loaded = _load_probe(run, info, named, opened, every_cut=settings.write_back)
+        loaded = _load_network(PROBE, run, info, named, opened, every_cut=settings.write_back)
     elif info.ladder:
-        loaded = _load_ladder(run, info, named, opened, every_cut=settings.write_back)
+        loaded = _load_network(LADDER, run, info, named, opened, every_cut=settings.write_back)
     else:
         loaded = _load_run(run, info, named, opened, every_cut=settings.write_back)
     if settings.threshold != PredictSettings.threshold:

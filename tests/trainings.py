@@ -66,6 +66,7 @@ class Tried:
     """The commands with the names of one task, its data and its model filled in.
 
     precomputed  settings of `precompute` beside the cut and the dtype
+    usual        how it trains, unless a training is given other settings
     """
 
     name: str
@@ -75,6 +76,7 @@ class Tried:
     train: CorpusSettings
     test: CorpusSettings
     precomputed: dict[str, Any] = field(default_factory=dict)
+    usual: TrainingSettings = SETTINGS
 
     @property
     def store(self) -> str:
@@ -91,13 +93,15 @@ class Tried:
         corpora = [replace(one, limit=limit) for one in (self.train, self.test)]
         return self.precompute(store or self.store, corpora, cut)[-1]
 
-    def fit(self, output: str, settings: TrainingSettings = SETTINGS, **changes: Any) -> Finetuned:
+    def fit(self, output: str, settings: TrainingSettings | None = None, **changes: Any) -> Finetuned:
         """Fine-tune from the store, which names the model, evaluating on the test data; with a `cut`, from the inputs
         of the model."""
         inputs = "cut" in changes
         store, model = (None, self.model) if inputs else (self.store, ModelSettings())
         job = Job(self.train, str(self.folder / output), store, self.test, task=self.name, tensorboard=False)
-        return finetune(replace(job, model_named=inputs, **changes), model, replace(settings, task=self.settings))
+        return finetune(
+            replace(job, model_named=inputs, **changes), model, replace(settings or self.usual, task=self.settings)
+        )
 
     def score(
         self, run: str, store: str | None = None, *, test: CorpusSettings | None = None, **more: Any

@@ -18,14 +18,14 @@ from recycle_cli.training.head_init import begin_as
 from recycle_cli.training.identity import identity_of
 from recycle_cli.training.labelled_data import LabelledData, read_labelled, read_one
 from recycle_cli.training.ladder_head import LadderHead
-from recycle_cli.training.ladder_run import prove_ladder, read_ladder
 from recycle_cli.training.loop import train
 from recycle_cli.training.new_trainer import Destination, new_trainer, trainer_of
 from recycle_cli.training.probe_head import ProbeHead, poolings_of
-from recycle_cli.training.probe_run import prove_probe, read_probe
 from recycle_cli.training.proof import prove_training
 from recycle_cli.training.setup import Setup, frozen, set_up, set_up_states, source_of
 from recycle_cli.training.solving import solve
+from recycle_cli.training.states_head import StatesHead
+from recycle_cli.training.states_run import base_again, prove_network
 from recycle_cli.training.trainer import Trainer
 
 __all__ = [
@@ -38,8 +38,10 @@ __all__ = [
     "Origin",
     "ProbeHead",
     "Setup",
+    "StatesHead",
     "Trainer",
     "TrainingData",
+    "base_again",
     "begin_as",
     "check_data",
     "check_head_name",
@@ -53,14 +55,11 @@ __all__ = [
     "modality_asked",
     "new_trainer",
     "poolings_of",
-    "prove_ladder",
-    "prove_probe",
+    "prove_network",
     "prove_training",
     "read_data",
     "read_labelled",
-    "read_ladder",
     "read_one",
-    "read_probe",
     "refuse_idle_options",
     "set_up",
     "set_up_states",

@@ -14,10 +14,10 @@ from recycle_cli.runs import SCRATCH, RunFolder, RunInfo, card_of, last_loss, pu
 from recycle_cli.settings import AdapterSettings, Job
 from recycle_cli.training.freezing.picture import draw
 from recycle_cli.training.ladder_head import LadderHead
-from recycle_cli.training.ladder_run import write_ladder
 from recycle_cli.training.probe_head import ProbeHead
-from recycle_cli.training.probe_run import write_probe
 from recycle_cli.training.setup import Setup
+from recycle_cli.training.states_head import StatesHead
+from recycle_cli.training.states_run import write_network
 from recycle_cli.training.trainer import Trainer
 
 
@@ -92,11 +92,8 @@ def leave_run(trainer: Trainer, setup: Setup, job: Job, origin: Origin, place: R
     )
     whole = trainer.settings.layers.save == "whole"
     save = partial(write_model, setup.loaded, trainer.settings.adapter, trainer.head.weights)
-    if isinstance(trainer.head, LadderHead):
-        layer = task.layer(trainer.data.names)
-        save = partial(write_ladder, setup, trainer.head, layer, whole=whole)
-    if isinstance(trainer.head, ProbeHead):
-        save = partial(write_probe, setup, trainer.head, task.layer(trainer.data.names), whole=whole)
+    if isinstance(trainer.head, StatesHead):
+        save = partial(write_network, setup, trainer.head, task.layer(trainer.data.names), whole=whole)
     save_run(place.work, setup.loaded, info, card, origin.config, save)
     if trainer.freezing is not None and trainer.settings.freezing.keep_scratch:
         trainer.freezing.moving.scratch.leave(place.work / SCRATCH)

@@ -16,7 +16,8 @@ from recycle_cli.batches import InOrder, RowSource, StoredRows, ready, source_at
 from recycle_cli.disk import expanded
 from recycle_cli.errors import MismatchError, MissingError, ModelError, UsageError
 from recycle_cli.models.embedding import last_layer
-from recycle_cli.models.probe import Probe, load_probe
+from recycle_cli.models.probe import Probe
+from recycle_cli.models.state_network import PROBE, load_network
 from recycle_cli.runs import RunInfo, check_files, read_info
 from recycle_cli.runtime.devices import to_device
 from recycle_cli.store import Store
@@ -45,7 +46,7 @@ def begin_as(trainers: Sequence[Trainer], run: str, task: str, store: Store | No
         raise UsageError(f"--head-init {run}: it is {what}, expected a pooled head of --task {task}")
     if store is None:
         raise UsageError(f"--head-init {run}: what the last layer reads is computed from a STORE; give one")
-    probe, base = load_probe(Path(expanded(run)))
+    probe, base = load_network(Path(expanded(run)), PROBE)
     for trainer in trainers:
         if base.labels != list(trainer.data.names):
             raise UsageError(

@@ -27,10 +27,11 @@ from recycle_cli.training.freezing.moving import Computing, MovingCut
 from recycle_cli.training.freezing.scratch import Contents, Scratch
 from recycle_cli.training.head import Head
 from recycle_cli.training.labelled_data import LabelledData
-from recycle_cli.training.ladder_head import LadderHead, row_shapes
+from recycle_cli.training.ladder_head import LadderHead
 from recycle_cli.training.optimizer import make_optimizer
 from recycle_cli.training.probe_head import ProbeHead, poolings_of
 from recycle_cli.training.setup import Setup
+from recycle_cli.training.states_head import row_shapes
 from recycle_cli.training.trainer import Trainer
 
 Pair = tuple[LabelledData, LabelledData | None]

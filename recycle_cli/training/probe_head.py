@@ -3,51 +3,42 @@
 from collections.abc import Iterator, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from recycle_cli.batches import INPUTS, Indices, RowSource, Sampler, Tensors, at_cut, ready
 from recycle_cli.errors import MismatchError
 from recycle_cli.models import SplitModel
 from recycle_cli.models.outputs import Outputs
 from recycle_cli.models.pooling import USUAL_POOLINGS, check_of_images, pooled_rows, rows_in
-from recycle_cli.models.probe import Probe, begin_as_last_vector, depth_shares, standardise_by
+from recycle_cli.models.probe import Probe, begin_as_last_vector, depth_shares
+from recycle_cli.models.state_network import PROBE
 from recycle_cli.runtime.devices import device_holding, to_device
 from recycle_cli.training.head import Head
-
-MEASURED = 16384
-"""Samples whose features the means and standard deviations are taken from, if a probe trains in epochs."""
+from recycle_cli.training.states_head import StatesHead
 
 
-class ProbeHead(Head):
-    """A probe over the states at its cuts: their vectors from a pooled store, or rows and inputs, which it pools."""
+class ProbeHead(StatesHead):
+    """A probe over the states at its cuts: their vectors from a pooled store, or rows and inputs, which it pools.
 
-    def __init__(self, split: SplitModel, cut: str, reads: Sequence[str], probe: Probe) -> None:
-        super().__init__(split, cut, reads, dict(probe.named_parameters()), statistics={})
-        self.probe = probe.to(device_holding(split.model))
+    measured  if it trains in epochs; a head that is solved is standardised by all samples
+    """
+
+    kept, measured = PROBE, 16384
+    network: Probe
 
     @property
-    def cuts(self) -> list[str]:
-        """The cuts of its states."""
-        return self.cut.split(",")
+    def row_shapes(self) -> list[list[int]]:
+        """The width of each state: how its rows lie in a sample is no matter."""
+        return [[width] for width in self.network.shape.widths]
 
     @property
     def depth(self) -> dict[str, float]:
         """The share of each state in the weights that read it."""
-        return depth_shares(self.probe, self.cuts)
-
-    @property
-    def tensors(self) -> dict[str, Tensor]:
-        """What a checkpoint must hold: the weights, and the means and deviations that features are standardised by."""
-        return {**self.weights, **dict(self.probe.named_buffers())}
-
-    def train(self, mode: bool = True) -> "ProbeHead":
-        """Put the probe into training mode; the model stays in eval."""
-        nn.Module.train(self, mode)
-        return self
+        return depth_shares(self.network, self.cuts)
 
     def forward(self, batch: Tensors) -> Outputs:
         """Outputs of a batch of rows in float32, or of inputs."""
-        return Outputs(self.probe(self.features(batch)))
+        return Outputs(self.network(self.features(batch)))
 
     def features(self, batch: Tensors) -> Tensor:
         """The features (B, inputs) of a batch: of each state the vectors that it reads."""
@@ -56,8 +47,16 @@ class ProbeHead(Head):
             each, lengths = [rows[cut] for cut in self.cuts], rows_in(batch)
         else:
             each, lengths = [at_cut(batch, cut)["rows"] for cut in self.cuts], batch["lengths"]
-        held, poolings = self.split.poolings, self.probe.shape.poolings
+        held, poolings = self.split.poolings, self.network.shape.poolings
         return torch.cat([vectors(own, lengths, held, poolings).flatten(1) for own in each], dim=1)
+
+    def given(self, batch: Tensors) -> tuple[Tensor]:
+        """The features (B, inputs) of a batch."""
+        return (self.features(batch),)
+
+    def standardised(self, *given: Tensor) -> Tensor:
+        """The features."""
+        return given[0]
 
     def each_features(self, source: RowSource, sampler: Sampler) -> Iterator[tuple[Indices, Tensor]]:
         """The features of a source's samples, batch by batch, on the device, with their places."""
@@ -68,22 +67,15 @@ class ProbeHead(Head):
                 yield members, self.features(ready(on_device) if source.cuts else on_device)
 
     def settle(self, source: RowSource, sampler: Sampler) -> None:
-        """Take the means and standard deviations of the features from the first batches of the training data."""
-        count, total, squares = 0, torch.zeros(()), torch.zeros(())
-        for _, features in self.each_features(source, sampler):
-            exact = features.double().cpu()
-            count, total, squares = count + len(exact), total + exact.sum(0), squares + exact.square().sum(0)
-            if count >= MEASURED:
-                break
-        mean = total / count
-        standardise_by(self.probe, mean.float(), (squares / count - mean.square()).clamp_min(0).sqrt().float())
-        begin_as_last_vector(self.probe)
+        """Take the means and standard deviations of the features, and begin from the last state if that is one of its
+        vectors."""
+        super().settle(source, sampler)
+        begin_as_last_vector(self.network)
 
     def settle_as(self, other: Head) -> None:
         """Take over the means and standard deviations of another probe over the same states."""
-        assert isinstance(other, ProbeHead)
-        standardise_by(self.probe, other.probe.mean, other.probe.deviation)
-        begin_as_last_vector(self.probe)
+        super().settle_as(other)
+        begin_as_last_vector(self.network)
 
 
 def vectors(rows: Tensor, lengths: Tensor | None, held: Sequence[str], poolings: Sequence[str]) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from recycle_cli.batches import InOrder, RowSource
 from recycle_cli.errors import UsageError
-from recycle_cli.models.probe import standardise_by
+from recycle_cli.models.standardising import standardise_by
 from recycle_cli.reports import Bar, human
 from recycle_cli.runtime.memory import free_memory
 from recycle_cli.runtime.signals import deferred_signals
@@ -108,7 +108,7 @@ def _read(trainers: Sequence[Trainer], source: RowSource, evaluation: RowSource 
     """The features of all samples, standardised by those of the training, as every head does from now on."""
     head = trainers[0].head
     assert isinstance(head, ProbeHead)
-    batch_size, width = max(256, trainers[0].settings.batch_size), head.probe.shape.inputs
+    batch_size, width = max(256, trainers[0].settings.batch_size), head.network.shape.inputs
     count = sum(len(one.lengths) for one in (source, evaluation) if one is not None)
     if 2 * 4 * count * width > free_memory():
         raise UsageError(
@@ -128,10 +128,10 @@ def _read(trainers: Sequence[Trainer], source: RowSource, evaluation: RowSource 
         mean, deviation = train.mean(0, dtype=torch.float64), _deviation(train)
         for trainer in trainers:
             assert isinstance(trainer.head, ProbeHead)
-            standardise_by(trainer.head.probe, mean.float(), deviation)
+            standardise_by(trainer.head.network, mean.float(), deviation)
         judged = None if evaluation is None else gathered(evaluation)
         for features in (train, *(() if judged is None else (judged,))):
-            features.sub_(head.probe.mean).div_(head.probe.deviation)
+            features.sub_(head.network.mean).div_(head.network.deviation)
         return Data(train, Directions.of(train, MOST_DIRECTIONS), judged)
 
 
@@ -212,7 +212,7 @@ def _leave_out_states(one: Found, data: Data, safe: Callable[[], None]) -> None:
     """Leave out the states that a head does not need, if it is asked to."""
     if share := one.trainer.settings.layers.pooled.lasso:
         assert isinstance(one.trainer.head, ProbeHead)
-        sizes = one.trainer.head.probe.shape.sizes
+        sizes = one.trainer.head.network.shape.sizes
         begun = (one.weights, one.bias)
         one.weights, one.bias = without_idle_states(data.train, one.loss, begun, one.l2, share, sizes, safe)
 
@@ -220,7 +220,7 @@ def _leave_out_states(one: Found, data: Data, safe: Callable[[], None]) -> None:
 def _leave(one: Found, data: Data, seconds: float) -> None:
     """Put a head's weights in place, and note what it has learnt."""
     assert isinstance(one.trainer.head, ProbeHead)
-    layer = one.trainer.head.probe.output
+    layer = one.trainer.head.network.output
     assert isinstance(layer, nn.Linear)
     with torch.no_grad():
         layer.weight.copy_(one.weights.T)

@@ -21,10 +21,9 @@ from recycle_cli.training import (
     Destination,
     Finetuned,
     FinetunedHeads,
-    LadderHead,
     Origin,
-    ProbeHead,
     Setup,
+    StatesHead,
     Trainer,
     TrainingData,
     begin_as,
@@ -37,8 +36,7 @@ from recycle_cli.training import (
     leave_run,
     modality_asked,
     new_trainer,
-    prove_ladder,
-    prove_probe,
+    prove_network,
     prove_training,
     read_data,
     refuse_idle_options,
@@ -289,10 +287,8 @@ def _prove(models: Sequence[tuple[Setup, TaskLayer]], trainers: Sequence[Trainer
         hidden = trainer.settings.layers.pooled.hidden is not None
         kind = (adapter.kind, adapter.save, adapter.layers, adapter.dropout > 0, layer.head, hidden)
         if kind not in proved:
-            if isinstance(trainer.head, LadderHead):
-                prove_ladder(setup, layer, trainer.head, data.train.data[0].probes, trainer.folder)
-            elif isinstance(trainer.head, ProbeHead):
-                prove_probe(setup, layer, trainer.head, data.train.data[0].probes, trainer.folder)
+            if isinstance(trainer.head, StatesHead):
+                prove_network(setup, layer, trainer.head, data.train.data[0].probes, trainer.folder)
             else:
                 prove_training(setup, layer, data.train.data[0].probes, trainer.folder, trainer.head.weights, adapter)
             proved.append(kind)

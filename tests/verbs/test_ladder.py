@@ -15,8 +15,9 @@ from recycle_cli.batches import Shuffled, at_cut, source_at
 from recycle_cli.errors import DamageError, MismatchError, UsageError
 from recycle_cli.keys import Sample, keys_of
 from recycle_cli.models import load
-from recycle_cli.models.ladder import Ladder, Measure
+from recycle_cli.models.ladder import Ladder
 from recycle_cli.models.ladder.network import Shape
+from recycle_cli.models.standardising import Measure, standardise_by
 from recycle_cli.runs import read_info
 from recycle_cli.scorer import open_scorer
 from recycle_cli.settings import (
@@ -132,16 +133,9 @@ def test_a_ladder_learns_from_the_store_what_it_learns_in_place(task, tmp_path, 
     "task", [pytest.param(task, marks=() if task in ("tags", "questions") else pytest.mark.long) for task in TASKS]
 )
 def test_it_resumes_exactly(task, tmp_path, tiny_bert):
-    tried = Own(**vars(TASKS[task](tmp_path, tiny_bert)))
+    tried = replace(TASKS[task](tmp_path, tiny_bert), usual=SETTINGS)
     tried.fill(**EVERY)
     resumes_exactly(tried)
-
-
-class Own(Tried):
-    """The same with the settings of these tests as its defaults."""
-
-    def fit(self, output, settings=SETTINGS, **changes):
-        return super().fit(output, settings, **changes)
 
 
 @pytest.fixture(scope="module")
@@ -392,8 +386,8 @@ def test_a_channel_that_is_always_the_same_stays_finite():
     ladder, measure = Ladder(Shape(2, 4, 8, 1, 2)), Measure()
     states = torch.randn(2, 50, 6, 4) * 3 + 5
     states[0, :, :, 1] = 7.0
-    measure.add(states, torch.full((50,), 6))
-    measure.put_into(ladder)
+    measure.add(states.flatten(1, 2))
+    standardise_by(ladder, measure.mean, measure.deviation)
     torch.testing.assert_close(ladder.mean[1], states[1].flatten(0, 1).mean(0), rtol=1e-4, atol=1e-4)
     assert float(ladder.deviation[0, 1]) > 0.01
     assert torch.isfinite(ladder(states, torch.full((50,), 6))).all()

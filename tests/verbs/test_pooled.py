@@ -104,7 +104,7 @@ def test_a_pooled_head_learns_from_vectors_what_it_learns_from_rows_and_in_place
     filled = tried.fill(**EVERY)
     assert (filled.pool, filled.cuts) == (["mean", "cls", "max"], ["0", "1", "2", "3", "4"])
     assert filled.rows == 3 * filled.new_samples
-    own = Own(**vars(tried))
+    own = replace(tried, usual=TRAINED)
     report = trained(own) if settings is TRAINED else tried.fit("stored", settings)
     rows = replace(tried, folder=tmp_path / "rows", precomputed={**tried.precomputed, "pool": ()})
     rows.folder.mkdir()
@@ -121,13 +121,6 @@ def test_a_pooled_head_learns_from_vectors_what_it_learns_from_rows_and_in_place
         assert done.metrics == pytest.approx(report.metrics, abs=1e-3)
     if settings is TRAINED:
         resumes_exactly(own)
-
-
-class Own(Tried):
-    """The same with the settings of these tests as its defaults."""
-
-    def fit(self, output, settings=TRAINED, **changes):
-        return super().fit(output, settings, **changes)
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
 """Ladders: small networks that read a model's states at several depths, in place of its own blocks."""
 
-from recycle_cli.models.ladder.build import Base, Measure, labels_of, load_ladder, new_ladder, save_ladder
+from recycle_cli.models.ladder.build import new_ladder
 from recycle_cli.models.ladder.layout import Layout
 from recycle_cli.models.ladder.network import Ladder
 
-__all__ = ["Base", "Ladder", "Layout", "Measure", "labels_of", "load_ladder", "new_ladder", "save_ladder"]
+__all__ = ["Ladder", "Layout", "new_ladder"]

@@ -1,24 +1,6 @@
 """Probes: heads that read pooled vectors of a model's states, and nothing else of the model."""
 
-from recycle_cli.models.probe.build import (
-    begin_as_last_vector,
-    depth_shares,
-    load_probe,
-    new_probe,
-    outputs_of,
-    save_probe,
-    standardise_by,
-)
+from recycle_cli.models.probe.build import begin_as_last_vector, depth_shares, new_probe
 from recycle_cli.models.probe.network import Probe, ProbeShape
 
-__all__ = [
-    "Probe",
-    "ProbeShape",
-    "begin_as_last_vector",
-    "depth_shares",
-    "load_probe",
-    "new_probe",
-    "outputs_of",
-    "save_probe",
-    "standardise_by",
-]
+__all__ = ["Probe", "ProbeShape", "begin_as_last_vector", "depth_shares", "new_probe"]

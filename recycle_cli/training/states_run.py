@@ -1,6 +1,7 @@
-"""A ladder in its RUN: written with what its pretrained model is, tried before the training, and read again."""
+"""A small network in its RUN: written with what its pretrained model is, tried before the training, and read again."""
 
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,30 +13,30 @@ from recycle_cli.errors import MismatchError, ModelError, StorageError
 from recycle_cli.keys import Sample
 from recycle_cli.models import BASE, NamedModel, SplitModel, TaskLayer
 from recycle_cli.models.hub import quiet
-from recycle_cli.models.ladder import Base, Ladder, labels_of, load_ladder, save_ladder
+from recycle_cli.models.state_network import Base, load_network, outputs_of, save_network
 from recycle_cli.recipe import Recipe
 from recycle_cli.reports import spinner
 from recycle_cli.runtime.devices import device_holding, to_device
 from recycle_cli.store import Store
-from recycle_cli.training.ladder_head import LadderHead
 from recycle_cli.training.setup import Setup
+from recycle_cli.training.states_head import StatesHead
 
 TOLERANCE = 1e-5
-"""Largest difference of two outputs of one ladder, as a share of the largest, that is rounding."""
+"""Largest difference of two outputs of one network, as a share of the largest, that is rounding."""
 
 
-def write_ladder(
-    setup: Setup, head: LadderHead, layer: TaskLayer, folder: Path, max_length: int | None, *, whole: bool
+def write_network(
+    setup: Setup, head: StatesHead, layer: TaskLayer, folder: Path, max_length: int | None, *, whole: bool
 ) -> None:
-    """Write a ladder as its RUN holds it; if it is to be `whole` its pretrained model too, into RUN/base."""
-    save_ladder(folder, head.ladder, base_of(setup, head.layout.shapes, labels_of(head.ladder, layer), whole=whole))
+    """Write a network as its RUN holds it; if it is to be `whole` its pretrained model too, into RUN/base."""
+    save_network(folder, head.kept, head.network, _base(setup, head, layer, whole=whole))
     if whole:
         with quiet():
             setup.loaded.save(folder / BASE, max_length)
 
 
-def base_of(setup: Setup, row_shapes: Sequence[Sequence[int]], labels: list[str], *, whole: bool) -> Base:
-    """What a RUN keeps of the pretrained model, whose rows have these shapes at the cuts that are read."""
+def _base(setup: Setup, head: StatesHead, layer: TaskLayer, *, whole: bool) -> Base:
+    """What a RUN keeps of the pretrained model."""
     name = setup.model.name
     found = {
         "model": str(Path(name).resolve()) if Path(name).is_dir() else name,
@@ -46,46 +47,41 @@ def base_of(setup: Setup, row_shapes: Sequence[Sequence[int]], labels: list[str]
     return Base(
         {key: value for key, value in found.items() if value is not None},
         recipe.to_json(),
-        [list(shape) for shape in row_shapes],
-        labels,
+        head.row_shapes,
+        outputs_of(head.network, layer),
         whole,
     )
 
 
-def prove_ladder(setup: Setup, layer: TaskLayer, head: LadderHead, samples: Sequence[Sample], folder: Path) -> None:
-    """Write a ladder and read it again: it must give the same for a few samples. Raises ModelError if it does not, and
+def prove_network(setup: Setup, layer: TaskLayer, head: StatesHead, samples: Sequence[Sample], folder: Path) -> None:
+    """Write a network and read it again: it must give the same for a few samples. Raises ModelError if it does not, and
     StorageError if the disk of `folder`, the RUN's, does not take it."""
     disk = next(one for one in (folder.resolve(), *folder.resolve().parents) if one.is_dir())
     inputs = to_device(setup.split.collate(setup.split.prepare(samples)), device_holding(setup.split.model))
-    alone = LadderHead(setup.split, head.cut, (), head.ladder, head.layout)
-    with spinner("trying to save and to load its RUN"), torch.no_grad():
-        states, lengths = alone.states(inputs)
-        expected = head.ladder.eval()(states, lengths)
+    trial = spinner("trying to save and to load its RUN")
+    with trial, torch.no_grad(), torch.random.fork_rng():
+        network = deepcopy(head.network).eval()
+        for one in network.parameters():
+            if not one.any():  # as in a linear head until it is solved, whose outputs would all be 0
+                one.normal_(std=0.02)
+        given = head.in_place.given(inputs)
+        expected = network(*given)
         with TemporaryDirectory(prefix="recycle-proof-", dir=disk) as place:
             try:
-                base = base_of(setup, head.layout.shapes, labels_of(head.ladder, layer), whole=False)
-                save_ladder(Path(place), head.ladder, base)
+                save_network(Path(place), head.kept, network, _base(setup, head, layer, whole=False))
             except (OSError, SafetensorError) as error:
                 raise StorageError(
                     f"{disk} cannot be written ({error}), where the RUN is tried first; free some space, or choose "
                     "another --output"
                 ) from error
-            again = load_ladder(Path(place))[0].to(states.device)(states, lengths)
+            again = load_network(Path(place), head.kept)[0].to(expected.device)(*given)
     off = float((expected - again).abs().max() / expected.abs().max().clamp_min(1e-30))
     if not off <= TOLERANCE:
-        raise ModelError(f"the ladder, saved and loaded, gives outputs {off:.1e} off; name other cuts")
-
-
-def read_ladder(
-    run: str, computing: NamedModel, store: Store | None, *, cut: str, every_cut: bool
-) -> tuple[NamedModel, SplitModel, Ladder, Base]:
-    """The ladder of a RUN, and its pretrained model as `base_again` gives it."""
-    ladder, base = load_ladder(Path(run))
-    return *base_again(run, base, computing, store, cut=cut, every_cut=every_cut), ladder, base
+        raise ModelError(f"the {head.kept.name}, saved and loaded, gives outputs {off:.1e} off; name other cuts")
 
 
 def base_again(
-    run: str, base: Base, computing: NamedModel, store: Store | None, *, cut: str, every_cut: bool, pooled: bool = False
+    run: str, base: Base, computing: NamedModel, store: Store | None, *, cut: str, every_cut: bool, pooled: bool
 ) -> tuple[NamedModel, SplitModel]:
     """The pretrained model of a RUN, cut where its head reads; with `every_cut` at all of the store's cuts.
 
