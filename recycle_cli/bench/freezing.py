@@ -8,13 +8,11 @@ import numpy as np
 
 from recycle_cli.batches import RowSource, StoredRows
 from recycle_cli.bench.epoch import slice_for
-from recycle_cli.bench.layout import FREEZING
+from recycle_cli.bench.layout import FREEZING, PHASES
 from recycle_cli.bench.subject import SILENT, WHOLE, Subject, discard
 from recycle_cli.bench.timing import Run, Runner
 from recycle_cli.settings import FreezeSettings, TrainingSettings
 from recycle_cli.training import Destination, Setup, new_trainer, train
-
-PHASES = ("read", "advance", "write", "forward", "backward", "step")
 
 HELD_OUT = 5
 """One sample of so many is left to evaluate on."""
@@ -30,14 +28,13 @@ def runners(subject: Subject) -> dict[str, Runner]:
         "in_place": (FreezeSettings(settings.rule, cache="never"), WHOLE),
         "kept": (own, WHOLE),
         "static": (FreezeSettings(), settings.cuts[0]),
+        "shorter": (FreezeSettings(), WHOLE),
     }
+    assert tuple(of) == FREEZING
     spent = _Spent()
-    found: dict[str, Runner] = {
+    return {
         f"freezing.{name}": partial(_run, subject, name, cut, about, whole, spent) for name, (about, cut) in of.items()
     }
-    found["freezing.shorter"] = partial(_run, subject, "shorter", WHOLE, FreezeSettings(), whole, spent)
-    assert set(found) == {f"freezing.{name}" for name in FREEZING}
-    return found
 
 
 @dataclass

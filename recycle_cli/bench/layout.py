@@ -19,6 +19,9 @@ ALL_BLOCKS = "100%"
 
 _COMMON = ("seconds", "samples_per_second", "peak_memory_bytes")
 
+PHASES = ("read", "advance", "write", "forward", "backward", "step")
+"""The phases of a training whose seconds are told."""
+
 MEASURES = {
     "precompute": (*_COMMON, "bytes"),
     "read": (*_COMMON, "bytes_per_second"),
@@ -27,7 +30,7 @@ MEASURES = {
     "heads": _COMMON,
     "freezing": (
         *_COMMON,
-        *(f"{phase}_seconds" for phase in ("read", "advance", "write", "forward", "backward", "step")),
+        *(f"{phase}_seconds" for phase in PHASES),
         "evaluation_loss",
         "epochs",
     ),

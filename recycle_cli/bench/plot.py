@@ -1,16 +1,14 @@
 """Plot a bench: samples a second at each cut, and the total time after each epoch."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from recycle_cli.bench.figures import Figure
 from recycle_cli.bench.layout import prefix
 from recycle_cli.bench.run import Bench
 from recycle_cli.errors import StorageError, UsageError
-from recycle_cli.reports import counted
+from recycle_cli.reports import check_picture, counted
 
-ENDINGS = (".png", ".svg")
 EPOCHS = 10
 
 _COLOURS = {
@@ -35,14 +33,9 @@ _LABELS = {
 
 def check_plot(path: str, verbs: tuple[str, ...]) -> None:
     """Raise UsageError, before anything is measured, if the plot could not be drawn."""
-    from importlib.util import find_spec
-
-    if Path(path).suffix not in ENDINGS:
-        raise UsageError(f"--plot {path}: the ending must be one of {', '.join(ENDINGS)}")
     if "finetune" not in verbs:
         raise UsageError("--plot shows training; take `recycle bench finetune` or `recycle bench all`")
-    if find_spec("matplotlib") is None:
-        raise UsageError("--plot needs matplotlib: pip install 'recycle-cli[bench]'")
+    check_picture("plot", path)
 
 
 def plot(bench: Bench, path: str) -> None:

@@ -1,5 +1,6 @@
 """The output of a command: tables and progress on stderr for people, one JSON object on stdout for programs."""
 
+from recycle_cli.reports.pictures import check_picture
 from recycle_cli.reports.progress import Bar, bar, following, spinner
 from recycle_cli.reports.screen import answer_in_json, answers_in_json, be_quiet, flush_output, is_quiet, put, say
 from recycle_cli.reports.tables import error_in_json, show, show_fields, show_json, show_rows
@@ -11,6 +12,7 @@ __all__ = [
     "answers_in_json",
     "bar",
     "be_quiet",
+    "check_picture",
     "counted",
     "error_in_json",
     "flush_output",

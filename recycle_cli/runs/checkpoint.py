@@ -178,13 +178,13 @@ def steps_of(folder: Path) -> int:
         return State.from_json(json.loads(_notes(file, path)["state"])).step
 
 
-def load_tensors(folder: Path, before: str) -> dict[str, torch.Tensor]:
-    """The tensors of a checkpoint whose names begin so; none if there is no checkpoint."""
+def load_tensors(folder: Path, prefix: str) -> dict[str, torch.Tensor]:
+    """The weights in a checkpoint whose names begin with `prefix`, by these names; none if there is no checkpoint."""
     path = folder / CHECKPOINT / STATE
     if not path.exists():
         return {}
     with _opened(path) as file:
-        return {f"{before}{name}": one for name, one in _tensors(file, f"weights.{before}").items()}
+        return {f"{prefix}{name}": one for name, one in _tensors(file, f"weights.{prefix}").items()}
 
 
 def _notes(file: Any, path: Path) -> Mapping[str, str]:

@@ -14,8 +14,8 @@ class FreezeSettings:
     """Which layers stop training while the others go on, and what becomes of the rows behind them.
 
     interval  steps between two decisions of a rule that watches gradients; None for the rule's own
-    dtype     of the rows in the scratch store; None for the store's, or float16 without one
-    max_disk  bytes of the rows of the old and of the new cut together; None for as many as the disk has
+    dtype     of the rows that are written; None for the store's, or float16 without one
+    max_disk  bytes of the rows that are read and of those that are written, together; None for as many as are free
     """
 
     rule: Rule = option(
@@ -27,7 +27,7 @@ class FreezeSettings:
     )
     start: float = option(
         0.5,
-        "With linear: freeze from this share of the training on.",
+        "With linear: freeze nothing before this share of the epochs has passed.",
         "Freezing",
         name="freeze-start",
         minimum=0.0,
@@ -35,7 +35,7 @@ class FreezeSettings:
     )
     level: float = option(
         1.0,
-        "With linear: freeze this share of the layers by the end.",
+        "With linear: freeze this share of the layers by the end of the training.",
         "Freezing",
         name="freeze-level",
         minimum=0.0,
@@ -43,7 +43,7 @@ class FreezeSettings:
     )
     unit: Literal["block", "leaf"] = option(
         "block",
-        "With linear: count blocks, or every layer that holds weights (leaf), as Composer does.",
+        "With linear: freeze whole blocks, or modules that hold weights one by one (leaf), as Composer does.",
         "Freezing",
         name="freeze-unit",
     )
@@ -56,14 +56,15 @@ class FreezeSettings:
     )
     interval: int | None = option(
         None,
-        "With gradient-norm and autofreeze: decide every so many steps; by default each epoch, or 20 times in all.",
+        "With gradient-norm and autofreeze: decide every so many steps; by default once an epoch with gradient-norm, "
+        "20 times in all with autofreeze.",
         "Freezing",
         name="freeze-interval",
         minimum=1,
     )
     share: float = option(
         1 / 3,
-        "With bound: freeze this share of the blocks that are left after each epoch.",
+        "With bound: after each epoch, freeze this share of the blocks that still train.",
         "Freezing",
         name="freeze-share",
         minimum=0.0,
@@ -77,20 +78,21 @@ class FreezeSettings:
     )
     cache: Literal["never", "auto", "always"] = option(
         "auto",
-        "Write the rows behind frozen blocks in the epoch after they froze and read them from then on: wherever that "
-        "is possible (always), where it pays (auto), or not at all (never).",
+        "Write the rows behind frozen blocks in the epoch after they froze, and read them in later epochs in place of "
+        "running the blocks: whenever that is possible (always), if it saves time (auto), or not at all (never).",
         "Freezing",
         name="freeze-cache",
     )
     dtype: Literal["float16", "bfloat16", "float32", "int8", "int4"] | None = option(
         None,
-        "Number format of those rows; by default that of STORE, without one float16.",
+        "Number format of the rows that --freeze-cache writes; by default that of STORE, or float16 without one.",
         "Freezing",
         name="freeze-dtype",
     )
     max_disk: int | None = option(
         None,
-        "Let those rows take at most this much, such as 20GiB; of the old and of the new cut together.",
+        "Most that the rows of --freeze-cache may take on the disk, those being read and those being written together, "
+        "such as 20GiB; by default what is free.",
         "Freezing",
         name="max-disk",
         parser=size,
@@ -98,7 +100,7 @@ class FreezeSettings:
     )
     keep_scratch: bool = option(
         False,
-        "Keep those rows in RUN/scratch when the training has finished.",
+        "Keep the last rows of --freeze-cache in RUN/scratch when the training has finished.",
         "Freezing",
         name="keep-scratch",
         changes_result=False,

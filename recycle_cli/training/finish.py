@@ -61,7 +61,8 @@ class Finetuned:
 @dataclass(frozen=True)
 class FinetunedHeads:
     """What a training of several heads did. Each of `heads` has its name and the fields of a training alone; the time
-    of an epoch is that of all heads which trained in it. `samples_per_second` counts a sample once for each head.
+    of an epoch is that of all heads which trained in it, and its reading a phase of the first of them.
+    `samples_per_second` counts a sample once for each head.
 
     After a resume `train_seconds` and `samples_per_second` of all are None: not all trained at the same time.
     """

@@ -1,6 +1,7 @@
 """Seconds of the parts of a training: reading, forward, backward, step and the like."""
 
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
@@ -11,12 +12,12 @@ T = TypeVar("T")
 
 
 class Phases:
-    """Adds up the seconds of each phase. On a CUDA device they are those of the device, which lags behind."""
+    """Adds up the seconds of each phase. On a CUDA device, which lags behind, those of a block are the device's own."""
 
     def __init__(self, device: torch.device) -> None:
         self._on_device = device.type == "cuda"
         self._seconds: dict[str, float] = {}
-        self._marks: list[tuple[str, torch.cuda.Event, torch.cuda.Event]] = []
+        self._marks: deque[tuple[str, torch.cuda.Event, torch.cuda.Event]] = deque()
 
     @contextmanager
     def of(self, phase: str) -> Iterator[None]:
@@ -27,13 +28,15 @@ class Phases:
             yield
             ended.record()
             self._marks.append((phase, begun, ended))
+            while self._marks and self._marks[0][2].query():  # so that a long epoch holds few of them
+                self._add_mark()
             return
         started = time.perf_counter()
         yield
         self._add(phase, time.perf_counter() - started)
 
     def waiting(self, items: Iterable[T], phase: str = "read") -> Iterator[T]:
-        """The items; the time until each of them is there counts as a phase."""
+        """The items; the time that the caller waits for each of them counts as a phase."""
         iterator, end = iter(items), object()
         while True:
             started = time.perf_counter()
@@ -45,12 +48,16 @@ class Phases:
 
     def take(self) -> dict[str, float]:
         """The seconds of each phase since the last time."""
-        for phase, begun, ended in self._marks:
-            ended.synchronize()
-            self._add(phase, begun.elapsed_time(ended) / 1000)
-        self._marks.clear()
+        while self._marks:
+            self._add_mark()
         taken, self._seconds = self._seconds, {}
         return taken
+
+    def _add_mark(self) -> None:
+        """Add the oldest block that the device was given, once it is done."""
+        phase, begun, ended = self._marks.popleft()
+        ended.synchronize()
+        self._add(phase, begun.elapsed_time(ended) / 1000)
 
     def _add(self, phase: str, seconds: float) -> None:
         self._seconds[phase] = self._seconds.get(phase, 0.0) + seconds

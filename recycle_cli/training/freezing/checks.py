@@ -1,9 +1,9 @@
 """Refusing options of freezing that cannot work together, or would do nothing."""
 
 from recycle_cli.errors import UsageError
+from recycle_cli.reports import check_picture
 from recycle_cli.settings import FreezeSettings, Job, TrainingSettings
 from recycle_cli.settings.option import each_option
-from recycle_cli.training.freezing.picture import check_picture
 
 OF_RULES = {
     "freeze-start": ("linear",),
@@ -19,12 +19,12 @@ OF_RULES = {
 def refuse_of_freezing(job: Job, settings: TrainingSettings) -> None:
     """Raise UsageError for options that freezing cannot go with, and for its own that would do nothing."""
     about = settings.freezing
-    _refuse_idle(about)
+    _refuse_idle(about, "" if about.cache == "always" else why_not_kept(settings))
     if not about.freezes:
         return
     if about.plot is not None:
-        check_picture(about.plot)
-    if settings.layers.kind not in ("own", "mlp"):
+        check_picture("freeze-plot", about.plot)
+    if settings.layers.reads_states:
         raise UsageError(
             f"--freeze {about.rule}: --head {settings.layers.kind} trains no block of the model, so that nothing can "
             "freeze; leave one of the two out"
@@ -54,14 +54,15 @@ def why_not_kept(settings: TrainingSettings) -> str:
     return ""
 
 
-def _refuse_idle(about: FreezeSettings) -> None:
+def _refuse_idle(about: FreezeSettings, not_kept: str) -> None:
+    """Raise UsageError for options that would do nothing. `not_kept`: why no rows can be kept; empty if they can."""
     given = {one.name: one for one in each_option(about) if one.is_changed and one.name != "freeze"}
     if given and not about.freezes:
         raise UsageError(f"--{next(iter(given))}: nothing freezes; add --freeze, or leave it out")
     for name in given:
         if (rules := OF_RULES.get(name)) is not None and about.rule not in rules:
             raise UsageError(f"--{name}: only --freeze {' and '.join(rules)} takes it, not {about.rule}")
-    if about.cache == "never":
-        idle = [name for name in ("freeze-dtype", "max-disk", "keep-scratch") if name in given]
-        if idle:
-            raise UsageError(f"--{idle[0]}: --freeze-cache never keeps no rows; leave one of the two out")
+    why = "with --freeze-cache never no rows are kept" if about.cache == "never" else not_kept
+    idle = [name for name in ("freeze-dtype", "max-disk", "keep-scratch") if name in given]
+    if idle and why:
+        raise UsageError(f"--{idle[0]}: {why}; leave one of the two out")

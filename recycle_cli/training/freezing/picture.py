@@ -1,14 +1,11 @@
 """A picture of a training whose layers freeze: the cut, the loss, and the seconds of each epoch."""
 
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from recycle_cli.disk import replacing
-from recycle_cli.errors import StorageError, UsageError
-
-ENDINGS = (".png", ".svg")
+from recycle_cli.errors import StorageError
 
 _PHASES = {
     "read": "#9aa5b1",
@@ -18,14 +15,6 @@ _PHASES = {
     "backward": "#3b8ea5",
     "step": "#b56576",
 }
-
-
-def check_picture(path: str) -> None:
-    """Raise UsageError, before anything is computed, if the picture could not be drawn."""
-    if Path(path).suffix not in ENDINGS:
-        raise UsageError(f"--freeze-plot {path}: the ending must be one of {', '.join(ENDINGS)}")
-    if find_spec("matplotlib") is None:
-        raise UsageError("--freeze-plot needs matplotlib: pip install 'recycle-cli[bench]'")
 
 
 def draw(path: str, cuts: Sequence[str], epochs: Sequence[Mapping[str, Any]]) -> None:

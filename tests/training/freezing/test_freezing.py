@@ -205,7 +205,12 @@ def test_annealed_rates_are_0_when_their_layer_freezes(texts, monkeypatch):
         (FreezeSettings("bound", start=0.2), {}, "--freeze-start: only --freeze linear takes it, not bound"),
         (FreezeSettings("linear", share=0.2), {}, "--freeze-share: only --freeze bound takes it"),
         (FreezeSettings("bound", interval=5), {}, "--freeze-interval: only --freeze gradient-norm and autofreeze"),
-        (FreezeSettings("bound", cache="never", max_disk=5), {}, "--max-disk: --freeze-cache never keeps no rows"),
+        (
+            FreezeSettings("bound", cache="never", max_disk=5),
+            {},
+            "--max-disk: with --freeze-cache never no rows",
+        ),
+        (FreezeSettings("bound", dtype="int8"), {"views": ViewSettings(2)}, "--freeze-dtype: with --views each epoch"),
         (FreezeSettings("bound"), {"cut": "3"}, "no block of the model comes after the cut 3"),
         (FreezeSettings("bound"), {"adapter": AdapterSettings("lora")}, "--adapter lora has frozen the blocks already"),
         (FreezeSettings("bound"), {"mixup": 0.2}, "--mixup and --cutmix mix rows where the head begins"),
