@@ -12,6 +12,9 @@ STATE_0 = "0"
 """The state before the first block, the embeddings' output, where cuts are those of a store. In a training without one
 it is the cut before everything: the whole model trains."""
 
+NO_TRUNK = "cut 0 has no trunk: nothing is frozen and nothing is stored"
+"""The answer of a whole model, whose head is all of it, to a request for rows."""
+
 _LONGEST = 9
 """Digits of a block count; Python reads no number of thousands."""
 

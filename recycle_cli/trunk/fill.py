@@ -12,6 +12,7 @@ import torch
 from recycle_cli.errors import DataError
 from recycle_cli.keys import Bytes16, Sample, keys_of
 from recycle_cli.models import SplitModel
+from recycle_cli.recipe import Recipe
 from recycle_cli.reports import Bar
 from recycle_cli.runtime.devices import Fetching, autocast, batch_tokens_on, device_holding, pinned_for, to_device
 from recycle_cli.runtime.overlap import background, prefetch
@@ -78,8 +79,7 @@ def fill(
 
     `reject` is called for samples that cannot be prepared; None raises their error.
     """
-    device = device_holding(split.model)
-    lacking = Lacking(store, split, settings, progress, reject)
+    lacking, fetching = Lacking(store, split, settings, progress, reject), Fetching(device_holding(split.model))
     tally = lacking.tally
     with store.writer(
         segment_bytes=settings.segment_bytes,
@@ -87,30 +87,35 @@ def fill(
         max_disk=settings.max_disk,
         origins=origins_of(settings.samples, settings.views),
     ) as writer:
-        fetching = Fetching(device)
-
-        def rows(keyed: Keyed, activations: ByCut, mark: torch.cuda.Event | None) -> Rows:
-            with fetching.after(mark):
-                lengths = split.stored_lengths(keyed.batch.lengths)
-                return {cut: rows_of(found, lengths, store.recipe.dtype) for cut, found in activations.items()}
 
         def write(done: tuple[Keyed, Callable[[], Rows]]) -> None:
-            keyed, fetch = done
-            writer.append(keyed.keys, keyed.digests, split.stored_lengths(keyed.batch.lengths), fetch())
+            keyed, rows = done
+            writer.append(keyed.keys, keyed.digests, split.stored_lengths(keyed.batch.lengths), rows())
 
         with background(write) as hand_over:
             for keyed in prefetch(lacking.batches(samples)):
-                started = time.perf_counter()
-                activations = _activations(split, keyed.batch, store.recipe.precision)
-                tally.trunk_seconds += time.perf_counter() - started
-                fetch = partial(rows, keyed, activations, fetching.ready())
-                if device.type == "cpu":
-                    # The model uses every core of a CPU: rounding rows beside it costs more than it saves.
-                    fetch = partial(dict, fetch())
-                hand_over((keyed, fetch))
+                hand_over((keyed, _computed(split, keyed.batch, store.recipe, fetching, tally)))
                 progress.update(len(keyed.keys), note=_note(tally, writer))
     store.refresh()
     return Filled(tally, writer)
+
+
+def _computed(
+    split: SplitModel, batch: TrunkBatch, recipe: Recipe, fetching: Fetching, tally: Tally
+) -> Callable[[], Rows]:
+    """Run the trunk on a batch. Returns a function that gives the rows, for another thread to call."""
+    started = time.perf_counter()
+    activations = _activations(split, batch, recipe.precision)
+    tally.trunk_seconds += time.perf_counter() - started
+    mark = fetching.ready()
+
+    def rows() -> Rows:
+        with fetching.after(mark):
+            lengths = split.stored_lengths(batch.lengths)
+            return {cut: rows_of(found, lengths, recipe.dtype) for cut, found in activations.items()}
+
+    # The model uses every core of a CPU: rounding rows beside it costs more than it saves.
+    return partial(dict, rows()) if device_holding(split.model).type == "cpu" else rows
 
 
 def _activations(split: SplitModel, batch: TrunkBatch, precision: str) -> ByCut:

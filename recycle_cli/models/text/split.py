@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from recycle_cli.errors import ModelError, UsageError
-from recycle_cli.models.cuts import each_cut, resolve_cut
+from recycle_cli.models.cuts import NO_TRUNK, each_cut, resolve_cut
 from recycle_cli.models.dependence import behind_and_result, modules_called, parameters_behind
 from recycle_cli.models.eval_mode import evaluating
 from recycle_cli.models.fields import architecture_proved
@@ -311,13 +311,13 @@ class _Halves:
     def trunk(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         cuts = [one.cut for one in self.owned.values() if not one.whole]
         if not cuts:
-            raise UsageError("cut 0 has no trunk: nothing is frozen and nothing is stored")
+            raise UsageError(NO_TRUNK)
         return {str(cut): rows for cut, rows in self.engine.trunk(batch, cuts).items()}
 
     def trunk_to(self, cut: str) -> Callable[[Mapping[str, Tensor]], Tensor]:
         number = self.at(cut).cut
         if self.at(cut).whole:
-            raise UsageError("cut 0 has no trunk: nothing is frozen and nothing is stored")
+            raise UsageError(NO_TRUNK)
         return lambda batch: self.engine.trunk(batch, [number])[number]
 
     def head_from(self, cut: str) -> Callable[[Tensor, Tensor], Tensor]:

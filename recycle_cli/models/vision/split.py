@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from recycle_cli.errors import UsageError
-from recycle_cli.models.cuts import each_cut
+from recycle_cli.models.cuts import NO_TRUNK, each_cut
 from recycle_cli.models.eval_mode import evaluating, freeze
 from recycle_cli.models.identity import weights_digest
 from recycle_cli.models.split_model import Buffers, Parameters, SplitModel
@@ -37,14 +37,7 @@ def split_images(
     """
     if head_batchnorm not in BATCHNORM:
         raise UsageError(f"--head-batchnorm {head_batchnorm}: expected one of {', '.join(BATCHNORM)}")
-    asked = each_cut(cuts, lambda: [point.name for point in cutter.states])
-    found = {_state_0(cutter) if state_0 and cut.strip() == WHOLE else cutter.resolve(cut) for cut in asked}
-    if not found:
-        raise UsageError("no cut given: expected at least one, as 50% or a module's name")
-    points = sorted((point for point in found if point), key=lambda point: point.place)
-    for point in points:
-        cutter.check(point.name)
-    names = ((WHOLE,) if None in found else ()) + tuple(point.name for point in points)
+    names, points = _found(cutter, cuts, state_0=state_0)
     recipe = Recipe(
         modality="image",
         architecture=loaded.architecture,
@@ -52,13 +45,29 @@ def split_images(
         preprocessor=loaded.transform.digest,
         dtype=dtype,
     )
-    halves = _Halves(cutter, ImageInputs(loaded.transform), points, head_batchnorm)
+    return _assembled(recipe, names, _Halves(cutter, ImageInputs(loaded.transform), points, head_batchnorm))
+
+
+def _found(cutter: Cutter, cuts: Sequence[str], *, state_0: bool) -> tuple[tuple[str, ...], list[CutPoint]]:
+    """The names of the cuts, the whole model's first if it is one of them, and the points of the others in order."""
+    asked = each_cut(cuts, lambda: [point.name for point in cutter.states])
+    found = {_state_0(cutter) if state_0 and cut.strip() == WHOLE else cutter.resolve(cut) for cut in asked}
+    if not found:
+        raise UsageError("no cut given: expected at least one, as 50% or a module's name")
+    points = sorted((point for point in found if point), key=lambda point: point.place)
+    for point in points:
+        cutter.check(point.name)
+    return ((WHOLE,) if None in found else ()) + tuple(point.name for point in points), points
+
+
+def _assembled(recipe: Recipe, names: tuple[str, ...], halves: "_Halves") -> SplitModel:
+    last = halves.points.get(names[-1])
     return SplitModel(
         recipe=recipe,
         cuts=names,
-        blocks=cutter.blocks,
-        row_shape=points[-1].shape if points else (),
-        model=cutter.model,
+        blocks=halves.cutter.blocks,
+        row_shape=last.shape if last else (),
+        model=halves.model,
         preprocessor=halves.inputs,
         trunk=halves.trunk,
         trunk_to=halves.trunk_to,
@@ -98,13 +107,13 @@ class _Halves:
 
     def trunk(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if self._trunk is None:
-            raise UsageError("cut 0 has no trunk: nothing is frozen and nothing is stored")
+            raise UsageError(NO_TRUNK)
         with evaluating(self.model), torch.inference_mode():
             return {name: crossing.unsqueeze(1) for name, crossing in self._trunk(self._images(batch)).items()}
 
     def trunk_to(self, cut: str) -> Callable[[Mapping[str, Tensor]], Tensor]:
         if self._known(cut) == WHOLE:
-            raise UsageError("cut 0 has no trunk: nothing is frozen and nothing is stored")
+            raise UsageError(NO_TRUNK)
         part = self.cutter.trunk([cut])
 
         def run(batch: Mapping[str, Tensor]) -> Tensor:
