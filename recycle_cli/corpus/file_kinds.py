@@ -78,7 +78,7 @@ class ImageFiles:
 
     def shard(self, shard: Shard, columns: Sequence[str]) -> Generator[Record]:
         """A record for each of the shard's files."""
-        wanted = shard.range(len(self.files))
+        wanted = shard.places(len(self.files))
         yield from map(_image_record, self.files[wanted.start : wanted.stop])
 
 

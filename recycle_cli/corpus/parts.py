@@ -38,12 +38,8 @@ class Part:
 def parts_of(files: Sequence[tuple[str, Path]], shard: Shard) -> Generator[Part]:
     """What a shard has of the files, whose bytes are divided as if they were one file."""
     sizes = [_size(file, path) for file, path in files]
-    wanted, before = shard.range(sum(sizes)), 0
-    for (file, path), size in zip(files, sizes, strict=True):
-        start, stop = (
-            _line_start(file, path, min(max(place - before, 0), size)) for place in (wanted.start, wanted.stop)
-        )
-        before += size
+    for (file, path), wanted in zip(files, shard.places_in_each(sizes), strict=True):
+        start, stop = (_line_start(file, path, place) for place in (wanted.start, wanted.stop))
         if start < stop:
             yield Part(file, path, start, stop)
 

@@ -74,15 +74,10 @@ class Tables:
 
     def shard(self, shard: Shard, columns: Sequence[str]) -> Generator[Record] | None:
         """The records in the shard's part of all rows; None if the tables do not tell how many they have."""
-        if self.rows is None or self.total is None:
+        if self.rows is None:
             return None
-        wanted, before = shard.range(self.total), 0
-        parts: dict[str, range | None] = {}
-        for part, rows in self.rows.items():
-            inside = range(max(wanted.start - before, 0), min(wanted.stop - before, rows))
-            parts |= {part: inside} if inside else {}
-            before += rows
-        return self._records(columns, parts)
+        wanted = zip(self.rows, shard.places_in_each(list(self.rows.values())), strict=True)
+        return self._records(columns, {part: rows for part, rows in wanted if rows})
 
     def _records(self, columns: Sequence[str], parts: Mapping[str, range | None]) -> Generator[Record]:
         for part, rows in parts.items():
@@ -275,7 +270,6 @@ def _table(dataset: Any, columns: Sequence[str], rows: range | None) -> Table:
 
     if rows is not None:
         dataset = dataset.select(rows)
-
     features = dataset.features
     if features is None:
         first = next(iter(dataset.with_format("arrow").iter(batch_size=1)), None)

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 _SLURM = tuple(f"SLURM_ARRAY_TASK_{name}" for name in ("ID", "COUNT", "MIN", "MAX"))
@@ -15,9 +15,17 @@ class Shard:
     index: int
     of: int
 
-    def range(self, total: int) -> range:
+    def places(self, total: int) -> range:
         """The shard's places among `total`: the shards lie one after another, and their sizes differ by 1 at most."""
         return range(total * self.index // self.of, total * (self.index + 1) // self.of)
+
+    def places_in_each(self, sizes: Sequence[int]) -> Iterator[range]:
+        """The shard's places within each of several files of these sizes, which are divided as if they were one."""
+        wanted, before = self.places(sum(sizes)), 0
+        for size in sizes:
+            start, stop = (min(max(place - before, 0), size) for place in (wanted.start, wanted.stop))
+            yield range(start, stop)
+            before += size
 
     def __str__(self) -> str:
         return f"{self.index}/{self.of}"

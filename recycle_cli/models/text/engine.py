@@ -21,11 +21,11 @@ from recycle_cli.models.text.tokens import TextInputs, inputs_of, mask_of
 class Engine:
     """Runs a model and its halves.
 
-    per_row  whether the model gives outputs for each token, and not for each text
-    apart    whether a text's rows or outputs depend on the padding beside it, so that lengths are not mixed
+    per_row    whether the model gives outputs for each token, and not for each text
+    apart      whether a text's rows or outputs depend on the padding beside it, so that lengths are not mixed
     by_length  whether that was found for rows of long texts alone: the recipe says so, since rows were mixed once
-    kinds    each block's kind (`block_kinds.py`)
-    stem     the module that a head leaves out beside the blocks before its cut
+    kinds      each block's kind (`block_kinds.py`)
+    stem       the module that a head leaves out beside the blocks before its cut
     """
 
     model: Any

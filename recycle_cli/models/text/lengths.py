@@ -36,7 +36,7 @@ def proved(engine: Engine, batch: Inputs, first: Seen, cuts: Sequence[int]) -> C
     ends = sorted({cuts[0], cuts[-1]}) if cuts else []
     tried = list(_tried(engine))
     working = [_working(engine, ends, lengths) for lengths in tried]
-    # A block that no longer text has gone through remembers none.
+    # A block remembers no text that has not gone through it.
     gone_through = set[int]().union(*working)
     found = checked(engine, batch, first, cuts, gone_through)
     engine = found.engine
@@ -127,8 +127,8 @@ def _texts(batch: Inputs, chosen: Sequence[bool]) -> Inputs:
 
 
 def _by_halves(engine: Engine, batch: Inputs, cuts: Sequence[int]) -> Alone | None:
-    """Texts of one length by themselves, from the trunk and the head; None if there is no cut, or if a cut or the
-    whole has to say it."""
+    """Texts of one length by themselves, from the trunk and the head, if all cuts give the same. None if they do not,
+    if the model cannot run so, or if there is no cut: then texts are compared with the whole model."""
     found: list[Alone] = []
     try:
         rows = engine.trunk(batch, cuts) if cuts else {}
@@ -162,7 +162,7 @@ def _same(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> bool:
 
 @contextmanager
 def _rows_at(engine: Engine, cuts: Sequence[int]) -> Iterator[dict[int, Tensor]]:
-    """Collect the rows at the cuts of the pass that was the last one."""
+    """Collect the rows at the cuts; those of a later pass replace those of an earlier one."""
     rows: dict[int, Tensor] = {}
     with ExitStack() as stack:
         for cut in cuts:
@@ -171,7 +171,8 @@ def _rows_at(engine: Engine, cuts: Sequence[int]) -> Iterator[dict[int, Tensor]]
 
 
 def _check_halves(engine: Engine, whole: tuple[Tensor, Tensor], rows: Mapping[int, Tensor]) -> None:
-    """Raise ModelError if the head, from the rows at a cut of one text, is not the `whole` by its rows and outputs."""
+    """Raise ModelError if the head's outputs from a text's rows at a cut are not those of the `whole` model, which
+    come with the rows of its last block."""
     length = len(whole[0])
     for cut, one in rows.items():
         halves = engine.head(one[:, :length].clone(), torch.tensor([length]), cut)

@@ -13,8 +13,8 @@ from recycle_cli.models.text.blocks import Block
 
 @dataclass(frozen=True)
 class Used:
-    """What a pass through the halves of a cut has used: the parameters behind the rows and behind the head's outputs,
-    by `id`, and the modules called for the rows."""
+    """The parameters, by `id`, behind a cut's rows and behind its head's outputs, and the modules called for the rows,
+    as a pass through both has shown."""
 
     trunk: frozenset[int]
     head: frozenset[int]

@@ -65,8 +65,8 @@ def check_batch(model: Any, inputs: TextInputs, lengths: Sequence[int] = LENGTHS
 class Checked:
     """An engine with the settings that its model turned out to need.
 
-    used   by cut, what the passes used that have proved it; nothing if other passes had to
-    alone  the texts of the batch by themselves, by the blocks that were to compute
+    used   by cut, the parameters and modules of the passes that proved it; empty if they were not tracked
+    alone  the rows and outputs of each text of the batch by itself, by the blocks that were to compute
     """
 
     engine: Engine
@@ -150,7 +150,7 @@ def _trunks(engine: Engine, batch: Inputs, cuts: Sequence[int]) -> dict[int, _Tr
 def _proved_at_once(
     engine: Engine, batch: Inputs, first: Seen, trunks: Mapping[int, _Trunk]
 ) -> tuple[Engine, dict[int, Used]]:
-    """As `_proved`, by what other passes have computed already, with what was used; the last was of another batch."""
+    """As `_proved`, by passes that were made already, of which the last was of another batch; and what they used."""
     mask, used = batch["attention_mask"], dict[int, Used]()
     whole = _Whole(first.rows[:, : mask.shape[1]][mask.bool()], real_outputs(engine, first.outputs, mask))
     try:
