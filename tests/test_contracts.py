@@ -48,9 +48,6 @@ class Toy(Tried):
         """The path of a store of `half`."""
         return str(self.folder / "partial")
 
-    def fit(self, output, settings=SETTINGS, **changes):
-        return super().fit(output, settings, **changes)
-
 
 def toy_of(name, folder, model, train, test, *, half, whole=None, settings=None, samples=SampleSettings()):  # noqa: B008
     """A toy with both of its stores filled. `half`: records of the test data, or corpora; `whole`: all data, unless
@@ -64,6 +61,7 @@ def toy_of(name, folder, model, train, test, *, half, whole=None, settings=None,
         data,
         predicted,
         {"samples": samples},
+        SETTINGS,
         whole or (data, predicted),
         half if isinstance(half, list) else [replace(predicted, limit=half)],
     )
