@@ -35,7 +35,7 @@ class FreezeState:
     writes     the cut whose rows are being written
     began      the cut before which nothing trained when the epoch began; None for where the head began
     moves      of each move of the cut that is read: `epoch`, from which on, `cut`, `bytes` of the rows, and
-               `seal_seconds` that the epoch before took longer to have them on the disk
+               `seal_seconds` that it took before that epoch to have them on the disk
     """
 
     frozen: list[int] = field(default_factory=list)

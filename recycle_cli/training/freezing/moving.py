@@ -144,10 +144,9 @@ class MovingCut:
         self.scratch.keep_only([self._recipe(cut) for cut in cuts if cut is not None])
 
     def seal(self) -> None:
-        """Make what was written durable, before a checkpoint counts on it."""
+        """Make what was written durable, before a checkpoint counts on it. As the checkpoint, it is no phase."""
         if self._new is not None:
-            with self.computing.phases.of("write"):
-                self._new.seal()
+            self._new.seal()
 
     def close(self) -> None:
         """Stop writing; what was written is sealed."""

@@ -35,8 +35,23 @@ STILL_GPT2 = {"embd_pdrop": 0.0, "attn_pdrop": 0.0, "resid_pdrop": 0.0}
 
 
 @pytest.fixture(scope="module")
-def kept(texts):
-    return texts.fit("kept", KEPT)
+def stores():
+    """How many stores of rows there are after each checkpoint of the training whose rows are kept."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def kept(texts, stores):
+    save = Trainer.save
+
+    def watched(trainer):
+        save(trainer)
+        folder = trainer.folder / "checkpoint" / "scratch"
+        stores.append(len(list(folder.iterdir())) if folder.exists() else 0)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "save", watched)
+        return texts.fit("kept", KEPT, save_steps=1)
 
 
 def decisions(run):
@@ -69,6 +84,12 @@ def test_the_seconds_of_each_phase_are_told(in_place, kept):
             assert 0 < sum(phases.values()) <= epoch["seconds"]
     assert ["write" in one["phases"] for one in kept.epochs] == [False, True, True, False]
     assert not any("write" in one["phases"] for one in in_place.epochs)
+
+
+@pytest.mark.usefixtures("kept")
+def test_at_most_the_rows_of_two_cuts_are_there(stores):
+    assert max(stores) == 2
+    assert stores[-1] == 1
 
 
 def test_nothing_is_left_of_the_rows_and_the_run_is_an_ordinary_one(texts, kept, tmp_path):

@@ -102,22 +102,6 @@ def test_rows_that_are_lost_between_two_calls_are_computed_again(texts, in_place
     np.testing.assert_allclose(losses(report.output), losses(in_place.output), rtol=0, atol=1e-5)
 
 
-def test_at_most_the_rows_of_two_cuts_are_there(texts, monkeypatch):
-    from recycle_cli.training import Trainer
-
-    seen, save = [], Trainer.save
-
-    def watched(trainer):
-        save(trainer)
-        folder = trainer.folder / "checkpoint" / "scratch"
-        seen.append(len(list(folder.iterdir())) if folder.exists() else 0)
-
-    monkeypatch.setattr(Trainer, "save", watched)
-    texts.fit("watched", ALWAYS, save_steps=1)
-    assert max(seen) == 2
-    assert seen[-1] == 1
-
-
 def killed_until_finished(recycle, words, folder, kills, seconds, seed):
     """Kill so many calls at random instants, each of which goes on; then let one end. Returns how many were killed."""
     draw, killed = random.Random(seed), 0
