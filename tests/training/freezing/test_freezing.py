@@ -115,7 +115,8 @@ def test_other_architectures(make_tried, config):
     np.testing.assert_allclose(tried.losses("kept"), tried.losses("in-place"), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("family", ["vit", pytest.param("resnet", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("family", ["vit", "resnet"])
 def test_images(family, tmp_path):
     """Statistics of BatchNorm stand still in what is frozen, in place and in the rows alike."""
     (tmp_path / "model").mkdir()
