@@ -1,7 +1,7 @@
 """Proofs that are made once for each kind of model or training and process, where the proof is not what is tested.
 
-A proof costs more than the training of a tiny model that it begins. What it goes by is the kind of the model: two of
-one kind differ in their weights alone. Commands that a test starts prove everything each time.
+A proof costs more than the training of a tiny model that it precedes. Its result is remembered by the kind of the
+model: two of one kind differ in their weights alone. Commands that a test starts prove everything each time.
 """
 
 import json
@@ -33,7 +33,7 @@ def proved_each_time() -> Iterator[None]:
 
 @contextmanager
 def proved_once() -> Iterator[None]:
-    """Inside the block a kind of training is proved by its first one, and so are the fields that a recipe keeps."""
+    """Inside the block one training of each kind is proved, and the fields of one config of each kind."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(finetune, "prove_training", _once(finetune.prove_training, _kind_of_training))
         for module in (split, pretrained):

@@ -33,12 +33,6 @@ class Table(NamedTuple):
     batches: Iterator[Any]
 
 
-_ARROW_FILE = b"ARROW1"
-"""The first bytes of the file format; the stream format has none of its own."""
-
-_STREAM_END = b"\xff\xff\xff\xff\x00\x00\x00\x00"
-"""Without it a stream that was cut between two batches would read as a whole one."""
-
 Open = Callable[[Sequence[str], range | None], Table]
 """Opens a table for the columns in use and the places of the rows to read, None for all. Columns that it lacks are left
 out, and its other columns are not read."""
@@ -212,6 +206,13 @@ def _sliced(batches: Iterator[Any], rows: range) -> Iterator[Any]:
         before += len(batch)
         if before >= rows.stop:
             return
+
+
+_ARROW_FILE = b"ARROW1"
+"""The first bytes of Arrow's file format; its stream format has none of its own."""
+
+_STREAM_END = b"\xff\xff\xff\xff\x00\x00\x00\x00"
+"""Without it a stream that was cut between two batches would read as a whole one."""
 
 
 def arrow_files(name: str, files: Mapping[str, Path]) -> Tables:

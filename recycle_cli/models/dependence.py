@@ -64,7 +64,7 @@ def modules_called(model: nn.Module) -> Iterator[list[nn.Module]]:
 
 @contextmanager
 def without_gradient(model: nn.Module) -> Iterator[None]:
-    """Inside the block nothing takes a gradient, the model's parameters by themselves neither.
+    """Inside the block nothing takes a gradient, and no parameter of the model asks for one.
 
     `torch.no_grad` alone leaves a parameter that a module is called with one that wants a gradient, which the counter
     of FLOPs takes for a tensor with a history.

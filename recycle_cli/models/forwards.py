@@ -1,4 +1,4 @@
-"""Another `forward` in a module's place, for the length of a block: modules that are watched, or compute nothing."""
+"""Replace the `forward` of a module for the length of a block, to watch it or to let it compute something else."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -34,7 +34,8 @@ class _Forward:
 
 @contextmanager
 def computing(module: nn.Module, make: Callable[[Compute], Compute]) -> Iterator[None]:
-    """Inside the block the module computes what `make` makes of its usual forward, whether it is called or that is."""
+    """Inside the block the module computes what `make` makes of its usual forward, whether the module or its `forward`
+    is called."""
     with _standing_in(module) as forward:
         usual = forward.compute
         forward.compute = make(usual)

@@ -185,7 +185,7 @@ def test_a_shard_is_read_from_text_and_from_a_jobs_variables(text, variables, ex
         ("torchrun", {}, "start the command by torchrun"),
     ],
 )
-def test_what_tells_no_shard_is_refused(text, variables, said):
+def test_text_and_variables_that_tell_no_shard_are_refused(text, variables, said):
     with pytest.raises(ValueError, match=said):
         shard(text, {f"SLURM_ARRAY_TASK_{name}": value for name, value in variables.items()})
 
