@@ -16,7 +16,7 @@ FLOORS = [
     ["cli"],
     ["plan"],
     ["bench", "dataset"],
-    ["verbs"],
+    ["serve", "verbs"],
     ["scorer"],
     ["training"],
     ["tasks"],

@@ -4,9 +4,9 @@ import os
 from difflib import get_close_matches
 
 from recycle_cli.reports import say
-from recycle_cli.settings.variables import CACHE, CACHE_BYTES, PREFIX, URL_QUERY
+from recycle_cli.settings.variables import API_KEY, CACHE, CACHE_BYTES, PREFIX, URL_QUERY
 
-_known = {CACHE, CACHE_BYTES, URL_QUERY}
+_known = {API_KEY, CACHE, CACHE_BYTES, URL_QUERY}
 
 _NEAR = 0.75
 """How alike two names are, from 0 to 1, for one to be taken for a misspelling of the other."""

@@ -18,6 +18,7 @@ from recycle_cli.cli.layers import layers
 from recycle_cli.cli.plan import plan
 from recycle_cli.cli.precompute import precompute
 from recycle_cli.cli.predict import predict
+from recycle_cli.cli.serve import serve
 from recycle_cli.cli.store import store_app
 from recycle_cli.cli.toml_file import reason
 from recycle_cli.errors import Interrupted, PipeClosed, RecycleError, StorageError, UsageError
@@ -29,7 +30,7 @@ from recycle_cli.runtime.streams import flush_streams
 _PARSING: Any = typer.BadParameter.__mro__[2]
 """Click's ClickException, from wherever this version of Typer has it."""
 
-for _command in (precompute, finetune, predict, bench, plan, layers):
+for _command in (precompute, finetune, predict, serve, bench, plan, layers):
     app.command(cls=Command)(_command)
 app.add_typer(store_app, name="store")
 

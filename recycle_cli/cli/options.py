@@ -116,7 +116,8 @@ def _parameter(name: str, one: "Field[Any]") -> inspect.Parameter:
     if about.choices:
         kind = cast(Any, Literal)[about.choices] if default is not None else cast(Any, Literal)[about.choices] | None
     elif about.parser:
-        kind, default = str | None, default or None
+        # A parser reads text alone: the default is left to `filled`.
+        kind, default = str | None, default if default is inspect.Parameter.empty else None
     elif get_origin(kind) is tuple:
         kind, default = list[str], list(default)
     annotation: Any = cast(Any, Annotated)[kind, _typer_option(name, about, negative=default is True)]

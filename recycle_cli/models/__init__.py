@@ -7,7 +7,7 @@ from recycle_cli.models.named_model import NamedModel
 from recycle_cli.models.network import BASE, AnyLoaded, Network
 from recycle_cli.models.preprocessor import Inputs, OpenPreprocessor, Prepared, Preprocessor, TextPreprocessor
 from recycle_cli.models.split_model import SplitModel
-from recycle_cli.models.task_layer import OWN, TaskLayer
+from recycle_cli.models.task_layer import OWN, VECTORS, TaskLayer
 from recycle_cli.models.text.embedder import TextEmbedder, settle_embedding
 from recycle_cli.models.text.layers import layers
 from recycle_cli.models.text.load import Loaded, load
@@ -25,6 +25,7 @@ __all__ = [
     "MODALITIES",
     "OWN",
     "STATE_0",
+    "VECTORS",
     "AnyLoaded",
     "Inputs",
     "Layer",

@@ -1,6 +1,7 @@
 """Names of models to the files they stand for: a folder, an installed package or the hub."""
 
 import importlib.util
+import json
 import os
 import socket
 from collections.abc import Iterable, Iterator
@@ -75,14 +76,27 @@ def hub_answers() -> bool:
 
 def read_json(name: str, file: str, revision: str | None = None) -> dict[str, Any]:
     """Read a JSON object from a model's folder or from the hub; empty if there is no such file."""
-    place = Path(place_of(name, revision) if is_package(name) else expanded(name))
     try:
-        path = place / file
-        if not place.exists():
-            path = Path(hf_hub_download(name, file, revision=revision, local_files_only=not hub_answers()))
-        return read_object(path)
+        return read_object(_path_of(name, file, revision))
     except (OSError, ValueError, HfHubHTTPError, LocalEntryNotFoundError):
         return {}
+
+
+def read_json_list(name: str, file: str, revision: str | None = None) -> list[Any]:
+    """Read a JSON list in the same way."""
+    try:
+        found = json.loads(_path_of(name, file, revision).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError, HfHubHTTPError, LocalEntryNotFoundError):
+        return []
+    return found if isinstance(found, list) else []
+
+
+def _path_of(name: str, file: str, revision: str | None) -> Path:
+    """A file of a model in its folder, or fetched from the hub."""
+    place = Path(place_of(name, revision) if is_package(name) else expanded(name))
+    if place.exists():
+        return place / file
+    return Path(hf_hub_download(name, file, revision=revision, local_files_only=not hub_answers()))
 
 
 def check_weights(name: str, revision: str | None = None) -> None:

@@ -46,6 +46,16 @@ class Preprocessor(Protocol):
 class TextPreprocessor(Preprocessor, Protocol):
     """The preprocessor of a text model: a row is a token."""
 
+    @property
+    def max_length(self) -> int:
+        """Tokens that are kept of a text."""
+
+    def token_counts(self, samples: Sequence[Sample]) -> npt.NDArray[np.int64]:
+        """The tokens that each sample would have if none were cut off (n,)."""
+
+    def text_of(self, ids: Sequence[int]) -> str:
+        """The text that token ids stand for, without special tokens. Raises DataError for an id that is none."""
+
     def spans(self, samples: Sequence[Sample]) -> list[Spans]:
         """The place of each row's piece in its text: for each sample an array (rows, 3), aligned with `prepare`.
 

@@ -42,3 +42,6 @@ class TaskLayer:
 
 OWN = TaskLayer()
 """A classifier of whole samples with the classes that the checkpoint has."""
+
+VECTORS = TaskLayer("vectors")
+"""No layer: a text model's pooled rows, as it is used for embeddings without having been trained here."""

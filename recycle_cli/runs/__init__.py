@@ -16,6 +16,7 @@ from recycle_cli.runs.folder import RESERVED, RunFolder, claim, is_finished, is_
 from recycle_cli.runs.kept import names_beside
 from recycle_cli.runs.log import Log, chosen_trackers, ignore, last_loss, logger
 from recycle_cli.runs.metadata import RunInfo, check_files, check_settings, own_paths, read_info
+from recycle_cli.runs.output_formats import json_line
 from recycle_cli.runs.predictions import kind_of_output, open_output, usual_ending
 from recycle_cli.runs.replacing import put_in_place, recover
 from recycle_cli.runs.save import save_run, versions
@@ -40,6 +41,7 @@ __all__ = [
     "is_finished",
     "is_run",
     "is_to_be_replaced",
+    "json_line",
     "kind_of_output",
     "last_loss",
     "load_best",

@@ -67,7 +67,12 @@ def tamed(cell: str) -> str:
 def as_json_lines(file: IO[bytes], columns: OutputColumns) -> Iterator[Add]:
     """An object a line."""
     with _text(file) as text:
-        yield lambda records: text.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+        yield lambda records: text.writelines(json_line(record) + "\n" for record in records)
+
+
+def json_line(value: Any) -> str:
+    """A value as JSON in one line, as it stands in a file of predictions."""
+    return json.dumps(value, ensure_ascii=False)
 
 
 @contextmanager

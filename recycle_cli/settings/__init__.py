@@ -6,6 +6,7 @@ from recycle_cli.settings.freezing import FreezeSettings
 from recycle_cli.settings.measuring import BenchSettings, LayersSettings, PlanSettings
 from recycle_cli.settings.model import MINILM, ImageSettings, ModelSettings, ViewSettings
 from recycle_cli.settings.option import decisive, same_for_all_heads
+from recycle_cli.settings.serve import LimitSettings, ServeSettings
 from recycle_cli.settings.shards import Shard, shard_of_torchrun
 from recycle_cli.settings.tasks import (
     TASKS,
@@ -45,6 +46,7 @@ __all__ = [
     "Job",
     "LadderSettings",
     "LayersSettings",
+    "LimitSettings",
     "Metric",
     "ModelSettings",
     "OnMissing",
@@ -56,6 +58,7 @@ __all__ = [
     "QuestionAnsweringSettings",
     "RegressionSettings",
     "SampleSettings",
+    "ServeSettings",
     "Shard",
     "SimilaritySettings",
     "TaskSettings",

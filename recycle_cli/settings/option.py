@@ -14,6 +14,7 @@ Panel = Literal[
     "Images",
     "Store",
     "Measuring",
+    "Serving",
     "Options",
     "Output",
 ]

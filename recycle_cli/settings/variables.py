@@ -10,3 +10,6 @@ CACHE_BYTES = f"{PREFIX}CACHE_BYTES"
 
 URL_QUERY = f"{PREFIX}URL_QUERY"
 """The query of each request to a store on a web server."""
+
+API_KEY = f"{PREFIX}API_KEY"
+"""The key that clients of `recycle serve` must name; several with commas between them."""

@@ -105,6 +105,10 @@ class Task:
         their order; `preprocessor` tells where a sample's rows lie in its text."""
         raise NotImplementedError
 
+    def vectors(self, outputs: Outputs) -> torch.Tensor:
+        """Embeddings (B, E) of the samples, float32 and of length one. Raises UsageError if the outputs are none."""
+        raise UsageError("its outputs are no embeddings")
+
     def check_options(self, training: TrainingSettings) -> None:
         """Raise UsageError for options of the task that do not fit each other, or the training."""
 

@@ -118,10 +118,14 @@ class PairSimilarity(Task):
         self, outputs: Outputs, examples: Sequence[Example], names: Sequence[str], preprocessor: OpenPreprocessor
     ) -> list[dict[str, Any]]:
         """Vectors of length one, so that their product is their cosine."""
-        vectors = F.normalize(outputs.values.float(), dim=1)
+        vectors = self.vectors(outputs)
         cosines = (vectors[0::2] * vectors[1::2]).sum(dim=1).tolist()
         both = zip(cosines, vectors[0::2].tolist(), vectors[1::2].tolist(), strict=True)
         return [{"similarity": cosine, "embedding": one, "embedding_pair": other} for cosine, one, other in both]
+
+    def vectors(self, outputs: Outputs) -> torch.Tensor:
+        """The outputs, each at length one."""
+        return F.normalize(outputs.values.float(), dim=1)
 
     def check_options(self, training: TrainingSettings) -> None:
         """Refuse batches of one pair, and --pair-scale with a loss that has none."""

@@ -102,7 +102,11 @@ class Similarity(Task):
         self, outputs: Outputs, examples: Sequence[Example], names: Sequence[str], preprocessor: OpenPreprocessor
     ) -> list[dict[str, Any]]:
         """Vectors of length one, so that their product is their cosine."""
-        return [{"embedding": vector} for vector in F.normalize(outputs.values.float(), dim=1).tolist()]
+        return [{"embedding": vector} for vector in self.vectors(outputs).tolist()]
+
+    def vectors(self, outputs: Outputs) -> torch.Tensor:
+        """The outputs, each at length one."""
+        return F.normalize(outputs.values.float(), dim=1)
 
     def check_options(self, training: TrainingSettings) -> None:
         """Refuse the number of the other loss, and batches that are too small for two groups."""

@@ -108,7 +108,7 @@ def score(scorer: Scorer, corpus: Corpus, output: str, progress: Bar) -> Predict
             progress.update(len(work.members), note=f"{tally.reused_share:.0%} hits")
             if scored.left == 0:
                 for examples, outputs in assembly.finished(scored):
-                    out(examples, task.answers(outputs, examples, names, lambda: scorer.preprocessor))
+                    out(examples, run.answers(outputs, examples, lambda: scorer.preprocessor))
                     scores.add(examples, outputs)
     seconds = tally.seconds
     corpus.failures.tell()

@@ -12,9 +12,10 @@ from torch import nn
 
 from recycle_cli.errors import ModelError
 from recycle_cli.models.embedding import EmbeddingLayer, LinearEmbedding, new_embedding, numbered
-from recycle_cli.models.hub import Source, quiet, read_json
+from recycle_cli.models.hub import Source, quiet, read_json, read_json_list
 from recycle_cli.models.text.load import Loaded, load_encoder
 from recycle_cli.models.text.pooled import POOLINGS, Pooled
+from recycle_cli.models.text.pooled_head import LoadedPooled, load_bare
 from recycle_cli.settings import EmbeddingSettings
 
 POOLING, DENSE, NORMALIZE = "1_Pooling", "2_Dense", "3_Normalize"
@@ -96,6 +97,24 @@ def load_embedder(source: Source | str, head: EmbeddingSettings | None, *, seed:
     missing |= {f"encoder.{key}" for key in loaded.missing}
     model = TextEmbedder(loaded.model, _pooling(source), layer)
     return LoadedEmbedder(source.name, model.eval(), loaded.tokenizer, missing)
+
+
+def load_vectors(source: Source) -> LoadedPooled:
+    """Load an encoder with its own pooling, or the mean if it names none, and no layer behind: the vectors by which
+    sentence-transformers embeds texts with it, but for their length.
+
+    Raises ModelError if it cannot be loaded, pools in a way we do not have, or goes on behind its pooling.
+    """
+    for module in read_json_list(source.name, "modules.json", source.revision):
+        kind = str(module.get("type") if isinstance(module, dict) else module).rpartition(".")[-1]
+        if kind not in ("Transformer", "Pooling", "Normalize"):
+            raise ModelError(
+                f"model {source.name!r}: its modules.json puts a {kind} behind the encoder, expected Pooling and "
+                "Normalize alone"
+            )
+    loaded = load_bare(source)
+    loaded.model.pooling = _pooling(source)
+    return loaded
 
 
 def _pooling(source: Source) -> str:

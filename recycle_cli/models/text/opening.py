@@ -6,8 +6,8 @@ from recycle_cli.models.cuts import resolve_cut
 from recycle_cli.models.hub import Source
 from recycle_cli.models.layers import Layer
 from recycle_cli.models.network import Network
-from recycle_cli.models.task_layer import OWN, SEQUENCES, TaskLayer
-from recycle_cli.models.text.embedder import load_embedder
+from recycle_cli.models.task_layer import OWN, SEQUENCES, VECTORS, TaskLayer
+from recycle_cli.models.text.embedder import load_embedder, load_vectors
 from recycle_cli.models.text.engine import forward_names
 from recycle_cli.models.text.kinds import has_class
 from recycle_cli.models.text.layers import layers
@@ -30,6 +30,8 @@ def open_text(source: Source, max_length: int | None, layer: TaskLayer = OWN, se
 
 
 def _loaded(source: Source, layer: TaskLayer, seed: int) -> Loaded:
+    if layer == VECTORS:
+        return load_vectors(source)
     if layer.embeds:
         return load_embedder(source, layer.head, seed=seed)
     if layer.pooled is not None:

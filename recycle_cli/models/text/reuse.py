@@ -153,6 +153,19 @@ class ReusingInputs:
         """The places of the model's own tokens, as TextPreprocessor says."""
         return self.own.spans(samples)
 
+    @property
+    def max_length(self) -> int:
+        """The model's own tokens that are kept of a text."""
+        return self.own.max_length
+
+    def token_counts(self, samples: Sequence[Sample]) -> npt.NDArray[np.int64]:
+        """The model's own tokens, none cut off."""
+        return self.own.token_counts(samples)
+
+    def text_of(self, ids: Sequence[int]) -> str:
+        """The text of the model's own tokens."""
+        return self.own.text_of(ids)
+
     def windows(self, sample: Sample, stride: int | None) -> list[TextWindow]:
         """The windows of the model's own tokens, as TextPreprocessor says."""
         return self.own.windows(sample, stride)

@@ -94,6 +94,16 @@ class TextInputs:
             )
         return self._tokenized(samples, spans_of, return_offsets_mapping=True)
 
+    def token_counts(self, samples: Sequence[Sample]) -> npt.NDArray[np.int64]:
+        """The tokens that each sample would have if none were cut off (n,)."""
+        return self.lengths(self._untruncated.prepare(samples))
+
+    def text_of(self, ids: Sequence[int]) -> str:
+        """The text that token ids stand for, without special tokens. Raises DataError for an id that is none."""
+        if ids and max(ids) >= self.token_count:
+            raise DataError(f"token {max(ids)} is not one of the model's {self.token_count}")
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
+
     def windows(self, sample: Sample, stride: int | None) -> list[TextWindow]:
         """The windows of a sample that has more than `max_length` tokens, as TextPreprocessor says."""
         shared = min(DEFAULT_STRIDE, self.max_length // 3) if stride is None else stride

@@ -1,31 +1,22 @@
 """RUNs in memory: one trunk, one store, a head each. Hits go straight to the heads, misses through the trunk first."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from copy import copy
 from functools import cached_property
-from pathlib import Path
-from typing import Any, cast
+from typing import Protocol, cast
 
 import numpy as np
 import torch
 
-from recycle_cli.batches import INPUTS, Indices, StoredRows, Tensors, joined, widened
-from recycle_cli.disk import expanded
-from recycle_cli.errors import DamageError, DataError, MismatchError, UsageError
-from recycle_cli.keys import Sample, keys_of
-from recycle_cli.models import BASE, STATE_0, NamedModel, Network, Preprocessor, SplitModel
-from recycle_cli.models.adapters import put_back
-from recycle_cli.models.ladder import Layout
+from recycle_cli.batches import Indices, StoredRows, widened
+from recycle_cli.errors import DamageError, DataError
+from recycle_cli.keys import Bytes16, Sample, keys_of
+from recycle_cli.models import Preprocessor, SplitModel
 from recycle_cli.models.outputs import Outputs
-from recycle_cli.models.probe import Probe
-from recycle_cli.models.state_network import LADDER, PROBE, Kept, N, load_network
-from recycle_cli.runs import RunInfo, check_files, read_info
-from recycle_cli.runtime.devices import autocast, batch_tokens_on, device_holding, device_of, pinned_for, to_device
-from recycle_cli.settings import ModelSettings, PredictSettings
-from recycle_cli.store import SegmentWriter, Store
-from recycle_cli.tasks import Task, task_of_run
-from recycle_cli.training import LadderHead, ProbeHead, base_again, poolings_of
-from recycle_cli.training.head import Head
+from recycle_cli.runtime.devices import autocast, batch_tokens_on, device_holding, pinned_for, to_device
+from recycle_cli.scorer.loaded_run import LoadedRun, Rows
+from recycle_cli.settings import PredictSettings
+from recycle_cli.store import EncodedRows, Store
 from recycle_cli.trunk import (
     PROBES,
     Lookup,
@@ -37,95 +28,21 @@ from recycle_cli.trunk import (
     check_parity,
     expect,
     restored,
-    reused_again,
     rows_of,
 )
-
-Rows = dict[str, Tensors]
-"""The stored rows of a batch at each cut that a head reads."""
 
 Answers = dict[str, Outputs]
 """The outputs of each RUN, by its name."""
 
-
-@dataclass(frozen=True)
-class LoadedRun:
-    """A RUN in memory. `model`: its checkpoint and the settings it computes with; `names`: its classes."""
-
-    info: RunInfo
-    model: NamedModel
-    task: Task
-    names: list[str]
-    head: Head
-
-    @property
-    def cuts(self) -> tuple[str, ...]:
-        """The cuts whose rows its head reads."""
-        return self.info.cuts
-
-    def outputs(self, rows: Rows) -> Outputs:
-        """Its outputs from the rows of a batch at each cut."""
-        own = [rows[cut] for cut in self.cuts]
-        return self.head(own[0] if len(own) == 1 else joined(self.cuts, own)).cpu()
+Names = Collection[str] | None
+"""Names of some RUNs; None for all."""
 
 
-def _load_run(run: str, info: RunInfo, named: NamedModel, store: Store | None, *, every_cut: bool) -> LoadedRun:
-    """Load a RUN, whose head reads rows if there is a store.
+class RowWriter(Protocol):
+    """Takes the rows of misses for the store, as a `SegmentWriter` does."""
 
-    named      its checkpoint and the settings it computes with
-    every_cut  cut it at all of the store's cuts, if its trunk has them all
-    """
-    task = task_of_run(info.task, named.modality, info.to_json())
-    network = named.open(task.layer(()).kept)
-    if info.apart:
-        put_back(network.loaded, Path(expanded(run)))
-    if store is None:
-        split = network.split((info.cut,), "float32")
-    else:
-        split = _split_for(network, info.cut, store, every_cut=every_cut)
-        expect(store, split.recipe.at(info.cut).computed_in(store.recipe.precision), info.model, info.cut)
-    split.model.to(device_of(named.settings.device)).eval()
-    return LoadedRun(
-        info,
-        named,
-        task,
-        list(network.loaded.labels),
-        Head(split, info.cut, INPUTS if store is None else (info.cut,), {}),
-    )
-
-
-def _load_network(
-    kept: Kept[N], run: str, info: RunInfo, computing: NamedModel, store: Store | None, *, every_cut: bool
-) -> LoadedRun:
-    """Load a small network and the model whose states it reads, cut there or, with `every_cut`, at all of the store's
-    cuts."""
-    folder = expanded(run)
-    network, base = load_network(Path(folder), kept)
-    named, split = base_again(
-        folder, base, computing, store, cut=info.cut, every_cut=every_cut, pooled=isinstance(network, Probe)
-    )
-    if store is not None:
-        for cut in info.cuts:
-            expect(store, split.recipe.at(cut).computed_in(store.recipe.precision), info.model, cut)
-    split.model.to(device_of(computing.settings.device)).eval()
-    reads = INPUTS if store is None else info.cuts
-    if isinstance(network, Probe):
-        if store is not None:
-            poolings_of(network.shape.poolings, split, ())
-        head: Head = ProbeHead(split, info.cut, reads, network)
-    else:
-        head = LadderHead(split, info.cut, reads, network, Layout(tuple(map(tuple, base.row_shapes))))
-    return LoadedRun(info, named, task_of_run(info.task, named.modality, info.to_json()), base.labels, head)
-
-
-def _split_for(network: Network, cut: str, store: Store, *, every_cut: bool) -> SplitModel:
-    """The model of a RUN, cut where its head begins; with `every_cut` at all of the store's cuts, if its layers up to
-    the last of them are those that made the store. (Training has changed the layers behind its own cut.)"""
-    if every_cut:
-        split = network.stored(tuple(store.recipe.cuts), store.recipe.dtype)
-        if split.recipe.cuts == store.recipe.cuts:
-            return split
-    return network.stored((cut,), store.recipe.dtype)
+    def append(self, keys: Bytes16, digests: Bytes16, lengths: Indices, rows: Mapping[str, EncodedRows]) -> None:
+        """Samples: keys and digests (n, 16), lengths (n,), and at each cut their rows one after another."""
 
 
 class Scorer:
@@ -140,6 +57,22 @@ class Scorer:
         self._unproved = settings.parity_check
         # A store of its own: seeing what was sealed changes positions, which are in use here.
         self._underway = Underway(Store.open(store.path)) if store is not None and settings.write_back else None
+
+    def over(self, store: Store) -> "Scorer":
+        """The same over its store as that is now, opened anew."""
+        other = copy(self)
+        other.store = store
+        return other
+
+    def called(self, name: str) -> "Scorer":
+        """The same with another name for its only RUN."""
+        (run,) = self.runs.values()
+        return Scorer({name: run}, self.store, self.settings)
+
+    def joined(self, others: "Sequence[Scorer]") -> "Scorer":
+        """The RUNs of this scorer and of others over the same store."""
+        runs = {name: run for one in (self, *others) for name, run in one.runs.items()}
+        return Scorer(runs, self.store, self.settings)
 
     @property
     def first(self) -> LoadedRun:
@@ -234,12 +167,12 @@ class Scorer:
         for members in by_token_budget(lengths, self.batch_tokens):
             yield held[members], {cut: pinned_for(rows.load(members), self.device) for cut, rows in stored.items()}
 
-    def from_rows(self, rows: Rows, window: Window, members: Indices) -> Answers:
-        """Outputs from stored rows. Raises DamageError if an output is NaN or infinite."""
+    def from_rows(self, rows: Rows, window: Window, members: Indices, wanted: Names = None) -> Answers:
+        """Outputs from stored rows, of the `wanted` RUNs. Raises DamageError if an output is NaN or infinite."""
         with torch.inference_mode(), autocast(self.device, self.precision):
             on_device = {cut: to_device(batch, self.device) for cut, batch in rows.items()}
             ready = {cut: {"rows": widened(one), "lengths": one["lengths"]} for cut, one in on_device.items()}
-            answers = {name: run.outputs(ready) for name, run in self.runs.items()}
+            answers = {name: run.outputs(ready) for name, run in self._wanted(wanted)}
         if place := _not_a_number(answers):
             assert self.store is not None
             raise DamageError(
@@ -248,20 +181,27 @@ class Scorer:
             )
         return answers
 
-    def from_inputs(self, batch: TrunkBatch, window: Window, writer: SegmentWriter | None = None) -> Answers:
-        """Answers of misses, whose rows are rounded as the store would, and kept if there is a writer."""
+    def from_inputs(
+        self, batch: TrunkBatch, window: Window, writer: "RowWriter | None" = None, wanted: Names = None
+    ) -> Answers:
+        """Outputs of misses, of the `wanted` RUNs. Their rows are rounded as the store would, and kept if there is a
+        writer. Raises DataError if an output is NaN or infinite."""
         with torch.inference_mode(), autocast(self.device, self.precision):
             if self.store is None:
                 inputs = to_device(batch.inputs, self.device)
-                answers = {name: run.head(inputs).cpu() for name, run in self.runs.items()}
+                answers = {name: run.head(inputs).cpu() for name, run in self._wanted(wanted)}
             else:
-                answers = self._through_trunk(batch, window, self.store, writer)
+                ready = self._through_trunk(batch, window, self.store, writer)
+                answers = {name: run.outputs(ready) for name, run in self._wanted(wanted)}
         if place := _not_a_number(answers):
             named = f"record {window.samples[batch.members[place[0]]].id}"
             raise DataError(f"{named}: the model gives no number for it (NaN or infinite); its weights may be damaged")
         return answers
 
-    def _through_trunk(self, batch: TrunkBatch, window: Window, store: Store, writer: SegmentWriter | None) -> Answers:
+    def _wanted(self, names: Names) -> list[tuple[str, LoadedRun]]:
+        return [(name, run) for name, run in self.runs.items() if names is None or name in names]
+
+    def _through_trunk(self, batch: TrunkBatch, window: Window, store: Store, writer: "RowWriter | None") -> Rows:
         with autocast(self.device, store.recipe.precision):
             activations = self.trunk.trunk(to_device(batch.inputs, self.device))
         if writer is not None:
@@ -272,10 +212,10 @@ class Scorer:
             rows = rows_of(activations[cut], lengths, store.recipe.dtype)
             restored_rows = restored(rows, lengths, store.recipe.dtype).to(self.device)
             ready[cut] = {"rows": restored_rows, "lengths": torch.from_numpy(lengths).to(self.device)}
-        return {name: run.outputs(ready) for name, run in self.runs.items()}
+        return ready
 
     def _keep(
-        self, batch: TrunkBatch, window: Window, activations: Mapping[str, torch.Tensor], writer: SegmentWriter
+        self, batch: TrunkBatch, window: Window, activations: Mapping[str, torch.Tensor], writer: "RowWriter"
     ) -> None:
         """Write the rows at all of the store's cuts, each content once, however often the data repeat it."""
         assert self._underway is not None
@@ -287,55 +227,6 @@ class Scorer:
             dtype, lengths = self.store.recipe.dtype, self.trunk.stored_lengths(batch.lengths[first])
             rows = {cut: rows_of(activations[cut][first], lengths, dtype) for cut in self.store.recipe.cuts}
             writer.append(keys[first], digests[first], lengths, rows)
-
-
-def open_scorer(run: str, store: str | None, model: ModelSettings, settings: PredictSettings) -> Scorer:
-    """A RUN ready to score samples, under the name of its folder. Raises StoreError if it is no finished RUN."""
-    info = read_info(run)
-    check_files(run, info)
-    folder = expanded(run)
-    named = NamedModel(
-        replace(model, name=str(Path(folder, BASE)) if info.apart else folder, max_length=info.max_length)
-    )
-    if info.reuse is not None:
-        named = replace(named, reused=_reused(info.reuse, run, store, named, settings))
-    opened = None if store is None or info.reuse is not None else _store_for(store, info)
-    if info.pooled:
-        loaded = _load_network(PROBE, run, info, named, opened, every_cut=settings.write_back)
-    elif info.ladder:
-        loaded = _load_network(LADDER, run, info, named, opened, every_cut=settings.write_back)
-    else:
-        loaded = _load_run(run, info, named, opened, every_cut=settings.write_back)
-    if settings.threshold != PredictSettings.threshold:
-        try:
-            loaded = replace(loaded, task=loaded.task.at_threshold(settings.threshold))
-        except UsageError as error:
-            raise UsageError(f"--threshold {settings.threshold:g}: {run}: {error}") from None
-    return Scorer({run: loaded}, opened, settings)
-
-
-def _reused(
-    kept: Mapping[str, Any], run: str, store: str | None, model: NamedModel, settings: PredictSettings
-) -> Reused:
-    """The model whose rows a RUN reuses, and the store to take them from."""
-    if settings.write_back:
-        raise UsageError(
-            f"--write-back: {run} reuses rows of {kept['provenance']['model']}, which `recycle precompute` adds to "
-            "their store; leave the option out"
-        )
-    return reused_again(kept, run, store, model, prove=settings.parity_check)
-
-
-def _store_for(path: str, info: RunInfo) -> Store:
-    if info.cut == STATE_0 and info.fingerprint is None:
-        raise UsageError(f"this run was trained whole (cut 0), so {path} holds nothing for it; leave out --store")
-    store = Store.open(path)
-    if any(cut not in store.recipe.cuts for cut in info.cuts):
-        made_with = store.provenance.get("model")
-        of_model = "" if made_with is None else f" of {made_with}"
-        held, needed = ", ".join(store.recipe.cuts), ", ".join(info.cuts)
-        raise MismatchError(f"{path} holds the cut {held}{of_model}; this run needs {needed} of {info.model}")
-    return store
 
 
 def _not_a_number(answers: Answers) -> list[int]:

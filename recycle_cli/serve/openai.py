@@ -1,0 +1,94 @@
+"""OpenAI's endpoints for embeddings."""
+
+import base64
+from typing import Annotated, Any, Literal
+
+import orjson
+from fastapi import APIRouter, Request, Response
+from pydantic import Field
+
+from recycle_cli.errors import DataError
+from recycle_cli.serve.asking import Asked, asked_in, check_count, embedded, respond, service_of
+from recycle_cli.serve.documented import documented
+from recycle_cli.serve.refusals import Refusal, refusal_of
+from recycle_cli.serve.service import Served, Service
+
+router = APIRouter()
+
+Ids = list[Annotated[int, Field(ge=0, lt=2**31)]]
+
+
+class EmbeddingRequest(Asked):
+    """Texts to embed. `truncate` false refuses a text that is longer than the model takes."""
+
+    model: str
+    input: str | list[str] | Ids | list[Ids]
+    encoding_format: Literal["float", "base64"] = "float"
+    dimensions: Annotated[int, Field(ge=1)] | None = None
+    user: str | None = None
+    truncate: bool = True
+
+
+@router.post("/v1/embeddings", **documented(EmbeddingRequest, "openai"))
+async def embeddings(request: Request) -> Response:
+    """Embeddings of length one. `truncated` lists the inputs that were cut off, if some were."""
+    service = service_of(request)
+    asked = asked_in(request, EmbeddingRequest)
+    served = service.find(asked.model)
+    values = [asked.input] if isinstance(asked.input, str) else asked.input
+    check_count(values, service)
+    texts = _texts(values, served, service)
+    vectors, result = await embedded(request, served, texts, truncate=asked.truncate)
+    if asked.dimensions not in (None, vectors.shape[1]):
+        raise Refusal(
+            "Validation", f"dimensions {asked.dimensions}: {served.name} has {vectors.shape[1]}", "dimensions"
+        )
+
+    def answer() -> bytes:
+        in_base64 = asked.encoding_format == "base64"
+        each: Any = (
+            (base64.b64encode(one.astype("<f4").tobytes()).decode() for one in vectors) if in_base64 else vectors
+        )
+        data = [{"object": "embedding", "index": place, "embedding": one} for place, one in enumerate(each)]
+        usage = {"prompt_tokens": result.tokens, "total_tokens": result.tokens}
+        told = {"truncated": result.cut_off} if result.cut_off else {}
+        body = {"object": "list", "data": data, "model": served.name, "usage": usage, **told}
+        return orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
+
+    return respond(request, await service.in_thread(answer), result)
+
+
+def _texts(values: list[Any], served: Served, service: Service) -> list[str]:
+    """The texts of an input; token ids are decoded if the server was told whose they are. Raises Refusal."""
+    if isinstance(values[0], str):
+        return values
+    if not service.settings.accept_token_ids or served.reading.of_images:
+        raise Refusal(
+            "Validation",
+            "input holds token ids, and of which tokenizer is not known; send texts (with LangChain's OpenAIEmbeddings "
+            "set check_embedding_ctx_length=False)",
+            "input",
+        )
+    lists = [values] if isinstance(values[0], int) else values
+    try:
+        return served.group.finding.texts_of(lists)
+    except DataError as error:
+        raise refusal_of(error, "input: ") from None
+
+
+@router.get("/v1/models", **documented(None, "openai"))
+async def models(request: Request) -> Response:
+    """The RUNs that are served."""
+    service = service_of(request)
+    data = [_model(name, request) for name in service.served]
+    return respond(request, orjson.dumps({"object": "list", "data": data}))
+
+
+@router.get("/v1/models/{name:path}", **documented(None, "openai"))
+async def model(name: str, request: Request) -> Response:
+    """One RUN."""
+    return respond(request, orjson.dumps(_model(service_of(request).find(name).name, request)))
+
+
+def _model(name: str, request: Request) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": request.app.state.began, "owned_by": "recycle"}

@@ -1,0 +1,146 @@
+"""Load what is served: RUNs and models, each with the first store that fits it; RUNs of one store share a trunk."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from recycle_cli.disk import expanded
+from recycle_cli.errors import MismatchError, UsageError
+from recycle_cli.models import NamedModel
+from recycle_cli.reports import say
+from recycle_cli.runs import RunInfo, is_finished, is_run, read_info
+from recycle_cli.scorer import Scorer, open_embedder, open_scorer
+from recycle_cli.serve.group import Group
+from recycle_cli.serve.jobs import Memory
+from recycle_cli.serve.records import Reading
+from recycle_cli.serve.service import Served
+from recycle_cli.settings import ModelSettings, PredictSettings, ServeSettings
+from recycle_cli.store import Store
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}")
+
+
+@dataclass(frozen=True)
+class Named:
+    """A RUN's folder, or the name of a model, and the name that requests give it."""
+
+    name: str
+    path: str
+
+    @property
+    def info(self) -> RunInfo | None:
+        """What the RUN says of itself; None for a model without a RUN."""
+        folder = Path(expanded(self.path))
+        return read_info(folder) if is_finished(folder) or (folder.exists() and is_run(folder)) else None
+
+
+def named(words: Sequence[str]) -> list[Named]:
+    """What is to be served, from words such as `runs/mood` and `mood=runs/latest`. Raises UsageError for a name that is
+    given twice."""
+    found: list[Named] = []
+    for word in words:
+        name, sign, path = word.partition("=")
+        if not sign or Path(expanded(word)).exists():
+            folder = Path(expanded(word))
+            name, path = folder.resolve().name if folder.exists() else word, word
+        if not _NAME.fullmatch(name):
+            raise UsageError(f"{word}: {name!r} can be no name in an address; give it another, as NAME={path}")
+        if name in [one.name for one in found]:
+            raise UsageError(f"{word}: two are called {name}; give one another name, as NAME={path}")
+        found.append(Named(name, path))
+    return found
+
+
+@dataclass(frozen=True)
+class Opening:
+    """How models are opened: what they have in common, the stores, and the models whose weights are in memory."""
+
+    model: ModelSettings
+    settings: ServeSettings
+    stores: Sequence[Store]
+    loaded: list[nn.Module] = field(default_factory=list)
+
+    def served(self, words: Sequence[str]) -> list[Served]:
+        """Load all that the words name, in this order; those that read one store are one group.
+
+        Raises UsageError for names that cannot be, and for a store that nothing reads, and whatever loading raises.
+        """
+        every = named(words)
+        opened = [(one, self._fitting(one)) for one in every]
+        for store in self.stores:
+            if not any(scorer.store is store for _, scorer in opened):
+                raise UsageError(f"--store {store.path}: nothing that is served reads it; leave it out")
+        groups: dict[str, list[tuple[Named, Scorer]]] = {}
+        for one, scorer in opened:
+            groups.setdefault(one.name if scorer.store is None else scorer.store.path, []).append((one, scorer))
+        found = {one.name: one for some in groups.values() for one in self._group(some)}
+        return [found[one.name] for one in every]
+
+    def _fitting(self, one: Named) -> Scorer:
+        """A RUN with the first store that fits it, the one that it was trained from before the others."""
+        info, refusals = one.info, []
+        for store in sorted(self.stores, key=lambda store: info is None or store.fingerprint != info.fingerprint):
+            try:
+                return self._opened(one, store)
+            except MismatchError as error:
+                refusals.append(error)
+        if refusals and len(self.stores) == 1:
+            raise refusals[0]
+        if refusals:
+            say(f"{one.name}: no --store holds anything for it, so that all is computed ({refusals[0]})")
+        return self._opened(one, None)
+
+    def _opened(self, one: Named, store: Store | None) -> Scorer:
+        info, model = one.info, replace(self.model, name=one.path)
+        several = info is not None and info.multi_label
+        asked = PredictSettings(
+            batch_tokens=self.settings.batch_tokens,
+            threshold=self.settings.threshold if several else PredictSettings.threshold,
+            parity_check=self.settings.parity_check,
+        )
+        if info is None:
+            return open_embedder(store, NamedModel(model), asked).called(one.name)
+        return open_scorer(one.path, store, model, asked).called(one.name)
+
+    def _group(self, some: Sequence[tuple[Named, Scorer]]) -> list[Served]:
+        """RUNs of one store, or one without, with scorers of their own for hits and for misses."""
+        misses = some[0][1].joined([scorer for _, scorer in some[1:]])
+        hits = None
+        if misses.store is not None:
+            again = [self._opened(one, misses.store) for one, _ in some]
+            hits = again[0].joined(again[1:])
+        for scorer in (misses, hits):
+            for run in [] if scorer is None else scorer.runs.values():
+                self._share(run.head.split.model)
+        group = Group(hits, misses, Memory(self.settings.memory), say)
+        most = self.settings.limits.max_pixels
+        return [Served(name, group, run, Reading(run, group.finding, most)) for name, run in misses.runs.items()]
+
+    def _share(self, model: nn.Module) -> None:
+        """Let a model have its weights where another has the same ones, so that they are in memory once."""
+        held: dict[tuple[str, torch.Size], list[torch.Tensor]] = {}
+        for other in self.loaded:
+            for name, tensor in [*other.named_parameters(), *other.named_buffers()]:
+                held.setdefault((name, tensor.shape), []).append(tensor)
+        for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+            for same in held.get((name, tensor.shape), ()):
+                if (same.dtype, same.device) == (tensor.dtype, tensor.device) and torch.equal(same, tensor):
+                    tensor.data = same.data
+                    break
+        self.loaded.append(model)
+
+
+def check_budget(served: Sequence[Served], batch_tokens: int) -> None:
+    """Raise UsageError if one sample of a RUN could be larger than a batch may be."""
+    for one in served:
+        inputs = one.group.misses.preprocessor
+        most = getattr(inputs, "max_length", 1) if inputs.modality == "text" else 1
+        if most * inputs.row_cost > batch_tokens:
+            raise UsageError(
+                f"--batch-tokens {batch_tokens}: one text of {one.name} may have {most} tokens; give at least "
+                f"{most * inputs.row_cost}"
+            )
