@@ -1,6 +1,7 @@
 """All failures that a user can cause, as one tree. The command line turns each into one line and an exit code.
 
 RecycleError                1
+  WorkerError               1   work that workers on a cluster did not finish: their processes ended again and again
   UsageError                2   an option or a combination of options that cannot work
   DataError                 3   the corpus or the labels do not suit the task
     ModelError              3   a model that cannot be found, loaded or cut
@@ -21,6 +22,10 @@ class RecycleError(Exception):
     """An expected failure. The message names the value, what was expected and the remedy, in one line."""
 
     exit_code = 1
+
+
+class WorkerError(RecycleError):
+    """Work that workers on a cluster did not finish, since their processes ended again and again."""
 
 
 class UsageError(RecycleError):

@@ -34,6 +34,7 @@ set), for all commands and processes together; what was used least recently goes
 | exit code | meaning |
 |---|---|
 | 0 | done |
+| 1 | there was not enough memory, or a shard ended each of its workers on a cluster |
 | 2 | an option, or a combination of options, that cannot work |
 | 3 | input data or a model that cannot be used |
 | 4 | a store or a run that does not fit, is damaged, or cannot be written |

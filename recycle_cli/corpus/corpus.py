@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from functools import cached_property
-from typing import Any
+from typing import Any, NoReturn
 
 from recycle_cli.corpus.columns import Columns, as_trained, kept_columns
 from recycle_cli.corpus.examples import Example, Expand, Views
@@ -14,7 +14,7 @@ from recycle_cli.corpus.forms import Form
 from recycle_cli.corpus.labels import ReadLabel, has_label, one_label
 from recycle_cli.corpus.progress import RecordsDone
 from recycle_cli.corpus.records import BadLabel, BadRecord, Record, shown, sound
-from recycle_cli.corpus.shards import records_of
+from recycle_cli.corpus.shards import finds_shards, records_of
 from recycle_cli.corpus.texts import TEXT
 from recycle_cli.errors import DataError, RecycleError, UsageError
 from recycle_cli.keys import Sample
@@ -87,6 +87,10 @@ class Corpus:
         total, limit = self._reader.total, self.settings.limit
         return total if limit is None or total is None else min(limit, total)
 
+    def divides(self, of: int) -> bool:
+        """Whether each of so many shards can be read without what lies in the others."""
+        return finds_shards(self._reader, of)
+
     @property
     def failed(self) -> int:
         """Records passed over in the latest pass."""
@@ -123,9 +127,13 @@ class Corpus:
                 yield example
                 if self.used == self.settings.limit:
                     return
-        if not self.used and (self.failed or self.settings.shard is None):
-            reason = f"none of {self.failed} records can be used" if self.failed else _EMPTY
-            raise DataError(f"{self.name}: {reason}")
+        if not self.used and self.settings.shard is None:
+            self.refuse_unused()
+
+    def refuse_unused(self) -> NoReturn:
+        """Raise DataError: there is no record, or none that can be used."""
+        reason = f"none of {self.failed} records can be used" if self.failed else _EMPTY
+        raise DataError(f"{self.name}: {reason}")
 
     def samples(self, views: Views = ()) -> Iterator[Sample]:
         """The samples of all examples, each followed by its views."""
@@ -156,13 +164,18 @@ class Corpus:
 
         If the number of records is not known and the bar is visible, a thread counts them, for the time left.
         """
-        with bar(description, self.total) as drawn:
-            self._done = done = RecordsDone(drawn, 1 + len(views))
+        with bar(description, self.total) as drawn, self.advancing(drawn, views) as done:
             self.count_ahead(drawn)
-            try:
-                yield done
-            finally:
-                self._done = None
+            yield done
+
+    @contextmanager
+    def advancing(self, drawn: Bar, views: Views = ()) -> Iterator[Bar]:
+        """A bar to advance by samples, as `progress` gives it, which moves `drawn` on by the records that are done."""
+        self._done = done = RecordsDone(drawn, 1 + len(views))
+        try:
+            yield done
+        finally:
+            self._done = None
 
     def _expect(self, samples: int) -> None:
         """Tell the bar, if there is one, that a record with so many samples was read."""

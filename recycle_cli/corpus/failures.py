@@ -47,14 +47,14 @@ class Failures:
         """Note a record that could not be read. Raises DataError unless such records are skipped."""
         if not self.skips:
             raise DataError(f"{failure.reason}; correct the record, or pass over such records with --on-error skip")
-        self._note(failure)
+        self.note(failure)
 
     def unusable(self, identity: str, error: DataError) -> None:
         """Note a sample that was read but cannot be used, such as an image that cannot be decoded. Raises DataError
         unless such records are skipped."""
         if not self.skips:
             raise DataError(f"{error} (or pass over such records with --on-error skip)") from error
-        self._note(Failure(identity, str(error)))
+        self.note(Failure(identity, str(error)))
 
     def tell(self) -> None:
         """Write the list when all is read and prepared, and say in one line how many records were skipped. If there
@@ -66,7 +66,8 @@ class Failures:
             where = f"; {self._list} lists them" if self._list is not None else ""
             say(f"skipped {counted(self.count, 'record')} that could not be used{where}")
 
-    def _note(self, failure: Failure) -> None:
+    def note(self, failure: Failure) -> None:
+        """Count and list a record that is passed over."""
         self.count += 1
         if self._told is not None:
             self._told(failure)

@@ -8,13 +8,13 @@ import csv
 import json
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
 from recycle_cli.corpus.boundary import reading
 from recycle_cli.corpus.compressed import COMPRESSIONS, open_text
-from recycle_cli.corpus.parts import Part, parts_of
+from recycle_cli.corpus.parts import Part, parts_of, whole_files
 from recycle_cli.corpus.records import Record, shown
 from recycle_cli.errors import DataError
 from recycle_cli.settings import Shard
@@ -26,6 +26,10 @@ PEEKED = 100
 """First records that decide which columns there are, and which of them hold text."""
 
 UNQUOTED = "if the file knows no quoting, add --quoting none"
+
+FILES_A_SHARD = 8
+"""With at least so many files a shard, files that are read from their start go to shards as a whole. With fewer, shards
+would differ too much in size."""
 
 Parse = Callable[[Iterator[str], str, Sequence[str]], Generator[Record]]
 """Lines, the file's name and the columns in use to records."""
@@ -79,12 +83,17 @@ class LineFiles:
                 yield from self.kind.parse(lines, file, columns)
 
     def shard(self, shard: Shard, columns: Sequence[str]) -> Generator[Record] | None:
-        """The records whose lines begin in the shard's part of the bytes of all files; None if a line is no record by
-        itself, or a file is compressed."""
+        """The records whose lines begin in the shard's part of the bytes of all files.
+
+        If a line is no record by itself, or a file is compressed, the records of whole files; None if there are too few
+        files for that.
+        """
         of_line = self.kind.of_line
-        if of_line is None or any(path.suffix.lower() in COMPRESSIONS for _, path in self.files):
+        if of_line is not None and not any(path.suffix.lower() in COMPRESSIONS for _, path in self.files):
+            return _of_parts(parts_of(self.files, shard), of_line)
+        if len(self.files) < FILES_A_SHARD * shard.of:
             return None
-        return _of_parts(parts_of(self.files, shard), of_line)
+        return replace(self, files=list(whole_files(self.files, shard))).records(columns)
 
 
 def _of_parts(parts: Iterator[Part], of_line: OfLine) -> Generator[Record]:

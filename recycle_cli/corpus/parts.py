@@ -44,6 +44,14 @@ def parts_of(files: Sequence[tuple[str, Path]], shard: Shard) -> Generator[Part]
             yield Part(file, path, start, stop)
 
 
+def whole_files(files: Sequence[tuple[str, Path]], shard: Shard) -> Generator[tuple[str, Path]]:
+    """The files whose middle byte lies in a shard's part of the bytes of all: each file is in exactly one shard."""
+    sizes = [_size(file, path) for file, path in files]
+    for named, size, wanted in zip(files, sizes, shard.places_in_each(sizes), strict=True):
+        if size // 2 in wanted or (size == 0 and shard.index == 0):
+            yield named
+
+
 def _size(file: str, path: Path) -> int:
     with reading(file), opened(path) as content:
         return os.fstat(content.fileno()).st_size

@@ -27,6 +27,16 @@ def records_of(reader: Reader, shard: Shard | None, columns: Sequence[str]) -> G
     return _dealt(reader, shard, columns) if found is None else found
 
 
+def finds_shards(reader: Reader, of: int) -> bool:
+    """Whether the reader can find each of so many shards without reading the others."""
+    if not isinstance(reader, ShardReader):
+        return False
+    found = reader.shard(Shard(0, of), ())
+    if found is not None:
+        found.close()
+    return found is not None
+
+
 def _dealt(reader: Reader, shard: Shard, columns: Sequence[str]) -> Generator[Record]:
     """The shard's records of a reader that reads everything: shards take turns, `DEALT` records each."""
     with closing(reader.records(columns)) as records:

@@ -2,6 +2,7 @@
 
 from recycle_cli.settings.config import config_of, words_of
 from recycle_cli.settings.corpus import LABEL_SEPARATOR, CorpusSettings, FileSettings
+from recycle_cli.settings.engine import EngineSettings
 from recycle_cli.settings.freezing import FreezeSettings
 from recycle_cli.settings.measuring import BenchSettings, LayersSettings, PlanSettings
 from recycle_cli.settings.model import MINILM, ImageSettings, ModelSettings, ViewSettings
@@ -38,6 +39,7 @@ __all__ = [
     "ClassificationSettings",
     "CorpusSettings",
     "EmbeddingSettings",
+    "EngineSettings",
     "FileSettings",
     "FreezeSettings",
     "HeadLayerSettings",

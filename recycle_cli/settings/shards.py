@@ -39,7 +39,7 @@ def shard(text: str, environment: Mapping[str, str] = os.environ) -> Shard:
     if text == "slurm":
         return _of_slurm(environment)
     if text == "torchrun":
-        own = shard_of_torchrun(environment)
+        own = _of_ranks(environment)
         if own is None:
             raise ValueError("torchrun: the variables RANK and WORLD_SIZE are not set; start the command by torchrun")
         return own
@@ -52,10 +52,30 @@ def shard(text: str, environment: Mapping[str, str] = os.environ) -> Shard:
 
 
 def shard_of_torchrun(environment: Mapping[str, str] = os.environ) -> Shard | None:
-    """The shard of a process that torchrun or `accelerate launch` has started; None for any other process."""
-    if "TORCHELASTIC_RUN_ID" not in environment or not {"RANK", "WORLD_SIZE"} <= environment.keys():
+    """The shard of a process that torchrun or `accelerate launch` has started; None for one that is alone.
+
+    Raises ValueError if RANK and WORLD_SIZE are those of several processes, but not set by torchrun: they may be left
+    from something else, and then one shard would be too little, but if they are not, the whole corpus is too much.
+    """
+    own = _of_ranks(environment)
+    if "TORCHELASTIC_RUN_ID" in environment:
+        return own
+    if own is None or own.of == 1:
         return None
-    return Shard(int(environment["RANK"]), int(environment["WORLD_SIZE"]))
+    raise ValueError(
+        f"RANK={own.index} and WORLD_SIZE={own.of} are set, but not by torchrun: give --shard torchrun to compute "
+        f"shard {own} in this process, or --shard 0/1 for the whole corpus"
+    )
+
+
+def _of_ranks(environment: Mapping[str, str]) -> Shard | None:
+    """The shard of RANK and WORLD_SIZE; None if they are not both set. Raises ValueError if they tell no shard."""
+    if not {"RANK", "WORLD_SIZE"} <= environment.keys():
+        return None
+    rank, size = environment["RANK"], environment["WORLD_SIZE"]
+    if not (rank.isdecimal() and size.isdecimal() and int(rank) < int(size)):
+        raise ValueError(f"RANK={rank} and WORLD_SIZE={size}: expected numbers, the first from 0 to below the second")
+    return Shard(int(rank), int(size))
 
 
 def _of_slurm(environment: Mapping[str, str]) -> Shard:

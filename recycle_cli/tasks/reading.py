@@ -1,8 +1,9 @@
 """The corpus of a task: its records as the samples that the task asks for, the same for every command."""
 
+from collections.abc import Callable
 from functools import cache
 
-from recycle_cli.corpus import FORMS, Corpus
+from recycle_cli.corpus import FORMS, Corpus, Failure
 from recycle_cli.errors import UsageError
 from recycle_cli.models import NamedModel, OpenPreprocessor
 from recycle_cli.settings import CorpusSettings, SampleSettings, TaskSettings, WindowedSettings
@@ -12,26 +13,42 @@ from recycle_cli.tasks.kinds import KINDS, task_of
 
 
 def read_corpus(
-    settings: CorpusSettings, task: Task, preprocessor: OpenPreprocessor, *, labelled: bool = False
+    settings: CorpusSettings,
+    task: Task,
+    preprocessor: OpenPreprocessor,
+    *,
+    labelled: bool = False,
+    on_failure: Callable[[Failure], None] | None = None,
 ) -> Corpus:
     """The examples of a task. `labelled`: every record must have a label. `preprocessor` finds windows of long texts.
 
     Raises DataError as Corpus does.
     """
     return Corpus(
-        settings, form=task.form, read_label=task.read_label, expand=task.expand(preprocessor), labelled=labelled
+        settings,
+        form=task.form,
+        read_label=task.read_label,
+        expand=task.expand(preprocessor),
+        labelled=labelled,
+        on_failure=on_failure,
     )
 
 
-def read_samples(settings: CorpusSettings, samples: SampleSettings, model: NamedModel) -> Corpus:
-    """The examples whose samples a store is to hold: plain records, or those of a task.
+def read_samples(
+    settings: CorpusSettings,
+    samples: SampleSettings,
+    model: NamedModel,
+    on_failure: Callable[[Failure], None] | None = None,
+) -> Corpus:
+    """The examples whose samples a store is to hold: plain records, or those of a task. `on_failure` is called for each
+    record that is skipped.
 
     Raises DataError as Corpus does, and UsageError for a task of other inputs or an option that it does not take.
     """
     task = task_of_samples(samples, model)
     if task is None:
-        return Corpus(settings, form=FORMS[model.modality])
-    return read_corpus(settings, task, cache(model.preprocessor))
+        return Corpus(settings, form=FORMS[model.modality], on_failure=on_failure)
+    return read_corpus(settings, task, cache(model.preprocessor), on_failure=on_failure)
 
 
 def task_of_samples(samples: SampleSettings, model: NamedModel) -> Task | None:

@@ -8,10 +8,11 @@ from pathlib import Path
 import torch
 
 from recycle_cli import __version__
-from recycle_cli.corpus import paths_of
+from recycle_cli.corpus import Corpus, Views, paths_of
 from recycle_cli.disk import Read, files_of, keep_apart
 from recycle_cli.errors import Interrupted, UsageError
-from recycle_cli.models import NamedModel, Network, views_of
+from recycle_cli.models import NamedModel, Network, SplitModel, views_of
+from recycle_cli.reports import Bar
 from recycle_cli.runtime.devices import device_of
 from recycle_cli.settings import CorpusSettings, ModelSettings, PrecomputeSettings, Shard
 from recycle_cli.store import Store
@@ -45,38 +46,69 @@ class Precomputed:
     pool: list[str]
 
 
+@dataclass(frozen=True)
+class Filling:
+    """A trunk and the store that it fills, opened once for any number of corpora or shards."""
+
+    store: Store
+    split: SplitModel
+    settings: PrecomputeSettings
+    views: Views
+
+    def fill(self, records: Corpus, progress: Bar) -> Precomputed:
+        """Add what the store lacks of the records, and seal it, also if Interrupted is raised on the way."""
+        samples = records.samples(self.views)
+        filled = fill(self.store, samples, self.split, self.settings, progress, records.reject)
+        return _report(self.store, filled, records.failed, records.settings.shard)
+
+
 def precompute(
     corpus: CorpusSettings, store_path: str, model: ModelSettings, settings: PrecomputeSettings
 ) -> Precomputed:
     """Fill a store with what it lacks of the corpus, or of a shard of it; what it holds is not computed again."""
     if settings.shard is not None and corpus.limit is not None:
         raise UsageError(f"--limit {corpus.limit} counts from the first record on, which one shard has; leave it out")
-    corpus = replace(corpus, shard=settings.shard)
-    read = [*paths_of(corpus.source), *map(Read, files_of(model.name))]
+    check_written(corpus, store_path, model.name)
+    device, named = device_of(model.device), NamedModel(model)
+    records = read_samples(replace(corpus, shard=settings.shard), settings.samples, named)
+    records.tell_columns()
+    filling = open_filling(store_path, named, settings)
+    filling.split.model.to(device)
+    held = len(filling.store)
+    try:
+        with records.progress("precompute", filling.views) as progress:
+            report = filling.fill(records, progress)
+    except Interrupted:
+        raise Interrupted(interrupted(store_path, held)) from None
+    records.failures.tell()
+    return report
+
+
+def check_written(corpus: CorpusSettings, store_path: str, model: str) -> None:
+    """Raise UsageError if the store or the list of failures would be written over what is read, or into it."""
+    read = [*paths_of(corpus.source), *map(Read, files_of(model))]
     written = {"STORE": store_path, "--failures": corpus.failures}
     keep_apart(read, {option: path for option, path in written.items() if path is not None})
     if corpus.failures is not None:
         keep_apart([Read(store_path, whole=True)], {"--failures": corpus.failures})
-    device, named = device_of(model.device), NamedModel(model)
+
+
+def open_filling(store_path: str, named: NamedModel, settings: PrecomputeSettings) -> Filling:
+    """Load the model, cut it, and open its store or make it. The model stays on the CPU.
+
+    Raises MismatchError if the store has another recipe.
+    """
     views = views_of(settings.views, named.modality)
-    records = read_samples(corpus, settings.samples, named)
-    records.tell_columns()
     network = named.open()
     split = network.stored(settings.cuts, settings.dtype, settings.pool)
-    recipe = split.recipe.computed_in(model.precision)
-    store = Store.create_or_open(store_path, recipe, provenance_of(named, network))
-    split.model.to(device)
-    held = len(store)
-    try:
-        with records.progress("precompute", views) as progress:
-            filled = fill(store, records.samples(views), split, settings, progress, records.reject)
-    except Interrupted:
-        new = len(Store.open(store_path)) - held
-        raise Interrupted(
-            f"interrupted; {store_path} has {new:,} new samples, {held + new:,} in all: the same command goes on"
-        ) from None
-    records.failures.tell()
-    return _report(store, filled, records.failed, settings.shard)
+    recipe = split.recipe.computed_in(named.settings.precision)
+    return Filling(Store.create_or_open(store_path, recipe, provenance_of(named, network)), split, settings, views)
+
+
+def interrupted(store_path: str, held: int) -> str:
+    """What the store has after an interruption, and how to go on. `held`: the samples that it had before."""
+    new = len(Store.open(store_path)) - held
+    return f"interrupted; {store_path} has {new:,} new samples, {held + new:,} in all: the same command goes on"
 
 
 def provenance_of(model: NamedModel, network: Network) -> dict[str, str]:

@@ -98,6 +98,14 @@ def fields_of(form, source, part=None):
     return [tuple(sample.fields.items()) for sample in read.samples()]
 
 
+def many_tables(folder):
+    """So many files that each of 3 shards has some of them as a whole."""
+    for place in range(40):
+        rows = ["text", *TEXTS[place * 4 : place * 4 + 4]]
+        (folder / f"{place:02}.csv").write_text("".join(f"{row}\n" for row in rows), encoding="utf-8")
+    return TEXT, folder / "*.csv"
+
+
 DEALT_OUT = [csv, compressed, arrow, conll, squad, class_folders]
 BY_BYTES = [jsonl, plain]
 BY_NUMBER = [tables, saved, image_files]
@@ -134,6 +142,16 @@ def test_more_shards_than_records_leave_some_without_any(tmp_path):
     (tmp_path / "texts.jsonl").write_text('{"text": "one"}\n{"text": "two"}', encoding="utf-8")
     parts = [fields_of(TEXT, tmp_path / "texts.jsonl", Shard(index, 9)) for index in range(9)]
     assert sorted(map(len, parts)) == [0] * 7 + [1, 1]
+
+
+def test_of_many_files_each_is_read_by_one_shard(tmp_path):
+    form, source = many_tables(tmp_path)
+    whole, parts = divided((form, source), 3)
+    assert list(chain(*parts)) == whole
+    assert max(map(len, parts)) <= len(whole) / 3 * 1.2
+    for path in sorted(tmp_path.iterdir())[30:]:
+        path.write_bytes(b"\xff" * path.stat().st_size)
+    assert fields_of(form, source, Shard(1, 3)) == parts[1]
 
 
 def test_a_shard_reads_no_bytes_of_the_others(tmp_path):
@@ -190,7 +208,18 @@ def test_text_and_variables_that_tell_no_shard_are_refused(text, variables, said
         shard(text, {f"SLURM_ARRAY_TASK_{name}": value for name, value in variables.items()})
 
 
-def test_torchrun_tells_the_shard_and_other_launchers_variables_do_not():
+@pytest.mark.parametrize("ranks", [("2", "2"), ("-1", "2"), ("one", "2"), ("0", "")])
+def test_ranks_that_tell_no_shard_are_refused(ranks):
+    variables = dict(zip(("RANK", "WORLD_SIZE"), ranks, strict=True))
+    with pytest.raises(ValueError, match="expected numbers"):
+        shard_of_torchrun(variables | {"TORCHELASTIC_RUN_ID": "none"})
+
+
+def test_torchrun_tells_the_shard_and_other_launchers_variables_only_if_that_is_asked_for():
     ranks = {"RANK": "1", "WORLD_SIZE": "2"}
-    assert shard_of_torchrun(ranks) is None
+    assert shard("torchrun", ranks) == Shard(1, 2)
+    with pytest.raises(ValueError, match=r"--shard torchrun .* shard 1/2 .* --shard 0/1"):
+        shard_of_torchrun(ranks)
+    assert shard_of_torchrun({"RANK": "0", "WORLD_SIZE": "1"}) is None
+    assert shard_of_torchrun({"RANK": "0"}) is None
     assert shard_of_torchrun(ranks | {"TORCHELASTIC_RUN_ID": "none"}) == Shard(1, 2)

@@ -1,6 +1,9 @@
 """A store is filled once: nothing twice, nothing other than the trunk gives, and only by the same recipe."""
 
+import json
 import multiprocessing
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -250,6 +253,40 @@ def test_shards_that_run_at_once_give_the_store_of_one(corpus, tmp_path, tiny_be
     held = contents(tmp_path / "shards")
     assert len(held) == whole.new_samples
     assert held == contents(tmp_path / "whole")
+
+
+def test_every_process_of_torchrun_takes_its_shard(corpus, tmp_path, tiny_bert, recycle):
+    def command(rank, **more):
+        ranks = {"RANK": str(rank), "WORLD_SIZE": "2", **more}
+        named = ("--model", tiny_bert, "--cut", "2", "--dtype", "float32", "--max-length", 12)
+        return recycle("precompute", corpus, tmp_path / "s", *named, "--json", env=ranks)
+
+    done = [command(rank, TORCHELASTIC_RUN_ID="none") for rank in range(2)]
+    assert [one.json["shard"] for one in done] == ["0/2", "1/2"]
+    fill(corpus, tmp_path / "whole", tiny_bert)
+    assert contents(tmp_path / "s") == contents(tmp_path / "whole")
+    refused = command(0)
+    assert refused.code == UsageError.exit_code
+    assert "--shard torchrun" in refused.err
+
+
+@pytest.mark.long
+def test_under_torchrun_it_just_works(corpus, tmp_path, tiny_bert):
+    words = ["precompute", corpus, tmp_path / "s", "--model", tiny_bert, "--cut", "2", "--dtype", "float32"]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "3"]
+    subprocess.run([*launcher, "-m", "recycle_cli", *map(str, words), "--max-length", "12"], check=True)
+    fill(corpus, tmp_path / "whole", tiny_bert)
+    assert contents(tmp_path / "s") == contents(tmp_path / "whole")
+
+
+def test_a_shard_without_a_usable_record_is_no_error(tmp_path, tiny_bert):
+    lines = [{"text": "cell"}] * 5 + [{"text": ""}] * 5
+    corpus = tmp_path / "texts.jsonl"
+    corpus.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    settings = PrecomputeSettings(cuts=("2",), shard=Shard(1, 2))
+    skipping = CorpusSettings((str(corpus),), on_error="skip")
+    report = precompute(skipping, str(tmp_path / "s"), ModelSettings(str(tiny_bert)), settings)
+    assert report.samples == report.failed_samples > 0
 
 
 def test_a_shard_goes_with_no_limit_since_that_counts_from_the_first_record(corpus, tmp_path, tiny_bert):
