@@ -14,7 +14,7 @@ from recycle_cli.models.text.load import Loaded, load
 from recycle_cli.models.text.pooled import Pooled
 from recycle_cli.models.text.pooled_head import LoadedPooled
 from recycle_cli.models.text.reuse import LoadedReusing
-from recycle_cli.models.text.spans import Spans
+from recycle_cli.models.text.spans import Piece, Spans
 from recycle_cli.models.text.split import split
 from recycle_cli.models.text.tokens import default_max_length
 from recycle_cli.models.vision.sources import LoadedImages
@@ -37,6 +37,7 @@ __all__ = [
     "NamedModel",
     "Network",
     "OpenPreprocessor",
+    "Piece",
     "Pooled",
     "Prepared",
     "Preprocessor",

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from recycle_cli.keys import Sample
-from recycle_cli.models.text.spans import Spans
+from recycle_cli.models.text.spans import Piece, Spans
 from recycle_cli.models.text.windows import TextWindow
 
 Prepared = Mapping[str, npt.NDArray[Any]]
@@ -53,8 +53,11 @@ class TextPreprocessor(Preprocessor, Protocol):
     def token_counts(self, samples: Sequence[Sample]) -> npt.NDArray[np.int64]:
         """The tokens that each sample would have if none were cut off (n,)."""
 
-    def text_of(self, ids: Sequence[int]) -> str:
-        """The text that token ids stand for, without special tokens. Raises DataError for an id that is none."""
+    def text_of(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
+        """The text that token ids stand for. Raises DataError for an id that is none."""
+
+    def pieces(self, text: str, *, special: bool) -> list[Piece]:
+        """The tokens of a text, none cut off; with `special` those around it, too."""
 
     def spans(self, samples: Sequence[Sample]) -> list[Spans]:
         """The place of each row's piece in its text: for each sample an array (rows, 3), aligned with `prepare`.

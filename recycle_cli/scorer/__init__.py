@@ -2,6 +2,7 @@
 
 from recycle_cli.scorer.loaded_run import LoadedRun, Rows
 from recycle_cli.scorer.opening import open_embedder, open_scorer
+from recycle_cli.scorer.rows_head import RowsHead
 from recycle_cli.scorer.scorer import Answers, RowWriter, Scorer
 
-__all__ = ["Answers", "LoadedRun", "RowWriter", "Rows", "Scorer", "open_embedder", "open_scorer"]
+__all__ = ["Answers", "LoadedRun", "RowWriter", "Rows", "RowsHead", "Scorer", "open_embedder", "open_scorer"]

@@ -8,7 +8,7 @@ from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 
 from recycle_cli import __version__
-from recycle_cli.serve import openai, runs
+from recycle_cli.serve import openai, runs, tei
 from recycle_cli.serve.asking import service_of
 from recycle_cli.serve.documented import describe
 from recycle_cli.serve.gate import Gate
@@ -29,7 +29,7 @@ class Application:
         self.app.state.service = None
         self.app.state.metrics = metrics
         self.app.state.began = int(time.time())
-        for router in (openai.router, runs.router):
+        for router in (openai.router, tei.router, runs.router):
             self.app.include_router(router)
         self.app.add_exception_handler(Refusal, _refused)
         self.app.add_exception_handler(HTTPException, _not_there)

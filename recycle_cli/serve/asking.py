@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from recycle_cli.corpus.records import BadRecord
 from recycle_cli.corpus.texts import text_of
-from recycle_cli.errors import RecycleError
+from recycle_cli.errors import DataError, RecycleError
 from recycle_cli.keys import Sample
 from recycle_cli.models.outputs import Outputs
 from recycle_cli.serve.gate import BODY
@@ -91,20 +91,58 @@ def samples_of(served: Served, values: Sequence[str], param: str = "input") -> l
 
 
 async def embedded(
-    request: Request, served: Served, values: Sequence[str], *, truncate: bool, param: str = "input"
+    request: Request, served: Served, values: Sequence[str], *, truncate: bool, raw: bool = False, param: str = "input"
 ) -> tuple[np.ndarray, Result]:
-    """Embeddings (n, E) float32, each of length one. Raises Refusal."""
+    """Embeddings (n, E) float32 of texts or images, each of length one unless they are asked for `raw`.
+
+    Raises Refusal.
+    """
     service = service_of(request)
     if not served.embeds:
         fitting = [one.name for one in service.served.values() if one.embeds]
         remedy = f"ask {fitting[0]}" if fitting else "serve a RUN of --task similarity, or a model itself"
-        raise Refusal("Backend", f"{served.name} gives no embeddings; {remedy}", "model", status=None)
+        raise Refusal("NotFound", f"{served.name} gives no embeddings; {remedy}", "model", "model_not_found")
+    found, result = await found_for(request, served, values, truncate=truncate, param=param)
+
+    def vectors() -> np.ndarray:
+        outputs = Outputs.of([one.outputs[served.name] for one in found])
+        return (outputs.values if raw else served.run.task.vectors(outputs)).numpy()
+
+    return await service.in_thread(vectors), result
+
+
+async def found_for(
+    request: Request,
+    served: Served,
+    values: Sequence[str],
+    *,
+    truncate: bool,
+    rows: bool = False,
+    param: str = "input",
+) -> tuple[list[Found], Result]:
+    """What a RUN gives for texts or images, or its rows. Raises Refusal if one of them cannot be used."""
+    service = service_of(request)
     samples = await service.in_thread(lambda: samples_of(served, values, param))
-    result = await service.outputs([served], samples, lambda: gone(request), truncate=truncate)
-    found = usable(result, param)
-    outputs = [one.outputs[served.name] for one in found]
-    vectors = await service.in_thread(lambda: served.run.task.vectors(Outputs.of(outputs)).numpy())
-    return vectors, result
+    result = await service.outputs([served], samples, lambda: gone(request), truncate=truncate, rows=rows)
+    return usable(result, param), result
+
+
+def texts_in(values: list[Any], served: Served, service: Service, param: str = "input") -> list[str]:
+    """The texts of an input; token ids are decoded if the server was told whose they are. Raises Refusal."""
+    if isinstance(values[0], str):
+        return values
+    if not service.settings.accept_token_ids or served.reading.of_images:
+        raise Refusal(
+            "Validation",
+            f"{param} holds token ids, and of which tokenizer is not known; send texts (with LangChain's "
+            "OpenAIEmbeddings set check_embedding_ctx_length=False)",
+            param,
+        )
+    lists = [values] if isinstance(values[0], int) else values
+    try:
+        return served.group.finding.texts_of(lists)
+    except DataError as error:
+        raise refusal_of(error, f"{param}: ") from None
 
 
 def usable(result: Result, param: str = "input") -> list[Found]:

@@ -31,23 +31,19 @@ class Group:
 
     hits      computes from stored rows; a scorer of its own, so that it never waits for a batch of misses
     misses    computes from inputs
+    large     names of outputs that are not worth keeping in memory
     unfit     why nothing is answered any more: the store has turned out not to be the trunk's
 
     Its two queues belong to the service, which hands it their batches.
     """
 
-    def __init__(self, hits: Scorer | None, misses: Scorer, memory: Memory, say: Say) -> None:
-        self.hits, self.misses, self.memory, self.say = hits, misses, memory, say
+    def __init__(self, hits: Scorer | None, misses: Scorer, memory: Memory, say: Say, large: Collection[str]) -> None:
+        self.hits, self.misses, self.memory, self.say, self.large = hits, misses, memory, say, frozenset(large)
         self.finding = Locked((hits or misses).preprocessor)
         self.preparing = Locked(misses.preprocessor)
         self.unfit: MismatchError | None = None
         self._underway: dict[bytes, Part] = {}
         self._lock = threading.Lock()
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The RUNs."""
-        return tuple(self.misses.runs)
 
     @property
     def store_bytes(self) -> int:
@@ -203,7 +199,8 @@ class Group:
             for place, part in enumerate(parts):
                 own = {name: outputs[place].clone() for name, outputs in each.items()}
                 found = Found(own, part.tokens, part.cut_off)
-                self.memory.put(part.content, found)
+                if not self.large & own.keys():
+                    self.memory.put(part.content, found)
                 self._finish(part, found)
 
     def _failed(self, parts: Sequence[Part], error: Exception) -> None:

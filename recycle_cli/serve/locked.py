@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from recycle_cli.keys import Sample
-from recycle_cli.models import Preprocessor, TextPreprocessor
+from recycle_cli.models import Piece, Preprocessor, TextPreprocessor
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,20 @@ class Locked:
                 found[place] = count > inputs.max_length
         return found
 
-    def texts_of(self, ids: Sequence[Sequence[int]]) -> list[str]:
+    def texts_of(self, ids: Sequence[Sequence[int]], *, skip_special: bool = True) -> list[str]:
         """The texts that lists of token ids stand for. Raises DataError for an id that is none."""
         inputs = cast(TextPreprocessor, self.preprocessor)
         with self.lock:
-            return [inputs.text_of(own) for own in ids]
+            return [inputs.text_of(own, skip_special=skip_special) for own in ids]
+
+    def pieces(self, texts: Sequence[str], special: bool, most: int) -> list[list[Piece]] | None:
+        """The tokens of each text, none cut off; None if there are more than `most`."""
+        inputs = cast(TextPreprocessor, self.preprocessor)
+        found: list[list[Piece]] = []
+        with self.lock:
+            for text in texts:
+                found.append(inputs.pieces(text, special=special))
+                most -= len(found[-1])
+                if most < 0:
+                    return None
+        return found

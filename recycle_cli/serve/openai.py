@@ -7,11 +7,9 @@ import orjson
 from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
-from recycle_cli.errors import DataError
-from recycle_cli.serve.asking import Asked, asked_in, check_count, embedded, respond, service_of
+from recycle_cli.serve.asking import Asked, asked_in, check_count, embedded, respond, service_of, texts_in
 from recycle_cli.serve.documented import documented
-from recycle_cli.serve.refusals import Refusal, refusal_of
-from recycle_cli.serve.service import Served, Service
+from recycle_cli.serve.refusals import Refusal
 
 router = APIRouter()
 
@@ -37,7 +35,7 @@ async def embeddings(request: Request) -> Response:
     served = service.find(asked.model)
     values = [asked.input] if isinstance(asked.input, str) else asked.input
     check_count(values, service)
-    texts = _texts(values, served, service)
+    texts = texts_in(values, served, service)
     vectors, result = await embedded(request, served, texts, truncate=asked.truncate)
     if asked.dimensions not in (None, vectors.shape[1]):
         raise Refusal(
@@ -56,24 +54,6 @@ async def embeddings(request: Request) -> Response:
         return orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
 
     return respond(request, await service.in_thread(answer), result)
-
-
-def _texts(values: list[Any], served: Served, service: Service) -> list[str]:
-    """The texts of an input; token ids are decoded if the server was told whose they are. Raises Refusal."""
-    if isinstance(values[0], str):
-        return values
-    if not service.settings.accept_token_ids or served.reading.of_images:
-        raise Refusal(
-            "Validation",
-            "input holds token ids, and of which tokenizer is not known; send texts (with LangChain's OpenAIEmbeddings "
-            "set check_embedding_ctx_length=False)",
-            "input",
-        )
-    lists = [values] if isinstance(values[0], int) else values
-    try:
-        return served.group.finding.texts_of(lists)
-    except DataError as error:
-        raise refusal_of(error, "input: ") from None
 
 
 @router.get("/v1/models", **documented(None, "openai"))

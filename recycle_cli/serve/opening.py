@@ -10,14 +10,14 @@ from torch import nn
 
 from recycle_cli.disk import expanded
 from recycle_cli.errors import MismatchError, UsageError
-from recycle_cli.models import NamedModel
+from recycle_cli.models import STATE_0, NamedModel
 from recycle_cli.reports import say
 from recycle_cli.runs import RunInfo, is_finished, is_run, read_info
-from recycle_cli.scorer import Scorer, open_embedder, open_scorer
+from recycle_cli.scorer import RowsHead, Scorer, open_embedder, open_scorer
 from recycle_cli.serve.group import Group
 from recycle_cli.serve.jobs import Memory
 from recycle_cli.serve.records import Reading
-from recycle_cli.serve.service import Served
+from recycle_cli.serve.service import ROWS, Served
 from recycle_cli.settings import ModelSettings, PredictSettings, ServeSettings
 from recycle_cli.store import Store
 
@@ -116,9 +116,11 @@ class Opening:
         for scorer in (misses, hits):
             for run in [] if scorer is None else scorer.runs.values():
                 self._share(run.head.split.model)
-        group = Group(hits, misses, Memory(self.settings.memory), say)
+        runs = dict(misses.runs)
+        large = [name for scorer in (misses, hits) if scorer is not None for name in _with_rows(scorer)]
+        group = Group(hits, misses, Memory(self.settings.memory), say, large)
         most = self.settings.limits.max_pixels
-        return [Served(name, group, run, Reading(run, group.finding, most)) for name, run in misses.runs.items()]
+        return [Served(name, group, run, Reading(run, group.finding, most)) for name, run in runs.items()]
 
     def _share(self, model: nn.Module) -> None:
         """Let a model have its weights where another has the same ones, so that they are in memory once."""
@@ -132,6 +134,19 @@ class Opening:
                     tensor.data = same.data
                     break
         self.loaded.append(model)
+
+
+def _with_rows(scorer: Scorer) -> list[str]:
+    """Let a scorer of texts give rows as well; returns the names by which they are asked for."""
+    found = {}
+    for name, run in scorer.runs.items():
+        split, reuses = run.head.split, run.model.reused is not None
+        if split.recipe.modality == "text" and not split.poolings and run.info.cut in split.cuts and not reuses:
+            found[name + ROWS] = replace(run, head=RowsHead(split, run.info.cut, run.head.reads, {}))
+    scorer.runs.update(
+        {name: run for name, run in found.items() if run.info.cut != STATE_0 or scorer.store is not None}
+    )
+    return list(found)
 
 
 def check_budget(served: Sequence[Served], batch_tokens: int) -> None:

@@ -22,6 +22,9 @@ from recycle_cli.settings import ServeSettings
 
 T = TypeVar("T")
 
+ROWS = "\0rows"
+"""What follows the name of a RUN in its group's scorers, for its rows in place of its outputs."""
+
 MOST_WAITING = 1 << 20
 """Tokens of misses that may wait: a few minutes of work on two cores."""
 
@@ -46,6 +49,11 @@ class Served:
     def embeds(self) -> bool:
         """Whether its outputs are embeddings."""
         return self.run.task.layer(()).embeds
+
+    @property
+    def has_rows(self) -> bool:
+        """Whether the rows of a text can be given."""
+        return self.name + ROWS in self.group.misses.runs
 
     @property
     def classifies(self) -> bool:
@@ -107,13 +115,19 @@ class Service:
         return self.served[name]
 
     async def outputs(
-        self, served: Sequence[Served], samples: Sequence[Sample], gone: Gone, *, truncate: bool = True
+        self,
+        served: Sequence[Served],
+        samples: Sequence[Sample],
+        gone: Gone,
+        *,
+        truncate: bool = True,
+        rows: bool = False,
     ) -> Result:
-        """The outputs of samples by RUNs of one group.
+        """The outputs of samples by RUNs of one group, or their `rows`.
 
         Raises ClientGone; Refusal if too much waits, or with `truncate` false for a text that is too long.
         """
-        group, wanted = served[0].group, [one.name for one in served]
+        group, wanted = served[0].group, [one.name + (ROWS if rows else "") for one in served]
         job = Job(len(samples))
         watching = asyncio.ensure_future(gone())
         try:

@@ -3,6 +3,7 @@
 import json
 import subprocess
 
+import huggingface_hub
 import numpy as np
 import pytest
 import torch
@@ -76,6 +77,34 @@ def test_langchain(server, expected):
     )
     check(embedder.embed_documents(HELD + MISSING), expected)
     check([embedder.embed_query(MISSING[0])], expected[3:4])
+
+
+@pytest.fixture
+def online(monkeypatch):
+    """The tests are offline; this client then sends nothing at all."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+
+
+@pytest.mark.usefixtures("online")
+def test_huggingface_hub(server, expected):
+    client = huggingface_hub.InferenceClient(model=f"{server.url}/embed", token=KEY)
+    check(client.feature_extraction(HELD + MISSING), expected)
+    check(client.feature_extraction(MISSING[0], normalize=True, truncate=True), expected[3:4])
+    client = huggingface_hub.InferenceClient(model=f"{server.url}/similarity", token=KEY)
+    cosines = client.sentence_similarity(HELD[0], HELD + MISSING)
+    np.testing.assert_allclose(cosines, expected @ expected[0], atol=1e-3)
+
+
+@pytest.mark.usefixtures("online")
+def test_huggingface_hub_classifies(subject):
+    texts = ["a good paper", "the cell is slow"]
+    pipeline = transformers.pipeline("text-classification", subject.moods, device="cpu")
+    with serving([subject.moods], [subject.store]) as server:
+        client = huggingface_hub.InferenceClient(model=f"{server.url}/predict")
+        for text in texts:
+            found, expected = client.text_classification(text, top_k=1), pipeline(text)[0]
+            assert found.label == expected["label"]
+            assert found.score == pytest.approx(expected["score"], abs=1e-5)
 
 
 def test_curl(server, expected):

@@ -28,6 +28,7 @@ from recycle_cli.models.split_model import Parameters, SplitModel
 from recycle_cli.models.text.blocks import Arguments, Block, rows_of, with_rows
 from recycle_cli.models.text.load import Loaded
 from recycle_cli.models.text.row_alignment import Ranges, matching, means, one_by_one
+from recycle_cli.models.text.spans import Piece
 from recycle_cli.models.text.split import uncut
 from recycle_cli.models.text.tokens import default_max_length
 from recycle_cli.models.text.windows import TextWindow
@@ -162,9 +163,13 @@ class ReusingInputs:
         """The model's own tokens, none cut off."""
         return self.own.token_counts(samples)
 
-    def text_of(self, ids: Sequence[int]) -> str:
+    def text_of(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
         """The text of the model's own tokens."""
-        return self.own.text_of(ids)
+        return self.own.text_of(ids, skip_special=skip_special)
+
+    def pieces(self, text: str, *, special: bool) -> list[Piece]:
+        """The model's own tokens."""
+        return self.own.pieces(text, special=special)
 
     def windows(self, sample: Sample, stride: int | None) -> list[TextWindow]:
         """The windows of the model's own tokens, as TextPreprocessor says."""

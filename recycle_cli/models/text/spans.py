@@ -1,6 +1,7 @@
 """The places of tokens in the text that they were made of, by the offsets of a fast tokenizer."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,19 @@ from recycle_cli.keys import Sample
 
 Spans = npt.NDArray[np.int64]
 """Field, first and last + 1 character of each token (rows, 3)."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A token of a text: its number and its name, whether it is a special one, and its first and last + 1 character,
+    None for a special one and where a slow tokenizer does not know."""
+
+    id: int
+    text: str
+    special: bool
+    start: int | None
+    stop: int | None
+
 
 _FIELDS = ("text", "text_pair")
 """The fields of a sample, by the tokenizer's numbers for them."""

@@ -16,7 +16,7 @@ from recycle_cli.models.hub import first_line
 from recycle_cli.models.identity import tokenizer_digest
 from recycle_cli.models.preprocessor import Inputs, Prepared
 from recycle_cli.models.text.load import Loaded
-from recycle_cli.models.text.spans import Spans, spans_of
+from recycle_cli.models.text.spans import Piece, Spans, spans_of
 from recycle_cli.models.text.windows import TextWindow, windows_of
 
 T = TypeVar("T")
@@ -98,11 +98,30 @@ class TextInputs:
         """The tokens that each sample would have if none were cut off (n,)."""
         return self.lengths(self._untruncated.prepare(samples))
 
-    def text_of(self, ids: Sequence[int]) -> str:
-        """The text that token ids stand for, without special tokens. Raises DataError for an id that is none."""
+    def pieces(self, text: str, *, special: bool) -> list[Piece]:
+        """The tokens of a text, none cut off; with `special` those around it, too."""
+        fast = self.tokenizer.is_fast
+        found = self.tokenizer(
+            text,
+            add_special_tokens=special,
+            return_special_tokens_mask=True,
+            return_offsets_mapping=fast,
+            return_attention_mask=False,
+            verbose=False,
+        )
+        ids = found["input_ids"]
+        names = self.tokenizer.convert_ids_to_tokens(ids)
+        places = found["offset_mapping"] if fast else [(None, None)] * len(ids)
+        return [
+            Piece(one, str(name), bool(around), *((None, None) if around else place))
+            for one, name, around, place in zip(ids, names, found["special_tokens_mask"], places, strict=True)
+        ]
+
+    def text_of(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
+        """The text that token ids stand for. Raises DataError for an id that is none."""
         if ids and max(ids) >= self.token_count:
             raise DataError(f"token {max(ids)} is not one of the model's {self.token_count}")
-        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=skip_special))
 
     def windows(self, sample: Sample, stride: int | None) -> list[TextWindow]:
         """The windows of a sample that has more than `max_length` tokens, as TextPreprocessor says."""
