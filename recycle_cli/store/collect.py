@@ -6,10 +6,12 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from recycle_cli.reports import counted, say
 from recycle_cli.store.budget import bytes_below
 from recycle_cli.store.files import storage_errors
 from recycle_cli.store.layout import DAMAGED, INDEX, SCRATCH, SEGMENTS
 from recycle_cli.store.liveness import maintenance, remove_dead, writers
+from recycle_cli.store.place import Bucket
 from recycle_cli.store.rewrite import RewritePlan, remove_folders, replace, require_local, unique_in
 from recycle_cli.store.store import Store
 from recycle_cli.store.writer import SEGMENT_BYTES
@@ -28,11 +30,14 @@ def gc(
     Returns {store, leftovers, leftover_bytes, duplicates, rewritten, removed, set_aside, freed_bytes, seconds}. With
     `damaged`, parts that `verify --repair` set aside are removed too. `dry_run` only counts. Writers may run at the
     same time. A reader that opened the store before keeps what it has mapped; for the rest it gets a GoneError that
-    says to run its command again.
+    says to run its command again. In a bucket, which has no locks, no segment is touched: what goes are uploads that
+    were given up a day ago or earlier.
     Raises DamageError if a segment that would be rewritten is damaged, StorageError if another gc is running.
     """
     began = time.perf_counter()
     store = Store.open(path)
+    if isinstance(store.place, Bucket):
+        return _gc_of_bucket(store, store.place, began, damaged=damaged, dry_run=dry_run)
     require_local(store, "gc")
     root = Path(store.place.where(""))
     with storage_errors(path), nullcontext() if dry_run else maintenance(root / SCRATCH):
@@ -45,16 +50,33 @@ def gc(
             left = [writer for writer in left if remove_dead(root / SCRATCH, writer.name)]
             freed += replace(store, plan, segment_bytes, "gc") - plan.surplus_bytes
             remove_folders(root, aside)
-    leftover_bytes = sum(writer.bytes for writer in left)
+    counts = {"duplicates": plan.duplicates, "rewritten": len(plan.rewritten), "removed": len(plan.stale)}
+    return _report(path, began, [writer.bytes for writer in left], counts, len(aside), freed)
+
+
+def _gc_of_bucket(store: Store, bucket: Bucket, began: float, *, damaged: bool, dry_run: bool) -> dict[str, Any]:
+    left = [bucket.remove_unfinished(upload.name, dry_run=dry_run) for upload in store.place.unfinished()]
+    aside = [bucket.remove_aside(name, dry_run=dry_run) for name in store.place.aside()] if damaged else []
+    counts = {"duplicates": 0, "rewritten": 0, "removed": 0}
+    if doubled := (sum(segment.summary.samples for segment in store.segments) - len(store)):
+        say(
+            f"{store.path}: {counted(doubled, 'sample')} stored twice stay, since no bucket has the lock under which "
+            "segments are replaced; to drop them, run gc on a copy in a folder, and upload that to a new URL"
+        )
+    return _report(store.path, began, [size for size in left if size], counts, len(aside), sum(aside))
+
+
+def _report(
+    path: str, began: float, leftovers: list[int], counts: dict[str, int], aside: int, freed: int
+) -> dict[str, Any]:
+    """The result of a gc. `leftovers`: the bytes of each; `freed`: the bytes of all else that was removed."""
     return {
         "store": path,
-        "leftovers": len(left),
-        "leftover_bytes": leftover_bytes,
-        "duplicates": plan.duplicates,
-        "rewritten": len(plan.rewritten),
-        "removed": len(plan.stale),
-        "set_aside": len(aside),
-        "freed_bytes": leftover_bytes + freed,
+        "leftovers": len(leftovers),
+        "leftover_bytes": sum(leftovers),
+        **counts,
+        "set_aside": aside,
+        "freed_bytes": sum(leftovers) + freed,
         "seconds": time.perf_counter() - began,
     }
 

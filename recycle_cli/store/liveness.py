@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Event, Thread
 
 from recycle_cli.disk import is_still_there, try_lock
 from recycle_cli.errors import DamageError, StorageError
@@ -23,6 +24,12 @@ GONE_SUFFIX = "-gone"
 MAINTENANCE = "maintenance"
 FOREIGN_IDLE_SECONDS = 86_400.0
 """A writer of another host counts as alive until its files have not changed for this long: we may not see its lock."""
+
+BEAT_SECONDS = 30.0
+"""How often whoever removes segments touches the lock file, so that other hosts see it at work."""
+
+FOREIGN_MAINTENANCE_SECONDS = 600.0
+"""After so long without a touch the maintenance of another host counts as dead, if its lock can be had."""
 
 _UNIQUE_ID = re.compile(r"[0-9]{8}T[0-9]{12}-[0-9a-f]{12}")
 
@@ -44,21 +51,40 @@ class Claim:
     """
 
     def __init__(self, scratch: Path) -> None:
+        self._scratch = scratch
+        self._take()
+
+    def _take(self) -> None:
         while True:
             self.name = unique_id()
-            self.folder = scratch / self.name
-            self._lock = scratch / f"{self.name}{LOCK_SUFFIX}"
-            self._descriptor = os.open(self._lock, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o644)
-            # Between creating and locking the file, a gc may have locked and removed it.
-            if try_lock(self._descriptor) is not False and is_still_there(self._lock, self._descriptor):
-                break
+            self.folder = self._scratch / self.name
+            self._lock = self._scratch / f"{self.name}{LOCK_SUFFIX}"
+            # It is written and locked before it has its name, so that nobody, on whatever host, sees it without.
+            unnamed = self._scratch / unique_id()
+            self._descriptor = os.open(unnamed, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o644)
+            try:
+                _write_owner(self._descriptor)
+                # A gc may have taken it for a leftover, which a file without a lock is.
+                if try_lock(self._descriptor) is not False and _renamed(unnamed, self._lock):
+                    break
+            except BaseException:
+                os.close(self._descriptor)
+                unnamed.unlink(missing_ok=True)
+                raise
             os.close(self._descriptor)
         try:
-            os.write(self._descriptor, json.dumps({"host": _host(), "pid": os.getpid()}).encode())
             self.folder.mkdir()
         except BaseException:
             self.release()
             raise
+
+    def ready(self) -> Path:
+        """The folder, to begin a draft in. If a gc on another host has taken it for that of a dead writer, as it does
+        after a day in which nothing was written, it is a new one."""
+        if not (self.folder.is_dir() and is_still_there(self._lock, self._descriptor)):
+            os.close(self._descriptor)
+            self._take()
+        return self.folder
 
     def release(self) -> None:
         """Remove the folder, with anything left in it, and release the lock. What cannot be removed is left to gc."""
@@ -135,24 +161,77 @@ def dead(scratch: Path, name: str) -> Iterator[bool]:
 def maintenance(scratch: Path) -> Iterator[None]:
     """Hold the store's one lock for removing segments. Writers and readers do not need it.
 
+    Its file says whose it is, and is touched now and then: if locks are not seen across hosts, that keeps others away.
     Raises StorageError if another process holds it or the file system has no locks.
     """
-    descriptor = os.open(scratch / MAINTENANCE, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+    path = scratch / MAINTENANCE
+    descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
     try:
         locked = try_lock(descriptor)
         if locked is None:
             raise StorageError(f"{scratch}: this file system has no locks; run `recycle store gc` where the disk is")
         if not locked:
             raise StorageError(f"{scratch}: another `recycle store gc` or `verify --repair` is at work; wait for it")
-        yield
+        _refuse_foreign(path)
+        with suppress(OSError):  # a full disk is what gc is for
+            _write_owner(descriptor)
+        with _beating(descriptor):
+            yield
+        os.ftruncate(descriptor, 0)
     finally:
         os.close(descriptor)
+
+
+def _refuse_foreign(path: Path) -> None:
+    """Raise StorageError if whoever removes segments on another host has touched the lock file a short while ago."""
+    if _owner_in(path)[0] in (_host(), None):
+        return
+    idle = _clock(path.parent) - path.stat().st_mtime
+    if idle < FOREIGN_MAINTENANCE_SECONDS:
+        raise StorageError(
+            f"{path.parent}: another host removed segments {idle:.0f} s ago, and its lock may not be seen here; wait "
+            f"until its `gc`, `remove` or `verify --repair` ends, or is still for {FOREIGN_MAINTENANCE_SECONDS:.0f} s"
+        )
+
+
+@contextmanager
+def _beating(descriptor: int) -> Iterator[None]:
+    """Touch an open file every so many seconds until the block ends."""
+    done = Event()
+
+    def beat() -> None:
+        while not done.wait(BEAT_SECONDS):
+            with suppress(OSError):
+                os.utime(descriptor)
+
+    thread = Thread(target=beat, name="recycle-maintenance", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
 
 
 def idle_seconds(lock: Path) -> float:
     """Seconds since the writer last changed its lock file or a file below its scratch folder."""
     folder = lock.with_name(lock.name.removesuffix(LOCK_SUFFIX))
-    return time.time() - max((stat.st_mtime for stat in _stats(lock, *folder.rglob("*"))), default=0.0)
+    return _clock(lock.parent) - max((stat.st_mtime for stat in _stats(lock, *folder.rglob("*"))), default=0.0)
+
+
+def _clock(scratch: Path) -> float:
+    """The time now by the clock that sets the times of files here, which may be a server's. If nothing can be written,
+    the time of this machine."""
+    probe = scratch / unique_id()
+    try:
+        descriptor = os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644)
+    except OSError:
+        return time.time()
+    try:
+        return os.fstat(descriptor).st_mtime
+    finally:
+        os.close(descriptor)
+        probe.unlink(missing_ok=True)
 
 
 def _host() -> str:
@@ -163,11 +242,31 @@ def _host() -> str:
 
 def _owner(scratch: Path, name: str) -> tuple[str | None, int | None]:
     """Read a writer's host and process id; both are None if the lock file is incomplete."""
+    return _owner_in(scratch / f"{name}{LOCK_SUFFIX}")
+
+
+def _owner_in(lock: Path) -> tuple[str | None, int | None]:
     try:
-        owner = json.loads(read_document(scratch / f"{name}{LOCK_SUFFIX}"))
+        owner = json.loads(read_document(lock))
         return str(owner["host"]), int(owner["pid"])
     except (DamageError, OSError, ValueError, RecursionError, KeyError, TypeError):
         return None, None
+
+
+def _write_owner(descriptor: int) -> None:
+    """Write this host and process into a lock file, for other hosts to read at once."""
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, json.dumps({"host": _host(), "pid": os.getpid()}).encode(), 0)
+    os.fsync(descriptor)
+
+
+def _renamed(path: Path, new: Path) -> bool:
+    """Give a file another name. Returns False if it is gone."""
+    try:
+        path.rename(new)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _bare(name: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +30,8 @@ class Drafts(Protocol):
     """A writer's private folder. `publish` makes a segment that was built there visible."""
 
     folder: Path
+
+    def ready(self) -> Path: ...
 
     def publish(self, draft: Path) -> None: ...
 
@@ -82,6 +84,15 @@ class Place(ReadablePlace, Protocol):
     def unfinished(self) -> list[Writer]: ...
 
     def aside(self) -> list[str]: ...
+
+
+@runtime_checkable
+class Bucket(Protocol):
+    """A place without locks, where only what nobody can be writing is removed."""
+
+    def remove_unfinished(self, name: str, *, dry_run: bool) -> int: ...
+
+    def remove_aside(self, name: str, *, dry_run: bool) -> int: ...
 
 
 class LocalPlace:
@@ -287,5 +298,11 @@ class LocalDrafts(Claim):
 
     def publish(self, draft: Path) -> None:
         """Make a synced draft visible and durable. Errors of the operating system are raised as they are."""
-        draft.rename(self._segments / draft.name)
+        sealed = self._segments / draft.name
+        try:
+            draft.rename(sealed)
+        except FileNotFoundError:
+            # A server whose answer was lost is asked again, and then finds nothing to rename. No other has this name.
+            if draft.exists() or not sealed.is_dir():
+                raise
         sync(self._segments, draft.parent)

@@ -20,6 +20,7 @@ from recycle_cli.store.layout import (
     DAMAGED,
     DOCUMENT,
     DOCUMENT_LIMIT,
+    SCRATCH,
     SEGMENTS,
     dumps,
     group_document,
@@ -62,6 +63,9 @@ _ASKED_FOR_CREDENTIALS = ("/latest/api/token", "/latest/meta-data", "/computeMet
 _MEMORY: dict[str, MemoryStore] = {}
 _QUERY = re.compile(r"[?][^\s)\"']*")
 """A query in an address, which may hold a token."""
+
+LONG_UPLOAD_SECONDS = 3600.0
+"""After so long a writer looks whether all that it has uploaded of a segment is still there, before it seals it."""
 
 T = TypeVar("T")
 
@@ -153,7 +157,7 @@ class RemotePlace(UrlPlace):
         self._put(name, data)
 
     def drafts(self) -> Drafts:
-        return RemoteDrafts(self._put)
+        return RemoteDrafts(self._put, self.listing)
 
     def bytes_used(self) -> int:
         return sum(meta["size"] for meta in self._listed())
@@ -187,6 +191,40 @@ class RemotePlace(UrlPlace):
             if not any(meta["path"] == f"{SEGMENTS}/{name}/{DOCUMENT}" for meta in metas)
         ]
 
+    def remove_unfinished(self, name: str, *, dry_run: bool) -> int:
+        """Remove the objects of an upload that was given up, and return their bytes.
+
+        It was if it has no document, and by the server's clock nothing of it has changed for a day; else 0.
+        """
+        objects = self._listed(f"{SEGMENTS}/{name}/")
+        if not objects or any(meta["path"] == f"{SEGMENTS}/{name}/{DOCUMENT}" for meta in objects):
+            return 0
+        newest = max(meta["last_modified"] for meta in objects)
+        if (self._clock() - newest).total_seconds() < FOREIGN_IDLE_SECONDS:
+            return 0
+        return self._removed(objects, dry_run=dry_run)
+
+    def remove_aside(self, name: str, *, dry_run: bool) -> int:
+        """Remove what `verify --repair` set aside under this name, and return its bytes."""
+        objects = [meta for meta in self._below(DAMAGED) if meta["path"] == f"{DAMAGED}/{name}"]
+        return self._removed(objects, dry_run=dry_run)
+
+    def _removed(self, objects: list[Any], *, dry_run: bool) -> int:
+        if not dry_run:
+            for meta in objects:
+                self._delete(meta["path"])
+        return sum(int(meta["size"]) for meta in objects)
+
+    def _clock(self) -> datetime:
+        """The time now by the server's clock, which sets the times of objects."""
+        probe = f"{SCRATCH}/{unique_id()}"
+        self._put(probe, b"")
+        try:
+            found: datetime = _tried(self.where(probe), lambda: obstore.head(self._store, probe)["last_modified"])
+        finally:
+            self._delete(probe)
+        return found
+
     def aside(self) -> list[str]:
         """Names of the parts that `verify --repair` set aside."""
         names = [meta["path"].removeprefix(f"{DAMAGED}/") for meta in self._below(DAMAGED)]
@@ -216,16 +254,36 @@ class RemotePlace(UrlPlace):
 class RemoteDrafts:
     """A local temporary folder. Its segments are uploaded with their document last."""
 
-    def __init__(self, put: Callable[[str, Path], None]) -> None:
-        self._put = put
+    def __init__(self, put: Callable[[str, Path], None], listing: Callable[[str], Mapping[str, int]]) -> None:
+        self._put, self._listing = put, listing
         self.folder = Path(tempfile.mkdtemp(prefix="recycle-"))
 
+    def ready(self) -> Path:
+        """The folder, to begin a draft in; made again if the system has cleaned it away."""
+        self.folder.mkdir(mode=0o700, exist_ok=True)
+        return self.folder
+
     def publish(self, draft: Path) -> None:
-        """Upload a draft and remove the local copy."""
-        files = [path for path in draft.rglob("*") if path.is_file() and path != draft / DOCUMENT]
-        for path in (*files, draft / DOCUMENT):
-            self._put(f"{SEGMENTS}/{draft.name}/{path.relative_to(draft).as_posix()}", path)
+        """Upload a draft and remove the local copy. Raises StorageError if a gc took the upload for one given up."""
+        began = time.monotonic()
+        files = {
+            path.relative_to(draft).as_posix(): path
+            for path in draft.rglob("*")
+            if path.is_file() and path != draft / DOCUMENT
+        }
+        for name, path in files.items():
+            self._put(f"{SEGMENTS}/{draft.name}/{name}", path)
+        if time.monotonic() - began > LONG_UPLOAD_SECONDS:
+            self._check_there(draft.name, {name: path.stat().st_size for name, path in files.items()})
+        self._put(f"{SEGMENTS}/{draft.name}/{DOCUMENT}", draft / DOCUMENT)
         shutil.rmtree(draft)
+
+    def _check_there(self, segment: str, sizes: Mapping[str, int]) -> None:
+        if dict(self._listing(segment)) != sizes:
+            raise StorageError(
+                f"{SEGMENTS}/{segment}: parts of it were removed while it was uploaded, which took long; run the same "
+                "command again"
+            )
 
     def release(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -3,9 +3,13 @@
 Readers that have opened the store keep what they have mapped, and writers may go on.
 """
 
+import errno
+import os
 import shutil
+import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,6 +27,9 @@ from recycle_cli.store.store import Store
 from recycle_cli.store.writer import SegmentWriter
 
 _BATCH_BYTES = 16 << 20
+
+NFS_OPEN = ".nfs"
+"""How the names begin that NFS gives to removed files which are still open."""
 
 
 @dataclass(frozen=True)
@@ -137,6 +144,20 @@ def remove_folders(root: Path, folders: list[Path]) -> None:
             if taken.is_symlink():  # it was set aside for being a link; its target is not ours to delete
                 taken.unlink()
             else:
-                shutil.rmtree(taken)
+                remove_tree(taken)
     finally:
         claim.release()
+
+
+def remove_tree(folder: Path) -> None:
+    """Remove a folder with all that is in it. What NFS keeps of a file that this host has open or mapped (`.nfs...`)
+    goes when it is closed, and the folder around it with the next gc."""
+
+    def failed(function: Any, path: str, problem: Any) -> None:
+        error: Any = problem if isinstance(problem, BaseException) else problem[1]
+        left = [name for _, _, files in os.walk(path) for name in files]
+        if error.errno not in (errno.ENOTEMPTY, errno.EBUSY) or not all(name.startswith(NFS_OPEN) for name in left):
+            raise error
+
+    told: dict[str, Any] = {"onexc" if sys.version_info >= (3, 12) else "onerror": failed}
+    shutil.rmtree(folder, **told)

@@ -90,7 +90,7 @@ class SegmentWriter:
             self._stay_within(self._budget, len(keys), rows)
         with storage_errors(self._place.where("")):
             if self._draft is None:
-                self._draft = Draft(self._claim.folder / unique_id(), self._recipe.dtype, self._codec.codec, rows)
+                self._draft = Draft(self._claim.ready() / unique_id(), self._recipe.dtype, self._codec.codec, rows)
             before = self._draft.bytes
             self._draft.append(keys, digests, lengths, rows)
         self.samples += len(keys)

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from recycle_cli.errors import DamageError, MismatchError, StorageError, StoreError, UsageError
-from recycle_cli.store import Store, export, gc, info, verify
+from recycle_cli.store import Store, export, gc, info, remove, verify
 
 from .conftest import named
 from .corpora import Corpus, recipe
@@ -63,7 +63,7 @@ def objects(url):
 
 @pytest.mark.parametrize("where", ["bucket", "google", "azure", "memory"])
 @pytest.mark.parametrize(("dtype", "codec"), [("float16", "none"), ("int8", "lz4"), ("int4", "none")])
-def test_a_bucket_is_a_store_as_any_other(request, where, dtype, codec, tmp_path):
+def test_a_bucket_is_a_store_as_any_other(request, where, dtype, codec, tmp_path, capsys):
     url = request.getfixturevalue(where)
     corpus = Corpus(dtype, cuts=("1", "2"))
     store = corpus.store(url, range(30), segment_bytes=1200, codec=codec)
@@ -84,8 +84,10 @@ def test_a_bucket_is_a_store_as_any_other(request, where, dtype, codec, tmp_path
     with pytest.raises(MismatchError, match="dtype"):
         Store.open(url, recipe("float32", cuts=("1", "2")))
     with pytest.raises(UsageError, match=r"lock.*download.*new URL") as refused:
-        gc(url)
+        remove(again, [corpus.keys([3])[0]])
     assert "\n" not in str(refused.value)
+    assert gc(url)["removed"] == 0
+    assert "5 samples stored twice stay" in capsys.readouterr().err
 
 
 def test_an_upload_cut_short_is_invisible(memory, monkeypatch):

@@ -23,8 +23,8 @@ def test_everything_is_synced_before_it_is_visible(tmp_path, corpus, monkeypatch
     monkeypatch.setattr(os, "fsync", lambda descriptor: events.append(str((opened / str(descriptor)).readlink())))
     monkeypatch.setattr(Path, "rename", lambda path, to: (events.append(f"{path} -> {to}"), rename(path, to))[1])
     store = corpus.store(tmp_path / "s.zarr")
-    events.clear()
     with store.writer() as writer:
+        events.clear()
         corpus.append(writer, range(5))
         scratch = writer._draft.folder
     (segment,) = [path for path in (tmp_path / "s.zarr/segments").iterdir() if path.is_dir()]
