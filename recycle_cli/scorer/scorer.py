@@ -64,6 +64,14 @@ class Scorer:
         other.store = store
         return other
 
+    def renewed(self, pending: set[bytes]) -> None:
+        """Take notice of segments that came or went while misses are written back. `pending`: contents that are being
+        written."""
+        if self._underway is not None and self.store is not None:
+            fresh = Underway(self.store.as_it_is_now())
+            fresh.contents = pending
+            self._underway = fresh
+
     def called(self, name: str) -> "Scorer":
         """The same with another name for its only RUN."""
         (run,) = self.runs.values()

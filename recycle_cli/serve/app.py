@@ -15,7 +15,7 @@ from recycle_cli.serve.gate import Gate
 from recycle_cli.serve.metrics import Metrics
 from recycle_cli.serve.refusals import Kind, Refusal
 from recycle_cli.serve.service import ClientGone
-from recycle_cli.settings import LimitSettings
+from recycle_cli.settings import ServeSettings
 
 
 class Application:
@@ -23,7 +23,7 @@ class Application:
     `end` lets it finish what is in flight and stop, whichever thread calls it."""
 
     def __init__(
-        self, limits: LimitSettings, metrics: Metrics, keys: Sequence[bytes] = (), hosts: frozenset[str] | None = None
+        self, settings: ServeSettings, metrics: Metrics, keys: Sequence[bytes] = (), hosts: frozenset[str] | None = None
     ) -> None:
         self.app = FastAPI(title="recycle serve", version=__version__, openapi_url="/openapi.json")
         self.app.state.service = None
@@ -39,7 +39,7 @@ class Application:
         self.app.add_api_route("/ping", _health, include_in_schema=False)
         self.app.add_api_route("/metrics", _metrics, include_in_schema=False)
         describe(self.app)
-        self.gate = Gate(self.app, limits, metrics, keys, hosts)
+        self.gate = Gate(self.app, settings.limits, metrics, keys, hosts, tenants=settings.tenants)
         self.end: Callable[[], object] = lambda: None
 
 

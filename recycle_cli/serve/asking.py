@@ -14,7 +14,7 @@ from recycle_cli.corpus.texts import text_of
 from recycle_cli.errors import DataError, RecycleError
 from recycle_cli.keys import Sample
 from recycle_cli.models.outputs import Outputs
-from recycle_cli.serve.gate import BODY
+from recycle_cli.serve.gate import BODY, TENANT
 from recycle_cli.serve.jobs import Found
 from recycle_cli.serve.refusals import Refusal, refusal_of
 from recycle_cli.serve.service import Result, Served, Service
@@ -57,6 +57,12 @@ def _wrong(error: ValidationError) -> Refusal:
     place = [str(one)[:60] for one in first["loc"]]
     where = ".".join(place[:1] + [one for one in place[1:] if one.isdigit()])
     return Refusal("Validation", f"{where or 'the body'}: {first['msg']}", place[0] if place else None)
+
+
+def salt_of(request: Request) -> str | None:
+    """What keeps the content of whoever asks apart; None if all share it."""
+    salt: str | None = request.scope.get(TENANT)
+    return salt
 
 
 async def gone(request: Request) -> None:
@@ -123,7 +129,9 @@ async def found_for(
     """What a RUN gives for texts or images, or its rows. Raises Refusal if one of them cannot be used."""
     service = service_of(request)
     samples = await service.in_thread(lambda: samples_of(served, values, param))
-    result = await service.outputs([served], samples, lambda: gone(request), truncate=truncate, rows=rows)
+    result = await service.outputs(
+        [served], samples, lambda: gone(request), truncate=truncate, rows=rows, salt=salt_of(request)
+    )
     return usable(result, param), result
 
 

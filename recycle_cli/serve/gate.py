@@ -28,8 +28,8 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 OPEN = frozenset({"/health", "/ping"})
 """Endpoints without a key, which answer however busy the server is."""
 
-BODY = "recycle.body"
-"""Where an endpoint finds the body that was read."""
+BODY, TENANT = "recycle.body", "recycle.tenant"
+"""Where an endpoint finds the body that was read, and what keeps the content of whoever asks apart."""
 
 _HELD = 8
 """Bodies of the largest size that may be held at the same time."""
@@ -42,12 +42,21 @@ class Gate:
 
     keys  SHA-256 of the keys that are valid; none if everybody may ask
     hosts the names by which this machine may be asked; None for any
+    tenants  whether each key's content is kept apart
     """
 
     def __init__(
-        self, app: App, limits: LimitSettings, metrics: Metrics, keys: Sequence[bytes], hosts: frozenset[str] | None
+        self,
+        app: App,
+        limits: LimitSettings,
+        metrics: Metrics,
+        keys: Sequence[bytes],
+        hosts: frozenset[str] | None,
+        *,
+        tenants: bool,
     ) -> None:
         self._app, self._limits, self._metrics, self._keys, self._hosts = app, limits, metrics, tuple(keys), hosts
+        self._tenants = tenants
         self.draining = False
         self._requests = self._bytes = 0
 
@@ -93,7 +102,7 @@ class Gate:
                 say(_line(scope, identity, status or 499, seconds))
 
     async def _checked(self, scope: Scope, headers: dict[str, str], receive: Receive, send: Send) -> None:
-        self._admit(headers)
+        self._admit(scope, headers)
         if self._requests >= self._limits.max_requests:
             raise overloaded("too many requests are being answered; try again later")
         self._requests += 1
@@ -124,7 +133,7 @@ class Gate:
             self._bytes -= held
             self._metrics.in_flight.set(self._requests)
 
-    def _admit(self, headers: dict[str, str]) -> None:
+    def _admit(self, scope: Scope, headers: dict[str, str]) -> None:
         """Raise Refusal for whoever may not ask, or not now."""
         if self._hosts is not None and _host(headers.get("host", "")) not in self._hosts:
             raise Refusal("Refused", "the header Host names another machine; ask at the address that is served")
@@ -140,6 +149,8 @@ class Gate:
                     status=401,
                     headers={"WWW-Authenticate": "Bearer"},
                 )
+            if self._tenants:
+                scope[TENANT] = hashlib.sha256(b"recycle tenant " + digest).hexdigest()
         if self.draining:
             raise Refusal(
                 "Unhealthy", "the server is about to end", headers={"Retry-After": "5", "Connection": "close"}

@@ -11,10 +11,13 @@ from recycle_cli.errors import DataError, GoneError, MismatchError, RecycleError
 from recycle_cli.keys import KEY_BYTES, Bytes16, Sample, keys_of
 from recycle_cli.scorer import Scorer
 from recycle_cli.serve.jobs import Found, Job, Memory, Part
+from recycle_cli.serve.keeping import Keeping
 from recycle_cli.serve.locked import Locked
 from recycle_cli.serve.queue import OverloadedError, Queue
-from recycle_cli.store import Store
 from recycle_cli.trunk import TrunkBatch, Window, usable
+
+SALT = "tenant"
+"""The field by which the content of one tenant's samples differs from that of all others."""
 
 Say = Callable[[str], None]
 
@@ -31,6 +34,7 @@ class Group:
 
     hits      computes from stored rows; a scorer of its own, so that it never waits for a batch of misses
     misses    computes from inputs
+    keeping   takes the rows of misses for the store; None if it is only read
     large     names of outputs that are not worth keeping in memory
     unfit     why nothing is answered any more: the store has turned out not to be the trunk's
 
@@ -42,6 +46,7 @@ class Group:
         self.finding = Locked((hits or misses).preprocessor)
         self.preparing = Locked(misses.preprocessor)
         self.unfit: MismatchError | None = None
+        self.keeping: Keeping | None = None
         self._underway: dict[bytes, Part] = {}
         self._lock = threading.Lock()
 
@@ -50,11 +55,18 @@ class Group:
         """Bytes of the store; 0 without one."""
         return 0 if self.hits is None or self.hits.store is None else self.hits.store.bytes
 
-    def begin(self, job: Job, samples: Sequence[Sample], wanted: Collection[str], queue: Queue) -> list[Part]:
+    def begin(
+        self, job: Job, samples: Sequence[Sample], wanted: Collection[str], queue: Queue, salt: str | None = None
+    ) -> list[Part]:
         """Find the samples of a request. What is in memory is answered at once, what the store holds waits in `queue`;
-        returns the others, which must be prepared. Raises StoreError if the store does not fit the trunk."""
+        returns the others, which must be prepared. With a `salt` all that is computed is known by content and salt,
+        and only what the store was given without one is found by others. Raises StoreError if the store does not fit
+        the trunk."""
         if self.unfit is not None:
             raise self.unfit
+        plain = samples
+        if salt is not None:
+            samples = [Sample(one.id, {**one.fields, SALT: salt}) for one in plain]
         keys, digests = keys_of(samples)
         rest = []
         for place in range(len(samples)):
@@ -67,18 +79,21 @@ class Group:
         if not rest:
             return []
         scorer, positions = self._positions(keys[rest], digests[rest])
+        for_all = np.full(len(rest), -1, np.int64)
+        if salt is not None:
+            for_all = self._for_all(scorer, [plain[place] for place in rest])
         parts = [
             Part(
                 self,
-                scorer if scorer is not None and position >= 0 else self.misses,
-                samples[place],
+                scorer if scorer is not None and max(own, shared) >= 0 else self.misses,
+                samples[place] if own >= 0 or shared < 0 else plain[place],
                 keys[place].tobytes(),
                 digests[place].tobytes(),
-                position,
+                own if own >= 0 else shared,
                 set(wanted),
                 [(job, place)],
             )
-            for place, position in zip(rest, positions.tolist(), strict=True)
+            for place, own, shared in zip(rest, positions.tolist(), for_all.tolist(), strict=True)
         ]
         held = [part for part in parts if part.position >= 0]
         if held:
@@ -87,6 +102,11 @@ class Group:
             queue.put(held)
         return [part for part in parts if part.position < 0]
 
+    def _for_all(self, scorer: Scorer | None, samples: Sequence[Sample]) -> Indices:
+        """Where the store holds samples for whoever asks, and not for one tenant."""
+        found, positions = self._positions(*keys_of(samples))
+        return positions if found is scorer else np.full(len(samples), -1, np.int64)
+
     def _positions(self, keys: Bytes16, digests: Bytes16) -> tuple[Scorer | None, Indices]:
         """The scorer of hits, and where its store holds each content; -1 also for one that it cannot tell."""
         if self.hits is None:
@@ -94,11 +114,9 @@ class Group:
         scorer = self.hits
         try:
             return scorer, _looked_up(scorer, keys, digests)
-        except GoneError:
-            scorer = self._reopen(scorer)
-        try:
-            return scorer, _looked_up(scorer, keys, digests)
-        except StoreError:
+        except StoreError as error:
+            if isinstance(error, GoneError):
+                scorer = self._reopen(scorer)
             each = [self._alone(scorer, keys[at : at + 1], digests[at : at + 1]) for at in range(len(keys))]
             return scorer, np.concatenate(each)
 
@@ -112,18 +130,27 @@ class Group:
             return np.full(1, -1, np.int64)
 
     def _reopen(self, before: Scorer) -> Scorer:
-        """Take notice of segments that were removed. What is on its way goes on with the store as it was."""
+        """Take notice of segments that came or went. What is on its way goes on with the store as it was."""
         with self._lock:
             if self.hits is before and before.store is not None:
-                self.hits = before.over(Store.open(before.store.path))
+                self.hits = before.over(before.store.as_it_is_now())
             assert self.hits is not None
             return self.hits
+
+    def sealed(self, pending: set[bytes]) -> None:
+        """Take notice of segments that write-back has sealed or removed."""
+        if self.hits is not None:
+            self._reopen(self.hits)
+        self.misses.renewed(pending)
 
     def _measure(self, parts: Sequence[Part]) -> None:
         """Note how long parts are that the store holds."""
         store = parts[0].scorer.store
         assert store is not None
-        lengths = store.lengths(np.array([part.position for part in parts], np.int64))
+        positions = np.array([part.position for part in parts], np.int64)
+        if self.keeping is not None:
+            self.keeping.touch(store.segments_of(positions))
+        lengths = store.lengths(positions)
         samples = [part.sample for part in parts]
         if store.recipe.poolings:
             tokens, cut_off = self.finding.tokens(samples)
@@ -178,8 +205,9 @@ class Group:
                     del self._underway[part.content]
         return back
 
-    def compute(self, parts: Sequence[Part]) -> None:
-        """Outputs of a batch of parts with one scorer, hits or misses; if it fails, each is computed alone."""
+    def compute(self, parts: Sequence[Part], *, keep: bool = True) -> None:
+        """Outputs of a batch of parts with one scorer, hits or misses; if it fails, each is computed alone. Without
+        `keep` nothing is written back."""
         scorer = parts[0].scorer
         with self._lock:
             for part in parts:
@@ -187,14 +215,14 @@ class Group:
         wanted = set().union(*(part.wanted for part in parts))
         try:
             compute = _from_rows if parts[0].position >= 0 else _from_inputs
-            each = compute(scorer, parts, wanted)
+            each = compute(scorer, parts, wanted, self.keeping if keep else None)
         except MismatchError as error:
             self.unfit = error
             self.say(f"the store does not fit, and nothing is answered from now on: {error}")
             for part in parts:
                 self._finish(part, error)
         except Exception as error:  # noqa: BLE001 - whatever a model raises, the others must have their answers
-            self._failed(parts, error)
+            self._failed(parts, error, keep=keep)
         else:
             for place, part in enumerate(parts):
                 own = {name: outputs[place].clone() for name, outputs in each.items()}
@@ -203,7 +231,7 @@ class Group:
                     self.memory.put(part.content, found)
                 self._finish(part, found)
 
-    def _failed(self, parts: Sequence[Part], error: Exception) -> None:
+    def _failed(self, parts: Sequence[Part], error: Exception, *, keep: bool) -> None:
         if len(parts) > 1:
             for part in parts:
                 self.compute([part])
@@ -213,6 +241,9 @@ class Group:
             self.say(f"stored rows cannot be used, so that they are computed: {error}")
             part.scorer, part.position = self.misses, -1
             self._recompute(part)
+            return
+        if isinstance(error, StoreError) and keep and self.keeping is not None:
+            self.compute(parts, keep=False)  # its key may be stored with another digest
             return
         if isinstance(error, DataError):
             self._finish(part, error)
@@ -247,7 +278,7 @@ def _window(parts: Sequence[Part]) -> Window:
     return Window([part.sample for part in parts], keys, digests, np.array([part.position for part in parts], np.int64))
 
 
-def _from_rows(scorer: Scorer, parts: Sequence[Part], wanted: Collection[str]) -> Each:
+def _from_rows(scorer: Scorer, parts: Sequence[Part], wanted: Collection[str], _: Keeping | None) -> Each:
     window, found = _window(parts), {name: list[torch.Tensor]() for name in wanted}
     order: list[int] = []
     for members, rows in scorer.hits(window):
@@ -258,9 +289,9 @@ def _from_rows(scorer: Scorer, parts: Sequence[Part], wanted: Collection[str]) -
     return {name: [outputs[place] for place in places] for name, outputs in found.items()}
 
 
-def _from_inputs(scorer: Scorer, parts: Sequence[Part], wanted: Collection[str]) -> Each:
+def _from_inputs(scorer: Scorer, parts: Sequence[Part], wanted: Collection[str], writer: Keeping | None) -> Each:
     prepared = [part.prepared for part in parts if part.prepared is not None]
     lengths = np.array([part.length for part in parts], np.int64)
     batch = TrunkBatch(np.arange(len(parts)), lengths, scorer.preprocessor.collate(prepared))
-    outputs = scorer.from_inputs(batch, _window(parts), None, wanted)
+    outputs = scorer.from_inputs(batch, _window(parts), writer, wanted)
     return {name: one.each() for name, one in outputs.items()}

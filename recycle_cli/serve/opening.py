@@ -16,10 +16,12 @@ from recycle_cli.runs import RunInfo, is_finished, is_run, read_info
 from recycle_cli.scorer import RowsHead, Scorer, open_embedder, open_scorer
 from recycle_cli.serve.group import Group
 from recycle_cli.serve.jobs import Memory
+from recycle_cli.serve.keeping import Keeping
 from recycle_cli.serve.records import Reading
 from recycle_cli.serve.service import ROWS, Served
 from recycle_cli.settings import ModelSettings, PredictSettings, ServeSettings
-from recycle_cli.store import Store
+from recycle_cli.store import UNKNOWN, Store, remove_leftovers
+from recycle_cli.trunk import origins_of
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}")
 
@@ -70,6 +72,10 @@ class Opening:
         Raises UsageError for names that cannot be, and for a store that nothing reads, and whatever loading raises.
         """
         every = named(words)
+        if self.settings.write_back and not self.stores:
+            raise UsageError("--write-back needs a --store to write to")
+        if self.settings.max_disk is not None and not self.settings.write_back:
+            raise UsageError("--max-disk: nothing is written without --write-back; add it, or leave the option out")
         opened = [(one, self._fitting(one)) for one in every]
         for store in self.stores:
             if not any(scorer.store is store for _, scorer in opened):
@@ -101,6 +107,7 @@ class Opening:
             batch_tokens=self.settings.batch_tokens,
             threshold=self.settings.threshold if several else PredictSettings.threshold,
             parity_check=self.settings.parity_check,
+            write_back=self.settings.write_back and store is not None,
         )
         if info is None:
             return open_embedder(store, NamedModel(model), asked).called(one.name)
@@ -111,7 +118,10 @@ class Opening:
         misses = some[0][1].joined([scorer for _, scorer in some[1:]])
         hits = None
         if misses.store is not None:
-            again = [self._opened(one, misses.store) for one, _ in some]
+            again = [
+                replace(self, settings=replace(self.settings, write_back=False))._opened(one, misses.store)
+                for one, _ in some
+            ]
             hits = again[0].joined(again[1:])
         for scorer in (misses, hits):
             for run in [] if scorer is None else scorer.runs.values():
@@ -119,8 +129,33 @@ class Opening:
         runs = dict(misses.runs)
         large = [name for scorer in (misses, hits) if scorer is not None for name in _with_rows(scorer)]
         group = Group(hits, misses, Memory(self.settings.memory), say, large)
+        if self.settings.write_back and misses.store is not None:
+            self._write_back(group, misses.store.path)
         most = self.settings.limits.max_pixels
         return [Served(name, group, run, Reading(run, group.finding, most)) for name, run in runs.items()]
+
+    def _write_back(self, group: Group, path: str) -> None:
+        """Let a group keep what it computes. Raises UsageError for a store that is larger than it may be."""
+        store, most = Store.open(path), self.settings.max_disk
+        if store.place.is_local:
+            remove_leftovers(store)
+        elif most is not None:
+            raise UsageError(
+                f"--max-disk: {path} is no local folder, and segments are removed there alone; leave it out"
+            )
+        used = store.place.bytes_used()
+        if most is not None and used > most:
+            raise UsageError(f"--max-disk {most}: {path} has {used:,} bytes already; give more, or serve another store")
+        origins = [origins_of(run.task.samples_as(run.info.task)) for run in group.misses.runs.values()]
+        group.keeping = Keeping(
+            store,
+            frozenset({UNKNOWN}) if self.settings.tenants else frozenset().union(*origins),
+            self.settings.segment_bytes,
+            self.settings.seal_seconds,
+            most,
+            group.sealed,
+            group.say,
+        )
 
     def _share(self, model: nn.Module) -> None:
         """Let a model have its weights where another has the same ones, so that they are in memory once."""

@@ -44,9 +44,11 @@ def serve(
         raise UsageError(
             f"--host {settings.host}: whoever reaches this address could ask; set {API_KEY}, or add --without-key"
         )
+    if settings.tenants and not keys:
+        raise UsageError(f"--tenants: tenants are told apart by their keys; set {API_KEY}, or leave it out")
     hosts = None if keys or not here else _HERE | {settings.host.lower()}
     metrics = Metrics()
-    application = Application(settings.limits, metrics, keys, hosts)
+    application = Application(settings, metrics, keys, hosts)
     with _listening(settings.host, settings.port) as listening:
         url = f"http://{settings.host}:{listening.getsockname()[1]}"
         say(f"listening at {url}")

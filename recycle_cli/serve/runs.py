@@ -14,7 +14,7 @@ from recycle_cli.errors import RecycleError
 from recycle_cli.keys import Sample
 from recycle_cli.models.outputs import Outputs
 from recycle_cli.runs import json_line
-from recycle_cli.serve.asking import Asked, asked_in, check_count, gone, respond, service_of
+from recycle_cli.serve.asking import Asked, asked_in, check_count, gone, respond, salt_of, service_of
 from recycle_cli.serve.documented import documented
 from recycle_cli.serve.jobs import Found
 from recycle_cli.serve.refusals import Refusal, refusal_of
@@ -103,7 +103,9 @@ async def _predicted(
             for other in served
             if other.group is one.group and [sample.fields for sample in samples[other.name]] == contents
         ]
-        result = await service.outputs(alike, samples[one.name], lambda: gone(request), truncate=truncate)
+        result = await service.outputs(
+            alike, samples[one.name], lambda: gone(request), truncate=truncate, salt=salt_of(request)
+        )
         done |= {other.name: result for other in alike}
     found = [await _of_run(service, one, read[one.name], done[one.name]) for one in served]
     results = {id(result): result for result in done.values()}.values()

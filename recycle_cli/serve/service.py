@@ -122,8 +122,9 @@ class Service:
         *,
         truncate: bool = True,
         rows: bool = False,
+        salt: str | None = None,
     ) -> Result:
-        """The outputs of samples by RUNs of one group, or their `rows`.
+        """The outputs of samples by RUNs of one group, or their `rows`. `salt`: of the tenant who asks.
 
         Raises ClientGone; Refusal if too much waits, or with `truncate` false for a text that is too long.
         """
@@ -131,7 +132,7 @@ class Service:
         job = Job(len(samples))
         watching = asyncio.ensure_future(gone())
         try:
-            rest = await self.in_thread(lambda: group.begin(job, samples, wanted, self.hits))
+            rest = await self.in_thread(lambda: group.begin(job, samples, wanted, self.hits, salt))
             if rest:
                 await asyncio.get_running_loop().run_in_executor(
                     self._preparing, lambda: group.prepare(rest, self.misses)
@@ -203,6 +204,9 @@ class Service:
         self._finding.shutdown()
         self.misses.close()
         self.hits.close()
+        for group in self.groups:
+            if group.keeping is not None:
+                group.keeping.close()
 
 
 def _compute(parts: list[Part]) -> None:

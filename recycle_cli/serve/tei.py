@@ -19,6 +19,7 @@ from recycle_cli.serve.asking import (
     found_for,
     gone,
     respond,
+    salt_of,
     service_of,
     texts_in,
     usable,
@@ -168,7 +169,9 @@ async def predict(request: Request) -> Response:
             raise refusal_of(one, f"inputs {number}: ")
         examples.append(one)
     samples = [example.sample for example in examples]
-    result = await service.outputs([served], samples, lambda: gone(request), truncate=asked.truncate is not False)
+    result = await service.outputs(
+        [served], samples, lambda: gone(request), truncate=asked.truncate is not False, salt=salt_of(request)
+    )
     outputs = Outputs.of([one.outputs[served.name] for one in usable(result, "inputs")])
     answers = await service.answers(served, examples, outputs)
     scores = _scores(served, answers, outputs.values, asked)

@@ -55,6 +55,25 @@ class ServeSettings:
     debug_headers: bool = option(
         False, "Say in the headers of an answer how many of its inputs were found, and how long it took.", "Serving"
     )
+    write_back: bool = same(PredictSettings, "write_back")
+    max_disk: int | None = same(
+        PrecomputeSettings,
+        "max_disk",
+        help="Keep the store within this, such as 20GiB: the segments that were used least recently are removed.",
+    )
+    segment_bytes: int = same(PrecomputeSettings, "segment_bytes", default=32 * 2**20)
+    seal_seconds: float = option(
+        60.0,
+        "Seal what is written back after this many seconds at the latest; a crash loses no more.",
+        "Store",
+        minimum=0.1,
+    )
+    tenants: bool = option(
+        False,
+        "Keep what is computed for one key of RECYCLE_API_KEY apart from what is computed for the others, so that "
+        "nobody can measure what others have sent.",
+        "Serving",
+    )
     memory: int = option(
         64 * 2**20, "Keep the latest outputs in this much memory; 64MiB by default.", "Serving", parser=size, usual=True
     )

@@ -3,6 +3,7 @@
 from recycle_cli.store.collect import gc
 from recycle_cli.store.describe import info
 from recycle_cli.store.dtypes import EncodedRows, decode, encode
+from recycle_cli.store.evict import evict, remove_leftovers
 from recycle_cli.store.export import export
 from recycle_cli.store.find import find
 from recycle_cli.store.merge import merge
@@ -24,12 +25,14 @@ __all__ = [
     "Store",
     "decode",
     "encode",
+    "evict",
     "export",
     "find",
     "gc",
     "info",
     "merge",
     "remove",
+    "remove_leftovers",
     "verify",
     "views_in",
 ]

@@ -3,6 +3,7 @@
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from copy import copy
 from pathlib import Path
 from time import perf_counter
 from typing import Self
@@ -126,6 +127,17 @@ class Store:
                     names, before = list(filter(self.place.is_segment, self.place.segment_names())), names
                     if set(names).issuperset(before):
                         raise
+
+    def as_it_is_now(self) -> Self:
+        """The same store with the segments that it has now; this one stays as it is, for those who hold positions."""
+        other = copy(self)
+        other._known = dict(self._known)
+        other.refresh()
+        return other
+
+    def segments_of(self, positions: Positions) -> list[str]:
+        """The ids of the segments that hold these positions, each once."""
+        return [self._segments.list[number].id for number in np.unique(self._segments.owner(positions)).tolist()]
 
     def _index(self, names: list[str]) -> None:
         stored = indexfile.load(Path(self.place.where("")), names) if self.place.is_local else None

@@ -60,7 +60,7 @@ def serving(
     """Serve RUNs and models from stores for the length of a block."""
     metrics, failed = Metrics(), []
     digests = [hashlib.sha256(key.encode()).digest() for key in keys]
-    application = Application(settings.limits, metrics, digests, None)
+    application = Application(settings, metrics, digests, None)
 
     def load() -> Service:
         opened = [Store.open(str(store)) for store in stores]
