@@ -21,6 +21,7 @@ class PrecomputeSettings:
     """How a store is filled.
 
     window        samples that are sorted by length together
+    first_window  as many of the first ones; None for fewer than in a window, so that the trunk starts soon
     batch_tokens  padded tokens a batch; None for what suits the device
     """
 
@@ -55,6 +56,7 @@ class PrecomputeSettings:
         minimum=1,
     )
     window: int = 16384
+    first_window: int | None = None
     segment_bytes: int = option(
         256 * 2**20,
         "Seal a segment of the store at about this many bytes; a crash loses at most one segment.",

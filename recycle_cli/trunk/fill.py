@@ -149,7 +149,13 @@ class Lacking:
     def batches(self, samples: Iterable[Sample]) -> Iterator[Keyed]:
         """Trunk batches of the samples to be computed."""
         ahead = prepared_ahead(
-            samples, self._preprocessor, self._settings.window, self._underway.lookup, self._fresh, self._refused
+            samples,
+            self._preprocessor,
+            self._settings.window,
+            self._underway.lookup,
+            self._fresh,
+            self._refused,
+            self._settings.first_window,
         )
         batch_tokens = batch_tokens_on(self._device, self._settings.batch_tokens)
         for ready in ahead:

@@ -94,8 +94,12 @@ def prepared_ahead(
     lookup: Lookup | None,
     wanted: Callable[[Window], Indices],
     reject: Reject | None,
+    first: int | None = None,
 ) -> Iterator[Usable]:
-    """Windows with their `wanted` samples prepared; a thread prepares the next window while this one is computed."""
+    """Windows with their `wanted` samples prepared; a thread prepares the next window while this one is computed.
+
+    `first`: the samples of the first window; by default a small share of the full size.
+    """
     if preprocessor.row_cost > 1:
         size = min(size, WINDOW_IMAGES)
 
@@ -104,7 +108,7 @@ def prepared_ahead(
         found, prepared = usable([window.samples[place] for place in places.tolist()], preprocessor, reject)
         return Usable(window, places[found], prepared)
 
-    growing = windows(samples, size, lookup, first=max(1, size // FIRST_SHARE))
+    growing = windows(samples, size, lookup, first=min(size, first or max(1, size // FIRST_SHARE)))
     return prefetch(map(prepare, growing), depth=1)
 
 

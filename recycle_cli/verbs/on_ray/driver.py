@@ -7,7 +7,7 @@ from itertools import chain
 from pathlib import Path
 
 from recycle_cli import __version__
-from recycle_cli.corpus import Corpus, is_pipe
+from recycle_cli.corpus import Corpus, is_pipe, paths_of
 from recycle_cli.disk import expanded
 from recycle_cli.errors import Interrupted, UsageError
 from recycle_cli.models import NamedModel
@@ -21,11 +21,13 @@ from recycle_cli.verbs.on_ray.handing_out import HandingOut
 from recycle_cli.verbs.on_ray.messages import Work
 from recycle_cli.verbs.precompute import Precomputed, check_written, interrupted, open_filling
 
-SHARDS_A_WORKER = 8
-"""With so many, a worker that is slow holds up the others by an eighth of its time at most."""
+MOST_A_WORKER, LEAST_A_WORKER = 8, 2
+"""Shards a worker. With the most, a worker that is slow holds up the others by an eighth of its time at most; the least
+are for a corpus of few windows, whose texts are sorted by length the worse the smaller its shards are, and for files
+that have to be read from the start for each shard."""
 
-DEALT_A_WORKER = 2
-"""With files whose shards all have to be read from the start."""
+WINDOW_BYTES = 4 * 2**20
+"""About the bytes of a file of texts that fill a window (16384 texts of 250 bytes)."""
 
 
 @dataclass(frozen=True)
@@ -69,17 +71,19 @@ def precompute_on_ray(
     held = _Held.of(filling.store)
     with joined(engine) as ray:
         division = divided([node["Resources"] for node in nodes_of(ray)], engine.workers, model.device)
+        windows = windows_of(records, settings.window)
+        shards = shards_of(records, windows, division.workers)
         work = Work(
             replace(corpus, source=tuple(map(_source_everywhere, corpus.source)), failures=None),
             _store_everywhere(store_path),
             _model_everywhere(named),
-            settings,
+            replace(settings, first_window=settings.window if windows < len(shards) * MOST_A_WORKER else None),
             __version__,
             filling.store.recipe.to_json(),
             filling.store.provenance,
             division.cpus,
         )
-        handing_out = HandingOut(ray, division, work, shards_of(records, division.workers))
+        handing_out = HandingOut(ray, division, work, shards)
         with deferred_signals() as signals:
             try:
                 with bar("precompute", records.total) as drawn:
@@ -93,12 +97,22 @@ def precompute_on_ray(
     return _report(filling.store, held, handing_out, division, began)
 
 
-def shards_of(records: Corpus, workers: int) -> list[Shard]:
-    """The shards of a corpus: more than workers, but few if each of them has to read the files from the start."""
-    for each in (SHARDS_A_WORKER, SHARDS_A_WORKER // 2, DEALT_A_WORKER):
-        if records.divides(each * workers):
-            break
+def shards_of(records: Corpus, windows: float, workers: int) -> list[Shard]:
+    """The shards of a corpus of about so many windows: more than workers, but no more than are of use."""
+    each = min(max(round(windows / workers), LEAST_A_WORKER), MOST_A_WORKER)
+    while each > LEAST_A_WORKER and not records.divides(each * workers):
+        each -= 1
     return [Shard(index, each * workers) for index in range(each * workers)]
+
+
+def windows_of(records: Corpus, window: int) -> float:
+    """About how many windows the corpus fills, by its records or the bytes of its files; infinity if neither tells."""
+    if records.total is not None:
+        return records.total / window
+    files = paths_of(records.settings.source)
+    if not files or any(file.whole for file in files):
+        return float("inf")
+    return sum(Path(file.path).stat().st_size for file in files) / WINDOW_BYTES
 
 
 def _check_divisible(corpus: CorpusSettings, store_path: str, settings: PrecomputeSettings) -> None:

@@ -84,7 +84,7 @@ def test_a_worker_killed_in_a_shard_loses_and_doubles_nothing(
     place, address, bucket, corpus, whole, tiny_bert, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(module, "PAUSE", 0.02)
-    monkeypatch.setattr(driver, "SHARDS_A_WORKER", SHARDS // 4)
+    monkeypatch.setattr(driver, "LEAST_A_WORKER", SHARDS // 4)
     monkeypatch.setattr(driver, "HandingOut", Killing)
     monkeypatch.setattr(Killing, "killed", None)
     store = f"{bucket}/acts.zarr" if place == "bucket" else str(tmp_path / "acts.zarr")

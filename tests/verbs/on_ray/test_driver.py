@@ -6,7 +6,9 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 from recycle_cli import __version__
 from recycle_cli.corpus import Corpus
@@ -16,7 +18,7 @@ from recycle_cli.settings import CorpusSettings, EngineSettings, ModelSettings, 
 from recycle_cli.store import Store
 from recycle_cli.verbs.on_ray import driver
 from recycle_cli.verbs.on_ray.cluster import Division, divided, joined
-from recycle_cli.verbs.on_ray.driver import precompute_on_ray, shards_of
+from recycle_cli.verbs.on_ray.driver import precompute_on_ray, shards_of, windows_of
 from recycle_cli.verbs.on_ray.messages import Work
 from recycle_cli.verbs.on_ray.worker import Worker
 from recycle_cli.verbs.precompute import precompute
@@ -56,7 +58,7 @@ def test_workers_give_the_store_of_one_process(ray, tmp_path, tiny_bert, monkeyp
     assert contents(tmp_path / "all") == contents(tmp_path / "one")
     for name in ("samples", "new_samples", "reused_samples", "failed_samples", "rows", "fingerprint", "cuts", "dtype"):
         assert getattr(found, name) == getattr(one, name)
-    assert (found.workers, found.threads, found.shards, found.store) == (4, 1, 32, "all")
+    assert (found.workers, found.threads, found.shards, found.store) == (4, 1, 8, "all")
     assert ray.resources == [{"num_cpus": 1, "num_gpus": 0.0}]
     again = run("texts.jsonl", "all", tiny_bert)
     assert (again.new_samples, again.reused_samples, again.rows, again.bytes) == (0, 90, 0, 0)
@@ -130,9 +132,15 @@ def test_the_cpus_and_gpus_are_divided_among_the_workers(nodes, workers, device,
 
 def test_there_are_more_shards_than_workers_but_few_that_read_all_the_files(tmp_path):
     seekable = Corpus(CorpusSettings((str(write(tmp_path / "texts.jsonl", records(9))),)))
-    assert shards_of(seekable, 3) == [Shard(index, 24) for index in range(24)]
+    assert shards_of(seekable, 1000.0, 3) == [Shard(index, 24) for index in range(24)]
+    assert len(shards_of(seekable, 13.0, 3)) == 12
+    assert len(shards_of(seekable, 0.1, 3)) == 6
+    assert 0 < windows_of(seekable, 16384) < 0.01
     dealt = Corpus(CorpusSettings((str(write_csv(tmp_path / "texts.csv", records(9))),)))
-    assert len(shards_of(dealt, 3)) == 6
+    assert len(shards_of(dealt, 1000.0, 3)) == 6
+    table = tmp_path / "texts.parquet"
+    parquet.write_table(pa.table({"text": [row["text"] for row in records(90)]}), table)
+    assert windows_of(Corpus(CorpusSettings((str(table),))), 10) == 9.0
 
 
 def opened(tmp_path, tiny, **changes):
