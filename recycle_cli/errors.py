@@ -11,6 +11,7 @@ RecycleError                1
     GoneError               4   a segment that was removed since the store was opened
   MissingError              5   samples whose activations are not in the store
   BarError                  6   a bar set by the user was not met
+  RankError                 8   one of the processes that train together has ended
   StorageError              4   the disk is full, read-only or unreachable
     UnreadError             7   parts of a store could not be read, so that nobody knows whether they are whole
 """
@@ -86,6 +87,12 @@ class BarError(RecycleError):
     def __init__(self, message: str, report: Any = None) -> None:
         super().__init__(message)
         self.report = report
+
+
+class RankError(RecycleError):
+    """One of the processes that train together has ended, so that the others cannot go on."""
+
+    exit_code = 8
 
 
 class Interrupted(BaseException):

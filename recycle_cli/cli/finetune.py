@@ -12,7 +12,8 @@ from recycle_cli.cli.required import end, reported
 from recycle_cli.cli.trained import show_finetuned, show_heads
 from recycle_cli.cli.training import training_settings
 from recycle_cli.errors import UsageError
-from recycle_cli.reports import spinner
+from recycle_cli.reports import fall_silent, spinner
+from recycle_cli.runtime.last_word import launched_as
 from recycle_cli.settings import MINILM, TASKS, CorpusSettings, Job, ModelSettings, TrainingSettings
 
 
@@ -46,6 +47,8 @@ def finetune(
     ] = None,
 ) -> None:
     """Train the layers after the cut, from STORE or, without one, from the records."""
+    if launched_as():  # the first process speaks for all
+        fall_silent()
     data, store = _data_and_store(data, store, context)
     check_there([*data, *([] if evaluation is None else [evaluation])])
     with spinner("loading PyTorch"):

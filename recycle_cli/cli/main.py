@@ -21,9 +21,10 @@ from recycle_cli.cli.predict import predict
 from recycle_cli.cli.serve import serve
 from recycle_cli.cli.store import store_app
 from recycle_cli.cli.toml_file import reason
-from recycle_cli.errors import Interrupted, PipeClosed, RecycleError, StorageError, UsageError
+from recycle_cli.errors import Interrupted, PipeClosed, RankError, RecycleError, StorageError, UsageError
 from recycle_cli.reports import answers_in_json, error_in_json, flush_output, say, show_json
 from recycle_cli.runtime.bus_errors import end_on_bus_errors
+from recycle_cli.runtime.last_word import last_word
 from recycle_cli.runtime.signals import INTERRUPTED, end_quietly_on_signals, ignore_signals, raise_on_signals
 from recycle_cli.runtime.streams import flush_streams
 
@@ -61,21 +62,24 @@ def main() -> None:
     except typer.Abort:
         _fail(INTERRUPTED, "Interrupted", Interrupted.exit_code)
     except _PARSING as error:
-        _fail(f"{_parsing(error) or 'name a command'} (see --help)", "UsageError", UsageError.exit_code)
+        said = last_word(f"{_parsing(error) or 'name a command'} (see --help)", of_words=True)
+        _fail(said, "UsageError", UsageError.exit_code)
     except RecycleError as error:
-        _fail(str(error), type(error).__name__, error.exit_code)
+        said = last_word(str(error), of_others=isinstance(error, RankError))
+        _fail(said, type(error).__name__, error.exit_code)
     except Interrupted as stop:
-        _fail(str(stop) or INTERRUPTED, "Interrupted", stop.exit_code)
+        _fail(last_word(str(stop) or INTERRUPTED, of_others=True), "Interrupted", stop.exit_code)
     except (PipeClosed, BrokenPipeError):
         _leave(PipeClosed.exit_code)
     except MemoryError as error:
-        said = " ".join(str(error).split()) or "all is taken"
-        _fail(f"not enough memory ({said}); use a smaller batch, --memory or --max-length", "MemoryError", 1)
+        why = " ".join(str(error).split()) or "all is taken"
+        said = last_word(f"not enough memory ({why}); use a smaller batch, --memory or --max-length")
+        _fail(said, "MemoryError", 1)
     except OSError as error:
         # Whatever the system refuses, wherever: a disk, a folder or a stream has failed, not the program.
         where = f"{error.filename}: " if error.filename else ""
-        said = _REMEDIES.get(error.errno or 0) or error.strerror or str(error) or type(error).__name__
-        _fail(f"{where}{said}", StorageError.__name__, StorageError.exit_code)
+        why = _REMEDIES.get(error.errno or 0) or error.strerror or str(error) or type(error).__name__
+        _fail(last_word(f"{where}{why}"), StorageError.__name__, StorageError.exit_code)
     _leave(code if isinstance(code, int) else 0)
 
 
@@ -102,9 +106,12 @@ def _given(parameter: Any, context: Any) -> str:
     return names[0] if names else argument_name(parameter)
 
 
-def _fail(message: str, kind: str, code: int) -> NoReturn:
+def _fail(message: str | None, kind: str, code: int) -> NoReturn:
+    """End with one line and an exit code. `message` None: another process of the same command has the word."""
     ignore_signals()
-    say(f"recycle: {message}")
+    if message is None:
+        _leave(code)
+    say(f"recycle: {message}", last=True)
     if _asks_for_json():
         with suppress(RecycleError):  # stdout may be what has failed
             show_json(error_in_json(message, kind, code))

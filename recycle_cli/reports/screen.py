@@ -15,6 +15,7 @@ WIDE = 200
 
 _quiet = False
 _json = False
+_silent = False
 
 
 def be_quiet(quiet: bool) -> None:
@@ -26,6 +27,13 @@ def be_quiet(quiet: bool) -> None:
 def is_quiet() -> bool:
     """Whether progress is left out."""
     return _quiet
+
+
+def fall_silent() -> None:
+    """Show nothing from now on but a last word: another process of the same command shows it."""
+    global _silent
+    be_quiet(True)
+    _silent = True
 
 
 def answer_in_json(asked: bool) -> None:
@@ -43,18 +51,22 @@ def console() -> "Console":
     """A console on stderr, so that stdout carries results alone."""
     from rich.console import Console
 
-    return Console(stderr=True, highlight=False, soft_wrap=True, width=None if sys.stderr.isatty() else WIDE)
+    width = None if sys.stderr.isatty() else WIDE
+    return Console(stderr=True, highlight=False, soft_wrap=True, width=width, quiet=_silent)
 
 
-def say(message: str) -> None:
-    """Print one line for people, on stderr. If stderr takes nothing, the work goes on without it."""
+def say(message: str, *, last: bool = False) -> None:
+    """Print one line for people, on stderr. If stderr takes nothing, the work goes on without it. `last`: it is a last
+    word, which a silent process has too."""
     with suppress(OSError):
-        if sys.stderr is not None:
+        if sys.stderr is not None and (last or not _silent):
             print(printable(message), file=sys.stderr, flush=True)
 
 
 def put(line: str) -> None:
     """Print one line for programs, on stdout. Raises StorageError if it cannot be written."""
+    if _silent:
+        return
     if sys.stdout is None:
         raise StorageError("stdout is closed, so that the result cannot be shown; what was done is kept")
     try:

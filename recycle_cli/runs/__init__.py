@@ -19,6 +19,7 @@ from recycle_cli.runs.metadata import RunInfo, check_files, check_settings, own_
 from recycle_cli.runs.output_formats import json_line
 from recycle_cli.runs.predictions import kind_of_output, open_output, usual_ending
 from recycle_cli.runs.replacing import put_in_place, recover
+from recycle_cli.runs.same_settings import same_settings
 from recycle_cli.runs.save import save_run, versions
 from recycle_cli.runs.trackers import check_trackers
 
@@ -54,6 +55,7 @@ __all__ = [
     "put_in_place",
     "read_info",
     "recover",
+    "same_settings",
     "save_best",
     "save_run",
     "save_state",

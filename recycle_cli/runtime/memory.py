@@ -5,12 +5,21 @@ from pathlib import Path
 
 MEMINFO = Path("/proc/meminfo")
 
+_agreed: list[int] = []
+
+
+def agree_on(size: int | None) -> None:
+    """Let `free_memory` give this from now on, so that processes which work together decide alike; None: what it is."""
+    _agreed[:] = [] if size is None else [size]
+
 
 def free_memory() -> int:
     """Bytes that can be allocated now without swapping, including what the page cache would give back.
 
     Outside Linux, where this is not known, all of the machine's memory.
     """
+    if _agreed:
+        return _agreed[-1]
     if MEMINFO.exists():
         for line in MEMINFO.read_text(encoding="ascii").splitlines():
             if line.startswith("MemAvailable:"):

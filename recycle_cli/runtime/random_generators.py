@@ -24,6 +24,11 @@ class Randomness:
         yield
         self.states = _states(self.device)
 
+    def seed(self, seed: int) -> None:
+        """Begin anew with this seed."""
+        torch.manual_seed(seed)
+        self.states = _states(self.device)
+
     def load(self, states: Mapping[str, torch.Tensor]) -> None:
         """Restore the states that a checkpoint kept."""
         self.states = dict(states)

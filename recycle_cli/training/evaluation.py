@@ -23,8 +23,7 @@ def evaluate(trainers: Sequence[Trainer], source: RowSource) -> list[dict[str, f
             inputs = SharedBatch(to_device(batch, device), len(trainers))
             for trainer, score in zip(trainers, scores, strict=True):
                 ready = trainer.advanced(members, inputs.ready(), evaluating=True)
-                with trainer.autocast():
-                    outputs = trainer.head(ready).cpu()
+                outputs = trainer.evaluated(ready, members)
                 trainer.check_finite(outputs)
                 data = trainer.evaluation
                 assert data is not None

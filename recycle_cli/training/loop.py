@@ -6,11 +6,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from recycle_cli.batches import RowSource, SharedBatch
+from recycle_cli.errors import Interrupted
 from recycle_cli.reports import Bar
 from recycle_cli.runtime.devices import pinned, to_device
 from recycle_cli.runtime.overlap import prefetch
 from recycle_cli.runtime.quick_masks import quick_masks
-from recycle_cli.runtime.signals import deferred_signals
+from recycle_cli.runtime.signals import Deferred, deferred_signals
 from recycle_cli.training.evaluation import judge
 from recycle_cli.training.learning_rate import learning_rate
 from recycle_cli.training.told import tell_epoch, tell_evaluation, tell_resumed
@@ -44,11 +45,14 @@ def train(trainers: Sequence[Trainer], source: RowSource, evaluation: RowSource 
                 # A head that was further when all were interrupted waits for the others.
                 ready = [trainer for trainer in current if trainer.state.batch == place]
                 inputs = SharedBatch(to_device(batch, device), len(ready))
+                rest = epoch.batches[place + 1 : -(-(place + 1) // shared.accumulation) * shared.accumulation]
                 for trainer in ready:
-                    trainer.learn(members, trainer.advanced(members, inputs.ready()))
-                ends = place + 1 == len(epoch.batches)
-                if (place + 1) % shared.accumulation and not ends:
+                    last = not any(len(trainer.learnable(one)) for one in rest)
+                    trainer.learn(members, trainer.advanced(members, inputs.ready()), last=last)
+                if rest:
                     continue
+                ends = place + 1 == len(epoch.batches)
+                asked = _is_asked(signals, current)
 
                 for trainer in ready:
                     _step(trainer, steps_an_epoch, progress)
@@ -57,15 +61,15 @@ def train(trainers: Sequence[Trainer], source: RowSource, evaluation: RowSource 
                     with clock.stopped():
                         judge(due, evaluation)
                         tell_evaluation(due, progress)
-                if signals.asked or (shared.save_steps and ready[0].state.step % shared.save_steps == 0):
+                if asked or (shared.save_steps and ready[0].state.step % shared.save_steps == 0):
                     with clock.stopped():
                         for trainer in current:
                             trainer.save()
-                        signals.stop_here(_kept(current))
+                        _stop_if(asked, current)
 
             clock.stop()
             _end_epoch(current, evaluation, progress)
-            signals.stop_here(_kept(current))
+            _stop_if(_is_asked(signals, current), current)
     progress.update(total=max(trainer.state.step for trainer in trainers))  # fewer if all have stopped early
     for trainer in trainers:
         trainer.take_best()
@@ -108,10 +112,17 @@ def _ending(trainers: Sequence[Trainer]) -> Iterator[None]:
             trainer.close()
 
 
-def _kept(trainers: Sequence[Trainer]) -> str:
-    """What an interruption that comes now says."""
-    step = min(trainer.state.step for trainer in trainers)
-    return f"interrupted after step {step:,}, which is kept: the same command with --resume goes on"
+def _is_asked(signals: Deferred, trainers: Sequence[Trainer]) -> bool:
+    """Whether a signal has asked this process, or one that trains with it, to stop."""
+    parallel = trainers[0].parallel
+    return signals.asked if parallel is None else any(asked for (asked,) in parallel.ranks.numbers([signals.asked]))
+
+
+def _stop_if(asked: bool, trainers: Sequence[Trainer]) -> None:
+    """Raise Interrupted if a signal has asked for it; what is told is how far the checkpoint is."""
+    if asked:
+        step = min(trainer.state.step for trainer in trainers)
+        raise Interrupted(f"interrupted after step {step:,}, which is kept: the same command with --resume goes on")
 
 
 class _Clock:

@@ -2,8 +2,9 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from recycle_cli.training.freezing.freezing import Freezing
 from recycle_cli.training.head import Head
 from recycle_cli.training.labelled_data import LabelledData
 from recycle_cli.training.optimizer import divide_and_clip
+from recycle_cli.training.parallel.parallel import Parallel
 from recycle_cli.training.phases import Phases, added
 
 
@@ -38,6 +40,7 @@ class Trainer:
     judged      the metrics of the latest evaluation
     freezing    of layers that freeze while the others train; None if none does
     l2          the lambda that a head was solved with
+    parallel    what other processes train with it, each on its share of every batch; None if it trains alone
     """
 
     head: Head
@@ -57,6 +60,7 @@ class Trainer:
     judged: Mapping[str, float] = field(default_factory=dict)
     freezing: Freezing | None = None
     l2: float | None = None
+    parallel: Parallel | None = None
 
     def __post_init__(self) -> None:
         self.phases = Phases(self.device)
@@ -81,6 +85,11 @@ class Trainer:
     def metric(self) -> str:
         """The metric that chooses the best weights."""
         return chosen_metric(self.task, self.settings.metric)
+
+    @property
+    def writes(self) -> bool:
+        """Whether this process writes the checkpoints, the log and the RUN."""
+        return self.parallel is None or self.parallel.ranks.first
 
     @property
     def least(self) -> int:
@@ -118,30 +127,57 @@ class Trainer:
     def moved(self, epoch: Epoch, *, evaluating: bool = False) -> Epoch:
         """The batches of an epoch of its data, or of those of its evaluation. If rows behind frozen layers are there,
         these are read in place of the source's."""
-        return epoch if self.freezing is None else self.freezing.moving.moved(epoch, int(evaluating))
+        if self.freezing is None:
+            return epoch
+        return self.freezing.moving.moved(epoch, int(evaluating), partial(self._read, evaluating=evaluating))
 
     def advanced(self, members: Indices, batch: Tensors, *, evaluating: bool = False) -> Tensors:
         """A batch that was read, as its head takes it: run through the layers that have frozen since it was stored."""
-        return batch if self.freezing is None else self.freezing.moving.advanced(int(evaluating), members, batch)
+        if self.freezing is None:
+            return batch
+        return self.freezing.moving.advanced(int(evaluating), self._read(members, evaluating=evaluating), batch)
 
-    def learn(self, members: Indices, batch: Tensors) -> None:
-        """Forward and backward on the labelled samples of a batch that is on the device."""
-        self.state.batch += 1
+    def _read(self, members: Indices, *, evaluating: bool) -> Indices:
+        """The samples of a batch that this process reads."""
+        return members if self.parallel is None else self.parallel.read(members, evaluating=evaluating)
+
+    def learn(self, members: Indices, batch: Tensors, *, last: bool = True) -> None:
+        """Forward and backward on the labelled samples of a batch that is on the device. `last`: no other batch with
+        labelled samples follows in the step."""
         known = self.learnable(members)
+        if len(known) and self.parallel is not None:
+            self.randomness.seed(self.parallel.seed(self.state.epoch, self.state.batch))
+        self.state.batch += 1
         if not len(known):
             return
-        if len(known) < len(members):
-            batch = subset(batch, places_in(members, known))
-        with self.phases.of("forward"):
-            with self.randomness.drawing(), self.autocast():
-                batch, mix = self._mixed(batch)
-                outputs = self.head(batch)
-            loss, weight = self._loss_of(outputs, known, mix)
-        with self.phases.of("backward"):
-            self.scaler.scale(loss).backward()
+        with nullcontext() if self.parallel is None else self.parallel.sending(last=last):
+            with self.phases.of("forward"):
+                with self.randomness.drawing(), self.autocast():
+                    outputs, mix = self._outputs(batch, members, known)
+                loss, weight = self._loss_of(outputs, known, mix)
+            with self.phases.of("backward"):
+                self.scaler.scale(loss).backward()
         self._loss += loss.detach()
         self._weight += weight
         self._count += len(known)
+
+    def _outputs(self, batch: Tensors, members: Indices, known: Indices) -> tuple[Outputs, Mix | None]:
+        """The outputs of the labelled members of a batch, and how it was mixed."""
+        if self.parallel is not None:
+            return self.parallel.outputs(batch, members, known), None
+        if len(known) < len(members):
+            batch = subset(batch, places_in(members, known))
+        batch, mix = self._mixed(batch)
+        return self.head(batch), mix
+
+    def evaluated(self, batch: Tensors, members: Indices) -> Outputs:
+        """The outputs of a batch of the evaluation, in float32 on the CPU."""
+        with self.autocast():
+            if self.parallel is None:
+                outputs: Outputs = self.head(batch)
+            else:
+                outputs = self.parallel.outputs(batch, members, members, evaluating=True)
+        return outputs.cpu()
 
     def _mixed(self, batch: Tensors) -> tuple[Tensors, Mix | None]:
         """The batch with its rows mixed as the settings say."""
@@ -182,7 +218,8 @@ class Trainer:
             self.scaler.step(self.optimizer)
             self.scaler.update()
             self.optimizer.zero_grad(set_to_none=True)
-        self.note(step_record(self.state, loss / weight, rate, norm, samples))
+        sent = {} if self.parallel is None else self.parallel.traffic.take()
+        self.note({**step_record(self.state, loss / weight, rate, norm, samples), **sent})
         return loss / weight
 
     def decide(self, *, between_epochs: bool = False) -> None:
@@ -222,13 +259,15 @@ class Trainer:
 
     def judge(self, figures: Mapping[str, float]) -> None:
         """Log the metrics of an evaluation; the weights are kept if they are the best so far."""
+        if self.parallel is not None:
+            figures = self.parallel.ranks.told(figures)
         if LOSS in figures and not math.isfinite(figures[LOSS]):
             raise DataError(self._diverged("the evaluation's loss", figures[LOSS]))
         self.note({"step": self.state.step, "epoch": self.state.current_epoch, "evaluation": dict(figures)})
         self.judged = figures
         if not self.state.batch:
             self.state.epochs[-1]["metrics"] = dict(figures)
-        if improves(self.state, self.metric, figures):
+        if improves(self.state, self.metric, figures) and self.writes:
             runs.save_best(self.folder, self.head.tensors, self.state.best_step)
 
     def whole_loss(self) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -277,9 +316,15 @@ class Trainer:
             self.freezing.moving.seal()
             tensors = {**tensors, **self.freezing.tensors}
         self.state.phases = added(self.state.phases, self.phases.take())
-        runs.save_state(self.folder, self.state, tensors, self.optimizer, self.scaler, self.randomness, self.identity)
-        if self.freezing is not None:
-            self.freezing.moving.drop_others()
+        if self.parallel is not None:
+            self.parallel.check_alike()  # each has sealed its rows by then
+        if self.writes:
+            state, identity = self.state, self.identity
+            runs.save_state(self.folder, state, tensors, self.optimizer, self.scaler, self.randomness, identity)
+            if self.freezing is not None:
+                self.freezing.moving.drop_others()
+        if self.parallel is not None:
+            self.parallel.ranks.wait()  # so that none ends before it is there
 
     def close(self) -> None:
         """Stop writing rows, however the training has ended."""
@@ -288,14 +333,18 @@ class Trainer:
 
     def load(self) -> None:
         """Go on from the checkpoint, if there is one; the log lines of what will be done again are dropped."""
-        found = runs.load_state(
-            self.folder, self.head.tensors, self.optimizer, self.scaler, self.randomness, self.identity
-        )
+        found = None
+        if self.writes:
+            found = runs.load_state(
+                self.folder, self.head.tensors, self.optimizer, self.scaler, self.randomness, self.identity
+            )
+        if self.parallel is not None:
+            found = self.parallel.begin_as_first(found, self.optimizer, self.scaler)
         self.state = found or State(cut=self.head.cut)
 
     def take_best(self) -> None:
         """Put the best weights in place, if evaluations have chosen some."""
-        if self.state.best is not None:
+        if self.state.best is not None and self.writes:
             runs.load_best(self.folder, self.head.tensors, self.state.best_step)
 
     @property

@@ -1,10 +1,11 @@
 """Train the layers after the cut: from the store, or without one from the inputs (the two baselines)."""
 
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
 from pathlib import Path
+from typing import Any, TypeVar, cast
 
 from recycle_cli import runs
 from recycle_cli.batches import RowSource, order_digest
@@ -12,8 +13,10 @@ from recycle_cli.corpus import paths_of
 from recycle_cli.disk import Read, expanded, keep_apart
 from recycle_cli.errors import UsageError
 from recycle_cli.models import NamedModel, TaskLayer, views_of
-from recycle_cli.reports import bar
+from recycle_cli.reports import bar, fall_silent
 from recycle_cli.runs import RunFolder
+from recycle_cli.runtime.devices import device_of
+from recycle_cli.runtime.ranks import Ranks, joined
 from recycle_cli.settings import CorpusSettings, HeadSettings, Job, ModelSettings, TrainingSettings, config_of
 from recycle_cli.store import Store
 from recycle_cli.tasks import Task
@@ -29,6 +32,7 @@ from recycle_cli.training import (
     begin_as,
     check_data,
     check_heads,
+    check_parallel,
     check_sources,
     checked_batches,
     identity_of,
@@ -42,6 +46,7 @@ from recycle_cli.training import (
     refuse_idle_options,
     set_up,
     set_up_states,
+    share_out,
     solve,
     source_of,
     task_asked,
@@ -52,6 +57,8 @@ from recycle_cli.training import (
 from recycle_cli.trunk import reused_from
 from recycle_cli.verbs.required import check_figures, refuse_unmeasured
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
 class Request:
@@ -59,12 +66,14 @@ class Request:
 
     heads     the heads to train, by the places of their RUNs
     finished  the heads that an earlier command has finished, by the folders of their RUNs
+    ranks     the processes that train together; None for one alone
     """
 
     job: Job
     model: NamedModel
     heads: Mapping[RunFolder, HeadSettings]
     finished: Mapping[Path, HeadSettings]
+    ranks: Ranks | None = None
 
     @property
     def settings(self) -> list[TrainingSettings]:
@@ -80,14 +89,39 @@ class Request:
 def finetune(job: Job, model: ModelSettings, settings: TrainingSettings) -> Finetuned:
     """Fine-tune on a labelled corpus and leave a RUN: an ordinary checkpoint of trunk and head.
 
+    If torchrun has started several processes for it they do together what one would do, and the first one writes.
     Raises BarError, with the report, if the RUN misses what the job requires.
     """
     _keep_apart(job, model.name, settings.freezing.plot)
-    runs.recover(job.output)
-    place = runs.claim(job.output, overwrite=job.overwrite, resume=job.resume)
-    (report,) = _train(Request(job, NamedModel(model), {place: HeadSettings("", settings)}, {}))
+    with _ranks(job, model, [settings]) as ranks:
+        place = _of_first(ranks, partial(_claimed, job))
+        (report,) = _train(Request(job, NamedModel(model), {place: HeadSettings("", settings)}, {}, ranks))
     check_figures(report, job.require)
     return report
+
+
+@contextmanager
+def _ranks(job: Job, model: ModelSettings, settings: Sequence[TrainingSettings]) -> Iterator[Ranks | None]:
+    """The processes that train together, of which only the first shows anything; None for one alone."""
+    with joined(device_of(model.device)) as ranks:
+        if ranks is not None:
+            if not ranks.first:
+                fall_silent()
+            check_parallel(job, settings)
+        yield ranks
+
+
+def _of_first(ranks: Ranks | None, do: Callable[[], T]) -> T:
+    """What the first of the processes comes to, which alone reads and writes the folders of RUNs."""
+    if ranks is None:
+        return do()
+    return ranks.told(do() if ranks.first else cast(T, None))
+
+
+def _claimed(job: Job) -> RunFolder:
+    """The folder of the RUN, after what an earlier command has left half done."""
+    runs.recover(job.output)
+    return runs.claim(job.output, overwrite=job.overwrite, resume=job.resume)
 
 
 def finetune_heads(job: Job, model: ModelSettings, heads: Sequence[HeadSettings]) -> FinetunedHeads:
@@ -108,24 +142,35 @@ def finetune_heads(job: Job, model: ModelSettings, heads: Sequence[HeadSettings]
     _keep_apart(job, model.name)
     labelled = partial(_with_labels, columns=tuple(dict.fromkeys(head.label_column for head in heads)))
     job = replace(job, data=labelled(job.data), evaluation=job.evaluation and labelled(job.evaluation))
+    with _ranks(job, model, [head.training for head in heads]) as ranks:
+        claimed, reports = _of_first(ranks, partial(_claimed_heads, job, heads))
+        folders = {head.name: Path(expanded(job.output), head.name) for head in heads}
+        finished = {folders[head.name]: head for head in heads if head.name in reports}
+        names = [head.name for head in claimed.values()]
+        for name, report in zip(names, _train(Request(job, NamedModel(model), claimed, finished, ranks)), strict=True):
+            reports[name] = asdict(report)
+    trained = together({name: reports[name] for name in folders}, job.output, resumed=job.resume)
+    check_figures(trained, job.require)
+    return trained
+
+
+def _claimed_heads(
+    job: Job, heads: Sequence[HeadSettings]
+) -> tuple[dict[RunFolder, HeadSettings], dict[str, dict[str, Any]]]:
+    """The heads to train by the folders of their RUNs, and the reports of those that are finished already."""
     folders = {head.name: Path(expanded(job.output), head.name) for head in heads}
     for folder in folders.values():
         runs.recover(str(folder))
     reports = {
-        name: runs.read_info(folder).report
+        name: dict(runs.read_info(folder).report)
         for name, folder in folders.items()
         if job.resume and runs.is_finished(folder) and not runs.is_to_be_replaced(folder)
     }
     asked = [head for head in heads if head.name not in reports]
     if not asked:
         raise UsageError(f"all heads in {job.output} are finished; there is nothing to resume")
-    claimed = {runs.claim(str(folders[head.name]), overwrite=job.overwrite, resume=job.resume): head for head in asked}
-    finished = {folders[head.name]: head for head in heads if head.name in reports}
-    for head, report in zip(asked, _train(Request(job, NamedModel(model), claimed, finished)), strict=True):
-        reports[head.name] = asdict(report)
-    trained = together({name: reports[name] for name in folders}, job.output, resumed=job.resume)
-    check_figures(trained, job.require)
-    return trained
+    places = {runs.claim(str(folders[one.name]), overwrite=job.overwrite, resume=job.resume): one for one in asked}
+    return places, reports
 
 
 def _keep_apart(job: Job, model: str, picture: str | None = None) -> None:
@@ -173,7 +218,8 @@ def _train(request: Request) -> list[Finetuned]:
         setups = set_up_states(job, store, model, len(settings), pooled=settings[0].layers.kind == "pooled")
     else:
         setups = set_up(job, store, model, zip(layers, (one.seed for one in settings), strict=True))
-    data = usable_data(data, job, tasks[0], setups[0], settings[0], views)
+    with _turns(request.ranks, settings[0], setups[0]):
+        data = usable_data(data, job, tasks[0], setups[0], settings[0], views)
     check_data(tasks[0], data.pairs)  # of what --on-missing skip has left
     source = source_of(setups[0], data.train.data[0], settings[0], views)
     order = order_digest(checked_batches(tasks[0], data.train.data[0], source, settings[0]))
@@ -183,10 +229,23 @@ def _train(request: Request) -> list[Finetuned]:
         if job.head_init is not None:
             begin_as(trainers, job.head_init, job.task, store)
         _fit(request, trainers, list(zip(setups, layers, strict=True)), data, source, held)
-        return [
-            leave_run(trainer, own, job, _origin(request, place.output, head, data), place)
+        leave = [
+            partial(leave_run, trainer, own, job, _origin(request, place.output, head, data), place)
             for trainer, own, (place, head) in zip(trainers, setups, request.heads.items(), strict=True)
         ]
+        return _of_first(request.ranks, lambda: [one() for one in leave])
+
+
+@contextmanager
+def _turns(ranks: Ranks | None, settings: TrainingSettings, setup: Setup) -> Iterator[None]:
+    """If the block fills the store, the first of several processes runs it, and the others then find what it lacked."""
+    if ranks is None or settings.on_missing != "compute":
+        yield
+        return
+    with ranks.in_turn():
+        if not ranks.first and setup.held is not None:
+            setup.held.store.refresh()
+        yield
 
 
 def _origin(request: Request, folder: Path, head: HeadSettings, data: TrainingData) -> Origin:
@@ -250,20 +309,30 @@ def _fit(
     solved = [trainer for trainer in trainers if is_solved(trainer.task, trainer.settings)]
     trained = [trainer for trainer in trainers if trainer not in solved]
     _settle(trained, source)
-    _prove(models, trainers, data)
-    # Not before all that can be refused has been: an unfinished RUN that is not resumed is lost here.
-    for place, trainer in zip(request.heads, trainers, strict=True):
-        held.enter_context(runs.begin(place, trainer.identity, resume=job.resume))
-    trackers = runs.chosen_trackers(job.log, job.tensorboard)
-    with ExitStack() as stack:
+    if request.ranks is None or request.ranks.first:
+        _prove(models, trainers, data)
+        # Not before all that can be refused has been: an unfinished RUN that is not resumed is lost here.
         for place, trainer in zip(request.heads, trainers, strict=True):
-            about = {**trainer.identity, "samples": trainer.samples, "versions": runs.versions()}
-            trainer.log = stack.enter_context(runs.logger(trainer.folder, trackers, _title(trainer, place), about))
+            held.enter_context(runs.begin(place, trainer.identity, resume=job.resume))
+    if request.ranks is not None:
+        request.ranks.wait()  # until the first has begun
+        source, evaluation = share_out(trained, source, evaluation, request.ranks)
+    with ExitStack() as stack:
         progress = stack.enter_context(bar("finetune"))
-        if solved:
-            solve(solved, source, evaluation, progress)
+        if request.ranks is None or request.ranks.first:
+            for place, trainer in zip(request.heads, trainers, strict=True):
+                trainer.log = stack.enter_context(_log(job, trainer, place))
+            if solved:
+                solve(solved, source, evaluation, progress)
         if trained:
             train(trained, source, evaluation, progress)
+
+
+def _log(job: Job, trainer: Trainer, place: RunFolder) -> AbstractContextManager[runs.Log]:
+    """The log of a training."""
+    about = {**trainer.identity, "samples": trainer.samples, "versions": runs.versions()}
+    trackers = runs.chosen_trackers(job.log, job.tensorboard)
+    return runs.logger(trainer.folder, trackers, _title(trainer, place), about)
 
 
 def _settle(trainers: Sequence[Trainer], source: RowSource) -> None:

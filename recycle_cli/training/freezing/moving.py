@@ -7,15 +7,17 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from recycle_cli.batches import Epoch, Indices, RowSource, StoredRows, Tensors, each_rows
 from recycle_cli.batches.source import planned
-from recycle_cli.errors import DataError, StorageError
+from recycle_cli.errors import DataError, RankError, StorageError
 from recycle_cli.recipe import Recipe, row_bytes
 from recycle_cli.reports import human, say
 from recycle_cli.runs import FreezeState, training_of
+from recycle_cli.runtime.ranks import Ranks
 from recycle_cli.settings import FreezeSettings
 from recycle_cli.store import Store
 from recycle_cli.training.freezing.head import FreezingHead
@@ -46,6 +48,7 @@ class MovingCut:
     folder     where the RUN is trained
     refused    why rows behind frozen blocks cannot be kept; empty if they can
     in_memory  whether they are read into memory
+    ranks      the processes that train together, each of which writes the rows of its own samples; None: it is alone
     """
 
     folder: Path
@@ -55,6 +58,7 @@ class MovingCut:
     computing: Computing
     refused: str = ""
     in_memory: bool = False
+    ranks: Ranks | None = None
     state: FreezeState = field(default_factory=FreezeState)
     _rows: int = 0
     _run: str = ""
@@ -80,22 +84,27 @@ class MovingCut:
         self._rows = self.scratch.rows([source.lengths for source in sources])
         if state.reads is not None:
             self._held = self.scratch.open(self._recipe(state.reads))
-            if self._held is None:
+            if not self._all(self._held is not None):
+                self._held = None
                 say(f"{self.scratch.folder}: the rows at cut {state.reads} are not whole; the earlier ones are read")
                 state.reads = None
         if state.writes is not None:
             self._write()
         self.drop_others()
 
-    def moved(self, epoch: Epoch, part: int) -> Epoch:
-        """The batches of an epoch, at the cut that is read now. `part`: 0 for the training data, 1 for those of
-        evaluation."""
+    def moved(self, epoch: Epoch, part: int, own: Callable[[Indices], Indices]) -> Epoch:
+        """The batches of an epoch, at the cut that is read now.
+
+        part  0 for the training data, 1 for those of evaluation
+        own   the samples of a batch that this process reads
+        """
         if self._held is None:
             return epoch
         if part not in self._read:
-            rows = self.scratch.reading(self._held, part)
-            self._read[part] = rows.in_memory() if self.in_memory else rows
-        return planned(epoch.batches, self._read[part].load)
+            held = self.scratch.reading(self._held, part)
+            self._read[part] = held.in_memory() if self.in_memory else held
+        rows = self._read[part]
+        return planned(epoch.batches, lambda members: rows.load(own(members)))
 
     def advanced(self, part: int, members: Indices, batch: Tensors) -> Tensors:
         """A batch at the cut where the head begins now; rows of the cut that is being written are kept on the way."""
@@ -107,19 +116,40 @@ class MovingCut:
 
     def settle(self, epoch: int) -> None:
         """After an epoch: read from the new cut from now on, if the rows of every sample are there."""
-        if self._new is None or self._new.lacks:
+        if not self._is_complete():
             return
+        assert self._new is not None
         cut, started = self._new.cut, time.perf_counter()
         self.close()
         self.state.writes = None
+        if self.ranks is not None:
+            self.ranks.wait()  # until all have sealed their rows
         held = self.scratch.open(self._recipe(cut))
-        if held is None:
+        if not self._all(held is not None) or held is None:
             say(f"{self.scratch.folder}: the rows at cut {cut} cannot be read again; the earlier ones are read on")
             return
         self._held, self.state.reads = held, cut
         self._read.clear()
         seconds = time.perf_counter() - started
         self.state.moves.append({"epoch": epoch + 1, "cut": cut, "bytes": held.bytes, "seal_seconds": seconds})
+
+    def _is_complete(self) -> bool:
+        """Whether new rows are being written and all of them are there, those that other ranks have written with them.
+        If one of the ranks has given up, all do."""
+        if self._new is None and self.ranks is None:
+            return False
+        if not self._all(self._new is not None):
+            self._stop_writing()
+            return False
+        assert self._new is not None
+        lacking = self._new.lacking
+        if self.ranks is not None:
+            lacking = np.logical_and.reduce([one.numpy() for one in self.ranks.gather(torch.from_numpy(lacking))])
+        return not lacking.any()
+
+    def _all(self, mine: bool) -> bool:
+        """Whether all ranks say so."""
+        return mine if self.ranks is None else all(said for (said,) in self.ranks.numbers([mine]))
 
     def plan(self, left: int, phases: Mapping[str, float]) -> None:
         """Decide whether the coming epoch writes the rows at the cut where the head begins now.
@@ -128,18 +158,27 @@ class MovingCut:
         phases  seconds of the last epoch
         """
         cut = self.head.begins
-        if self.state.writes is not None or self.settings.cache == "never" or self.refused or left < 1:
-            return
-        if cut == self.here:
-            return
-        shape = tuple(self.head.split.trunk_to(cut)(self.computing.probe()).shape[2:])
-        size = self._rows * row_bytes(shape, self.scratch.dtype)
-        if self._fits(size, cut) and (self.settings.cache == "always" or pays(self._saved(phases), size, left)):
+        wanted = self._is_wanted(cut, left, phases)
+        if self.ranks is not None:
+            wanted = self.ranks.told(wanted)
+        if wanted:
             self.state.writes = cut
             self._write()
 
+    def _is_wanted(self, cut: str, left: int, phases: Mapping[str, float]) -> bool:
+        """Whether rows at a cut are to be written in the coming epoch, with so many epochs after it."""
+        if self.state.writes is not None or self.settings.cache == "never" or self.refused or left < 1:
+            return False
+        if cut == self.here:
+            return False
+        shape = tuple(self.head.split.trunk_to(cut)(self.computing.probe()).shape[2:])
+        size = self._rows * row_bytes(shape, self.scratch.dtype)
+        return self._fits(size, cut) and (self.settings.cache == "always" or pays(self._saved(phases), size, left))
+
     def drop_others(self) -> None:
-        """Remove rows that are neither read nor written any more."""
+        """Remove rows that are neither read nor written any more; of several ranks the first does it."""
+        if self.ranks is not None and not self.ranks.first:
+            return
         cuts = (self.state.reads, self.state.writes)
         self.scratch.keep_only([self._recipe(cut) for cut in cuts if cut is not None])
 
@@ -162,10 +201,14 @@ class MovingCut:
 
     def _write(self) -> None:
         assert self.state.writes is not None
-        try:
-            self._new = self.scratch.begin(self._recipe(self.state.writes))
-        except StorageError as error:
-            self._give_up(error)
+        recipe = self._recipe(self.state.writes)
+        if self.ranks is not None and self.ranks.told(recipe.fingerprint) != recipe.fingerprint:
+            raise RankError(f"the frozen blocks of rank {self.ranks.number} are not those of rank 0; train again")
+        with nullcontext() if self.ranks is None else self.ranks.in_turn():
+            try:
+                self._new = self.scratch.begin(recipe)
+            except StorageError as error:
+                self._give_up(error)
 
     def _keep(self, part: int, members: Indices, batch: Tensors) -> None:
         assert self._new is not None
@@ -177,13 +220,19 @@ class MovingCut:
 
     def _give_up(self, error: Exception) -> None:
         """Go on from the earlier rows if the new ones cannot be kept; an error if they must be."""
-        new, self._new, self.state.writes, self.refused = self._new, None, None, str(error)
-        if new is not None:
-            new.abandon()
-        self.drop_others()
+        self.refused = str(error)
+        self._stop_writing()
+        if self.ranks is None:  # another rank may be writing on, until the end of the epoch
+            self.drop_others()
         if self.settings.cache == "always":
             raise type(error)(f"the rows behind the frozen blocks cannot be kept: {error}") from error
         say(f"the rows behind the frozen blocks are not kept ({error}); going on from the earlier ones")
+
+    def _stop_writing(self) -> None:
+        """Give up the rows that are being written."""
+        new, self._new, self.state.writes = self._new, None, None
+        if new is not None:
+            new.abandon()
 
     def _phase(self, part: int, name: str) -> AbstractContextManager[None]:
         """The block as a phase of the training; evaluations are none."""

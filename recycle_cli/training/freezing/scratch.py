@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -125,9 +126,9 @@ class NewRows:
         self._writer: SegmentWriter = self._stack.enter_context(store.writer())
 
     @property
-    def lacks(self) -> int:
-        """How many samples are not written yet."""
-        return int(self._lacking.sum())
+    def lacking(self) -> npt.NDArray[np.bool_]:
+        """Which samples (n,) are not written yet."""
+        return self._lacking
 
     def add(self, part: int, members: Indices, rows: Tensor, lengths: Tensor) -> None:
         """Write the rows (B, L, *shape) of those samples that are not there. Raises StorageError, and DataError for a

@@ -1,0 +1,58 @@
+"""Begin a training on several ranks."""
+
+from collections.abc import Sequence
+
+from recycle_cli.batches import RowSource, SharedRows, Shares
+from recycle_cli.errors import UsageError
+from recycle_cli.runs import same_settings, training_of
+from recycle_cli.runtime.ranks import Ranks
+from recycle_cli.settings import Job, TrainingSettings
+from recycle_cli.training.parallel.parallel import Parallel
+from recycle_cli.training.trainer import Trainer
+
+
+def check_parallel(job: Job, settings: Sequence[TrainingSettings]) -> None:
+    """Raise UsageError for what several ranks cannot do."""
+    sources = (*job.data.source, *(job.evaluation.source if job.evaluation else ()))
+    if "-" in sources:
+        raise UsageError("-: stdin goes to one process, and several train; put the records into a file")
+    for one in settings:
+        if one.mixup or one.cutmix:
+            option = "--mixup" if one.mixup else "--cutmix"
+            raise UsageError(
+                f"{option}: samples are mixed with others of their batch, which other ranks have; leave it out, or "
+                "train in one process"
+            )
+
+
+def share_out(
+    trainers: Sequence[Trainer], source: RowSource, evaluation: RowSource | None, ranks: Ranks
+) -> tuple[RowSource, RowSource | None]:
+    """Let the trainers train together with those of the other ranks; returns the sources, of which this rank reads its
+    share. Raises UsageError if the ranks do not have the same data and settings, or not the same folder."""
+    for trainer in trainers:
+        first, training = ranks.told((trainer.identity, training_of(trainer.folder)))
+        same_settings(first, trainer.identity, f"rank {ranks.number} has other data or settings than rank 0: ")
+        if trainer.freezing is not None and training_of(trainer.folder) != training:
+            raise UsageError(f"{trainer.folder} is another folder on rank {ranks.number}; ranks that freeze share one")
+        _check_statistics(trainer, source, ranks)
+    whole = Shares(source.lengths, ranks.number, ranks.count)
+    judged = None if evaluation is None else Shares(evaluation.lengths, ranks.number, ranks.count)
+    for trainer in trainers:
+        trainer.parallel = Parallel(ranks, trainer.head, (whole, judged), trainer.settings.seed)
+        if trainer.freezing is not None:
+            trainer.freezing.moving.ranks = ranks
+    return SharedRows(source, whole), None if evaluation is None or judged is None else SharedRows(evaluation, judged)
+
+
+def _check_statistics(trainer: Trainer, source: RowSource, ranks: Ranks) -> None:
+    """Raise UsageError if a rank would have no sample of a batch, and BatchNorm would count one that it must not."""
+    if not trainer.head.statistics:
+        return
+    batches = [trainer.learnable(members) for members in source.epoch(trainer.sampler, 0).batches]
+    smallest = min((len(one) for one in batches if len(one)), default=ranks.count)
+    if smallest < ranks.count:
+        raise UsageError(
+            f"a batch of the first epoch has {smallest} samples for {ranks.count} ranks, and BatchNorm needs one of "
+            "each; give another --batch-size, or start fewer ranks"
+        )
