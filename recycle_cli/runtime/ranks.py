@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import torch
 import torch.distributed as dist
+from torch.distributed.rendezvous import rendezvous
 
 from recycle_cli.errors import RankError, UsageError
 from recycle_cli.runtime.last_word import speak_through
@@ -23,6 +24,9 @@ VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 TIMEOUT = timedelta(hours=12)
 """How long a rank waits for the others, which may be filling a store. One that has died is noticed at once."""
+
+GATHERING = timedelta(minutes=10)
+"""How long a rank waits at the beginning until all of them have started."""
 
 BEAT = 0.5
 """Seconds between two signs of life."""
@@ -97,10 +101,18 @@ class Ranks:
         try:
             yield
         except RuntimeError as error:
-            ended = [one for one in self._others if self._said(one)] or self._silent()
+            ended = self._ended_ones()
             if not ended:
                 raise
             raise RankError(_gone(ended)) from error
+
+    def _ended_ones(self) -> list[int]:
+        """The ranks that have said so, or give no sign of life. Without a launcher's store the first rank keeps what
+        all of them say: if that cannot be read, it is the one."""
+        try:
+            return [one for one in self._others if self._said(one)] or self._silent()
+        except RuntimeError:
+            return [0]
 
     def speak(self, message: str, of_others: bool) -> str | None:
         """What this rank says of a failure: of all that fail alike only the first says so.
@@ -110,8 +122,8 @@ class Ranks:
         try:
             self._store.set(f"recycle/said/{self.number}", f"{OF_OTHERS if of_others else OWN}{message}")
             return self._of_others(message) if of_others else self._of_itself(message)
-        except RuntimeError:  # the process that keeps what ranks write is gone
-            return message if self.first else None
+        except RuntimeError:  # the process that keeps what ranks say is gone
+            return message if self.number == 1 or self.first else None
 
     def _of_others(self, message: str) -> str | None:
         """The same for a failure that may be another's: if that one has told it, it is told; if it has died, the first
@@ -215,7 +227,16 @@ def _make_group(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.set_device(device)
     try:
-        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
+        store, number, count = next(rendezvous("env://", timeout=GATHERING))
+        store.set(f"recycle/come/{number}", "yes")
+        come = [f"recycle/come/{rank}" for rank in range(count)]
+        with suppress(RuntimeError):
+            store.wait(come, GATHERING)
+        absent = [str(rank) for rank, key in enumerate(come) if not store.check([key])]
+        if absent:
+            raise RuntimeError(f"rank {', '.join(absent)} has not come within {GATHERING.seconds // 60} minutes")
+        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+        dist.init_process_group(backend, timeout=TIMEOUT, store=store, rank=number, world_size=count)
     except (RuntimeError, ValueError) as error:
         about = ", ".join(f"{name}={os.environ[name]}" for name in VARIABLES)
         said = " ".join(str(error).split())

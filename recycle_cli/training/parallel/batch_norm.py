@@ -4,10 +4,31 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-import torch.distributed.nn.functional as collectives
+import torch.distributed as dist
 import torch.nn.functional as F  # noqa: N812 - the name everybody knows it by
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
+
+
+class _Summed(torch.autograd.Function):
+    """The sum of the tensors of all ranks; the gradient of each is that of the sum, to which every rank adds its own.
+
+    PyTorch has had it in several places, each deprecated in favour of the next.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, own: Tensor) -> Tensor:
+        return _sum_over_ranks(own)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return _sum_over_ranks(gradient)
+
+
+def _sum_over_ranks(own: Tensor) -> Tensor:
+    whole = own.clone(memory_format=torch.contiguous_format)
+    dist.all_reduce(whole)
+    return whole
 
 
 class WholeBatchNorm(TorchFunctionMode):
@@ -58,11 +79,11 @@ def _normalised(
     others = [one for one in range(rows.dim()) if one != 1]
     shape = [1, -1, *[1] * (rows.dim() - 2)]
     own = rows.numel() // rows.shape[1]
-    sums = collectives.all_reduce(torch.cat([rows.sum(others), rows.new_tensor([own])]))
+    sums = _Summed.apply(torch.cat([rows.sum(others), rows.new_tensor([own])]))
     count = sums[-1].detach()
     mean = sums[:-1] / count
     centred = rows - mean.view(shape)
-    variance = collectives.all_reduce(centred.square().sum(others)) / count
+    variance = _Summed.apply(centred.square().sum(others)) / count
     if running_mean is not None and running_var is not None:
         with torch.no_grad():
             running_mean.lerp_(mean.to(running_mean.dtype), momentum)
