@@ -41,6 +41,7 @@ set), for all commands and processes together; what was used least recently goes
 | 5 | activations that the store lacks |
 | 6 | a bar that you set was not met |
 | 7 | `store verify` could not read a part of the store, so that nobody knows whether it is damaged |
+| 8 | another of the processes that train together has ended |
 | 130 | interrupted by Ctrl-C or SIGTERM; the same command goes on (`finetune` with `--resume`) |
 | 141 | whoever read stdout ended early, as `head` does |
 """

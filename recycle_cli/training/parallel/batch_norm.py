@@ -1,7 +1,7 @@
 """BatchNorm over a batch that is divided among ranks: with the statistics of the whole batch, as in one process."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -39,43 +39,37 @@ class WholeBatchNorm(TorchFunctionMode):
         self, func: Callable[..., Any], types: Sequence[type], args: Sequence[Any] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
-        if func is F.batch_norm:
-            return _normalised(func, *args, **kwargs)
-        if func is torch.batch_norm:
-            return _normalised(F.batch_norm, *_in_order(*args, **kwargs))
+        if func in _NAMES:
+            given = _Given(**dict(zip(_NAMES[func], args, strict=False)), **kwargs)
+            if given.training:
+                return _normalised(given)
         return func(*args, **kwargs)
 
 
-def _in_order(
-    input: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    training: bool,
-    momentum: float,
-    eps: float,
-    cudnn_enabled: bool = True,
-) -> tuple[Any, ...]:
-    """The arguments of `torch.batch_norm` in the order of the function's that modules call."""
-    return input, running_mean, running_var, weight, bias, training, momentum, eps
+class _Given(NamedTuple):
+    """What a BatchNorm is called with; x (n, channels, ...), the others (channels,)."""
+
+    input: Tensor
+    running_mean: Tensor | None
+    running_var: Tensor | None
+    weight: Tensor | None = None
+    bias: Tensor | None = None
+    training: bool = False
+    momentum: float = 0.1
+    eps: float = 1e-5
+    cudnn_enabled: bool = True
 
 
-def _normalised(
-    usual: Callable[..., Tensor],
-    input: Tensor,
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    training: bool = False,
-    momentum: float = 0.1,
-    eps: float = 1e-5,
-) -> Tensor:
-    """(x - mean) / sqrt(variance + eps) * weight + bias for each channel of x (n, channels, ...), over all ranks."""
-    if not training:
-        return usual(input, running_mean, running_var, weight, bias, training, momentum, eps)
-    rows = input.float()
+_NAMES = {
+    F.batch_norm: _Given._fields[:-1],
+    torch.batch_norm: ("input", "weight", "bias", "running_mean", "running_var", *_Given._fields[5:]),
+}
+"""The two functions that modules call, with the names of their arguments in their order."""
+
+
+def _normalised(given: _Given) -> Tensor:
+    """(x - mean) / sqrt(variance + eps) * weight + bias for each channel of x, over all ranks."""
+    rows = given.input.float()
     others = [one for one in range(rows.dim()) if one != 1]
     shape = [1, -1, *[1] * (rows.dim() - 2)]
     own = rows.numel() // rows.shape[1]
@@ -84,13 +78,13 @@ def _normalised(
     mean = sums[:-1] / count
     centred = rows - mean.view(shape)
     variance = _Summed.apply(centred.square().sum(others)) / count
-    if running_mean is not None and running_var is not None:
+    if given.running_mean is not None and given.running_var is not None:
         with torch.no_grad():
-            running_mean.lerp_(mean.to(running_mean.dtype), momentum)
-            running_var.lerp_((variance * count / (count - 1)).to(running_var.dtype), momentum)
-    normal = centred * torch.rsqrt(variance + eps).view(shape)
-    if weight is not None:
-        normal = normal * weight.view(shape)
-    if bias is not None:
-        normal = normal + bias.view(shape)
-    return normal.to(input.dtype)
+            given.running_mean.lerp_(mean.to(given.running_mean.dtype), given.momentum)
+            given.running_var.lerp_((variance * count / (count - 1)).to(given.running_var.dtype), given.momentum)
+    normal = centred * torch.rsqrt(variance + given.eps).view(shape)
+    if given.weight is not None:
+        normal = normal * given.weight.view(shape)
+    if given.bias is not None:
+        normal = normal + given.bias.view(shape)
+    return normal.to(given.input.dtype)
