@@ -196,8 +196,7 @@ class Scorer:
         writer. Raises DataError if an output is NaN or infinite."""
         with torch.inference_mode(), autocast(self.device, self.precision):
             if self.store is None:
-                inputs = to_device(batch.inputs, self.device)
-                answers = {name: run.head(inputs).cpu() for name, run in self._wanted(wanted)}
+                answers = self._whole(batch, wanted)
             else:
                 ready = self._through_trunk(batch, window, self.store, writer)
                 answers = {name: run.outputs(ready) for name, run in self._wanted(wanted)}
@@ -208,6 +207,16 @@ class Scorer:
 
     def _wanted(self, names: Names) -> list[tuple[str, LoadedRun]]:
         return [(name, run) for name, run in self.runs.items() if names is None or name in names]
+
+    def _whole(self, batch: TrunkBatch, wanted: Names) -> Answers:
+        """Outputs without a store: of one RUN by its whole model, of several with one trunk by that and their heads."""
+        inputs, runs = to_device(batch.inputs, self.device), self._wanted(wanted)
+        if len(runs) < 2 or any(run.trunk is None or run.trunk != runs[0][1].trunk for _, run in runs):
+            return {name: run.head(inputs).cpu() for name, run in runs}
+        (cut,) = runs[0][1].cuts
+        rows = runs[0][1].head.split.trunk_to(cut)(inputs)
+        lengths = torch.from_numpy(batch.lengths).to(self.device)
+        return {name: run.behind(rows, lengths) for name, run in runs}
 
     def _through_trunk(self, batch: TrunkBatch, window: Window, store: Store, writer: "RowWriter | None") -> Rows:
         with autocast(self.device, store.recipe.precision):

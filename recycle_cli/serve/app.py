@@ -8,12 +8,13 @@ from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 
 from recycle_cli import __version__
+from recycle_cli.errors import RecycleError
 from recycle_cli.serve import openai, runs, tei
 from recycle_cli.serve.asking import service_of
 from recycle_cli.serve.documented import describe
 from recycle_cli.serve.gate import Gate
 from recycle_cli.serve.metrics import Metrics
-from recycle_cli.serve.refusals import Kind, Refusal
+from recycle_cli.serve.refusals import Kind, Refusal, refusal_of
 from recycle_cli.serve.service import ClientGone
 from recycle_cli.settings import ServeSettings
 
@@ -32,6 +33,7 @@ class Application:
         for router in (openai.router, tei.router, runs.router):
             self.app.include_router(router)
         self.app.add_exception_handler(Refusal, _refused)
+        self.app.add_exception_handler(RecycleError, _not_possible)
         self.app.add_exception_handler(HTTPException, _not_there)
         self.app.add_exception_handler(ClientGone, _nobody)
         self.app.add_exception_handler(Exception, _failed)
@@ -57,6 +59,11 @@ async def _metrics(request: Request) -> Response:
 async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, Refusal)
     return _answer(request, error)
+
+
+async def _not_possible(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RecycleError)
+    return _answer(request, refusal_of(error))
 
 
 async def _not_there(request: Request, error: Exception) -> Response:

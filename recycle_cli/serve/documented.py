@@ -88,6 +88,10 @@ def describe(app: FastAPI) -> None:
             for path in found["paths"].values():
                 for operation in path.values():
                     _without_defaults(operation)
+            served = app.state.service
+            if served is None:
+                return found
+            found["components"]["schemas"]["EmbeddingRequest"]["properties"]["model"]["examples"] = list(served.served)
             app.openapi_schema = found
         return app.openapi_schema
 

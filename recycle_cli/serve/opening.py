@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -59,15 +60,15 @@ def named(words: Sequence[str]) -> list[Named]:
 
 @dataclass(frozen=True)
 class Opening:
-    """How models are opened: what they have in common, the stores, and the models whose weights are in memory."""
+    """How models are opened: what they have in common, the stores, and the weights that are in memory."""
 
     model: ModelSettings
     settings: ServeSettings
     stores: Sequence[Store]
-    loaded: list[nn.Module] = field(default_factory=list)
+    loaded: dict[tuple[Any, ...], list[torch.Tensor]] = field(default_factory=dict)
 
     def served(self, words: Sequence[str]) -> list[Served]:
-        """Load all that the words name, in this order; those that read one store are one group.
+        """Load all that the words name, in this order. Those that read one store, or share a trunk, are one group.
 
         Raises UsageError for names that cannot be, and for a store that nothing reads, and whatever loading raises.
         """
@@ -82,7 +83,8 @@ class Opening:
                 raise UsageError(f"--store {store.path}: nothing that is served reads it; leave it out")
         groups: dict[str, list[tuple[Named, Scorer]]] = {}
         for one, scorer in opened:
-            groups.setdefault(one.name if scorer.store is None else scorer.store.path, []).append((one, scorer))
+            key = scorer.first.trunk or one.name if scorer.store is None else scorer.store.path
+            groups.setdefault(key, []).append((one, scorer))
         found = {one.name: one for some in groups.values() for one in self._group(some)}
         return [found[one.name] for one in every]
 
@@ -158,17 +160,20 @@ class Opening:
         )
 
     def _share(self, model: nn.Module) -> None:
-        """Let a model have its weights where another has the same ones, so that they are in memory once."""
-        held: dict[tuple[str, torch.Size], list[torch.Tensor]] = {}
-        for other in self.loaded:
-            for name, tensor in [*other.named_parameters(), *other.named_buffers()]:
-                held.setdefault((name, tensor.shape), []).append(tensor)
-        for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-            for same in held.get((name, tensor.shape), ()):
-                if (same.dtype, same.device) == (tensor.dtype, tensor.device) and torch.equal(same, tensor):
-                    tensor.data = same.data
-                    break
-        self.loaded.append(model)
+        """Let a model have its weights where another has the same numbers, so that they are in memory once."""
+        for tensor in [*model.parameters(), *model.buffers()]:
+            alike = self.loaded.setdefault(_likeness(tensor), [])
+            same = next((one for one in alike if torch.equal(one, tensor)), None)
+            if same is None:
+                alike.append(tensor)
+            else:
+                tensor.data = same.data
+
+
+def _likeness(tensor: torch.Tensor) -> tuple[Any, ...]:
+    """What two tensors of the same numbers have in common, quickly found."""
+    first = tensor.detach().flatten()[:4]
+    return tensor.shape, tensor.dtype, tensor.device, tuple(first.tolist())
 
 
 def _with_rows(scorer: Scorer) -> list[str]:

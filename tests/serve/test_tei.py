@@ -135,6 +135,10 @@ def asked_get(server, path):
         ("/predict?model=similar", {"inputs": "a"}, 424, "Backend"),
         ("/embed?model=none", {"inputs": "a"}, 404, "NotFound"),
         ("/predict", {"inputs": ["a", "b", "c"]}, 422, "Validation"),
+        ("/decode", {"ids": [2_000_000]}, 422, "Validation"),
+        ("/decode", {"ids": []}, 400, "Empty"),
+        ("/tokenize", {"inputs": ["a " * 200_000]}, 422, "Validation"),
+        ("/similarity", {"inputs": {"source_sentence": "a", "sentences": []}}, 400, "Empty"),
         ("/rerank", {"query": "a", "texts": ["b"]}, 404, "NotFound"),
     ],
 )
