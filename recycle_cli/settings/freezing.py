@@ -62,6 +62,14 @@ class FreezeSettings:
         name="freeze-interval",
         minimum=1,
     )
+    votes: Literal["mean", "weighted", "weighted-labels"] = option(
+        "mean",
+        "With several processes and gradient-norm or autofreeze: decide by the gradients of all samples (mean), or let "
+        "each process decide by its own and vote, weighted by its samples, or by how near its labels are to all of "
+        "them as well.",
+        "Freezing",
+        name="freeze-votes",
+    )
     share: float = option(
         1 / 3,
         "With bound: after each epoch, freeze this share of the blocks that still train.",

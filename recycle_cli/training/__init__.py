@@ -20,7 +20,7 @@ from recycle_cli.training.labelled_data import LabelledData, read_labelled, read
 from recycle_cli.training.ladder_head import LadderHead
 from recycle_cli.training.loop import train
 from recycle_cli.training.new_trainer import Destination, new_trainer, trainer_of
-from recycle_cli.training.parallel.start import check_parallel, share_out
+from recycle_cli.training.parallel.start import check_alone, check_parallel, share_out
 from recycle_cli.training.probe_head import ProbeHead, poolings_of
 from recycle_cli.training.proof import prove_training
 from recycle_cli.training.setup import Setup, frozen, set_up, set_up_states, source_of
@@ -44,6 +44,7 @@ __all__ = [
     "TrainingData",
     "base_again",
     "begin_as",
+    "check_alone",
     "check_data",
     "check_head_name",
     "check_heads",

@@ -30,6 +30,7 @@ from recycle_cli.training import (
     Trainer,
     TrainingData,
     begin_as,
+    check_alone,
     check_data,
     check_heads,
     check_parallel,
@@ -108,6 +109,8 @@ def _ranks(job: Job, model: ModelSettings, settings: Sequence[TrainingSettings])
             if not ranks.first:
                 fall_silent()
             check_parallel(job, settings)
+        else:
+            check_alone(settings)
         yield ranks
 
 

@@ -12,6 +12,7 @@ OF_RULES = {
     "freeze-rule": ("gradient-norm",),
     "freeze-interval": ("gradient-norm", "autofreeze"),
     "freeze-share": ("bound",),
+    "freeze-votes": ("gradient-norm", "autofreeze"),
 }
 """The rules that take an option; those of all rules are not here."""
 

@@ -10,6 +10,7 @@ from recycle_cli import runs
 from recycle_cli.batches import RowSource
 from recycle_cli.reports import say
 from recycle_cli.runs import FreezeState, State
+from recycle_cli.runtime.ranks import Ranks
 from recycle_cli.settings import TrainingSettings
 from recycle_cli.training.freezing.gradient_sums import PREFIX, GradientSums
 from recycle_cli.training.freezing.head import FreezingHead
@@ -22,6 +23,7 @@ from recycle_cli.training.freezing.rules import (
     interval_of,
     rule_of,
 )
+from recycle_cli.training.freezing.votes import Votes
 
 LAYER = "layer"
 """The key of an optimizer's group that has the number of its layer, if layers anneal."""
@@ -43,6 +45,7 @@ class Freezing:
         self._timetable = rule if isinstance(rule, Timetable) else None
         self._watcher = None if isinstance(rule, Timetable) else rule
         self._sums = None if self._watcher is None else GradientSums(head.layers, self._watcher.norm)
+        self.votes: Votes | None = None
         self._last: list[int | None] = []
         if self._timetable is not None:
             self._last = [freezes_after(self._timetable, one, settings.epochs) for one in range(len(head.layers))]
@@ -78,6 +81,14 @@ class Freezing:
         needed a scale for them, and they may be infinite."""
         if self._sums is not None:
             self._sums.add(weight, scaled=scaled)
+        if self.votes is not None:
+            self.votes.end_step(weight)
+
+    def let_vote(self, ranks: Ranks, classes: int) -> Votes:
+        """Let several processes vote. `classes`: how many labels there are, if they weigh; else 0."""
+        assert self._watcher is not None
+        self.votes = Votes(ranks, self.head.layers, self._watcher, classes)
+        return self.votes
 
     def after_step(self, state: State) -> dict[str, Any] | None:
         """Decide by the gradients if an interval ends with this step; returns the line for the log."""
@@ -89,13 +100,19 @@ class Freezing:
         self.state.norms, self.state.annealing, self.state.since = norms, [], state.step
         changes = None if before is None else changes_of(before, norms)
         chosen: list[int] = []
-        if changes is not None:  # the first interval only records
+        figures: dict[str, Any] = {"norms": norms, "changes": changes}
+        if self.votes is not None:
+            chosen, ballots, weights = self.votes.chosen(frozenset(self.state.frozen))
+            figures["votes"] = [
+                {"weight": weight, "chosen": self._names(own)} for own, weight in zip(ballots, weights, strict=True)
+            ]
+        elif changes is not None:  # the first interval only records
             chosen = sorted(self._watcher.newly_frozen(changes, frozenset(self.state.frozen)))
         if self.settings.freezing.anneal:
             self.state.annealing = chosen
         else:
             self._freeze(chosen)
-        return self._line(state, {"norms": norms, "changes": changes, "chosen": self._names(chosen)})
+        return self._line(state, {**figures, "chosen": self._names(chosen)})
 
     def after_epoch(self, state: State) -> dict[str, Any] | None:
         """Decide at the end of an epoch if the rule goes by time; returns the line for the log."""
@@ -143,6 +160,8 @@ class Freezing:
             weight.grad = None
         if self._sums is not None:
             self._sums.drop(names)
+        if self.votes is not None:
+            self.votes.drop(names)
 
     def _line(self, state: State, figures: Mapping[str, Any]) -> dict[str, Any]:
         """The log's line about a decision. Layers frozen behind one that trains bring no cut: it names them apart."""

@@ -21,10 +21,15 @@ class GradientSums:
         self._weights = {name: one for own in layers.weights for name, one in own.items()}
         self.sums: dict[str, Tensor] = {}
 
-    def add(self, weight: float, *, scaled: bool = False) -> None:
-        """Add the gradients of the mean loss: those that the weights hold are of a sum that weighs `weight`. `scaled`:
-        they were computed at a scale that may have been too large; then those of the step are left out."""
-        gradients = {name: one.grad for name, one in self._weights.items() if one.grad is not None}
+    def add(self, weight: float, *, scaled: bool = False, gradients: Mapping[str, Tensor] | None = None) -> None:
+        """Add the gradients of the mean loss.
+
+        weight     what the losses weigh, of whose sum the gradients are
+        scaled     they were computed at a scale that may have been too large; then those of the step are left out
+        gradients  those that are added; by default those that the weights hold
+        """
+        if gradients is None:
+            gradients = {name: one.grad for name, one in self._weights.items() if one.grad is not None}
         if not gradients:  # all of them are frozen
             return
         if scaled and not torch.isfinite(torch.stack(torch._foreach_norm(list(gradients.values())))).all():

@@ -1,6 +1,6 @@
 """A head in training on several ranks: each computes its share of a batch, and all of them the loss of the whole."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 
 import numpy as np
@@ -45,11 +45,13 @@ class Parallel:
 
     shares  how the batches of the training are divided, and those of its evaluation
     seen    is shown each bucket of gradients before it is sent
+    learnt  is told the samples of this rank in each batch that is learnt from, and how many all ranks have
     """
 
     def __init__(self, ranks: Ranks, head: Head, shares: tuple[Shares, Shares | None], seed: int) -> None:
         self.ranks, self.head, self.traffic = ranks, head, Traffic()
         self.seen: Seen | None = None
+        self.learnt: Callable[[Indices, int], None] | None = None
         self._shares, self._seed = shares, seed
         self._made_of: list[nn.Parameter] = []
         self._module: nn.Module = head
@@ -107,6 +109,8 @@ class Parallel:
         if len(own) < len(read):
             # A rank without any computes one nevertheless, which does not count: all of them take part in a step.
             batch = subset(batch, places_in(read, own) if len(own) else np.zeros(1, dtype=np.int64))
+        if not evaluating and self.learnt is not None:
+            self.learnt(own, len(known))
         if evaluating:
             found = self.head(batch)
         else:

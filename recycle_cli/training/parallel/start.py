@@ -2,11 +2,14 @@
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from recycle_cli.batches import RowSource, SharedRows, Shares
 from recycle_cli.errors import UsageError
 from recycle_cli.runs import same_settings, training_of
 from recycle_cli.runtime.ranks import Ranks
 from recycle_cli.settings import Job, TrainingSettings
+from recycle_cli.training.freezing.freezing import Freezing
 from recycle_cli.training.parallel.parallel import Parallel
 from recycle_cli.training.trainer import Trainer
 
@@ -22,6 +25,16 @@ def check_parallel(job: Job, settings: Sequence[TrainingSettings]) -> None:
             raise UsageError(
                 f"{option}: samples are mixed with others of their batch, which other ranks have; leave it out, or "
                 "train in one process"
+            )
+
+
+def check_alone(settings: Sequence[TrainingSettings]) -> None:
+    """Raise UsageError for what needs several ranks."""
+    for one in settings:
+        if one.freezing.votes != "mean":
+            raise UsageError(
+                f"--freeze-votes {one.freezing.votes}: one process has nobody to vote with; start several by torchrun, "
+                "or leave it out"
             )
 
 
@@ -42,7 +55,22 @@ def share_out(
         trainer.parallel = Parallel(ranks, trainer.head, (whole, judged), trainer.settings.seed)
         if trainer.freezing is not None:
             trainer.freezing.moving.ranks = ranks
+            if trainer.settings.freezing.votes != "mean":
+                _let_vote(trainer, trainer.freezing, trainer.parallel, ranks)
     return SharedRows(source, whole), None if evaluation is None or judged is None else SharedRows(evaluation, judged)
+
+
+def _let_vote(trainer: Trainer, freezing: Freezing, parallel: Parallel, ranks: Ranks) -> None:
+    """Let the ranks vote on what freezes. Raises UsageError if labels are to weigh that are no classes."""
+    targets, by_labels = trainer.data.targets, trainer.settings.freezing.votes == "weighted-labels"
+    values = targets.values
+    if by_labels and (targets.offsets is not None or values.ndim != 1 or not np.issubdtype(values.dtype, np.integer)):
+        raise UsageError("--freeze-votes weighted-labels: the labels are not one class a sample; take weighted")
+    if trainer.scaler.is_enabled():
+        raise UsageError("--freeze-votes: gradients of --precision float16 are scaled; take bfloat16, or leave it out")
+    votes = freezing.let_vote(ranks, len(trainer.data.names) if by_labels else 0)
+    parallel.seen = votes.seen
+    parallel.learnt = lambda own, count: votes.learnt(values[own] if by_labels else np.zeros(len(own), np.int64), count)
 
 
 def _check_statistics(trainer: Trainer, source: RowSource, ranks: Ranks) -> None:
