@@ -34,6 +34,7 @@ from recycle_cli.store import EncodedRows, Store, gc
 from recycle_cli.store.files import write_file
 from recycle_cli.store.layout import dumps, sealed
 from recycle_cli.store.liveness import unique_id
+from recycle_cli.store.places import open_place
 
 RECIPE = Recipe("text", {"model_type": "synthetic"}, {"pooled": "0" * 32}, "none")
 PAGE = 1000
@@ -104,8 +105,7 @@ def resident() -> int:
 def measure(what: str, path: str, segments: int, samples: int) -> dict[str, Any]:
     """One measurement, in a process that has done nothing else."""
     if what == "list":
-        place = Store.open(path).place if "://" not in path else Store(path, *_place(path)).place
-        seconds, names = timed(place.segment_names)
+        seconds, names = timed(open_place(path).segment_names)
         return {"seconds": seconds, "segments": len(names)}
     if what == "gc":
         seconds, found = timed(lambda: gc(path, dry_run=True))
@@ -124,14 +124,6 @@ def measure(what: str, path: str, segments: int, samples: int) -> dict[str, Any]
     if what == "refresh":
         report["refresh_seconds"], _ = timed(store.refresh)
     return report | {"bytes_in_memory": resident()}
-
-
-def _place(path: str) -> Any:
-    from recycle_cli.store.places import open_place
-    from recycle_cli.store.root import read_root
-
-    place = open_place(path)
-    return (place, *read_root(place))
 
 
 def apart(what: str, path: str, options: argparse.Namespace, segments: int, **environment: str) -> dict[str, Any]:

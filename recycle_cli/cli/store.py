@@ -12,6 +12,7 @@ from recycle_cli.cli.stored_records import REMOVED, contains, find, merge, remov
 from recycle_cli.disk import STDOUT, expanded
 from recycle_cli.errors import DamageError, UnreadError, UsageError
 from recycle_cli.reports import bar, counted, following, say, show, show_fields, show_json, show_rows, spinner
+from recycle_cli.settings import PrecomputeSettings
 
 store_app = typer.Typer(cls=Group, help="Look after a store: what it holds, whether it is whole, and removing.")
 
@@ -114,12 +115,21 @@ def gc(
     asked: Asked,
     dry_run: Annotated[bool, own("dry-run", "Only count what would be removed.")] = False,
     damaged: Annotated[bool, own("damaged", "Also remove what verify --repair set aside.")] = False,
+    segment_bytes: Annotated[
+        int,
+        own(
+            "segment-bytes",
+            "Merge segments smaller than an eighth of this into such of about this many bytes.",
+            usual=False,
+            minimum=1,
+        ),
+    ] = PrecomputeSettings.segment_bytes,
 ) -> None:
     """Free space: remove what interrupted writers left and what is stored twice, and merge small segments."""
     from recycle_cli.store import gc as run
 
     with spinner("looking for what can go" if dry_run else "freeing space"):
-        found = run(store, damaged=damaged, dry_run=dry_run)
+        found = run(store, segment_bytes=segment_bytes, damaged=damaged, dry_run=dry_run)
     if asked["as_json"]:
         show_json(found)
     else:

@@ -234,4 +234,9 @@ def _remedy(error: OSError) -> str:
         return "permission is denied; change the permissions, or choose another folder"
     if error.errno in _TOO_MANY:
         return "too many open files; raise the limit (`ulimit -n 65536`) or merge segments (`recycle store gc`)"
+    if error.errno == errno.ENOMEM:
+        return (
+            "cannot be mapped: memory is full, or this process has as many maps as Linux allows it; merge segments "
+            "(`recycle store gc --segment-bytes`), or allow more maps (`sysctl vm.max_map_count=1000000`)"
+        )
     return error.strerror or str(error)

@@ -1,14 +1,14 @@
 """Map content keys to positions: the keys' sorted high halves beside their positions, searched in batches by NumPy."""
 
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from recycle_cli.keys import Bytes16
-from recycle_cli.store.segment import Segment
+from recycle_cli.store.segment import KEYS, Segment, fetch_together
 
 Positions = npt.NDArray[np.int64]
 Halves = npt.NDArray[np.uint64]
@@ -24,6 +24,9 @@ class Level:
     def __len__(self) -> int:
         return len(self.high)
 
+
+MANY = 4096
+"""More segments than this do not stay mapped when their keys are indexed."""
 
 _NEAR = 32
 _AT_ONCE = 16_384
@@ -80,7 +83,9 @@ class Segments:
     def take(self, name: str, positions: Positions) -> Bytes16:
         """Gather the `keys` or `digests` (by `name`) at the positions: (n, 16) uint8."""
         rows = np.empty((len(positions), 16), np.uint8)
-        for segment, part, local in self.by_segment(positions):
+        groups = self.by_segment(positions)
+        fetch_together([segment for segment, _, _ in groups], name)
+        for segment, part, local in groups:
             held = getattr(segment, name)
             segment.require_uncut(name, held)
             rows[part] = np.take(held, local, axis=0)  # ten times as fast as indexing rows
@@ -89,14 +94,28 @@ class Segments:
 
 def build(segments: Segments, start: int = 0) -> Level:
     """Index the samples of the segments from number `start` on. Of equal keys the first is kept."""
-    high = np.concatenate([high_half(segment.keys) for segment in segments.list[start:]] or [EMPTY.high])
+    high = np.concatenate([high_half(keys) for keys in _keys_of(segments.list[start:])] or [EMPTY.high])
     order = np.argsort(high, kind="stable")
     level = Level(high[order], order + segments.starts[start])
     return _unique(level, segments)
 
 
+def _keys_of(segments: Sequence[Segment]) -> Iterator[Bytes16]:
+    """The keys of each segment. Those of many segments, or of a bucket's, are not held any longer."""
+    for start in range(0, len(segments), MANY):
+        part = segments[start : start + MANY]
+        fetch_together(part, KEYS)
+        for segment in part:
+            is_kept = len(segments) <= MANY and segment.place.is_local
+            yield segment.keys if is_kept else segment.keys_once()
+            if not segment.place.is_local:
+                segment.forget(KEYS)
+
+
 def merge(base: Level, delta: Level, segments: Segments) -> Level:
     """Merge two levels into one. If both hold a key, base wins."""
+    if not len(base) or not len(delta):
+        return base if len(base) else delta
     high = np.concatenate([base.high, delta.high])
     # On two sorted runs a stable sort is a merge, which keeps base's entries before equal ones of delta.
     order = np.argsort(high, kind="stable")
@@ -174,10 +193,11 @@ def equal_rows(first: Bytes16, second: Bytes16) -> npt.NDArray[np.bool_]:
 
 def among(segment: Segment, wanted: Bytes16) -> npt.NDArray[np.bool_]:
     """Which samples of a segment have one of the keys. Only the few whose first halves fit are compared in full."""
-    mask: npt.NDArray[np.bool_] = np.isin(high_half(segment.keys), high_half(wanted))
+    keys = segment.keys_once()
+    mask: npt.NDArray[np.bool_] = np.isin(high_half(keys), high_half(wanted))
     found = np.flatnonzero(mask)
     if len(found):
-        mask[found] = np.isin(_whole(segment.keys[found]), _whole(wanted))
+        mask[found] = np.isin(_whole(keys[found]), _whole(wanted))
     return mask
 
 

@@ -10,10 +10,15 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from itertools import compress
 from pathlib import Path
 from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
 
 from recycle_cli.errors import DamageError, StorageError, StoreError, UsageError
 from recycle_cli.store.layout import (
@@ -28,6 +33,7 @@ from recycle_cli.store.layout import (
 )
 from recycle_cli.store.liveness import FOREIGN_IDLE_SECONDS, Writer, unique_id
 from recycle_cli.store.place import Drafts
+from recycle_cli.store.segment import REQUESTS
 from recycle_cli.store.url_place import UrlPlace
 
 try:
@@ -75,6 +81,7 @@ class RemotePlace(UrlPlace):
 
     def __init__(self, url: str, *, cached: bool = True) -> None:
         super().__init__(url, cached=cached)
+        self._sealed: set[str] = set()
         with _remote_errors(self.url):
             if url.startswith("memory://"):
                 self._store: Any = _MEMORY.setdefault(self.url, MemoryStore())
@@ -113,10 +120,39 @@ class RemotePlace(UrlPlace):
         """Bytes `start` to `stop` of an object."""
         return _tried(self.where(name), lambda: bytes(obstore.get_range(self._store, name, start=start, end=stop)))
 
+    def whole(self, name: str, size: int) -> npt.NDArray[np.uint8]:
+        """All bytes of an object, in one request. Raises DamageError if it has another size."""
+        if self._cache is not None:
+            return super().whole(name, size)
+        data = self._content(name)
+        if len(data) != size:
+            raise DamageError(f"{self.where(name)}: {len(data)} bytes, {size} were sealed; run `recycle store verify`")
+        return np.frombuffer(data, np.uint8)
+
     def segment_names(self) -> list[str]:
-        """Names of the sealed segments, the folders that hold a document, from oldest to newest."""
-        documents = [meta["path"].split("/") for meta in self._below(SEGMENTS) if meta["path"].endswith(f"/{DOCUMENT}")]
-        return sorted(path[1] for path in documents if len(path) == 3 and is_name(path[1]))
+        """Names of the sealed segments, the folders that hold a document, from oldest to newest.
+
+        At first all objects are listed, later the folders alone, and only in new ones a document is looked for. So a
+        segment that `verify --repair` sets aside meanwhile, in another process, stays for this one.
+        """
+        if not self._sealed:
+            paths = [meta["path"].split("/") for meta in self._below(SEGMENTS) if meta["path"].endswith(f"/{DOCUMENT}")]
+            self._sealed = {path[1] for path in paths if len(path) == 3 and is_name(path[1])}
+            return sorted(self._sealed)
+        found: Any = _tried(self.where(SEGMENTS), lambda: obstore.list_with_delimiter(self._store, f"{SEGMENTS}/"))
+        names = {prefix.rstrip("/").rpartition("/")[2] for prefix in found["common_prefixes"]}
+        fresh = sorted(name for name in names - self._sealed if is_name(name))
+        with ThreadPoolExecutor(REQUESTS, thread_name_prefix="recycle-look") as pool:
+            are_sealed = list(pool.map(self._has_document, fresh))
+        self._sealed = (self._sealed & names) | set(compress(fresh, are_sealed))
+        return sorted(self._sealed)
+
+    def _has_document(self, segment: str) -> bool:
+        try:
+            self.size_of(f"{SEGMENTS}/{segment}/{DOCUMENT}")
+        except DamageError:
+            return False
+        return True
 
     def is_segment(self, name: str) -> bool:
         """True: only a prefix with a document counts as a segment."""
@@ -164,6 +200,7 @@ class RemotePlace(UrlPlace):
 
     def set_aside(self, names: list[str]) -> None:
         """Move the documents of segments to `damaged/`, which hides each segment as a whole."""
+        self._sealed.clear()
         for name in names:
             document = name if name.endswith(DOCUMENT) else f"{name}/{DOCUMENT}"
             with suppress(DamageError):

@@ -1,6 +1,7 @@
 """Read a sealed segment: its metadata is checked, and its arrays are mapped when first used."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -27,6 +28,9 @@ from recycle_cli.store.layout import (
 )
 from recycle_cli.store.origins import Origins, origins_in
 from recycle_cli.store.place import ReadablePlace
+
+REQUESTS = 32
+"""Segments of a bucket that are read at the same time, where little is read of many."""
 
 Rows = Array | ChunkedRows
 KEYS, DIGESTS, OFFSETS = "keys", "digests", "offsets"
@@ -124,6 +128,24 @@ class Segment:
         """(samples, 16) uint8, mapped."""
         return self._whole(KEYS)
 
+    def keys_once(self) -> npt.NDArray[np.uint8]:
+        """The keys for a single use: what is not held yet is not held, or mapped, for longer. A process may have only
+        so many maps, and a large store has more segments."""
+        held: npt.NDArray[np.uint8] | None = self.__dict__.get(KEYS)
+        return self._whole(KEYS) if held is None else held
+
+    def fetch(self, name: str) -> None:
+        """Read the document and the `keys` or `digests`. Several threads may do this for several segments at once,
+        while a `cached_property` lets one thread at a time through in some versions of Python."""
+        if "document" not in self.__dict__:
+            self.__dict__["document"] = loads(self.place.document(self.name(DOCUMENT)), self.where(DOCUMENT))
+        if name not in self.__dict__:
+            self.__dict__[name] = self._whole(name)
+
+    def forget(self, name: str) -> None:
+        """Free the `keys` or `digests`, which are read again when they are needed."""
+        self.__dict__.pop(name, None)
+
     @cached_property
     def digests(self) -> npt.NDArray[np.uint8]:
         """(samples, 16) uint8, mapped."""
@@ -200,6 +222,16 @@ class Segment:
         assert spec.file_bytes is not None, "compressed arrays are not read whole"
         data = self.place.whole(self.name(f"{name}/{spec.chunk_key}"), spec.file_bytes)
         return data[: spec.data_bytes].view(spec.dtype).reshape(spec.shape)
+
+
+def fetch_together(segments: Sequence[Segment], name: str) -> None:
+    """Read the `keys` or `digests` of segments that do not lie on a disk here, many at a time: each takes as long as
+    the way to the server and back."""
+    far = [segment for segment in segments if not segment.place.is_local]
+    if len(far) > 1:
+        with ThreadPoolExecutor(REQUESTS, thread_name_prefix="recycle-fetch") as pool:
+            for _ in pool.map(lambda segment: segment.fetch(name), far):
+                pass
 
 
 def origins_of(segments: Iterable[Segment]) -> Origins:

@@ -140,7 +140,8 @@ class Store:
         return [self._segments.list[number].id for number in np.unique(self._segments.owner(positions)).tolist()]
 
     def _index(self, names: list[str]) -> None:
-        stored = indexfile.load(Path(self.place.where("")), names) if self.place.is_local else None
+        is_local = self.place.is_local
+        stored = indexfile.load(Path(self.place.where("")), names) if is_local else self._as_before(names)
         known, base = stored or ([], EMPTY)
         covered = {summary.id for summary in known}
         fresh = [self._segment(name) for name in names if name not in covered]
@@ -151,6 +152,12 @@ class Store:
         )
         delta = build(self._segments, len(known)) if fresh else EMPTY
         self._base, self._delta = self._keep(base, without(delta, base, self._segments))
+
+    def _as_before(self, names: list[str]) -> tuple[list[Summary], Level] | None:
+        """The segments of the last refresh with their index, if all of them are still there: a bucket has no index."""
+        if not self._summaries or not {summary.id for summary in self._summaries}.issubset(names):
+            return None
+        return self._summaries, merge(self._base, self._delta, self._segments)
 
     def lookup(self, keys: Bytes16, digests: Bytes16) -> Positions:
         """Find samples by keys and digests (n, 16). Returns positions (n,) int64, -1 if the store lacks the sample.
