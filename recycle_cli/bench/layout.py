@@ -27,6 +27,7 @@ MEASURES = {
     "read": (*_COMMON, "bytes_per_second"),
     "finetune": (*_COMMON, "seconds_per_step", "epoch_seconds"),
     "predict": _COMMON,
+    "serve": (*_COMMON, "p50_seconds", "p99_seconds"),
     "heads": _COMMON,
     "freezing": (
         *_COMMON,
@@ -175,6 +176,12 @@ def _predict(cuts: Sequence[str]) -> Layout:
     return Layout("predict", tuple(variants), tuple(comparisons))
 
 
+def _serve(cuts: Sequence[str]) -> Layout:
+    ours = [f"{prefix('serve', cut, cuts)}.hits" for cut in predict_cuts(cuts)]
+    comparisons = tuple(Comparison("speedup", one, "serve.no_store") for one in ours)
+    return Layout("serve", ("serve.no_store", *ours), comparisons)
+
+
 def _heads(cuts: Sequence[str]) -> Layout:
     variants, comparisons = [], []
     for group in (*(prefix("heads", cut, cuts) for cut in cuts), "heads.ladder", "heads.pooled"):
@@ -211,6 +218,7 @@ _LAYOUTS = {
     "read": _read,
     "finetune": _finetune,
     "predict": _predict,
+    "serve": _serve,
     "heads": _heads,
     "freezing": _freezing,
     "contention": _contention,

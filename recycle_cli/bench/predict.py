@@ -28,7 +28,7 @@ def runners(subject: Subject) -> dict[str, Runner]:
     found: dict[str, Runner] = {}
     cuts = subject.settings.cuts
     for cut in predict_cuts(cuts):
-        run, group = _run_at(subject, subject.resolve(cut)), prefix("predict", cut, cuts)
+        run, group = run_at(subject, subject.resolve(cut)), prefix("predict", cut, cuts)
         if cut == cuts[0]:
             found["predict.full"] = partial(_scored, subject, _opened(subject, run, None))
         hits = _opened(subject, run, subject.store.path)
@@ -39,7 +39,7 @@ def runners(subject: Subject) -> dict[str, Runner]:
 
 def ours(subject: Subject) -> Runner:
     """The runner of `recycle predict` with the store, at the first cut."""
-    run = _run_at(subject, subject.resolve(subject.settings.cuts[0]))
+    run = run_at(subject, subject.resolve(subject.settings.cuts[0]))
     return partial(_scored, subject, _opened(subject, run, subject.store.path))
 
 
@@ -50,7 +50,7 @@ def _opened(subject: Subject, run: str, store: str | None) -> Scorer:
     return open_scorer(run, store, network, PredictSettings(batch_tokens=subject.batch_tokens, parity_check=False))
 
 
-def _run_at(subject: Subject, cut: str) -> str:
+def run_at(subject: Subject, cut: str) -> str:
     """Save a RUN that was never trained. Its predictions are worthless, but its speed is that of any RUN."""
     folder = subject.folder()
     plain = "image-classification" if subject.images else "text-classification"
@@ -68,7 +68,7 @@ def _run_at(subject: Subject, cut: str) -> str:
 
 def _scored(subject: Subject, scorer: Scorer, repetition: int) -> Run:
     output = subject.scratch / "predictions.jsonl"
-    limit = FEW if repetition == WARM_UP else _scored_part(subject)[0]
+    limit = FEW if repetition == WARM_UP else scored_part(subject)[0]
     done = score(scorer, subject.records(limit), str(output), SILENT)
     return Run(done.seconds, done.samples)
 
@@ -79,7 +79,7 @@ Ready = list[tuple[torch.Tensor, torch.Tensor]]
 def _ready(subject: Subject, scorer: Scorer) -> Ready:
     """Batches of rows and lengths of all records to score, widened and on the device."""
     assert scorer.store is not None
-    positions = subject.positions[: _scored_part(subject)[1]]
+    positions = subject.positions[: scored_part(subject)[1]]
     stored = StoredRows.of(scorer.store, scorer.cuts[0], positions)
     batches = by_token_budget(stored.lengths * scorer.preprocessor.row_cost, scorer.batch_tokens)
     loaded = (to_device(stored.load(members), subject.device) for members in batches)
@@ -92,10 +92,10 @@ def _bare_head(subject: Subject, scorer: Scorer, ready: Ready, repetition: int) 
     with clock.running(), torch.inference_mode(), autocast(subject.device, subject.model.precision):
         for rows, lengths in chosen:
             head(rows, lengths)
-    return Run(clock.seconds, _scored_part(subject)[1])
+    return Run(clock.seconds, scored_part(subject)[1])
 
 
-def _scored_part(subject: Subject) -> tuple[int, int]:
+def scored_part(subject: Subject) -> tuple[int, int]:
     """How many records are scored, and how many samples they have."""
     parents = subject.data.parents
     if parents is None:

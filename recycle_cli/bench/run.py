@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from recycle_cli.bench import contention, finetune, freezing, heads, precompute, predict, read
+from recycle_cli.bench import contention, finetune, freezing, heads, precompute, predict, read, serve
 from recycle_cli.bench.compare import Worse, read_figures, worse
 from recycle_cli.bench.figures import Figure, figures_of
 from recycle_cli.bench.layout import Layout, layout
@@ -31,6 +31,7 @@ RUNNERS: Mapping[str, Callable[[Subject], Mapping[str, Runner | Unavailable]]] =
     "read": read.runners,
     "finetune": finetune.runners,
     "predict": predict.runners,
+    "serve": serve.runners,
     "heads": heads.runners,
     "freezing": freezing.runners,
     "contention": contention.runners,

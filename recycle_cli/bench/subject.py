@@ -122,7 +122,7 @@ class Subject:
     @cached_property
     def all_cuts(self) -> SplitModel:
         """The model split at all cuts at which anything is measured."""
-        predicted = predict_cuts(self.settings.cuts) if "predict" in self.settings.verbs else ()
+        predicted = predict_cuts(self.settings.cuts) if {"predict", "serve"} & {*self.settings.verbs} else ()
         return self.split(tuple(dict.fromkeys((*self.settings.cuts, *predicted))), self.network)
 
     def resolve(self, cut: str) -> str:

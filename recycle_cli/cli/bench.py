@@ -24,9 +24,9 @@ from recycle_cli.settings.measuring import BENCH_IMAGES, BENCH_TEXTS, VERBS
 def bench(
     asked: Asked,
     verb: Annotated[
-        Literal["precompute", "read", "finetune", "predict", "heads", "freezing", "contention", "all"],
+        Literal["precompute", "read", "finetune", "predict", "serve", "heads", "freezing", "contention", "all"],
         typer.Argument(
-            metavar="[VERB]", help="What to measure; all means everything but heads, freezing and contention."
+            metavar="[VERB]", help="What to measure; all means everything but serve, heads, freezing and contention."
         ),
     ] = "all",
     corpus: Annotated[

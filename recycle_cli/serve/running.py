@@ -49,24 +49,31 @@ def serve(
     hosts = None if keys or not here else _HERE | {settings.host.lower()}
     metrics = Metrics()
     application = Application(settings, metrics, keys, hosts)
-    with _listening(settings.host, settings.port) as listening:
-        url = f"http://{settings.host}:{listening.getsockname()[1]}"
+    with listening(settings.host, settings.port) as wire:
+        url = f"http://{settings.host}:{wire.getsockname()[1]}"
         say(f"listening at {url}")
 
         def load() -> Service:
             began = perf_counter()
-            served = Opening(model, settings, [Store.open(path) for path in stores]).served(runs)
-            batch_tokens = served[0].group.misses.batch_tokens
-            check_budget(served, batch_tokens)
-            service = Service(served, settings, batch_tokens, metrics)
+            opening = Opening(model, settings, [Store.open(path) for path in stores])
+            service = service_for(opening, runs, metrics)
             say(f"ready after {perf_counter() - began:.1f} s: {', '.join(service.served)}")
             ready({"url": url, "models": list(service.served)})
             return service
 
-        run(application, listening, load, settings.drain_seconds)
+        run(application, wire, load, settings.drain_seconds)
 
 
-def run(application: Application, listening: socket.socket, load: Callable[[], Service], drain_seconds: float) -> None:
+def service_for(opening: Opening, words: Sequence[str], metrics: Metrics) -> Service:
+    """Load what the words name, and start its threads. Raises UsageError if one text could exceed the budget of a
+    batch, and whatever loading raises."""
+    served = opening.served(words)
+    batch_tokens = served[0].group.misses.batch_tokens
+    check_budget(served, batch_tokens)
+    return Service(served, opening.settings, batch_tokens, metrics)
+
+
+def run(application: Application, wire: socket.socket, load: Callable[[], Service], drain_seconds: float) -> None:
     """Answer at a socket: 503 while `load` is at work, then requests, until a signal comes or loading fails."""
     config = uvicorn.Config(
         application.gate,
@@ -81,11 +88,11 @@ def run(application: Application, listening: socket.socket, load: Callable[[], S
         h11_max_incomplete_event_size=64 * 1024,
     )
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
-        runner.run(_answer(application, listening, load, _Server(config)))
+        runner.run(_answer(application, wire, load, _Server(config)))
 
 
 async def _answer(
-    application: Application, listening: socket.socket, load: Callable[[], Service], server: "_Server"
+    application: Application, wire: socket.socket, load: Callable[[], Service], server: "_Server"
 ) -> None:
     loop = asyncio.get_running_loop()
 
@@ -97,7 +104,7 @@ async def _answer(
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, end)
-    answering = asyncio.create_task(server.serve(sockets=[listening]))
+    answering = asyncio.create_task(server.serve(sockets=[wire]))
     service: Service | None = None
     try:
         service = await asyncio.to_thread(load)
@@ -136,17 +143,17 @@ def _is_this_machine(host: str) -> bool:
 
 
 @contextmanager
-def _listening(host: str, port: int) -> Iterator[socket.socket]:
+def listening(host: str, port: int) -> Iterator[socket.socket]:
     """A socket at the address. Raises StorageError if it is taken, UsageError if there is no such address."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)[0]
     except socket.gaierror as error:
         raise UsageError(f"--host {host}: no such address ({error.strerror})") from None
-    with socket.socket(family, kind, protocol) as listening:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    with socket.socket(family, kind, protocol) as wire:
+        wire.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            listening.bind(address)
+            wire.bind(address)
         except OSError as error:
             raise StorageError(f"--host {host} --port {port} cannot be listened at ({error.strerror})") from None
-        listening.listen(2048)
-        yield listening
+        wire.listen(2048)
+        yield wire

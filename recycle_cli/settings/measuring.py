@@ -10,8 +10,9 @@ from recycle_cli.settings.training import TrainingSettings
 from recycle_cli.settings.verbs import Codec, Dtype, PrecomputeSettings
 
 VERBS = ("precompute", "read", "finetune", "predict")
-"""The parts of `recycle bench all`. `heads`, which trains sixteen heads a repetition, `freezing`, which trains for
-several epochs, and `contention`, which keeps cores busy, run only if they are named."""
+"""The parts of `recycle bench all`. `serve`, which starts a server each time, `heads`, which trains sixteen heads a
+repetition, `freezing`, which trains for several epochs, and `contention`, which keeps cores busy, run only if they are
+named."""
 
 HEADS = 8
 """Heads that a bench trains from one read, and one after another."""

@@ -170,6 +170,19 @@ def test_trainings_whose_layers_freeze_are_set_against_all_baselines(recycle, ti
     assert median["freezing.shorter.epochs"] <= median["freezing.full.epochs"] == 4
 
 
+@pytest.mark.long
+def test_a_server_with_all_in_its_store_is_set_against_one_without(recycle, tiny_bert, tmp_path):
+    pytest.importorskip("fastapi")
+    write_csv(tmp_path / "texts.csv", [{"text": record["text"]} for record in records(80)])
+    options = ("--corpus", "texts.csv", "--model", tiny_bert, *SMALL)
+    figures = recycle.json("bench", "serve", *options, cwd=tmp_path)["figures"]
+    assert set(figures) == set(layout("serve", ["50%"]).names())
+    for name, one in figures.items():
+        assert one["median"] > 0, (name, one["note"])
+    hits, plain = (figures[f"serve.{name}.samples_per_second"]["median"] for name in ("hits", "no_store"))
+    assert figures["serve.speedup_vs_no_store"]["median"] == pytest.approx(hits / plain, rel=0.5)
+
+
 @pytest.mark.parametrize("codec", ["none", "lz4"])
 def test_heads_together_are_set_against_heads_apart(recycle, tiny_bert, tmp_path, codec):
     write_csv(tmp_path / "texts.csv", [{"text": record["text"]} for record in records(40)])

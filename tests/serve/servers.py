@@ -1,8 +1,6 @@
 """A server in this process: real sockets, its event loop in a thread."""
 
 import hashlib
-import threading
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,9 +9,8 @@ from typing import Any
 import httpx2
 
 from recycle_cli.serve.app import Application
-from recycle_cli.serve.metrics import Metrics
-from recycle_cli.serve.opening import Opening, check_budget
-from recycle_cli.serve.running import _listening, run
+from recycle_cli.serve.background import in_background
+from recycle_cli.serve.opening import Opening
 from recycle_cli.serve.service import Service
 from recycle_cli.settings import ModelSettings, ServeSettings
 from recycle_cli.store import Store
@@ -58,37 +55,11 @@ def serving(
     keys: Sequence[str] = (),
 ) -> Iterator[Server]:
     """Serve RUNs and models from stores for the length of a block."""
-    metrics, failed = Metrics(), []
+    opening = Opening(ModelSettings(), settings, [Store.open(str(store)) for store in stores])
     digests = [hashlib.sha256(key.encode()).digest() for key in keys]
-    application = Application(settings, metrics, digests, None)
-
-    def load() -> Service:
-        opened = [Store.open(str(store)) for store in stores]
-        served = Opening(ModelSettings(), settings, opened).served([str(word) for word in words])
-        batch_tokens = served[0].group.misses.batch_tokens
-        check_budget(served, batch_tokens)
-        return Service(served, settings, batch_tokens, metrics)
-
-    with _listening("127.0.0.1", 0) as listening:
-        url = f"http://127.0.0.1:{listening.getsockname()[1]}"
-
-        def answer() -> None:
-            try:
-                run(application, listening, load, 5.0)
-            except BaseException as error:  # noqa: BLE001 - raised again below
-                failed.append(error)
-
-        thread = threading.Thread(target=answer)
-        thread.start()
-        headers = {"Authorization": f"Bearer {keys[0]}"} if keys else {}
-        with httpx2.Client(base_url=url, headers=headers, timeout=60) as client:
-            try:
-                while thread.is_alive() and application.app.state.service is None:
-                    time.sleep(0.02)
-                if not failed:
-                    yield Server(url, client, application)
-            finally:
-                application.end()
-                thread.join()
-        if failed:
-            raise failed[0]
+    headers = {"Authorization": f"Bearer {keys[0]}"} if keys else {}
+    with (
+        in_background(opening, [str(word) for word in words], digests) as found,
+        httpx2.Client(base_url=found.url, headers=headers, timeout=60) as client,
+    ):
+        yield Server(found.url, client, found.application)
