@@ -35,8 +35,20 @@ MEASURES = {
         "evaluation_loss",
         "epochs",
     ),
+    "ranks": (
+        "seconds",
+        "samples_per_second",
+        "seconds_per_step",
+        "gradient_bytes",
+        "gradient_seconds",
+        "output_bytes",
+    ),
     "contention": ("seconds", "samples_per_second"),
 }
+
+PARALLEL = ("full", "frozen", "store", "kept")
+"""Trainings by several processes: of the whole model, of what lies behind the first cut from the inputs and from a
+store, and with layers that freeze and rows that are kept."""
 
 FREEZING = ("full", "in_place", "kept", "static", "shorter")
 """Whole trainings: full, with layers that freeze in place, or with their rows kept, from a store at the first cut, and
@@ -80,6 +92,8 @@ class Comparison:
         """The group of `ours`, the kind, and the last part of `other`, as in `finetune.speedup_vs_full`."""
         if self.kind == "slowdown":
             return f"{self.ours}.slowdown"
+        if self.ours.startswith("ranks."):
+            return f"{self.ours}.{self.kind}_vs_{self.other.rpartition('.')[2]}"
         if self.ours.startswith("contention."):
             return f"{self.ours}.{self.kind}_vs_{self.other.split('.')[1]}"
         other = self.other.rpartition(".")[2] if self.beside is None else "slower"
@@ -116,8 +130,10 @@ def predict_cuts(cuts: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*cuts, ALL_BLOCKS)))
 
 
-def layout(verb: str, cuts: Sequence[str], *, images: bool = False) -> Layout:
-    """The layout of a verb at these cuts, named as the user named them, on texts or images."""
+def layout(verb: str, cuts: Sequence[str], *, images: bool = False, ranks: Sequence[int] = ()) -> Layout:
+    """The layout of a verb at these cuts, named as the user named them, on texts or images, and by so many ranks."""
+    if verb == "ranks":
+        return _ranks(ranks)
     if verb == "precompute":
         return _precompute(cuts, images=images)
     return _LAYOUTS[verb](cuts)
@@ -195,6 +211,17 @@ def _freezing(cuts: Sequence[str]) -> Layout:
     against = ("full", "in_place")
     comparisons = tuple(Comparison("speedup", "freezing.kept", f"freezing.{name}") for name in against)
     return Layout("freezing", variants, comparisons)
+
+
+def _ranks(counts: Sequence[int]) -> Layout:
+    variants = tuple(f"ranks.{count}.{way}" for count in counts for way in PARALLEL)
+    comparisons = [
+        Comparison("speedup", f"ranks.{count}.{way}", f"ranks.{count}.full")
+        for count in counts
+        for way in PARALLEL
+        if way != "full"
+    ]
+    return Layout("ranks", variants, tuple(comparisons))
 
 
 def _contention(cuts: Sequence[str]) -> Layout:

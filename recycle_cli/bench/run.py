@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from recycle_cli.bench import contention, finetune, freezing, heads, precompute, predict, read, serve
+from recycle_cli.bench import contention, finetune, freezing, heads, precompute, predict, ranks, read, serve
 from recycle_cli.bench.compare import Worse, read_figures, worse
 from recycle_cli.bench.figures import Figure, figures_of
 from recycle_cli.bench.layout import Layout, layout
@@ -35,6 +35,7 @@ RUNNERS: Mapping[str, Callable[[Subject], Mapping[str, Runner | Unavailable]]] =
     "heads": heads.runners,
     "freezing": freezing.runners,
     "contention": contention.runners,
+    "ranks": ranks.runners,
 }
 
 
@@ -65,7 +66,7 @@ def bench(
     """
     _check(settings, corpus)
     images = bool(model.name) and NamedModel(model).modality == "image"
-    layouts = [layout(verb, settings.cuts, images=images) for verb in settings.verbs]
+    layouts = [layout(verb, settings.cuts, images=images, ranks=settings.ranks) for verb in settings.verbs]
     known = [name for one in layouts for name in one.names()]
     for text in require:
         parse_requirement(text, known, NOT_MEASURED)

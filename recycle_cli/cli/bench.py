@@ -1,6 +1,6 @@
 """`recycle bench`."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Annotated, Literal
 
 import typer
@@ -8,7 +8,7 @@ import typer
 from recycle_cli.cli.options import Asked, filled, own, with_options
 from recycle_cli.cli.required import end
 from recycle_cli.disk import expanded
-from recycle_cli.errors import BarError
+from recycle_cli.errors import BarError, UsageError
 from recycle_cli.reports import show_json, spinner
 from recycle_cli.requirements import check_requirements, parse_requirement
 from recycle_cli.settings import MINILM, BenchSettings, CorpusSettings, ModelSettings
@@ -72,6 +72,12 @@ def bench(
         from recycle_cli.bench.showing import show_bench
 
     settings = filled(BenchSettings, asked, verbs=VERBS if verb == "all" else (verb,))
+    if settings.ranks:
+        if verb != "finetune":
+            raise UsageError(
+                "--ranks: only finetune is measured by several processes; name it, or leave the option out"
+            )
+        settings = replace(settings, verbs=("ranks",))
     plot, scratch, compare = (one and expanded(one) for one in (plot, scratch, compare))
     if plot is not None:
         drawing.check_plot(plot, settings.verbs)

@@ -5,6 +5,7 @@ from typing import Literal
 
 from recycle_cli.settings.model import ViewSettings
 from recycle_cli.settings.option import option, same
+from recycle_cli.settings.reading import counts
 from recycle_cli.settings.tasks import SampleSettings
 from recycle_cli.settings.training import TrainingSettings
 from recycle_cli.settings.verbs import Codec, Dtype, PrecomputeSettings
@@ -27,7 +28,7 @@ PLAN_TEXTS, PLAN_IMAGES = 512, 128
 @dataclass(frozen=True)
 class BenchSettings:
     """How `recycle bench` measures. `batches`: the training batches of one repetition. Only the first of `cuts` is
-    compared with every baseline. `epochs`, `rule`: of trainings whose layers freeze."""
+    compared with every baseline. `epochs`, `rule`: of trainings whose layers freeze, or by several processes."""
 
     verbs: tuple[str, ...] = VERBS
     cuts: tuple[str, ...] = same(
@@ -48,6 +49,12 @@ class BenchSettings:
     epochs: int = option(4, "With freezing: train for this many epochs.", "Measuring", minimum=1)
     rule: Literal["linear", "gradient-norm", "autofreeze", "bound"] = option(
         "bound", "With freezing: freeze blocks by this rule (docs/freezing.md).", "Measuring", name="freeze"
+    )
+    ranks: tuple[int, ...] = option(
+        (),
+        "With finetune: measure trainings by so many processes instead, such as 1,2: what they send, and their steps.",
+        "Measuring",
+        parser=counts,
     )
     samples: SampleSettings = SampleSettings()
 

@@ -17,6 +17,14 @@ def size(text: str) -> int:
     return int(count)
 
 
+def counts(text: str) -> tuple[int, ...]:
+    """Whole numbers from 1 on, from `1,2,4`. Raises ValueError for anything else, and for one that comes twice."""
+    found = tuple(int(one) if one.strip().isdecimal() else 0 for one in text.split(","))
+    if not all(found) or len(set(found)) < len(found):
+        raise ValueError(f"{text!r}: expected different numbers from 1 on, such as 1,2")
+    return found
+
+
 def numbers(text: str) -> tuple[float, ...]:
     """Numbers from `0.5,0.4,0.3`. Raises ValueError for anything else, nan and inf included."""
     try:

@@ -183,6 +183,26 @@ def test_a_server_with_all_in_its_store_is_set_against_one_without(recycle, tiny
     assert figures["serve.speedup_vs_no_store"]["median"] == pytest.approx(hits / plain, rel=0.5)
 
 
+@pytest.mark.long
+def test_trainings_by_several_processes_send_what_trains(recycle, tiny_bert, tmp_path):
+    options = ("--model", tiny_bert, "--limit", 64, "--max-length", 16, "--batch-size", 8, "--batches", 2)
+    options += ("--repetitions", 1, "--epochs", 4)
+    figures = recycle.json("bench", "finetune", "--ranks", "1,2", *options, cwd=tmp_path)["figures"]
+    assert set(figures) == set(layout("ranks", ["50%"], ranks=(1, 2)).names())
+    median = {name: one["median"] for name, one in figures.items()}
+    assert median["ranks.1.full.gradient_bytes"] == 0
+    sent = {way: median[f"ranks.2.{way}.gradient_bytes"] for way in ("full", "frozen", "store", "kept")}
+    assert sent["store"] == sent["frozen"] < sent["kept"] < sent["full"]
+    assert median["ranks.2.store.gradient_seconds"] > 0 < median["ranks.2.store.output_bytes"]
+
+
+def test_only_finetune_is_measured_by_several_processes(recycle):
+    done = recycle("bench", "predict", "--ranks", "1,2")
+    assert done.code == 2
+    assert "--ranks: only finetune is measured by several processes" in done.err
+    assert "expected different numbers from 1 on" in recycle("bench", "finetune", "--ranks", "2,2").err
+
+
 @pytest.mark.parametrize("codec", ["none", "lz4"])
 def test_heads_together_are_set_against_heads_apart(recycle, tiny_bert, tmp_path, codec):
     write_csv(tmp_path / "texts.csv", [{"text": record["text"]} for record in records(40)])
