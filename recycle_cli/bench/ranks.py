@@ -60,7 +60,11 @@ def launch(arguments: Sequence[str], count: int, threads: int, way: Launched | N
             own |= {"MASTER_ADDR": way.address, **AGENT}
         words = [*(way.before[rank] if way.before else ()), *command]
         processes.append(subprocess.Popen(words, env=own, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
-    said = [one.communicate() for one in processes]
+    try:
+        said = [one.communicate() for one in processes]
+    finally:
+        for one in processes:
+            one.kill()
     if any(one.returncode for one in processes):
         lines = [line for _, errors in said for line in errors.splitlines() if line.startswith("recycle: ")]
         raise RecycleError(f"a training that was to be measured has failed: {' '.join(lines) or 'it said nothing'}")

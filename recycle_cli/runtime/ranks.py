@@ -49,6 +49,7 @@ class Ranks:
         self.number, self.count = dist.get_rank(), dist.get_world_size()
         self._store = dist.distributed_c10d._get_default_store()
         self._ended = threading.Event()
+        self._found: list[int] = []
         self._beating = threading.Thread(target=self._beat, daemon=True)
         self._beating.start()
 
@@ -110,9 +111,10 @@ class Ranks:
         """The ranks that have said so, or give no sign of life. Without a launcher's store the first rank keeps what
         all of them say: if that cannot be read, it is the one."""
         try:
-            return [one for one in self._others if self._said(one)] or self._silent()
+            self._found = [one for one in self._others if self._said(one)] or self._silent()
         except RuntimeError:
-            return [0]
+            self._found = [0]
+        return self._found
 
     def speak(self, message: str, of_others: bool) -> str | None:
         """What this rank says of a failure: of all that fail alike only the first says so.
@@ -130,7 +132,7 @@ class Ranks:
         of the others names it."""
         if any(self._said(one).startswith(OWN) for one in self._others):
             return None
-        dead = [one for one in self._silent() if not self._said(one)]
+        dead = [one for one in self._found or self._silent() if not self._said(one)]
         if any(one < self.number for one in self._others if one not in dead):
             return None
         return _gone(dead) if dead else message

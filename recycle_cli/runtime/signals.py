@@ -7,6 +7,7 @@ code that the earlier one would have had: whatever is on the disk is as after an
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -31,9 +32,10 @@ _raised = _Raised()
 
 @dataclass
 class Deferred:
-    """Whether a signal has arrived. The loop asks at each safe point."""
+    """Whether a signal has arrived, and when. The loop asks at each safe point."""
 
     asked: bool = False
+    at: float = 0.0
 
     def stop_here(self, said: str = "") -> None:
         """Raise Interrupted, with these words, if a signal has arrived."""
@@ -64,19 +66,24 @@ def end_quietly_on_signals(code: int) -> None:
 
 
 @contextmanager
-def deferred_signals() -> Iterator[Deferred]:
-    """Only note the first signal inside the block; a second one raises Interrupted at once."""
+def deferred_signals(grace: float = 0.0) -> Iterator[Deferred]:
+    """Only note the first signal inside the block; a second one raises Interrupted at once.
+
+    grace  seconds in which a second one is taken for the first again: a terminal and a launcher both send Ctrl-C
+    """
     deferred = Deferred()
     if threading.current_thread() is not threading.main_thread():
         yield deferred
         return
 
     def note(number: int, frame: FrameType | None) -> None:
+        if deferred.asked and time.monotonic() < deferred.at + grace:
+            return
         if deferred.asked and signal.Signals(number) in commands:
             _interrupt(number, frame)  # the command's: a third one ends the process
         if deferred.asked:
             raise Interrupted
-        deferred.asked = True
+        deferred.asked, deferred.at = True, time.monotonic()
 
     before = {number: signal.getsignal(number) for number in _SIGNALS}
     commands = [number for number, handler in before.items() if handler is _interrupt]

@@ -17,6 +17,9 @@ from recycle_cli.training.learning_rate import learning_rate
 from recycle_cli.training.told import tell_epoch, tell_evaluation, tell_resumed
 from recycle_cli.training.trainer import Trainer
 
+BOTH_SIGNALS = 3.0
+"""Seconds within which ranks take two signals for one: the terminal's, and the launcher's, which passes it on."""
+
 
 def train(trainers: Sequence[Trainer], source: RowSource, evaluation: RowSource | None, progress: Bar) -> None:
     """Train heads on the same batches, each read once, and leave every head's best weights in place.
@@ -32,7 +35,8 @@ def train(trainers: Sequence[Trainer], source: RowSource, evaluation: RowSource 
     last = max(trainer.settings.epochs for trainer in trainers)
     progress.update(min(trainer.state.step for trainer in trainers), total=last * steps_an_epoch)
 
-    with quick_masks(), deferred_signals() as signals, _ending(trainers):
+    grace = 0.0 if trainers[0].parallel is None else BOTH_SIGNALS
+    with quick_masks(), deferred_signals(grace) as signals, _ending(trainers):
         while active := [trainer for trainer in trainers if trainer.goes_on]:
             number = min(trainer.state.epoch for trainer in active)
             current = [trainer for trainer in active if trainer.state.epoch == number]

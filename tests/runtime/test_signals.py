@@ -40,3 +40,13 @@ def test_the_handlers_before_come_back():
         pass
     with pytest.raises(Interrupted):
         os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_second_signal_that_follows_at_once_may_be_the_first_again():
+    with deferred_signals(grace=60) as signals:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        assert signals.asked
+        signals.at -= 61
+        with pytest.raises(Interrupted):
+            os.kill(os.getpid(), signal.SIGINT)
