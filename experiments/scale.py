@@ -14,6 +14,7 @@ import argparse
 import bisect
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -110,6 +111,9 @@ def measure(what: str, path: str, segments: int, samples: int) -> dict[str, Any]
     if what == "gc":
         seconds, found = timed(lambda: gc(path, dry_run=True))
         return {"seconds": seconds, "found": found if isinstance(found, str) else found["removed"]}
+    if what == "index":
+        for index in Path(path, "index").glob("2*"):
+            shutil.rmtree(index)
     seconds, store = timed(lambda: Store.open(path, RECIPE))
     report: dict[str, Any] = {"seconds": seconds, "bytes_in_memory": resident()}
     if isinstance(store, str):
@@ -235,6 +239,7 @@ def main() -> None:
     parser.add_argument("--segments", type=int, nargs="+", default=[1000, 10_000, 100_000])
     parser.add_argument("--samples", type=int, default=100)
     parser.add_argument("--folder", type=Path)
+    parser.add_argument("--folder-alone", action="store_true", help="leave the bucket out")
     parser.add_argument("--latency", type=float, default=0.0)
     parser.add_argument("--keep", action="store_true", help="leave the store in --folder, and go on with it")
     parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
@@ -247,11 +252,13 @@ def main() -> None:
         held = len(list(Path(path, "segments").glob("2*"))) if Path(path).exists() else 0
         for segments in options.segments:
             seconds = make(path, held, segments, options.samples)
-            print(json.dumps({"what": "make", "segments": segments, "added": segments - held, "seconds": seconds}))
+            made = {"what": "make", "segments": segments, "added": max(0, segments - held), "seconds": seconds}
+            print(json.dumps(made), flush=True)
             held = max(held, segments)
-            # The first opening makes the index.
-            for what in ("list", "open", "open", "lookup", "refresh", "gc"):
+            for what in ("list", "index", "open", "lookup", "refresh", "gc"):
                 print(json.dumps({"place": "folder", **apart(what, path, options, segments)}), flush=True)
+            if options.folder_alone:
+                continue
             server, environment = bucket(path, options.latency)
             for what in ("list", "lookup", "refresh"):
                 S3.requests.clear()

@@ -45,10 +45,11 @@ def gc(
         plan = _plan(store, segment_bytes)
         left = [writer for writer in writers(root / SCRATCH) if not writer.alive]
         aside = _folders(root / DAMAGED) if damaged else []
-        freed = plan.surplus_bytes + sum(bytes_below(folder) for folder in aside)
+        surplus = plan.surplus_bytes
+        freed = surplus + sum(bytes_below(folder) for folder in aside)
         if not dry_run:
             left = [writer for writer in left if remove_dead(root / SCRATCH, writer.name)]
-            freed += replace(store, plan, segment_bytes, "gc") - plan.surplus_bytes
+            freed += replace(store, plan, segment_bytes, "gc") - surplus
             remove_folders(root, aside)
     counts = {"duplicates": plan.duplicates, "rewritten": len(plan.rewritten), "removed": len(plan.stale)}
     return _report(path, began, [writer.bytes for writer in left], counts, len(aside), freed)
@@ -89,10 +90,12 @@ def _plan(store: Store, segment_bytes: int) -> RewritePlan:
     """
     ordered = store.by_age()
     kept = unique_in(ordered)
-    doubled = [segment for segment in ordered.list if len(kept[segment.id]) < segment.summary.samples]
-    small = [
-        segment for segment in ordered.list if segment.summary.bytes * SMALL < segment_bytes and segment not in doubled
-    ]
+    doubled, small = [], []
+    for segment in ordered.list:
+        if len(kept[segment.id]) < segment.summary.samples:
+            doubled.append(segment)
+        elif segment.summary.bytes * SMALL < segment_bytes:
+            small.append(segment)
     return RewritePlan([*doubled, *small] if len(small) + len(doubled) > 1 or doubled else [], kept)
 
 

@@ -108,8 +108,11 @@ def _keys_of(segments: Sequence[Segment]) -> Iterator[Bytes16]:
         for segment in part:
             is_kept = len(segments) <= MANY and segment.place.is_local
             yield segment.keys if is_kept else segment.keys_once()
-            if not segment.place.is_local:
+            if not is_kept:
                 segment.forget(KEYS)
+            if len(segments) > MANY:  # 20 KB each
+                segment.forget("record")
+                segment.forget("document")
 
 
 def merge(base: Level, delta: Level, segments: Segments) -> Level:

@@ -42,6 +42,7 @@ def merge(
                 if len(lacking):
                     require_sound([segment], "merge")
                     copy_samples(source, segment, lacking, writer)
+                segment.release()
                 done += len(local)
                 if progress is not None:
                     progress(done, len(source))

@@ -60,6 +60,8 @@ class RewritePlan:
 
 
 def _surplus(segment: Segment, kept: Positions) -> int:
+    if len(kept) == segment.summary.samples:
+        return 0
     lengths = np.diff(segment.offsets)
     rows = int(lengths.sum())
     return segment.summary.bytes * (rows - int(lengths[kept].sum())) // max(1, rows)
@@ -97,7 +99,8 @@ def replace(store: Store, plan: RewritePlan, segment_bytes: int, purpose: str) -
 
 def _relied_on(store: Store, plan: RewritePlan) -> list[Segment]:
     """The segments that stay as they are and hold a copy of a sample that the plan drops."""
-    dropped = [np.delete(segment.keys, plan.kept[segment.id], axis=0) for segment in plan.stale]
+    doubled = [segment for segment in plan.stale if len(plan.kept[segment.id]) < segment.summary.samples]
+    dropped = [np.delete(segment.keys_once(), plan.kept[segment.id], axis=0) for segment in doubled]
     keys = np.concatenate([np.empty((0, KEY_BYTES), np.uint8), *dropped])
     stale = {segment.id for segment in plan.stale}
     return [segment for segment in store.segments if segment.id not in stale and among(segment, keys).any()]
@@ -110,6 +113,7 @@ def rewrite(store: Store, stale: list[Segment], kept: dict[str, Positions], segm
         with store.writer(segment_bytes=segment_bytes, codec=codec, origins=origins_of(alike)) as writer:
             for segment in alike:
                 copy_samples(store, segment, kept[segment.id], writer)
+                segment.release()  # there may be more segments than a process may have maps
 
 
 def copy_samples(store: Store, segment: Segment, samples: Positions, writer: SegmentWriter) -> None:

@@ -143,8 +143,15 @@ class Segment:
             self.__dict__[name] = self._whole(name)
 
     def forget(self, name: str) -> None:
-        """Free the `keys` or `digests`, which are read again when they are needed."""
+        """Free an array of the samples, which is read again when it is needed."""
         self.__dict__.pop(name, None)
+
+    def release(self) -> None:
+        """Free all maps and arrays, which are read again when they are needed."""
+        for name in (KEYS, DIGESTS, "bounds", OFFSETS):
+            self.forget(name)
+        self._values.clear()
+        self._scales.clear()
 
     @cached_property
     def digests(self) -> npt.NDArray[np.uint8]:

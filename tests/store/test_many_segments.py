@@ -1,13 +1,16 @@
 """A store of many segments: a bucket is asked little, and many at a time; a process needs few maps."""
 
 import os
+import sys
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from recycle_cli.errors import StorageError
-from recycle_cli.store import Store, gc, index, verify
+from recycle_cli.store import Store, gc, index, merge, verify
+from recycle_cli.store import rewrite as module
 from recycle_cli.store.files import storage_errors
 from recycle_cli.store.segment import Segment
 
@@ -99,7 +102,7 @@ def test_many_segments_leave_no_maps_behind(tmp_path, monkeypatch):
     corpus.store(tmp_path / "s.zarr", range(40), batch=1, segment_bytes=1)
     store = Store.open(str(tmp_path / "s.zarr"), corpus.recipe)
     assert len(store.segments) == 40
-    assert not [segment for segment in store.segments if "keys" in vars(segment)]
+    assert not [segment for segment in store.segments if {"keys", "document", "record"} & vars(segment).keys()]
     corpus.check(store, range(40))
     assert gc(store.path)["removed"] == 40
     store.refresh()
@@ -116,6 +119,27 @@ def test_gc_merges_segments_into_larger_ones_than_they_were_sealed_as(tmp_path, 
     store = Store.open(path)
     assert len(store.segments) < before / 2
     corpus.check(store, range(40))
+
+
+@pytest.mark.parametrize("command", ["gc", "merge"])
+def test_what_was_copied_does_not_stay_mapped(tmp_path, monkeypatch, command):
+    corpus, copying, maps = Corpus(), module.copy_samples, []
+    path = corpus.store(tmp_path / "s.zarr", range(40), batch=1, segment_bytes=1).path
+
+    def counting(*arguments):
+        copying(*arguments)
+        maps.append(Path("/proc/self/maps").read_text().count(f"{path}/segments/"))
+
+    for name in ("rewrite", "merge"):
+        monkeypatch.setattr(sys.modules[f"recycle_cli.store.{name}"], "copy_samples", counting)
+    monkeypatch.setattr(index, "MANY", 8)
+    if command == "gc":
+        assert gc(path)["removed"] == 40
+    else:
+        assert merge(path, str(tmp_path / "into.zarr"))["added"] == 40
+    assert len(maps) == 40
+    assert max(maps) <= 4
+    corpus.check(Store.open(path), range(40))
 
 
 def test_too_many_maps_are_told_with_the_remedy():
