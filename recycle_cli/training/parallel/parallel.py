@@ -6,7 +6,7 @@ from contextlib import contextmanager, nullcontext
 import numpy as np
 import torch
 import xxhash
-from torch import nn
+from torch import Tensor, nn
 from torch._C._distributed_c10d import GradBucket
 from torch.nn.parallel import DistributedDataParallel
 
@@ -55,7 +55,6 @@ class Parallel:
         self._shares, self._seed = shares, seed
         self._made_of: list[nn.Parameter] = []
         self._module: nn.Module = head
-        self._told: tuple[int, ...] = ()
 
     def begin_as_first(
         self, found: State | None, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler
@@ -125,31 +124,29 @@ class Parallel:
 
     def _whole(self, own: Outputs, counts: list[int], order: Indices) -> Outputs:
         """The outputs of all ranks, `counts` from each, in this order; those of this rank keep their gradient."""
-        values = own.values.float()
-        rows = 0 if own.lengths is None else values.shape[1]
-        longest = max(length for (length,) in self.ranks.numbers([rows]))
-        sent = values.new_zeros((max(1, *counts), *([longest] if rows else []), values.shape[-1]))
-        sent[: len(values), : rows or None] = values.detach()
-        parts = self.ranks.gather(sent)
-        size = sent.numel() * sent.element_size() + 8
-        kept = values
-        if rows:
-            kept = nn.functional.pad(values, (0, 0, 0, longest - rows))
-        each = [part[:count] for part, count in zip(parts, counts, strict=True)]
-        each[self.ranks.number] = kept[: counts[self.ranks.number]]
+        values, number = own.values.float(), self.ranks.number
         places = torch.from_numpy(order).to(values.device)
+        if own.lengths is None:
+            each = self._gathered(values, counts)
+            each[number] = values[: counts[number]]
+            lengths = None
+        else:
+            longest = max(rows for (rows,) in self.ranks.numbers([values.shape[1]]))
+            values = nn.functional.pad(values, (0, 0, 0, longest - values.shape[1]))
+            each = self._gathered(values, counts)
+            each[number] = values[: counts[number]]
+            lengths = torch.cat(self._gathered(own.lengths, counts))[places]
         whole = torch.cat(each)[places]
-        if not counts[self.ranks.number] and values.requires_grad:
-            whole = whole + 0 * values.sum()
-        lengths = None
-        if own.lengths is not None:
-            sent = own.lengths.new_zeros(max(1, *counts))
-            sent[: len(own.lengths)] = own.lengths
-            size += sent.numel() * sent.element_size()
-            lengths = torch.cat([part[:count] for part, count in zip(self.ranks.gather(sent), counts, strict=True)])
-            lengths = lengths[places]
-        self.traffic.outputs += size
+        if not counts[number] and values.requires_grad:
+            whole = whole + 0 * values.sum()  # so that this rank takes part in the backward pass
         return Outputs(whole, lengths)
+
+    def _gathered(self, own: Tensor, counts: list[int]) -> list[Tensor]:
+        """The tensors of all ranks, of so many samples each, without a gradient."""
+        sent = own.new_zeros((max(1, *counts), *own.shape[1:]))
+        sent[: len(own)] = own.detach()
+        self.traffic.outputs += sent.numel() * sent.element_size()
+        return [part[:count] for part, count in zip(self.ranks.gather(sent), counts, strict=True)]
 
     def _follow(self) -> None:
         """Let DDP send the gradients of what trains now. A live one would go on waiting for what has frozen."""
