@@ -13,6 +13,7 @@ import json
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -22,6 +23,7 @@ from recycle_cli.bench.subject import subject_of
 from recycle_cli.settings import MINILM, BenchSettings, CorpusSettings, ModelSettings
 
 BRIDGE, NETWORK = "recycle-net", "10.213.77"
+_starts = count()
 
 
 def run(*words: str) -> None:
@@ -32,14 +34,16 @@ def run(*words: str) -> None:
 @contextmanager
 def network(rate: str) -> Iterator[Launched]:
     """Two namespaces on a bridge, with this rate each way; removed at the end."""
-    names = ["recycle-0", "recycle-1"]
+    names, inners = ["recycle-0", "recycle-1"], []
     run("ip", "link", "add", BRIDGE, "type", "bridge")
     try:
         run("ip", "addr", "add", f"{NETWORK}.254/24", "dev", BRIDGE)
         run("ip", "link", "set", BRIDGE, "up")
         for number, name in enumerate(names):
             run("ip", "netns", "add", name)
-            outer, inner = f"rcl-out-{number}", f"rcl-in-{number}"
+            start = next(_starts)  # the kernel takes a while to remove those of the last one
+            outer, inner = f"rcl-{start}-out", f"rcl-{start}-in"
+            inners.append(inner)
             run("ip", "link", "add", outer, "type", "veth", "peer", "name", inner)
             run("ip", "link", "set", outer, "master", BRIDGE, "up")
             run("ip", "link", "set", inner, "netns", name)
@@ -65,8 +69,8 @@ def network(rate: str) -> Iterator[Launched]:
                     "100ms",
                 )
         before = [
-            ("ip", "netns", "exec", name, "env", f"GLOO_SOCKET_IFNAME=rcl-in-{number}")
-            for number, name in enumerate(names)
+            ("ip", "netns", "exec", name, "env", f"GLOO_SOCKET_IFNAME={inner}")
+            for name, inner in zip(names, inners, strict=True)
         ]
         yield Launched(before, f"{NETWORK}.254")
     finally:
