@@ -1,5 +1,6 @@
 """Ask the system how much memory is free."""
 
+import ctypes
 import os
 from pathlib import Path
 
@@ -25,3 +26,11 @@ def free_memory() -> int:
             if line.startswith("MemAvailable:"):
                 return int(line.split()[1]) << 10
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def give_back_memory() -> None:
+    """Give memory that was freed back to the system, where the C library can: glibc keeps what batches of ever other
+    sizes leave between them, so that a process which computes for days would grow."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
+    if trim is not None:
+        trim(0)

@@ -9,11 +9,16 @@ from time import perf_counter
 import numpy as np
 
 from recycle_cli.errors import RecycleError
+from recycle_cli.runtime.memory import give_back_memory
 from recycle_cli.serve.jobs import Part
 from recycle_cli.trunk import by_token_budget
 
 LOOK_AHEAD = 512
 """Parts from which a batch is chosen: those of like lengths go together."""
+
+
+_TIDY_SECONDS = 10.0
+"""After so long, and a batch, freed memory is given back to the system."""
 
 
 class OverloadedError(RecycleError):
@@ -78,10 +83,14 @@ class Queue:
         self._thread.join()
 
     def _run(self) -> None:
+        tidied = perf_counter()
         while batch := self._take():
             began = perf_counter()
             self._work(batch)
             tokens = sum(part.cost for part in batch)
+            if began > tidied + _TIDY_SECONDS:
+                tidied = began
+                give_back_memory()
             self._speed += 0.2 * (tokens / max(1e-6, perf_counter() - began) - self._speed)
 
     def _take(self) -> list[Part]:
