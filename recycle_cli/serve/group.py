@@ -234,7 +234,7 @@ class Group:
     def _failed(self, parts: Sequence[Part], error: Exception, *, keep: bool) -> None:
         if len(parts) > 1:
             for part in parts:
-                self.compute([part])
+                self.compute([part], keep=keep)
             return
         (part,) = parts
         if part.position >= 0 and isinstance(error, StoreError):

@@ -24,7 +24,7 @@ from recycle_cli.settings import ModelSettings, ServeSettings
 from recycle_cli.settings.variables import API_KEY
 from recycle_cli.store import Store
 
-_HERE = frozenset({"localhost", "127.0.0.1", "[::1]", "testserver"})
+_HERE = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 
 def serve(

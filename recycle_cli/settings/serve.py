@@ -52,9 +52,7 @@ class ServeSettings:
         "Take numbers in `input` for token ids of the served model's own tokenizer, and decode them into a text.",
         "Serving",
     )
-    debug_headers: bool = option(
-        False, "Say in the headers of an answer how many of its inputs were found, and how long it took.", "Serving"
-    )
+    debug_headers: bool = option(False, "Say in a header of each answer how many of its inputs were hits.", "Serving")
     write_back: bool = same(PredictSettings, "write_back")
     max_disk: int | None = same(
         PrecomputeSettings,

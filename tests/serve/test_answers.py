@@ -8,7 +8,7 @@ import pytest
 import torch
 import transformers
 
-from recycle_cli.settings import CorpusSettings, ModelSettings, PredictSettings
+from recycle_cli.settings import CorpusSettings, ModelSettings, PredictSettings, ServeSettings
 from recycle_cli.verbs.predict import predict
 from tests.serve.conftest import HELD, OTHERS
 from tests.serve.servers import serving
@@ -152,3 +152,27 @@ def test_the_documents_of_the_endpoints_are_there(server):
     document = server.client.get("/openapi.json").json()
     assert {"/v1/embeddings", "/v1/models", "/runs/{name}", "/runs"} <= set(document["paths"])
     assert json.dumps(document).count("#/components/schemas/EmbeddingRequest") == 1
+
+
+def test_the_figures_are_by_endpoint_and_by_run(server):
+    server.client.get("/nowhere")
+    server.post("/runs/moods", {"inputs": ["the cell"]})
+    found = server.client.get("/metrics").text
+    for line in (
+        'recycle_requests_total{endpoint="/runs/{name}",status="200"}',
+        'recycle_requests_total{endpoint="other",status="404"}',
+        'recycle_request_seconds_count{endpoint="/v1/embeddings"}',
+        'recycle_samples_total{kind="hit",run="moods"}',
+        'recycle_batch_tokens_sum{kind="miss"}',
+        'recycle_store_bytes{run="similar"}',
+        "recycle_queue_tokens 0.0",
+    ):
+        assert line in found
+
+
+def test_hits_are_told_only_if_that_was_asked_for(server, subject):
+    body = {"model": "similar", "input": [*texts(HELD[:2]), "a good paper"]}
+    plain = server.post("/v1/embeddings", body)
+    assert not [name for name in plain.headers if "hit" in name or name.startswith("x-recycle")]
+    with serving([subject.similar], [subject.store], ServeSettings(debug_headers=True)) as told:
+        assert told.post("/v1/embeddings", body).headers["x-recycle-hits"] == "2/3"
