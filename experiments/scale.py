@@ -40,6 +40,7 @@ from recycle_cli.store.places import open_place
 RECIPE = Recipe("text", {"model_type": "synthetic"}, {"pooled": "0" * 32}, "none")
 PAGE = 1000
 LOOKED_UP = 10_000
+"""Keys looked up, each in a segment of its own, if there are so many."""
 
 LINKS = 20_000
 """Segments that share files: ext4 has at most 65,000 names for one."""
@@ -119,12 +120,12 @@ def measure(what: str, path: str, segments: int, samples: int) -> dict[str, Any]
     if isinstance(store, str):
         return report | {"failed": store}
     report["samples"] = len(store)
-    chosen = np.random.default_rng(0).integers(0, segments, LOOKED_UP)
-    own = np.concatenate([content(int(seed), samples)[0][:1] for seed in chosen])
-    digests = np.concatenate([content(int(seed), samples)[1][:1] for seed in chosen])
     if what == "lookup":
-        seconds, found = timed(lambda: int((store.lookup(own, digests) >= 0).sum()))
-        report |= {"lookup_seconds": seconds, "found": found}
+        first = [content(seed, samples) for seed in range(segments)[:: max(1, segments // LOOKED_UP)]]
+        own, digests = (np.concatenate([pair[which][:1] for pair in first]) for which in (0, 1))
+        order = np.random.default_rng(0).permutation(len(own))
+        seconds, found = timed(lambda: int((store.lookup(own[order], digests[order]) >= 0).sum()))
+        report |= {"lookup_seconds": seconds, "looked_up": len(own), "found": found}
     if what == "refresh":
         report["refresh_seconds"], _ = timed(store.refresh)
     return report | {"bytes_in_memory": resident()}

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from recycle_cli.keys import Bytes16
-from recycle_cli.store.segment import KEYS, Segment, fetch_together
+from recycle_cli.store.segment import KEYS, Segment, Summary, fetch_together
 
 Positions = npt.NDArray[np.int64]
 Halves = npt.NDArray[np.uint64]
@@ -100,19 +100,29 @@ def build(segments: Segments, start: int = 0) -> Level:
     return _unique(level, segments)
 
 
-def _keys_of(segments: Sequence[Segment]) -> Iterator[Bytes16]:
-    """The keys of each segment. Those of many segments, or of a bucket's, are not held any longer."""
+def summaries_of(segments: Sequence[Segment]) -> list[Summary]:
+    """The summary of each segment. Of a bucket's segments the keys are read as well, many at a time."""
+    found = []
     for start in range(0, len(segments), MANY):
         part = segments[start : start + MANY]
         fetch_together(part, KEYS)
         for segment in part:
-            is_kept = len(segments) <= MANY and segment.place.is_local
-            yield segment.keys if is_kept else segment.keys_once()
-            if not is_kept:
-                segment.forget(KEYS)
+            _ = segment.specs
+            found.append(segment.summary)
             if len(segments) > MANY:  # 20 KB each
                 segment.forget("record")
                 segment.forget("document")
+    return found
+
+
+def _keys_of(segments: Sequence[Segment]) -> Iterator[Bytes16]:
+    """The keys of each segment. Those of many segments, or of a bucket's, are not held any longer."""
+    fetch_together(segments, KEYS)
+    for segment in segments:
+        is_kept = len(segments) <= MANY and segment.place.is_local
+        yield segment.keys if is_kept else segment.keys_once()
+        if not is_kept:
+            segment.forget(KEYS)
 
 
 def merge(base: Level, delta: Level, segments: Segments) -> Level:

@@ -137,10 +137,11 @@ class Segment:
     def fetch(self, name: str) -> None:
         """Read the document and the `keys` or `digests`. Several threads may do this for several segments at once,
         while a `cached_property` lets one thread at a time through in some versions of Python."""
-        if "document" not in self.__dict__:
+        if name in self.__dict__:
+            return
+        if not {"document", "specs"} & self.__dict__.keys():
             self.__dict__["document"] = loads(self.place.document(self.name(DOCUMENT)), self.where(DOCUMENT))
-        if name not in self.__dict__:
-            self.__dict__[name] = self._whole(name)
+        self.__dict__[name] = self._whole(name)
 
     def forget(self, name: str) -> None:
         """Free an array of the samples, which is read again when it is needed."""

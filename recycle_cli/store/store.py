@@ -29,6 +29,7 @@ from recycle_cli.store.index import (
     find,
     merge,
     next_entries,
+    summaries_of,
     without,
 )
 from recycle_cli.store.origins import NOT_SAID, Origins
@@ -145,7 +146,7 @@ class Store:
         known, base = stored or ([], EMPTY)
         covered = {summary.id for summary in known}
         fresh = [self._segment(name) for name in names if name not in covered]
-        self._summaries = [*known, *(segment.summary for segment in fresh)]
+        self._summaries = [*known, *summaries_of(fresh)]
         self._segments = Segments(
             [*(self._segment(summary.id) for summary in known), *fresh],
             [summary.samples for summary in self._summaries],

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import threading
 from collections import Counter
 from pathlib import Path
 
@@ -47,6 +48,20 @@ def test_opening_asks_for_two_objects_of_a_segment(memory, requests):
     assert requests["get"] <= 2 * 30 + 3
     assert requests["head"] == requests["get_range"] == 0
     corpus.check(store, range(30))
+
+
+def test_segments_of_a_bucket_are_read_at_the_same_time(memory, monkeypatch):
+    """No document comes before four are on their way."""
+    corpus, get, together = Corpus(), obstore.get, threading.Barrier(4, timeout=30)
+    corpus.store(memory, range(32), batch=1, segment_bytes=1)
+
+    def waiting(target, name):
+        if name.startswith("segments/") and name.endswith("zarr.json"):
+            together.wait()
+        return get(target, name)
+
+    monkeypatch.setattr(obstore, "get", waiting)
+    assert len(Store.open(memory, corpus.recipe)) == 32
 
 
 def test_a_refresh_asks_for_what_is_new_alone(memory, requests):
