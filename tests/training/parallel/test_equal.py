@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from recycle_cli.training.parallel.batch_norm import WholeBatchNorm
 from tests.conftest import save_tiny, tiny_config
 from tests.models.vision.test_transformers import saved
-from tests.ranks import next_start, trained_by, variables
+from tests.ranks import next_start, run_ranks, trained_by, variables
 from tests.records import records, write_csv
 from tests.tasks.corpora import shapes
 from tests.tasks.tagged import tagged, write_conll
@@ -161,6 +161,24 @@ def test_more_ranks_than_samples_of_a_batch(recycle, place):
     for count in (1, 2):
         trained_by(recycle, count, "finetune", *data, "--output", f"few-{count}", cwd=place)
     np.testing.assert_allclose(losses(place / "few-2"), losses(place / "few-1"), rtol=0, atol=1e-5)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+def test_one_rank_on_a_gpu_trains_by_nccl(recycle, place):
+    arguments = ("finetune", *TEXTS, "--store", "texts.zarr", *USUAL, "--device", "cuda")
+    alone = recycle.json(*arguments, "--output", "gpu", cwd=place)
+    (rank,) = run_ranks(recycle, 1, *arguments, "--output", "nccl", "--json", cwd=place)
+    assert rank.json["metrics"] == pytest.approx(alone["metrics"], abs=1e-4)
+    np.testing.assert_allclose(losses(place / "nccl"), losses(place / "gpu"), rtol=0, atol=1e-4)
+
+
+def test_one_rank_is_a_group_too(recycle, place):
+    arguments = ("finetune", *TEXTS, "--store", "texts.zarr", *USUAL)
+    alone = recycle.json(*arguments, "--output", "alone", cwd=place)
+    (rank,) = run_ranks(recycle, 1, *arguments, "--output", "single", "--json", cwd=place)
+    assert rank.json["metrics"] == pytest.approx(alone["metrics"], abs=1e-5)
+    assert log_of(place / "single")[0]["gradient_bytes"] > 0
 
 
 def test_batch_norm_is_pytorchs_on_the_whole_batch(monkeypatch):
