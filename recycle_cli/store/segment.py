@@ -97,8 +97,12 @@ class Segment:
             arrays = {name: meta for name, meta in metadata.items() if meta["node_type"] == "array"}
         except (KeyError, TypeError, AttributeError):
             raise DamageError(f"{self.where()}: no consolidated metadata; run `recycle store verify`") from None
-        specs = {name: parse_array(meta) for name, meta in arrays.items()}
-        check_specs(specs, self.summary, self.dtype, self.where())
+        summary = self.summary  # first of all, since it tells whether the document is as it was sealed
+        try:
+            specs = {name: parse_array(meta) for name, meta in arrays.items()}
+        except DamageError as error:
+            raise DamageError(f"{self.where()}: {error}") from None
+        check_specs(specs, summary, self.dtype, self.where())
         return specs
 
     @cached_property

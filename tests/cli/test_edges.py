@@ -165,9 +165,9 @@ def app(*_, **__):
     finally:
         {cleaning}
 say = main.say
-def telling(message):
+def telling(message, **options):
     {telling}
-    say(message)
+    say(message, **options)
 main.app, main.say = app, telling
 main.main()
 """
