@@ -1,5 +1,6 @@
 """The processes that `torchrun` or `accelerate launch` has started for one training, and what they tell one another."""
 
+import itertools
 import os
 import pickle
 import threading
@@ -11,6 +12,7 @@ from typing import TypeVar
 
 import torch
 import torch.distributed as dist
+from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
 from recycle_cli.errors import RankError, UsageError
@@ -33,6 +35,9 @@ BEAT = 0.5
 
 SILENCE = 4.0
 """Seconds without a sign of life after which a rank counts as dead, once something has failed."""
+
+_groups = itertools.count()
+"""Numbers the groups that this process has made; those of one number meet."""
 
 OWN, OF_OTHERS = "own: ", "others: "
 """Stand before what a rank has said: whether it has failed itself."""
@@ -230,6 +235,7 @@ def _make_group(device: torch.device) -> None:
         torch.cuda.set_device(device)
     try:
         store, number, count = next(rendezvous("env://", timeout=GATHERING))
+        store = PrefixStore(f"group-{next(_groups)}", store)  # what an earlier group has left there is of no use
         store.set(f"recycle/come/{number}", "yes")
         come = [f"recycle/come/{rank}" for rank in range(count)]
         with suppress(RuntimeError):

@@ -56,8 +56,6 @@ def train(trainers: Sequence[Trainer], source: RowSource, evaluation: RowSource 
                 if rest:
                     continue
                 ends = place + 1 == len(epoch.batches)
-                asked = _is_asked(signals, current)
-
                 for trainer in ready:
                     _step(trainer, steps_an_epoch, progress)
                 progress.update(1)
@@ -65,6 +63,7 @@ def train(trainers: Sequence[Trainer], source: RowSource, evaluation: RowSource 
                     with clock.stopped():
                         judge(due, evaluation)
                         tell_evaluation(due, progress)
+                asked = _is_asked(signals, current)
                 if asked or (shared.save_steps and ready[0].state.step % shared.save_steps == 0):
                     with clock.stopped():
                         for trainer in current:

@@ -278,9 +278,9 @@ def test_a_batch_that_batchnorm_could_not_train_on_counts_for_nothing(targets, t
     monkeypatch.setattr(Trainer, "least", 2)
     learn, found = Trainer.learn, []
 
-    def kept(trainer, members, batch):
+    def kept(trainer, members, batch, **options):
         before = float(trainer._weight)
-        learn(trainer, members, batch)
+        learn(trainer, members, batch, **options)
         if trainer.name == "mood":
             found.append((len(trainer.learnable(members)), float(trainer._weight) - before))
 
