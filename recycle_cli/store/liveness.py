@@ -175,9 +175,11 @@ def maintenance(scratch: Path) -> Iterator[None]:
         _refuse_foreign(path)
         with suppress(OSError):  # a full disk is what gc is for
             _write_owner(descriptor)
-        with _beating(descriptor):
-            yield
-        os.ftruncate(descriptor, 0)
+        try:
+            with _beating(descriptor):
+                yield
+        finally:
+            os.ftruncate(descriptor, 0)
     finally:
         os.close(descriptor)
 

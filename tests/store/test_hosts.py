@@ -291,6 +291,12 @@ def test_other_reasons_why_a_folder_stays_are_errors(tmp_path, monkeypatch):
         remove_tree(tmp_path / "a")
 
 
+def test_maintenance_that_failed_keeps_nobody_away(tmp_path):
+    with pytest.raises(OSError, match="full"), maintenance(tmp_path):
+        raise OSError("full")
+    assert (tmp_path / "maintenance").read_bytes() == b""
+
+
 def test_only_one_maintenance_record_is_kept(tmp_path):
     (tmp_path / "maintenance").write_text("x" * 500)
     with maintenance(tmp_path):

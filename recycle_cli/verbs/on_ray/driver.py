@@ -26,6 +26,9 @@ MOST_A_WORKER, LEAST_A_WORKER = 8, 2
 are for a corpus of few windows, whose texts are sorted by length the worse the smaller its shards are, and for files
 that have to be read from the start for each shard."""
 
+FEW_WINDOWS = 8
+"""With fewer a shard, the first one is a whole one too: a small one starts the trunk sooner, but is sorted worse."""
+
 WINDOW_BYTES = 4 * 2**20
 """About the bytes of a file of texts that fill a window (16384 texts of 250 bytes)."""
 
@@ -60,46 +63,56 @@ def precompute_on_ray(
 
     Raises UsageError for what cannot be divided, and WorkerError if shards had to be given up.
     """
-    _check_divisible(corpus, store_path, settings)
-    if model.device.startswith("cuda:"):
-        raise UsageError(f"--device {model.device}: Ray gives each worker a GPU; take --device cuda")
+    _check_divisible(corpus, store_path, model.device, settings)
     check_written(corpus, store_path, model.name)
     began, named = time.monotonic(), NamedModel(model)
     records = read_samples(corpus, settings.samples, named)
     records.tell_columns()
-    filling = open_filling(store_path, named, settings)
-    held = _Held.of(filling.store)
+    store = open_filling(store_path, named, settings).store
+    held = _Held.of(store)
     with joined(engine) as ray:
         division = divided([node["Resources"] for node in nodes_of(ray)], engine.workers, model.device)
         windows = windows_of(records, settings.window)
         shards = shards_of(records, windows, division.workers)
-        work = Work(
-            replace(corpus, source=tuple(map(_source_everywhere, corpus.source)), failures=None),
-            _store_everywhere(store_path),
-            _model_everywhere(named),
-            replace(settings, first_window=settings.window if windows < len(shards) * MOST_A_WORKER else None),
-            __version__,
-            filling.store.recipe.to_json(),
-            filling.store.provenance,
-            division.cpus,
-        )
+        first = settings.window if windows < len(shards) * FEW_WINDOWS else None
+        work = _work(corpus, store, named, replace(settings, first_window=first), division.cpus)
         handing_out = HandingOut(ray, division, work, shards)
-        with deferred_signals() as signals:
-            try:
-                with bar("precompute", records.total) as drawn:
-                    records.count_ahead(drawn)
-                    handing_out.run(_moving(drawn, signals))
-            except (Interrupted, SystemError):  # a second signal, which Ray's compiled code makes a SystemError
-                if not signals.asked:
-                    raise
-                raise Interrupted(interrupted(store_path, held.samples)) from None
+        _hand_out(handing_out, records, store.path, held.samples)
     _tell_failures(records, handing_out)
-    return _report(filling.store, held, handing_out, division, began)
+    return _report(store, held, handing_out, division, began)
+
+
+def _work(corpus: CorpusSettings, store: Store, named: NamedModel, settings: PrecomputeSettings, threads: int) -> Work:
+    """What workers are told, with paths that mean the same in every folder."""
+    return Work(
+        replace(corpus, source=tuple(map(_source_everywhere, corpus.source)), failures=None),
+        _store_everywhere(store.path),
+        _model_everywhere(named),
+        settings,
+        __version__,
+        store.recipe.to_json(),
+        store.provenance,
+        threads,
+    )
+
+
+def _hand_out(handing_out: HandingOut, records: Corpus, store_path: str, held: int) -> None:
+    """Hand out all shards under a progress bar. Raises Interrupted, with a message, once the workers have sealed what
+    they had computed. `held`: the samples that the store had before."""
+    with deferred_signals() as signals:
+        try:
+            with bar("precompute", records.total) as drawn:
+                records.count_ahead(drawn)
+                handing_out.run(_moving(drawn, signals))
+        except (Interrupted, SystemError):  # a second signal, which Ray's compiled code makes a SystemError
+            if not signals.asked:
+                raise
+            raise Interrupted(interrupted(store_path, held)) from None
 
 
 def shards_of(records: Corpus, windows: float, workers: int) -> list[Shard]:
     """The shards of a corpus of about so many windows: more than workers, but no more than are of use."""
-    each = min(max(round(windows / workers), LEAST_A_WORKER), MOST_A_WORKER)
+    each = round(min(max(windows / workers, LEAST_A_WORKER), MOST_A_WORKER))
     while each > LEAST_A_WORKER and not records.divides(each * workers):
         each -= 1
     return [Shard(index, each * workers) for index in range(each * workers)]
@@ -115,7 +128,7 @@ def windows_of(records: Corpus, window: int) -> float:
     return sum(Path(file.path).stat().st_size for file in files) / WINDOW_BYTES
 
 
-def _check_divisible(corpus: CorpusSettings, store_path: str, settings: PrecomputeSettings) -> None:
+def _check_divisible(corpus: CorpusSettings, store_path: str, device: str, settings: PrecomputeSettings) -> None:
     """Raise UsageError for what workers cannot do together."""
     if settings.shard is not None:
         raise UsageError(f"--shard {settings.shard}: --engine ray hands out shards of its own; leave one of both out")
@@ -125,6 +138,8 @@ def _check_divisible(corpus: CorpusSettings, store_path: str, settings: Precompu
         raise UsageError(f"{piped}: a pipe ends here, where no worker can read it; give --engine ray a file")
     if store_path.startswith("memory://"):
         raise UsageError(f"{store_path}: lies in one process; give --engine ray a folder or a bucket")
+    if device.startswith("cuda:"):
+        raise UsageError(f"--device {device}: Ray gives each worker a GPU; take --device cuda")
 
 
 def _source_everywhere(source: str) -> str:

@@ -5,6 +5,7 @@ import os
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pytest
@@ -141,6 +142,13 @@ def test_there_are_more_shards_than_workers_but_few_that_read_all_the_files(tmp_
     table = tmp_path / "texts.parquet"
     parquet.write_table(pa.table({"text": [row["text"] for row in records(90)]}), table)
     assert windows_of(Corpus(CorpusSettings((str(table),))), 10) == 9.0
+
+
+def test_a_corpus_of_unknown_size_has_the_most_shards(tmp_path):
+    streamed = SimpleNamespace(total=None, settings=CorpusSettings(("hub:imdb:test",)))
+    assert windows_of(streamed, 16384) == float("inf")
+    seekable = Corpus(CorpusSettings((str(write(tmp_path / "texts.jsonl", records(9))),)))
+    assert len(shards_of(seekable, float("inf"), 3)) == 24
 
 
 def opened(tmp_path, tiny, **changes):
