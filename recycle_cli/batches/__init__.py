@@ -6,7 +6,7 @@ from recycle_cli.batches.pair_sampler import Paired
 from recycle_cli.batches.sampler import Indices, InOrder, Sampler, Shuffled, in_order, shuffled
 from recycle_cli.batches.several import SeveralCuts, at_cut, each_rows, joined, source_at
 from recycle_cli.batches.shared import SharedBatch, places_in, ready, subset
-from recycle_cli.batches.shares import SharedRows, Shares
+from recycle_cli.batches.shares import ShareOfRows, Shares
 from recycle_cli.batches.source import INPUTS, Batch, Epoch, RowSource, Tensors, order_digest
 from recycle_cli.batches.stored import StoredRows, widened
 from recycle_cli.batches.windowed import WindowedRows, stored_source
@@ -24,8 +24,8 @@ __all__ = [
     "RowSource",
     "Sampler",
     "SeveralCuts",
+    "ShareOfRows",
     "SharedBatch",
-    "SharedRows",
     "Shares",
     "Shuffled",
     "StoredRows",

@@ -90,7 +90,7 @@ class _Own:
 
 
 @dataclass(frozen=True)
-class SharedRows:
+class ShareOfRows:
     """A source of which this process reads its share. Its batches are the whole ones, and their tensors those of the
     share."""
 

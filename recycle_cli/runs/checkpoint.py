@@ -61,6 +61,7 @@ class State:
     epochs        for each finished epoch its number, its last step, its mean loss (None if it had nothing to learn
                   from), its seconds, those of its phases, and the metrics at its end (None without an evaluation)
     phases        seconds of each phase of the unfinished epoch
+    sent          bytes and seconds of what one of several processes has sent in it; empty for one alone
     freezing      of layers that freeze while the others train
     """
 
@@ -80,6 +81,7 @@ class State:
     weight: float = 0.0
     epochs: list[dict[str, Any]] = field(default_factory=list)
     phases: dict[str, float] = field(default_factory=dict)
+    sent: dict[str, float] = field(default_factory=dict)
     freezing: FreezeState = field(default_factory=FreezeState)
 
     @classmethod

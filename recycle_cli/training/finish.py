@@ -35,6 +35,9 @@ class Finetuned:
     the cuts whose rows it read and before which nothing trained at its begin. A head that is solved has one, and
     `solved_with` is its lambda. `depth`: of a pooled head the share of each state in its weights.
 
+    `ranks`: the processes that have trained together; if there were several, each of `epochs` has in `sent` the bytes
+    and seconds of what one of them has sent the others.
+
     `freezing`: the rule, the layers, those that are frozen, the cut behind them, and the moves of the cut that is read;
     None without --freeze.
     """
@@ -54,6 +57,7 @@ class Finetuned:
     best_step: int = 0
     epochs: list[dict[str, Any]] = field(default_factory=list)
     freezing: dict[str, Any] | None = None
+    ranks: int = 1
     solved_with: float | None = None
     depth: dict[str, float] = field(default_factory=dict)
 
@@ -148,6 +152,7 @@ def _report(trainer: Trainer, held: float, output: Path) -> Finetuned:
         best_step=state.best_step or state.step,
         epochs=state.epochs,
         freezing=None if trainer.freezing is None else trainer.freezing.report(),
+        ranks=1 if trainer.parallel is None else trainer.parallel.ranks.count,
         solved_with=trainer.l2,
         depth=trainer.head.depth if isinstance(trainer.head, ProbeHead) else {},
     )

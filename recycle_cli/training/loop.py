@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from recycle_cli.batches import RowSource, SharedBatch
+from recycle_cli.batches import Epoch, RowSource, SharedBatch
 from recycle_cli.errors import Interrupted
 from recycle_cli.reports import Bar
 from recycle_cli.runtime.devices import pinned, to_device
@@ -26,8 +26,8 @@ def train(trainers: Sequence[Trainer], source: RowSource, evaluation: RowSource 
 
     Batch size, order and accumulation are those of the first. An interruption leaves checkpoints to resume from.
     """
-    shared, device, sampler = trainers[0].settings, trainers[0].device, trainers[0].sampler
-    steps_an_epoch = math.ceil(len(source.epoch(sampler, 0).batches) / shared.accumulation)
+    sampler = trainers[0].sampler
+    steps_an_epoch = math.ceil(len(source.epoch(sampler, 0).batches) / trainers[0].settings.accumulation)
     for trainer in trainers:
         trainer.load()
         trainer.begin(steps_an_epoch, source, evaluation)
@@ -42,20 +42,8 @@ def train(trainers: Sequence[Trainer], source: RowSource, evaluation: RowSource 
             current = [trainer for trainer in active if trainer.state.epoch == number]
             # Heads that train together read the same rows; those whose layers freeze train alone.
             epoch = current[0].moved(source.epoch(sampler, number))
-            first = min(trainer.state.batch for trainer in current)
             clock = _Clock(current)
-            read = current[0].phases.waiting(prefetch(pinned(epoch.load(first), device)))
-            for place, (members, batch) in enumerate(read, first):
-                # A head that was further when all were interrupted waits for the others.
-                ready = [trainer for trainer in current if trainer.state.batch == place]
-                inputs = SharedBatch(to_device(batch, device), len(ready))
-                rest = epoch.batches[place + 1 : -(-(place + 1) // shared.accumulation) * shared.accumulation]
-                for trainer in ready:
-                    last = not any(len(trainer.learnable(one)) for one in rest)
-                    trainer.learn(members, trainer.advanced(members, inputs.ready()), last=last)
-                if rest:
-                    continue
-                ends = place + 1 == len(epoch.batches)
+            for ready, ends in _learned(current, epoch):
                 for trainer in ready:
                     _step(trainer, steps_an_epoch, progress)
                 progress.update(1)
@@ -64,7 +52,8 @@ def train(trainers: Sequence[Trainer], source: RowSource, evaluation: RowSource 
                         judge(due, evaluation)
                         tell_evaluation(due, progress)
                 asked = _is_asked(signals, current)
-                if asked or (shared.save_steps and ready[0].state.step % shared.save_steps == 0):
+                every = trainers[0].settings.save_steps
+                if asked or (every and ready[0].state.step % every == 0):
                     with clock.stopped():
                         for trainer in current:
                             trainer.save()
@@ -76,6 +65,24 @@ def train(trainers: Sequence[Trainer], source: RowSource, evaluation: RowSource 
     progress.update(total=max(trainer.state.step for trainer in trainers))  # fewer if all have stopped early
     for trainer in trainers:
         trainer.take_best()
+
+
+def _learned(trainers: Sequence[Trainer], epoch: Epoch) -> Iterator[tuple[list[Trainer], bool]]:
+    """Learn from the batches of an epoch that are left; before each optimizer step yield the trainers that are to take
+    it, and whether it is the last one of the epoch."""
+    accumulation, device = trainers[0].settings.accumulation, trainers[0].device
+    first = min(trainer.state.batch for trainer in trainers)
+    read = trainers[0].phases.waiting(prefetch(pinned(epoch.load(first), device)))
+    for place, (members, batch) in enumerate(read, first):
+        # A head that was further when all were interrupted waits for the others.
+        ready = [trainer for trainer in trainers if trainer.state.batch == place]
+        inputs = SharedBatch(to_device(batch, device), len(ready))
+        rest = epoch.batches[place + 1 : (place // accumulation + 1) * accumulation]
+        for trainer in ready:
+            last = not any(len(trainer.learnable(one)) for one in rest)
+            trainer.learn(members, trainer.advanced(members, inputs.ready()), last=last)
+        if not rest:
+            yield ready, place + 1 == len(epoch.batches)
 
 
 def _step(trainer: Trainer, steps_an_epoch: int, progress: Bar) -> None:

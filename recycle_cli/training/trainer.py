@@ -219,6 +219,7 @@ class Trainer:
             self.scaler.update()
             self.optimizer.zero_grad(set_to_none=True)
         sent = {} if self.parallel is None else self.parallel.traffic.take()
+        self.state.sent = added(self.state.sent, sent)
         self.note({**step_record(self.state, loss / weight, rate, norm, samples), **sent})
         return loss / weight
 
@@ -248,9 +249,11 @@ class Trainer:
                 "metrics": None,
             }
         )
+        if state.sent:
+            state.epochs[-1]["sent"] = state.sent
         state.epoch_seconds.append(state.seconds)
         state.seconds = state.loss = state.weight = 0.0
-        state.phases = {}
+        state.phases, state.sent = {}, {}
 
     def note(self, record: Mapping[str, Any]) -> None:
         """Log a record."""

@@ -77,6 +77,11 @@ class Request:
     ranks: Ranks | None = None
 
     @property
+    def writes(self) -> bool:
+        """Whether this process writes the RUNs: of several that train together the first."""
+        return self.ranks is None or self.ranks.first
+
+    @property
     def settings(self) -> list[TrainingSettings]:
         """How each head is trained."""
         return [head.training for head in self.heads.values()]
@@ -312,21 +317,21 @@ def _fit(
     solved = [trainer for trainer in trainers if is_solved(trainer.task, trainer.settings)]
     trained = [trainer for trainer in trainers if trainer not in solved]
     _settle(trained, source)
-    if request.ranks is None or request.ranks.first:
+    if request.writes:
         _prove(models, trainers, data)
         # Not before all that can be refused has been: an unfinished RUN that is not resumed is lost here.
         for place, trainer in zip(request.heads, trainers, strict=True):
             held.enter_context(runs.begin(place, trainer.identity, resume=job.resume))
-    if request.ranks is not None:
-        request.ranks.wait()  # until the first has begun
-        source, evaluation = share_out(trained, source, evaluation, request.ranks)
     with ExitStack() as stack:
         progress = stack.enter_context(bar("finetune"))
-        if request.ranks is None or request.ranks.first:
+        if request.writes:
             for place, trainer in zip(request.heads, trainers, strict=True):
                 trainer.log = stack.enter_context(_log(job, trainer, place))
-            if solved:
+            if solved:  # by the first of several processes alone, from all of the rows
                 solve(solved, source, evaluation, progress)
+        if request.ranks is not None:
+            request.ranks.wait()  # until the first has begun
+            source, evaluation = share_out(trained, source, evaluation, request.ranks)
         if trained:
             train(trained, source, evaluation, progress)
 

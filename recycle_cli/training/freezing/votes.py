@@ -18,8 +18,6 @@ from recycle_cli.training.freezing.gradient_sums import GradientSums
 from recycle_cli.training.freezing.layers import Layers
 from recycle_cli.training.freezing.rules import Watcher, changes_of
 
-HALF = 0.5
-
 Counts = npt.NDArray[np.float64]
 
 
@@ -95,4 +93,4 @@ def elected(ballots: Sequence[Sequence[int]], weights: Sequence[float]) -> list[
     for layers, weight in zip(ballots, weights, strict=True):
         for layer in layers:
             share[layer] = share.get(layer, 0.0) + weight
-    return sorted(layer for layer, one in share.items() if one > HALF)
+    return sorted(layer for layer, one in share.items() if one > 1 / 2)

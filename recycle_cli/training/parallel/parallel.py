@@ -145,7 +145,8 @@ class Parallel:
         """The tensors of all ranks, of so many samples each, without a gradient."""
         sent = own.new_zeros((max(1, *counts), *own.shape[1:]))
         sent[: len(own)] = own.detach()
-        self.traffic.outputs += sent.numel() * sent.element_size()
+        if torch.is_grad_enabled():  # an evaluation is no part of a step
+            self.traffic.outputs += sent.numel() * sent.element_size()
         return [part[:count] for part, count in zip(self.ranks.gather(sent), counts, strict=True)]
 
     def _follow(self) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from recycle_cli.batches import RowSource, SharedRows, Shares
+from recycle_cli.batches import RowSource, ShareOfRows, Shares
 from recycle_cli.errors import UsageError
 from recycle_cli.runs import same_settings, training_of
 from recycle_cli.runtime.ranks import Ranks
@@ -57,7 +57,7 @@ def share_out(
             trainer.freezing.moving.ranks = ranks
             if trainer.settings.freezing.votes != "mean":
                 _let_vote(trainer, trainer.freezing, trainer.parallel, ranks)
-    return SharedRows(source, whole), None if evaluation is None or judged is None else SharedRows(evaluation, judged)
+    return ShareOfRows(source, whole), None if evaluation is None or judged is None else ShareOfRows(evaluation, judged)
 
 
 def _let_vote(trainer: Trainer, freezing: Freezing, parallel: Parallel, ranks: Ranks) -> None:

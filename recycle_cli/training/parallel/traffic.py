@@ -4,7 +4,6 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -27,7 +26,7 @@ class Traffic:
     _since: float = 0.0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def take(self) -> dict[str, Any]:
+    def take(self) -> dict[str, float]:
         """What has gathered, as the log has it."""
         with self._lock:
             taken = {"gradient_bytes": self.gradients, "output_bytes": self.outputs, "gradient_seconds": self.seconds}

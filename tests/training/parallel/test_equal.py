@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from recycle_cli.store import Store
 from recycle_cli.training.parallel.batch_norm import WholeBatchNorm
 from tests.conftest import save_tiny, tiny_config
 from tests.models.vision.test_transformers import saved
@@ -154,6 +155,36 @@ def test_dropout_draws_the_same_each_time(recycle, place, tiny_bert, more):
     for name in ("once", "again"):
         trained_by(recycle, 2, *arguments, "--output", name, "--overwrite", cwd=place)
     assert losses(place / "once") == losses(place / "again")
+
+
+def test_a_head_that_is_solved_is_solved_on_all_rows(recycle, place):
+    pooled = ("--model", "bert", "--max-length", 16, "--cut", "every", "--pool", "mean")
+    for data in ("train.csv", "test.csv"):
+        recycle.json("precompute", data, "pooled.zarr", *pooled, cwd=place)
+    arguments = ("finetune", *TEXTS, "--store", "pooled.zarr", "--head", "pooled", "--no-tensorboard")
+    one, two = (trained_by(recycle, n, *arguments, "--output", f"solved-{n}", cwd=place) for n in (1, 2))
+    assert two["metrics"] == one["metrics"]
+    assert losses(place / "solved-2") == losses(place / "solved-1")
+
+
+def test_what_the_store_lacks_is_computed_once(recycle, place):
+    recycle.json("precompute", "train.csv", "part.zarr", *BERT, 2, "--dtype", "float32", "--limit", 9, cwd=place)
+    arguments = ("finetune", *TEXTS, "--store", "part.zarr", "--on-missing", "compute", *USUAL)
+    report = trained_by(recycle, 2, *arguments, "--output", "computed", cwd=place)
+    assert report["store_hit_share"] == pytest.approx(9 / 31)
+    store = Store.open(str(place / "part.zarr"))
+    assert sum(segment.summary.samples for segment in store.segments) == len(store) == 31 + 11
+
+
+def test_the_report_tells_what_was_sent(recycle, place):
+    arguments = ("finetune", *TEXTS, "--store", "texts.zarr", *USUAL)
+    report = trained_by(recycle, 2, *arguments, "--output", "told", cwd=place)
+    assert report["ranks"] == 2
+    steps = [line for line in log_of(place / "told") if "loss" in line]
+    for name in ("gradient_bytes", "output_bytes"):
+        assert sum(one["sent"][name] for one in report["epochs"]) == sum(line[name] for line in steps)
+    # Of each sample three float32 scores; the larger share of a batch is what both send.
+    assert all(line["output_bytes"] <= 4 * 3 * line["samples"] for line in steps)
 
 
 def test_more_ranks_than_samples_of_a_batch(recycle, place):
