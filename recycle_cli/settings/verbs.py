@@ -22,6 +22,8 @@ class PrecomputeSettings:
 
     window        samples that are sorted by length together
     first_window  as many of the first ones; None for fewer than in a window, so that the trunk starts soon
+    first_seal    seconds after which a first segment is sealed, and the next after as long as all before it; None for
+                  full segments alone
     batch_tokens  padded tokens a batch; None for what suits the device
     """
 
@@ -57,6 +59,7 @@ class PrecomputeSettings:
     )
     window: int = 16384
     first_window: int | None = None
+    first_seal: float | None = None
     segment_bytes: int = option(
         256 * 2**20,
         "Seal a segment of the store at about this many bytes; a crash loses at most one segment.",

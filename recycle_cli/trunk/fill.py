@@ -87,10 +87,12 @@ def fill(
         max_disk=settings.max_disk,
         origins=origins_of(settings.samples, settings.views),
     ) as writer:
+        seal_early = _sealing_early(writer, settings.first_seal)
 
         def write(done: tuple[Keyed, Callable[[], Rows]]) -> None:
             keyed, rows = done
             writer.append(keyed.keys, keyed.digests, split.stored_lengths(keyed.batch.lengths), rows())
+            seal_early()
 
         with background(write) as hand_over:
             for keyed in prefetch(lacking.batches(samples)):
@@ -98,6 +100,21 @@ def fill(
                 progress.update(len(keyed.keys), note=_note(tally, writer))
     store.refresh()
     return Filled(tally, writer)
+
+
+def _sealing_early(writer: SegmentWriter, first: float | None) -> Callable[[], None]:
+    """A function to call after each batch, which seals what was written once `first` seconds have passed, and then
+    whenever as much time has passed since the last seal as before it. If the process is killed, that costs at most half
+    of its work, or `first` seconds, for a few segments more. With None it leaves sealing to the writer."""
+    began = sealed = time.monotonic()
+
+    def seal_if_due() -> None:
+        nonlocal sealed
+        if first is not None and time.monotonic() - sealed >= max(first, sealed - began):
+            writer.seal()
+            sealed = time.monotonic()
+
+    return seal_if_due
 
 
 def _computed(

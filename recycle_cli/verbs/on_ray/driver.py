@@ -29,6 +29,10 @@ that have to be read from the start for each shard."""
 FEW_WINDOWS = 8
 """With fewer a shard, the first one is a whole one too: a small one starts the trunk sooner, but is sorted worse."""
 
+FIRST_SEAL = 5.0
+"""Seconds after which a worker first seals what it has of a shard. A shard may be smaller than a segment, and if its
+worker is lost, most of what was done is to be found in the store."""
+
 WINDOW_BYTES = 4 * 2**20
 """About the bytes of a file of texts that fill a window (16384 texts of 250 bytes)."""
 
@@ -75,8 +79,8 @@ def precompute_on_ray(
         windows = windows_of(records, settings.window)
         shards = shards_of(records, windows, division.workers)
         first = settings.window if windows < len(shards) * FEW_WINDOWS else None
-        work = _work(corpus, store, named, replace(settings, first_window=first), division.cpus)
-        handing_out = HandingOut(ray, division, work, shards)
+        told = replace(settings, first_window=first, first_seal=FIRST_SEAL)
+        handing_out = HandingOut(ray, division, _work(corpus, store, named, told, division.cpus), shards)
         _hand_out(handing_out, records, store.path, held.samples)
     _tell_failures(records, handing_out)
     return _report(store, held, handing_out, division, began)

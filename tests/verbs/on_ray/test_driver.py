@@ -65,6 +65,14 @@ def test_workers_give_the_store_of_one_process(ray, tmp_path, tiny_bert, monkeyp
     assert (again.new_samples, again.reused_samples, again.rows, again.bytes) == (0, 90, 0, 0)
 
 
+def test_workers_seal_before_their_shard_or_a_segment_is_full(ray, tmp_path, tiny_bert, monkeypatch):
+    corpus = write(tmp_path / "texts.jsonl", records(90))
+    monkeypatch.setattr(driver, "FIRST_SEAL", 0.0)
+    found = run(corpus, tmp_path / "s", tiny_bert)
+    assert len(Store.open(str(tmp_path / "s")).segments) >= 2 * found.shards
+    assert len(contents(tmp_path / "s")) == 90
+
+
 def test_the_lists_of_failures_are_one_in_the_order_of_the_corpus(ray, tmp_path, tiny_bert):
     rows = [row | {"id": str(place)} for place, row in enumerate(records(60))]
     for place in (3, 30, 31, 59):
