@@ -62,24 +62,21 @@ def main() -> None:
     except typer.Abort:
         _fail(INTERRUPTED, "Interrupted", Interrupted.exit_code)
     except _PARSING as error:
-        said = last_word(f"{_parsing(error) or 'name a command'} (see --help)", of_words=True)
-        _fail(said, "UsageError", UsageError.exit_code)
+        _fail(f"{_parsing(error) or 'name a command'} (see --help)", "UsageError", UsageError.exit_code, of_words=True)
     except RecycleError as error:
-        said = last_word(str(error), of_others=isinstance(error, RankError))
-        _fail(said, type(error).__name__, error.exit_code)
+        _fail(str(error), type(error).__name__, error.exit_code, of_others=isinstance(error, RankError))
     except Interrupted as stop:
-        _fail(last_word(str(stop) or INTERRUPTED, of_others=True), "Interrupted", stop.exit_code)
+        _fail(str(stop) or INTERRUPTED, "Interrupted", stop.exit_code, of_others=True)
     except (PipeClosed, BrokenPipeError):
         _leave(PipeClosed.exit_code)
     except MemoryError as error:
-        why = " ".join(str(error).split()) or "all is taken"
-        said = last_word(f"not enough memory ({why}); use a smaller batch, --memory or --max-length")
-        _fail(said, "MemoryError", 1)
+        said = " ".join(str(error).split()) or "all is taken"
+        _fail(f"not enough memory ({said}); use a smaller batch, --memory or --max-length", "MemoryError", 1)
     except OSError as error:
         # Whatever the system refuses, wherever: a disk, a folder or a stream has failed, not the program.
         where = f"{error.filename}: " if error.filename else ""
-        why = _REMEDIES.get(error.errno or 0) or error.strerror or str(error) or type(error).__name__
-        _fail(last_word(f"{where}{why}"), StorageError.__name__, StorageError.exit_code)
+        said = _REMEDIES.get(error.errno or 0) or error.strerror or str(error) or type(error).__name__
+        _fail(f"{where}{said}", StorageError.__name__, StorageError.exit_code)
     _leave(code if isinstance(code, int) else 0)
 
 
@@ -106,11 +103,13 @@ def _given(parameter: Any, context: Any) -> str:
     return names[0] if names else argument_name(parameter)
 
 
-def _fail(message: str | None, kind: str, code: int) -> NoReturn:
-    """End with one line and an exit code. `message` None: another process of the same command has the word."""
-    ignore_signals()
-    if message is None:
+def _fail(message: str, kind: str, code: int, *, of_others: bool = False, of_words: bool = False) -> NoReturn:
+    """End with one line and an exit code, unless another process of the same command says it; see `last_word`."""
+    ignore_signals()  # also those that a launcher sends because another process has ended
+    said = last_word(message, of_others=of_others, of_words=of_words)
+    if said is None:
         _leave(code)
+    message = said
     say(f"recycle: {message}", last=True)
     if _asks_for_json():
         with suppress(RecycleError):  # stdout may be what has failed
