@@ -9,13 +9,15 @@ from starlette.exceptions import HTTPException
 
 from recycle_cli import __version__
 from recycle_cli.errors import RecycleError
-from recycle_cli.serve import openai, runs, tei
 from recycle_cli.serve.asking import service_of
 from recycle_cli.serve.documented import describe
 from recycle_cli.serve.gate import Gate
 from recycle_cli.serve.metrics import Metrics
+from recycle_cli.serve.openai import router as openai
 from recycle_cli.serve.refusals import Kind, Refusal, refusal_of
+from recycle_cli.serve.runs import router as runs
 from recycle_cli.serve.service import ClientGone
+from recycle_cli.serve.tei import router as tei
 from recycle_cli.settings import ServeSettings
 
 
@@ -30,7 +32,7 @@ class Application:
         self.app.state.service = None
         self.app.state.metrics = metrics
         self.app.state.began = int(time.time())
-        for router in (openai.router, tei.router, runs.router):
+        for router in (openai, tei, runs):
             self.app.include_router(router)
         self.app.add_exception_handler(Refusal, _refused)
         self.app.add_exception_handler(RecycleError, _not_possible)

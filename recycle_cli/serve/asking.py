@@ -2,12 +2,12 @@
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
 import orjson
 from fastapi import Request, Response
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from recycle_cli.corpus.records import BadRecord
 from recycle_cli.corpus.texts import text_of
@@ -20,6 +20,11 @@ from recycle_cli.serve.refusals import Refusal, refusal_of
 from recycle_cli.serve.service import Result, Served, Service
 
 M = TypeVar("M", bound=BaseModel)
+
+Ids = list[Annotated[int, Field(ge=0, lt=2**31)]]
+
+Inputs = str | list[str] | Ids | list[Ids]
+"""A text or several, or the token ids of one or of several."""
 
 
 class Asked(BaseModel):
@@ -71,6 +76,13 @@ async def gone(request: Request) -> None:
         await asyncio.sleep(0)
 
 
+def listed(inputs: Inputs) -> list[Any]:
+    """The inputs as a list; one list of token ids is one input."""
+    if isinstance(inputs, str) or (inputs and isinstance(inputs[0], int)):
+        return [inputs]
+    return list(inputs)
+
+
 def check_count(values: Sequence[Any], service: Service, param: str = "input") -> None:
     """Raise Refusal for no inputs, and for too many."""
     most = service.settings.limits.max_items
@@ -97,11 +109,18 @@ def samples_of(served: Served, values: Sequence[str], param: str = "input") -> l
 
 
 async def embedded(
-    request: Request, served: Served, values: Sequence[str], *, truncate: bool, raw: bool = False, param: str = "input"
+    request: Request,
+    served: Served,
+    values: Sequence[str],
+    *,
+    truncate: bool,
+    raw: bool = False,
+    dimensions: int | None = None,
+    param: str = "input",
 ) -> tuple[np.ndarray, Result]:
     """Embeddings (n, E) float32 of texts or images, each of length one unless they are asked for `raw`.
 
-    Raises Refusal.
+    Raises Refusal, also if E is not the `dimensions` that are asked for.
     """
     service = service_of(request)
     if not served.embeds:
@@ -110,11 +129,14 @@ async def embedded(
         raise Refusal("NotFound", f"{served.name} gives no embeddings; {remedy}", "model", "model_not_found")
     found, result = await found_for(request, served, values, truncate=truncate, param=param)
 
-    def vectors() -> np.ndarray:
+    def normed() -> np.ndarray:
         outputs = Outputs.of([one.outputs[served.name] for one in found])
         return (outputs.values if raw else served.run.task.vectors(outputs)).numpy()
 
-    return await service.in_thread(vectors), result
+    vectors = await service.in_thread(normed)
+    if dimensions not in (None, width := vectors.shape[1]):
+        raise Refusal("Validation", f"dimensions {dimensions}: {served.name} has {width}", "dimensions")
+    return vectors, result
 
 
 async def found_for(
@@ -135,8 +157,11 @@ async def found_for(
     return usable(result, param), result
 
 
-def texts_in(values: list[Any], served: Served, service: Service, param: str = "input") -> list[str]:
-    """The texts of an input; token ids are decoded if the server was told whose they are. Raises Refusal."""
+async def texts_in(inputs: Inputs, served: Served, service: Service, param: str = "input") -> list[str]:
+    """The texts of a request; token ids are decoded if the server was told whose they are. Raises Refusal for none, for
+    too many, and for ids that cannot be decoded."""
+    values = listed(inputs)
+    check_count(values, service, param)
     if isinstance(values[0], str):
         return values
     if not service.settings.accept_token_ids or served.reading.of_images:
@@ -146,9 +171,8 @@ def texts_in(values: list[Any], served: Served, service: Service, param: str = "
             "OpenAIEmbeddings set check_embedding_ctx_length=False)",
             param,
         )
-    lists = [values] if isinstance(values[0], int) else values
     try:
-        return served.group.finding.texts_of(lists)
+        return await service.in_thread(lambda: served.group.finding.texts_of(values))
     except DataError as error:
         raise refusal_of(error, f"{param}: ") from None
 

@@ -68,39 +68,38 @@ class Group:
         if salt is not None:
             samples = [Sample(one.id, {**one.fields, SALT: salt}) for one in plain]
         keys, digests = keys_of(samples)
-        rest = []
-        for place in range(len(samples)):
-            found = self.memory.get(keys[place].tobytes() + digests[place].tobytes(), wanted)
-            if found is None:
-                rest.append(place)
-            else:
-                job.hits += 1
-                job.put(place, found)
+        rest = self._not_remembered(job, keys, digests, wanted)
         if not rest:
             return []
         scorer, positions = self._positions(keys[rest], digests[rest])
         for_all = np.full(len(rest), -1, np.int64)
         if salt is not None:
             for_all = self._for_all(scorer, [plain[place] for place in rest])
-        parts = [
-            Part(
-                self,
-                scorer if scorer is not None and max(own, shared) >= 0 else self.misses,
-                samples[place] if own >= 0 or shared < 0 else plain[place],
-                keys[place].tobytes(),
-                digests[place].tobytes(),
-                own if own >= 0 else shared,
-                set(wanted),
-                [(job, place)],
-            )
-            for place, own, shared in zip(rest, positions.tolist(), for_all.tolist(), strict=True)
-        ]
-        held = [part for part in parts if part.position >= 0]
+        held: list[Part] = []
+        missing: list[Part] = []
+        for place, own, shared in zip(rest, positions.tolist(), for_all.tolist(), strict=True):
+            position, sample = (own, samples[place]) if own >= 0 or shared < 0 else (shared, plain[place])
+            computing = self.misses if scorer is None or position < 0 else scorer
+            key, digest = keys[place].tobytes(), digests[place].tobytes()
+            part = Part(self, computing, sample, key, digest, position, set(wanted), [(job, place)])
+            (missing if position < 0 else held).append(part)
         if held:
             self._measure(held)
             job.hits += len(held)
             queue.put(held)
-        return [part for part in parts if part.position < 0]
+        return missing
+
+    def _not_remembered(self, job: Job, keys: Bytes16, digests: Bytes16, wanted: Collection[str]) -> list[int]:
+        """Answer what is in memory; returns the places of the others."""
+        rest = []
+        for place in range(len(keys)):
+            found = self.memory.get(keys[place].tobytes() + digests[place].tobytes(), wanted)
+            if found is None:
+                rest.append(place)
+            else:
+                job.hits += 1
+                job.put(place, found)
+        return rest
 
     def _for_all(self, scorer: Scorer | None, samples: Sequence[Sample]) -> Indices:
         """Where the store holds samples for whoever asks, and not for one tenant."""
@@ -163,6 +162,16 @@ class Group:
         """Let parts that must be computed wait in `queue`, each content once. Those that cannot be used are answered,
         and all of them if too much waits already."""
         fresh = [part for part in parts if not self._joins(part)]
+        try:
+            queue.put(self._prepared(fresh))
+        except OverloadedError as error:
+            self._finish_all(fresh, error)
+        except Exception as error:  # noqa: BLE001 - whatever a tokenizer raises, others may have joined them
+            self._say_failed("preparing has failed", error)
+            self._finish_all(fresh, ServerError("the server could not prepare it"))
+
+    def _prepared(self, fresh: Sequence[Part]) -> list[Part]:
+        """Those that can be used, ready to be computed. The others are answered."""
         wrong: dict[int, DataError] = {}
         with self.preparing.lock:
             samples = [part.sample for part in fresh]
@@ -179,11 +188,7 @@ class Group:
             part = fresh[place]
             part.prepared, part.length, part.tokens, part.cut_off = inputs, length, length, off
             ready.append(part)
-        try:
-            queue.put(ready)
-        except OverloadedError as error:
-            for part in ready:  # others may have joined them
-                self._finish(part, error)
+        return ready
 
     def _joins(self, part: Part) -> bool:
         """Whether the same content is being computed already, so that this one need not be; else it is from now on."""
@@ -219,8 +224,7 @@ class Group:
         except MismatchError as error:
             self.unfit = error
             self.say(f"the store does not fit, and nothing is answered from now on: {error}")
-            for part in parts:
-                self._finish(part, error)
+            self._finish_all(parts, error)
         except Exception as error:  # noqa: BLE001 - whatever a model raises, the others must have their answers
             self._failed(parts, error, keep=keep)
         else:
@@ -248,7 +252,7 @@ class Group:
         if isinstance(error, DataError):
             self._finish(part, error)
             return
-        self.say(f"a batch has failed: {type(error).__name__}: {' '.join(str(error).split())[:500]}")
+        self._say_failed("a batch has failed", error)
         self._finish(part, ServerError("the server could not compute it"))
 
     def _recompute(self, part: Part) -> None:
@@ -257,6 +261,13 @@ class Group:
             (part.prepared,) = self.preparing.preprocessor.prepare([part.sample])
         part.length = int(self.preparing.preprocessor.lengths([part.prepared])[0])
         self.compute([part])
+
+    def _say_failed(self, what: str, error: Exception) -> None:
+        self.say(f"{what}: {type(error).__name__}: {' '.join(str(error).split())[:500]}")
+
+    def _finish_all(self, parts: Sequence[Part], error: RecycleError) -> None:
+        for part in parts:
+            self._finish(part, error)
 
     def _finish(self, part: Part, result: Found | RecycleError) -> None:
         with self._lock:

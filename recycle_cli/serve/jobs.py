@@ -60,11 +60,6 @@ class Job:
         if last:
             self._wake()
 
-    def fail(self, error: RecycleError) -> None:
-        """The result of all samples that have none."""
-        for place in range(len(self.results)):
-            self.put(place, error)
-
     def _wake(self) -> None:
         def wake() -> None:
             if not self.finished.done():

@@ -66,7 +66,8 @@ class Keeping:
         self._waiting = 0
         self._used: dict[str, float] = {}
         self._pending: set[bytes] = set()
-        self._pending_bytes, self._began, self._asked = 0, 0.0, 0.0
+        self._drafted: list[bytes] = []
+        self._drafted_bytes, self._began, self._asked = 0, 0.0, 0.0
         self._total = store.place.bytes_used()
         self.broken: str | None = None
         self._thread = threading.Thread(target=self._run, name="recycle-keeping", daemon=True)
@@ -81,6 +82,7 @@ class Keeping:
             if self.broken is not None:
                 return
             self._waiting += one.size
+            self._pending.update(one.contents)
         self._queue.put(one)
 
     def touch(self, segments: list[str]) -> None:
@@ -100,15 +102,16 @@ class Keeping:
                 while self._next(writer):
                     pass
                 self._seal(writer)
-        except RecycleError as error:
-            self._say(f"write-back has failed, and nothing more is kept: {error}")
-            self.broken = str(error)
+        except Exception as error:  # noqa: BLE001 - whatever it is, nobody may wait for this thread any more
+            about = str(error) if isinstance(error, RecycleError) else f"{type(error).__name__}: {error}"
+            self._say(f"write-back has failed, and nothing more is kept: {about}")
+            self.broken = about
         with self._room:
             self._room.notify_all()
 
     def _next(self, writer: SegmentWriter) -> bool:
         """Take what comes next, or seal at the age; False at the end."""
-        left = self._began + self._seconds - monotonic() if self._pending else None
+        left = self._began + self._seconds - monotonic() if self._drafted else None
         try:
             one = self._queue.get(timeout=None if left is None else max(0.0, left))
         except queue.Empty:
@@ -120,33 +123,40 @@ class Keeping:
             self._waiting -= one.size
             self._room.notify_all()
         if self._most is not None and not self._makes_room(writer, one.size, self._most):
+            self._no_longer_pending(one.contents)
             return True
-        if not self._pending:
+        if not self._drafted:
             self._began = monotonic()
         writer.append(one.keys, one.digests, one.lengths, one.rows)
-        self._pending.update(one.contents)
-        self._pending_bytes += one.size
+        self._drafted += one.contents
+        self._drafted_bytes += one.size
         self._asked = one.asked
-        if self._pending_bytes >= self._segment_bytes or monotonic() - self._began >= self._seconds:
+        if self._drafted_bytes >= self._segment_bytes or monotonic() - self._began >= self._seconds:
             self._seal(writer)
         return True
 
     def _seal(self, writer: SegmentWriter) -> None:
-        if not self._pending:
+        if not self._drafted:
             return
         before = {segment.id for segment in self._store.segments}
         writer.seal()
         self._store.refresh()
         self._used |= {segment.id: self._asked for segment in self._store.segments if segment.id not in before}
-        self._pending, self._pending_bytes = set(), 0
         self._total = self._store.place.bytes_used()
-        self._sealed(set(self._pending))
+        self._sealed(self._no_longer_pending(self._drafted))
+        self._drafted, self._drafted_bytes = [], 0
+
+    def _no_longer_pending(self, contents: list[bytes]) -> set[bytes]:
+        """Forget contents that are sealed, or are not kept; returns those that are still to be written."""
+        with self._room:
+            self._pending.difference_update(contents)
+            return set(self._pending)
 
     def _makes_room(self, writer: SegmentWriter, coming: int, most: int) -> bool:
         """Whether what comes fits within the store's bytes, after segments had to go; a file system's own share of a
         segment is left free."""
         limit = most - (64 << 10)
-        if self._total + self._pending_bytes + coming <= limit:
+        if self._total + self._drafted_bytes + coming <= limit:
             return True
         self._seal(writer)
         gone: list[tuple[str, int]] = []
@@ -166,5 +176,5 @@ class Keeping:
             self._used.pop(name, None)
         self._store.refresh()
         self._total = self._store.place.bytes_used()
-        self._sealed(set(self._pending))
+        self._sealed(self._no_longer_pending([]))
         return True

@@ -7,20 +7,17 @@ import orjson
 from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
-from recycle_cli.serve.asking import Asked, asked_in, check_count, embedded, respond, service_of, texts_in
+from recycle_cli.serve.asking import Asked, Inputs, asked_in, embedded, respond, service_of, texts_in
 from recycle_cli.serve.documented import documented
-from recycle_cli.serve.refusals import Refusal
 
 router = APIRouter()
-
-Ids = list[Annotated[int, Field(ge=0, lt=2**31)]]
 
 
 class EmbeddingRequest(Asked):
     """Texts to embed. `truncate` false refuses a text that is longer than the model takes."""
 
     model: str
-    input: str | list[str] | Ids | list[Ids]
+    input: Inputs
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: Annotated[int, Field(ge=1)] | None = None
     user: str | None = None
@@ -33,14 +30,8 @@ async def embeddings(request: Request) -> Response:
     service = service_of(request)
     asked = asked_in(request, EmbeddingRequest)
     served = service.find(asked.model)
-    values = [asked.input] if isinstance(asked.input, str) else asked.input
-    check_count(values, service)
-    texts = texts_in(values, served, service)
-    vectors, result = await embedded(request, served, texts, truncate=asked.truncate)
-    if asked.dimensions not in (None, vectors.shape[1]):
-        raise Refusal(
-            "Validation", f"dimensions {asked.dimensions}: {served.name} has {vectors.shape[1]}", "dimensions"
-        )
+    texts = await texts_in(asked.input, served, service)
+    vectors, result = await embedded(request, served, texts, truncate=asked.truncate, dimensions=asked.dimensions)
 
     def answer() -> bytes:
         in_base64 = asked.encoding_format == "base64"

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Request, Response
 from pydantic import Field
 from starlette.datastructures import UploadFile
-from starlette.formparsers import MultiPartException
+from starlette.exceptions import HTTPException
 
 from recycle_cli.corpus import Example
 from recycle_cli.errors import RecycleError
@@ -51,8 +51,8 @@ async def predict(name: str, request: Request) -> Response:
     asked = await _asked(request, RunRequest)
     values = _values(asked, service)
     (found,), result = await _predicted(request, [served], values, truncate=asked.truncate)
-    if not any(found.usable):
-        raise refusal_of(found.wrong(), "input 0: ")
+    if len(found.errors) == len(found.lines):
+        raise refusal_of(found.errors[0], "input 0: ")
     body = f'{{"run": {json_line(name)}, "answers": [{", ".join(found.lines)}]{_told(found)}}}'
     return respond(request, body.encode(), result)
 
@@ -74,16 +74,11 @@ async def predict_all(request: Request) -> Response:
 
 @dataclass(frozen=True)
 class Predicted:
-    """A RUN's lines of JSON, one an input; `usable` says which are predictions, `cut_off` whose text was too long."""
+    """A RUN's lines of JSON, one an input; `cut_off` says whose text was too long, `errors` why some are not used."""
 
     lines: list[str]
-    usable: list[bool]
     cut_off: list[int]
-    errors: list[RecycleError]
-
-    def wrong(self) -> RecycleError:
-        """The first reason why an input cannot be used."""
-        return self.errors[0]
+    errors: dict[int, RecycleError]
 
 
 async def _predicted(
@@ -147,7 +142,7 @@ async def _of_run(
         else json_line({"id": next(ids).id, **next(answers)})
         for number in range(len(read))
     ]
-    return Predicted(lines, [number not in errors for number in range(len(read))], cut_off, list(errors.values()))
+    return Predicted(lines, cut_off, errors)
 
 
 def _error(number: int, error: RecycleError) -> dict[str, Any]:
@@ -174,6 +169,9 @@ async def _asked(request: Request, kind: type[Any]) -> Any:
         async with request.form(max_files=most, max_fields=8) as form:
             files = [one for one in form.getlist("image") if isinstance(one, UploadFile)]
             contents = [await one.read() for one in files]
-    except (MultiPartException, KeyError) as error:
-        raise Refusal("Validation", f"the form cannot be read ({error}); send files named image", status=400) from None
+    except HTTPException as error:
+        message = f"the form cannot be read ({error.detail}); send files named image"
+        raise Refusal("Validation", message, status=400) from None
+    except KeyError:
+        raise Refusal("Validation", "the header Content-Type of a form names its boundary", status=400) from None
     return kind.model_construct(inputs=[{"image": content} for content in contents], truncate=True, runs=None)

@@ -130,27 +130,13 @@ class Service:
         """
         group, wanted = served[0].group, [one.name + (ROWS if rows else "") for one in served]
         job = Job(len(samples))
-        watching = asyncio.ensure_future(gone())
-        try:
-            rest = await self.in_thread(lambda: group.begin(job, samples, wanted, self.hits, salt))
-            if rest:
-                await asyncio.get_running_loop().run_in_executor(
-                    self._preparing, lambda: group.prepare(rest, self.misses)
-                )
-            await asyncio.wait({job.finished, watching}, return_when=asyncio.FIRST_COMPLETED)
-            if not job.finished.done():
-                raise ClientGone
-        except RecycleError as error:
-            raise refusal_of(error) from None
-        finally:
-            job.gone = True
-            watching.cancel()
-        found = [one for one in job.results if one is not None]
-        result = Result(found, job.hits)
+        begin = partial(group.begin, job, samples, wanted, self.hits, salt)
+        await self._finished(job, begin, group, gone)
+        result = Result([one for one in job.results if one is not None], job.hits)
         for one in served:
             self.metrics.samples(one.name, len(samples), job.hits)
-        for one_error in found:
-            if isinstance(one_error, RecycleError) and (refusal := refusal_of(one_error)).kind != "Validation":
+        for found in result.found:
+            if isinstance(found, RecycleError) and (refusal := refusal_of(found)).kind != "Validation":
                 raise refusal
         if not truncate and (over := result.cut_off):
             raise Refusal(
@@ -160,6 +146,23 @@ class Service:
                 "input",
             )
         return result
+
+    async def _finished(self, job: Job, begin: Callable[[], list[Part]], group: Group, gone: Gone) -> None:
+        """Find what can be found, let the rest be computed, and wait until all of it is there. Raises ClientGone, and
+        Refusal if too much waits."""
+        watching = asyncio.ensure_future(gone())
+        try:
+            if rest := await self.in_thread(begin):
+                prepare = partial(group.prepare, rest, self.misses)
+                await asyncio.get_running_loop().run_in_executor(self._preparing, prepare)
+            await asyncio.wait({job.finished, watching}, return_when=asyncio.FIRST_COMPLETED)
+            if not job.finished.done():
+                raise ClientGone
+        except RecycleError as error:
+            raise refusal_of(error) from None
+        finally:
+            job.gone = True
+            watching.cancel()
 
     async def in_thread(self, work: Callable[[], T]) -> T:
         """Let a thread do it, beside the one that answers."""

@@ -13,11 +13,14 @@ from recycle_cli import __version__
 from recycle_cli.models.outputs import Outputs
 from recycle_cli.serve.asking import (
     Asked,
+    Ids,
+    Inputs,
     asked_in,
     check_count,
     embedded,
     found_for,
     gone,
+    listed,
     respond,
     salt_of,
     service_of,
@@ -36,8 +39,6 @@ MOST_TOKENS = 1 << 17
 MOST_ROWS_BYTES = 16 << 20
 """Bytes of rows that `/embed_all` sends at most, before they are JSON."""
 
-Ids = list[Annotated[int, Field(ge=0, lt=2**31)]]
-Inputs = str | list[str] | Ids | list[Ids]
 PredictInput = str | Annotated[list[str], Field(min_length=1, max_length=2)]
 Direction = Literal["Right", "right", "Left", "left"]
 
@@ -116,16 +117,16 @@ class DecodeRequest(Asked):
 async def embed(request: Request) -> Response:
     """Embeddings, a list for each text; of length one unless `normalize` is false."""
     service, asked = service_of(request), asked_in(request, EmbedRequest)
-    served = _chosen(request, service, lambda one: one.embeds, "gives embeddings")
-    _check(asked)
-    values = _listed(asked.inputs)
-    check_count(values, service, "inputs")
-    texts = texts_in(values, served, service, "inputs")
+    served, texts = await _texts(request, service, asked, lambda one: one.embeds, "gives embeddings")
     vectors, result = await embedded(
-        request, served, texts, truncate=asked.truncate is not False, raw=not asked.normalize, param="inputs"
+        request,
+        served,
+        texts,
+        truncate=asked.truncate is not False,
+        raw=not asked.normalize,
+        dimensions=asked.dimensions,
+        param="inputs",
     )
-    if asked.dimensions not in (None, vectors.shape[1]):
-        raise Refusal("Validation", f"dimensions {asked.dimensions}: {served.name} has {vectors.shape[1]}")
     return respond(request, await service.in_thread(lambda: _dumped(vectors)), result)
 
 
@@ -133,14 +134,10 @@ async def embed(request: Request) -> Response:
 async def embed_all(request: Request) -> Response:
     """The rows of each text at the cut of the RUN, or of the last block of a model without a store: a list a token."""
     service, asked = service_of(request), asked_in(request, EmbedAllRequest)
-    served = _chosen(request, service, lambda one: one.has_rows, "gives rows")
-    _check(asked)
-    values = _listed(asked.inputs)
-    check_count(values, service, "inputs")
+    served, texts = await _texts(request, service, asked, lambda one: one.has_rows, "gives rows")
     most = max(1, MOST_ROWS_BYTES // (4 * (service.longest(served) or 1) * served.run.head.split.row_shape[-1]))
-    if len(values) > most:
-        raise Refusal("Validation", f"inputs holds {len(values):,} texts, and the rows of {most:,} are sent at once")
-    texts = texts_in(values, served, service, "inputs")
+    if len(texts) > most:
+        raise Refusal("Validation", f"inputs holds {len(texts):,} texts, and the rows of {most:,} are sent at once")
     found, result = await found_for(
         request, served, texts, truncate=asked.truncate is not False, rows=True, param="inputs"
     )
@@ -211,9 +208,10 @@ async def decode(request: Request) -> Response:
     """The text of each list of token ids."""
     service, asked = service_of(request), asked_in(request, DecodeRequest)
     served = _chosen(request, service, lambda one: not one.reading.of_images, "takes texts")
-    check_count(asked.ids, service, "ids")
-    lists: Any = asked.ids if isinstance(asked.ids[0], list) else [asked.ids]
-    texts = served.group.finding.texts_of(lists, skip_special=asked.skip_special_tokens)
+    lists = listed(asked.ids)
+    check_count(lists, service, "ids")
+    skip = asked.skip_special_tokens
+    texts = await service.in_thread(lambda: served.group.finding.texts_of(lists, skip_special=skip))
     return respond(request, orjson.dumps(texts))
 
 
@@ -257,12 +255,17 @@ def _chosen(request: Request, service: Service, fits: Callable[[Served], bool], 
     for one in service.served.values() if name is None else [service.find(name)]:
         if fits(one):
             return one
-    raise Refusal("Backend", f"{'nothing here' if name is None else name} {what}")
+    raise Refusal("Backend", f"{'nothing here' if name is None else f'{name} is none that'} {what}")
 
 
-def _check(asked: EmbedAllRequest) -> None:
+async def _texts(
+    request: Request, service: Service, asked: EmbedAllRequest, fits: Callable[[Served], bool], what: str
+) -> tuple[Served, list[str]]:
+    """The RUN that is asked, and the texts. Raises Refusal."""
+    served = _chosen(request, service, fits, what)
     _refuse_left(asked.truncation_direction)
     _refuse_prompt(asked.prompt_name)
+    return served, await texts_in(asked.inputs, served, service, "inputs")
 
 
 def _refuse_left(direction: str) -> None:
@@ -273,13 +276,6 @@ def _refuse_left(direction: str) -> None:
 def _refuse_prompt(name: str | None) -> None:
     if name is not None:
         raise Refusal("Validation", "prompt_name: no prompts are known here; put it before the text")
-
-
-def _listed(inputs: Inputs) -> list[Any]:
-    """The inputs as a list; one list of token ids is one input."""
-    if isinstance(inputs, str):
-        return [inputs]
-    return [inputs] if inputs and isinstance(inputs[0], int) else list(inputs)
 
 
 def _scores(

@@ -160,6 +160,28 @@ def test_one_that_fails_fails_alone(server, subject):
         assert one == pytest.approx(other, abs=1e-5)
 
 
+def test_a_failure_of_the_tokenizer_is_an_answer_for_all_who_wait(server, monkeypatch):
+    begun, go = threading.Event(), threading.Event()
+
+    def fail(*_):
+        begun.set()
+        assert go.wait(20)
+        raise RuntimeError("the tokenizer has failed at /a/path")
+
+    with ThreadPoolExecutor(2) as pool:
+        monkeypatch.setattr("recycle_cli.serve.group.usable", fail)
+        asked = [pool.submit(embed, server, OTHER_TEXTS[:2])]
+        assert begun.wait(5)
+        asked.append(pool.submit(embed, server, OTHER_TEXTS[:2]))
+        time.sleep(0.3)  # it waits for its turn
+        go.set()
+        answers = [one.result(timeout=20) for one in asked]
+    assert [one.status_code for one in answers] == [500, 500]
+    assert not [one for one in answers if "/a/path" in one.text]
+    monkeypatch.undo()
+    assert embed(server, OTHER_TEXTS[:2]).status_code == 200
+
+
 def test_beyond_what_may_wait_requests_are_refused_at_once(server):
     server.service.misses._most = 40
     with watching(server) as watched, ThreadPoolExecutor(4) as pool:

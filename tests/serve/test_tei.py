@@ -44,6 +44,10 @@ def test_token_ids_are_decoded_if_the_server_was_told_whose_they_are(server):
     np.testing.assert_allclose(asked(server, "/embed", {"inputs": ids[0]}), openai(server, TEXTS[:1]), atol=1e-6)
     np.testing.assert_allclose(openai(server, ids), openai(server, TEXTS[:2]), atol=1e-6)
     assert server.post("/embed", {"inputs": [2_000_000]}).status_code == 422
+    long = ids[0][1:-1] * 1000  # one input, however many ids it has
+    for path, name in (("/embed", "inputs"), ("/v1/embeddings", "input")):
+        body = {name: long} if name == "inputs" else {"model": "similar", name: long}
+        assert server.post(path, body).status_code == 200
 
 
 def test_embed_all_gives_a_row_for_each_token_at_the_cut(server, subject):
@@ -74,6 +78,11 @@ def test_predict_sorts_by_score_and_tells_pairs_from_batches(server):
     pair = server.post("/predict", {"inputs": TEXTS[:2]})
     assert pair.status_code == 422
     assert "trained on" in pair.json()["error"]
+
+
+def test_a_run_that_cannot_answer_is_named_with_what_it_lacks(server):
+    found = server.post("/embed?model=moods", {"inputs": "a"}).json()["error"]
+    assert found == "moods is none that gives embeddings"
 
 
 def test_similarity_is_the_cosine(server):

@@ -2,6 +2,7 @@
 
 import json
 import signal
+import threading
 import time
 from pathlib import Path
 from shutil import copytree
@@ -14,7 +15,7 @@ from recycle_cli.errors import UsageError
 from recycle_cli.keys import Sample, keys_of
 from recycle_cli.serve.jobs import Memory
 from recycle_cli.settings import ServeSettings
-from recycle_cli.store import EncodedRows, Store, verify
+from recycle_cli.store import EncodedRows, SegmentWriter, Store, verify
 from tests.contents import contents
 from tests.records import records
 from tests.serve.conftest import HELD, OTHERS
@@ -77,6 +78,45 @@ def test_misses_are_sealed_by_age_and_are_hits_from_then_on(subject, store):
     with serving([subject.similar], [store], ServeSettings(memory=1)) as server:
         np.testing.assert_allclose(embed(server, OTHER_TEXTS), first, atol=1e-5)
         assert server.samples("miss", "similar") == 0
+
+
+def test_what_is_asked_again_before_it_is_sealed_is_written_once(subject, store, monkeypatch):
+    begun, go = [threading.Event(), threading.Event()], [threading.Event(), threading.Event()]
+    usual, turns = SegmentWriter.seal, iter(range(2))
+
+    def seal(writer):
+        if (turn := next(turns, None)) is not None:
+            begun[turn].set()
+            assert go[turn].wait(20)
+        usual(writer)
+
+    monkeypatch.setattr(SegmentWriter, "seal", seal)
+    settings = ServeSettings(write_back=True, seal_seconds=60.0, segment_bytes=1, memory=1)
+    with serving([subject.similar], [store], settings) as server:
+        embed(server, OTHER_TEXTS[:2])
+        assert begun[0].wait(20)
+        embed(server, OTHER_TEXTS[2:5])  # waits behind the first seal
+        go[0].set()
+        assert begun[1].wait(20)
+        embed(server, OTHER_TEXTS[2:5])
+        go[1].set()
+    assert len(Store.open(store)) == len(HELD) + 5
+    assert held(store, OTHER_TEXTS[:5]) == 5
+
+
+def test_a_write_back_that_fails_lets_nobody_wait(subject, store, monkeypatch):
+    def fail(*_):
+        raise ValueError("nobody expects it")
+
+    monkeypatch.setattr("recycle_cli.serve.keeping._WAITING_BYTES", 0)
+    monkeypatch.setattr(SegmentWriter, "append", fail)
+    with serving([subject.similar], [store], KEEPING) as server:
+        for start in range(3):
+            embed(server, MANY[8 * start : 8 * start + 8])
+        keeping = server.service.groups[0].keeping
+        until(lambda: keeping.broken is not None)
+        assert keeping.broken == "ValueError: nobody expects it"
+        embed(server, MANY[24:32])
 
 
 def test_the_store_stays_within_its_bytes_and_what_was_used_last_stays(subject, store):
