@@ -52,10 +52,8 @@ def export(
     if out == STDOUT:
         if format != "safetensors":
             raise UsageError(f"--format {format} writes a folder, which stdout is not; name one, or take safetensors")
-        with TemporaryDirectory(prefix="recycle-export-") as folder:
-            file = Path(folder, "export.safetensors")
-            found = export(path, str(file), cut=cut, keys=keys, texts=texts, limit=limit)
-            _print_file(file)
+        with _printed() as file:
+            found = export(path, file, cut=cut, keys=keys, texts=texts, limit=limit)
         return {**found, "output": STDOUT}
     store = Store.open(path)
     cut = _chosen_cut(store, cut)
@@ -68,9 +66,7 @@ def export(
     if not len(positions):
         raise MissingError(f"{path}: nothing to export; the store holds {len(store)} samples")
     offsets = np.concatenate([[0], np.cumsum(store.lengths(positions))]).astype("<i8")
-    metadata = {"cut": cut, "dtype": store.recipe.dtype, "fingerprint": store.fingerprint}
-    if store.recipe.dtype == "int4":
-        metadata["row_shape"] = json.dumps(store.row_shape(cut))
+    metadata = _metadata(store, cut)
     with storage_errors(out):
         with _in_one_step(Path(out)) as scratch, ExitStack() as opened:
             arrays = _FORMATS[format](scratch, _shapes(store, cut, offsets), metadata, opened)
@@ -80,11 +76,23 @@ def export(
     return {"output": out, "format": format, **metadata, **counts}
 
 
-def _print_file(file: Path) -> None:
-    """Write the bytes of a file to stdout."""
-    with file.open("rb") as content:
-        shutil.copyfileobj(content, sys.stdout.buffer)
-        sys.stdout.buffer.flush()
+def _metadata(store: Store, cut: str) -> dict[str, str]:
+    """What is told beside the arrays."""
+    told = {"cut": cut, "dtype": store.recipe.dtype, "fingerprint": store.fingerprint}
+    if store.recipe.dtype == "int4":
+        told["row_shape"] = json.dumps(store.row_shape(cut))
+    return told
+
+
+@contextmanager
+def _printed() -> Iterator[str]:
+    """The path of a temporary file, whose bytes go to stdout at the end."""
+    with TemporaryDirectory(prefix="recycle-export-") as folder:
+        file = Path(folder, "export.safetensors")
+        yield str(file)
+        with file.open("rb") as content:
+            shutil.copyfileobj(content, sys.stdout.buffer)
+            sys.stdout.buffer.flush()
 
 
 def _chosen(store: Store, keys: Sequence[str], texts: Sequence[str]) -> Positions:

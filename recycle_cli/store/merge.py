@@ -1,6 +1,7 @@
 """Copy what another store of the same recipe holds and this one lacks."""
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from recycle_cli.store.rewrite import copy_samples, unique_in
 from recycle_cli.store.root import read_root
 from recycle_cli.store.segment import origins_of
 from recycle_cli.store.store import Store
-from recycle_cli.store.writer import SEGMENT_BYTES
+from recycle_cli.store.writer import SEGMENT_BYTES, SegmentWriter
 
 
 def merge(
@@ -31,10 +32,26 @@ def merge(
     if _same(place.where(""), open_place(into).where("")):
         raise UsageError(f"{into}: the same store as {path}; name another")
     target = Store.create_or_open(into, source.recipe, source.provenance)
-    unique = unique_in(source.by_age())
-    done = added = rows = size = 0
-    for codec in sorted({segment.codec for segment in source.segments}):
-        alike = [segment for segment in source.by_age().list if segment.codec == codec]
+    writers = list(_copied(source, target, segment_bytes, progress))
+    added = sum(writer.samples for writer in writers)
+    return {
+        "store": path,
+        "into": into,
+        "samples": len(source),
+        "added": added,
+        "present": len(source) - added,
+        "rows": sum(writer.rows for writer in writers),
+        "bytes": sum(writer.bytes for writer in writers),
+        "seconds": time.perf_counter() - began,
+    }
+
+
+def _copied(source: Store, target: Store, segment_bytes: int, progress: Progress | None) -> Iterator[SegmentWriter]:
+    """Copy what the target lacks. Yields the writer of each codec of the source when all with that codec is sealed."""
+    ordered = source.by_age()
+    unique, done = unique_in(ordered), 0
+    for codec in sorted({segment.codec for segment in ordered.list}):
+        alike = [segment for segment in ordered.list if segment.codec == codec]
         with target.writer(segment_bytes=segment_bytes, codec=codec, origins=origins_of(alike)) as writer:
             for segment in alike:
                 local = unique[segment.id]
@@ -46,17 +63,7 @@ def merge(
                 done += len(local)
                 if progress is not None:
                     progress(done, len(source))
-        added, rows, size = added + writer.samples, rows + writer.rows, size + writer.bytes
-    return {
-        "store": path,
-        "into": into,
-        "samples": len(source),
-        "added": added,
-        "present": len(source) - added,
-        "rows": rows,
-        "bytes": size,
-        "seconds": time.perf_counter() - began,
-    }
+        yield writer
 
 
 def _same(one: str, other: str) -> bool:

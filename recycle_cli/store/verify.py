@@ -52,12 +52,8 @@ def verify(
     except ReadError as error:
         raise _lost(error) from error
     meter = Meter(progress, total)
-    with ThreadPoolExecutor(workers or usable_cores()) as pool:
-        for one in pool.map(lambda segment: check_segment(segment, meter), segments):
-            found.add(one)
-    known = {damage.segment for damage in found.damaged} | {unread.segment for unread in found.unread}
+    sound = _check_segments(segments, found, meter, workers)
     if place.is_local and recipe is not None:
-        sound = [segment for segment in segments if segment.id not in known]
         found.add(_indexes(Path(place.where("")), sound))
     aside, lost = _repair(place, found, segments, mended, had_root=had_root) if repair else ([], 0)
     return {
@@ -72,6 +68,15 @@ def verify(
         "mended": [DOCUMENT] if repair and mended is not None else [],
         "seconds": time.perf_counter() - began,
     }
+
+
+def _check_segments(segments: list[Segment], found: Findings, meter: Meter, workers: int | None) -> list[Segment]:
+    """Check segments, several at a time, and add what is wrong to `found`. Returns the sound ones."""
+    with ThreadPoolExecutor(workers or usable_cores()) as pool:
+        for one in pool.map(lambda segment: check_segment(segment, meter), segments):
+            found.add(one)
+    known = {damage.segment for damage in found.damaged} | {unread.segment for unread in found.unread}
+    return [segment for segment in segments if segment.id not in known]
 
 
 def _lost(error: ReadError) -> StoreError:
