@@ -8,7 +8,9 @@ the store at 50% (`layer2`), 75% (`layer3`) and head only (`avgpool`), and at 50
 with all of the data and with half. Last, at 50%: stored views, MixUp and CutMix on stored rows, and augmentation in the
 loop. The part `similarity` learns an embedding of the other five in the same ways (skip-connection layer, triplet loss
 with margin 0.5): retrieval R-precision over the test images, and `untrained` that of the pretrained trunk's pooled
-features. The part `ladders` trains small networks on the outputs of the four stages.
+features. The part `ladders` trains small networks on the outputs of the four stages. The part `freezing` learns the
+other five classes by SGD with the first 0 to 6 of the eight blocks frozen from the start, and with blocks that freeze
+while the others train, in place and with their rows kept; its seconds, those of each phase too, are processor seconds.
 
 Every training runs all of its epochs; the test images are seen once, after the last. A result is one row of the JSON
 file, written as soon as it is there; the same command goes on after the rows that the file holds. `core_seconds` are
@@ -19,16 +21,19 @@ more than the time on the clock.
 import argparse
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from shutil import rmtree
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import torch
 
+import recycle_cli.training.loop as loop
+import recycle_cli.training.phases as phases
 from recycle_cli.batches import StoredRows, widened
 from recycle_cli.corpus import Corpus
 from recycle_cli.models import NamedModel
@@ -37,10 +42,12 @@ from recycle_cli.reports import say
 from recycle_cli.settings import (
     ClassificationSettings,
     CorpusSettings,
+    FreezeSettings,
     HeadLayerSettings,
     ImageSettings,
     LadderSettings,
     ModelSettings,
+    PooledSettings,
     PrecomputeSettings,
     PredictSettings,
     SimilaritySettings,
@@ -62,6 +69,9 @@ CUTS = {"50%": "layer2", "75%": "layer3", "head only": "avgpool"}
 STORE, STORE_OF_VIEWS, STORE_OF_STATES = "store", "views", "states"
 STATES = ("layer1", "layer2", "layer3", "layer4")
 WIDTHS = (64, 128)
+FROZEN = ("0", "layer1.0", "layer1", "layer2.0", "layer2", "layer3.0", "layer3")
+"""The cuts behind 0 to 6 of the eight blocks of a ResNet-18; the stem freezes with the first."""
+READINGS = ("frontier", "up-to")
 
 Row = dict[str, Any]
 
@@ -187,6 +197,37 @@ class Experiments:
             name, cuts = f"ladder of width {width}", ",".join(STATES)
             self.train(name, "100%", cuts, STORE_OF_STATES, task=task, learning_rate=None, weight_decay=0.01)
 
+    def pooled(self) -> None:
+        """Pooled heads on all of the four stages: linear, which is solved, and with a hidden layer."""
+        self.store(STORE_OF_STATES, STATES)
+        kinds: tuple[tuple[str, int | None, Row], ...] = (
+            ("linear", None, {"epochs": TrainingSettings().epochs}),
+            ("256 hidden", 256, {}),
+        )
+        for name, hidden, changes in kinds:
+            layers = HeadLayerSettings("pooled", pooled=PooledSettings(hidden=hidden))
+            task = ClassificationSettings(layers=layers)
+            own = {"task": task, "learning_rate": None, "weight_decay": 0.01, **changes}
+            self.train(f"pooled, {name}", "100%", ",".join(STATES), STORE_OF_STATES, **own)
+
+    def freezing(self) -> None:
+        """Frozen from the start, and freezing by the norm of the gradients, in place and with rows kept."""
+        processor = SimpleNamespace(perf_counter=time.process_time)
+        loop.time = phases.time = processor  # type: ignore[assignment, attr-defined]
+        sgd = {
+            "optimizer": "sgd",
+            "learning_rate": self.options.freezing_rate,
+            "weight_decay": 1e-4,
+            "batch_size": 128,
+            "seed": self.options.freezing_seed,
+        }
+        for frozen, cut in enumerate(FROZEN):
+            self.train(f"freezing: {frozen} blocks from the start", "100%", cut, None, **sgd)
+        for reading in READINGS:
+            for cache in ("never", "always"):
+                freezing = FreezeSettings("gradient-norm", reading=reading, cache=cache)
+                self.train(f"freezing: {reading}, rows kept {cache}", "100%", "0", None, freezing=freezing, **sgd)
+
     def train(
         self,
         name: str,
@@ -215,6 +256,9 @@ class Experiments:
             **scored.metrics,
             "core_seconds": seconds,
             "clock_seconds": done.train_seconds,
+            "phases": _sums([one["phases"] for one in done.epochs]),
+            "cuts": [(one.get("read_cut"), one.get("frozen_cut")) for one in done.epochs],
+            "epoch_seconds": done.epoch_seconds,
         }
 
     def _untrained(self) -> Row:
@@ -233,6 +277,13 @@ class Experiments:
         return slices(source, self.work / f"{name}.parquet", classes, each)
 
 
+def _sums(each: Sequence[Row]) -> Row:
+    """The sum of each number over the rows."""
+    return {
+        name: sum(one.get(name, 0.0) for one in each) for name in dict.fromkeys(name for one in each for name in one)
+    }
+
+
 def main() -> None:
     """Run the parts asked for and write their rows as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -247,6 +298,8 @@ def main() -> None:
     parser.add_argument("--each", type=int, default=1000)
     parser.add_argument("--test-each", type=int, default=1000)
     parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--freezing-rate", type=float, default=0.1)
+    parser.add_argument("--freezing-seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -257,6 +310,8 @@ def main() -> None:
         "similarity": run.similarity,
         "views": run.views,
         "ladders": run.ladders,
+        "pooled": run.pooled,
+        "freezing": run.freezing,
     }
     run.pretrain()
     for name in options.parts.split(","):

@@ -11,7 +11,9 @@ from recycle_cli.settings.tasks import HeadLayerSettings, Metric, TaskSettings
 
 RATE, LADDER_RATE, POOLED_RATE = 5e-5, 2e-3, 3e-4
 """The highest learning rates by default: of pretrained layers, and of a ladder and a pooled head, which begin with
-random ones."""
+random ones. Of adamw."""
+
+MOMENTUM = 0.9
 
 OnMissing = Literal["fail", "compute", "skip"]
 
@@ -92,8 +94,26 @@ class TrainingSettings:
         usual=True,
         per_head=True,
     )
+    optimizer: Literal["adamw", "sgd"] = option(
+        "adamw",
+        "AdamW, or stochastic gradient descent with momentum (sgd), which has no learning rate by default.",
+        "Training",
+        per_head=True,
+    )
+    momentum: float = option(
+        MOMENTUM,
+        "With sgd: the share of the last step in the next.",
+        "Training",
+        minimum=0.0,
+        maximum=1.0,
+        per_head=True,
+    )
     weight_decay: float = option(
-        0.01, "Weight decay of AdamW, for weight matrices only.", "Training", minimum=0.0, per_head=True
+        0.01,
+        "Weight decay, for weight matrices only: apart from the gradient with adamw, as a part of it with sgd.",
+        "Training",
+        minimum=0.0,
+        per_head=True,
     )
     warmup_share: float = option(
         0.06,

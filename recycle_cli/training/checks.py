@@ -11,6 +11,7 @@ from recycle_cli.errors import DataError, UsageError
 from recycle_cli.models import NamedModel
 from recycle_cli.settings import HeadSettings, Job, TrainingSettings, same_for_all_heads
 from recycle_cli.settings.option import each_option
+from recycle_cli.settings.training import MOMENTUM
 from recycle_cli.store import Store
 from recycle_cli.tasks import Task, check_layers, check_pooled, chosen_metric, task_of
 from recycle_cli.training.freezing.checks import refuse_of_freezing
@@ -91,6 +92,7 @@ def _refuse_of_epochs(settings: TrainingSettings) -> None:
 def refuse_idle_options(job: Job, model: NamedModel, settings: TrainingSettings, modality: str) -> None:
     """Raise UsageError for options that could have no effect: they would be taken for done."""
     model.refuse_foreign(job.store or model.name, modality)
+    _refuse_of_optimizer(settings)
     _refuse_of_adapters(settings, modality)
     _refuse_of_reuse(job, settings)
     refuse_of_freezing(job, settings)
@@ -108,6 +110,13 @@ def refuse_idle_options(job: Job, model: NamedModel, settings: TrainingSettings,
     revision = model.settings.revision
     if job.store is not None and revision is not None and not job.model_named:
         raise UsageError(f"--revision {revision}: name the --model it belongs to; else the store's own is taken")
+
+
+def _refuse_of_optimizer(settings: TrainingSettings) -> None:
+    if settings.optimizer == "sgd" and settings.learning_rate is None:
+        raise UsageError("--optimizer sgd: name the --learning-rate; those by default are for adamw")
+    if settings.optimizer != "sgd" and settings.momentum != MOMENTUM:
+        raise UsageError(f"--momentum {settings.momentum:g}: only --optimizer sgd has one; add it, or leave this out")
 
 
 def _refuse_of_adapters(settings: TrainingSettings, modality: str) -> None:

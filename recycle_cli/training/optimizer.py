@@ -13,13 +13,15 @@ Weights = Mapping[str, torch.nn.Parameter]
 
 def make_optimizer(
     weights: Weights, settings: TrainingSettings, layers: Sequence[Weights] = (), key: str = ""
-) -> torch.optim.AdamW:
-    """AdamW; no decay on vectors (biases, norms), as is usual. The weights of each of the `layers` have groups of their
-    own, with the layer's number under `key`."""
+) -> torch.optim.Optimizer:
+    """The optimizer; no decay on vectors (biases, norms), as is usual. The weights of each of the `layers` have groups
+    of their own, with the layer's number under `key`."""
     apart = {name for own in layers for name in own}
     groups = _groups([one for name, one in weights.items() if name not in apart], settings)
     for number, own in enumerate(layers):
         groups += [{**group, key: number} for group in _groups(list(own.values()), settings)]
+    if settings.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=settings.highest_rate, momentum=settings.momentum, fused=True)
     return torch.optim.AdamW(groups, lr=settings.highest_rate, fused=True)
 
 

@@ -48,7 +48,7 @@ class Trainer:
     data: LabelledData
     evaluation: LabelledData | None
     settings: TrainingSettings
-    optimizer: torch.optim.AdamW
+    optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     autocast: Callable[[], AbstractContextManager[object]]
     randomness: Randomness

@@ -15,11 +15,11 @@ CPU = torch.device("cpu")
 SCALER = torch.amp.GradScaler("cpu", enabled=False)
 
 
-def trained(seed, steps=3):
+def trained(seed, steps=3, make=torch.optim.AdamW, **options):
     """Weights and an optimizer after a few steps."""
     generator = torch.Generator().manual_seed(seed)
     weights = {name: torch.nn.Parameter(torch.randn(shape, generator=generator)) for name, shape in SHAPES.items()}
-    optimizer = torch.optim.AdamW([{"params": [weights["b"]]}, {"params": [weights["a"]], "weight_decay": 0.1}])
+    optimizer = make([{"params": [weights["b"]]}, {"params": [weights["a"]], "weight_decay": 0.1}], lr=0.01, **options)
     for _ in range(steps):
         sum(weight.square().sum() for weight in weights.values()).backward()
         optimizer.step()
@@ -35,12 +35,20 @@ def draw(randomness):
 SHAPES = {"a": (3, 4), "b": (5,)}
 
 
-def test_a_checkpoint_puts_everything_back(tmp_path):
-    weights, optimizer = trained(0)
+OPTIMIZERS = {
+    "adamw": {},
+    "sgd": {"make": torch.optim.SGD, "momentum": 0.9},
+    "sgd without momentum": {"make": torch.optim.SGD},
+}
+
+
+@pytest.mark.parametrize("own", OPTIMIZERS.values(), ids=OPTIMIZERS)
+def test_a_checkpoint_puts_everything_back(tmp_path, own):
+    weights, optimizer = trained(0, **own)
     progress = runs.State(epoch=1, batch=2, step=9, best={"loss": 0.5}, lines=11)
     drawn, restored = Randomness(5, CPU), Randomness(6, CPU)
     runs.save_state(tmp_path, progress, weights, optimizer, SCALER, drawn, {"seed": 1})
-    other, fresh = trained(1, steps=1)
+    other, fresh = trained(1, steps=1, **own)
     assert runs.load_state(tmp_path, other, fresh, SCALER, restored, {"seed": 1}) == progress
     assert torch.equal(draw(restored), draw(drawn))
     for _ in range(2):

@@ -8,6 +8,7 @@ import torch
 import transformers
 
 from recycle_cli.batches import shuffled
+from recycle_cli.errors import UsageError
 from recycle_cli.settings import (
     ClassificationSettings,
     CorpusSettings,
@@ -57,7 +58,10 @@ def by_hand(model, settings, *, weights=None, accumulation=1):
     decayed = [weight for weight in network.parameters() if weight.dim() > 1]
     others = [weight for weight in network.parameters() if weight.dim() <= 1]
     groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate)
+    if settings.optimizer == "sgd":
+        optimizer = torch.optim.SGD(groups, lr=settings.learning_rate, momentum=settings.momentum)
+    else:
+        optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate)
     epochs = [shuffled(lengths, settings.batch_size, settings.seed, epoch) for epoch in range(settings.epochs)]
     merged = [
         np.concatenate(batches[at : at + accumulation])
@@ -116,8 +120,12 @@ def test_smaller_dtypes_stay_near(data, model, tmp_path):
         np.testing.assert_allclose(losses(stored), losses(tmp_path / "inplace"), rtol=0, atol=near, err_msg=dtype)
 
 
-def test_full_finetuning_is_an_ordinary_loop(data, model, tmp_path):
-    settings = replace(SETTINGS, learning_rate=1e-4)
+@pytest.mark.parametrize(
+    "optimizer",
+    [{}, {"optimizer": "sgd", "learning_rate": 0.1, "weight_decay": 1e-2}, {"optimizer": "sgd", "momentum": 0.0}],
+)
+def test_full_finetuning_is_an_ordinary_loop(data, model, tmp_path, optimizer):
+    settings = replace(SETTINGS, **{"learning_rate": 1e-4, **optimizer})
     run(data, tmp_path / "run", model, settings, cut="0")
     np.testing.assert_allclose(losses(tmp_path / "run"), by_hand(model, settings), rtol=0, atol=1e-4)
 
@@ -163,6 +171,18 @@ def test_an_evaluation_moves_its_batches_to_the_device(data, model, tmp_path, mo
     precompute(data, str(tmp_path / "store"), model, PrecomputeSettings(("2",), "float32"))
     job = Job(data, str(tmp_path / "run"), str(tmp_path / "store"), data, tensorboard=False)
     assert finetune(job, ModelSettings(), SETTINGS).metrics["accuracy"] > 0
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"optimizer": "sgd"}, "--optimizer sgd: name the --learning-rate"),
+        ({"momentum": 0.5}, "--momentum 0.5: only --optimizer sgd has one"),
+    ],
+)
+def test_options_of_the_other_optimizer_are_refused(data, model, tmp_path, options, said):
+    with pytest.raises(UsageError, match=said):
+        run(data, tmp_path / "run", model, TrainingSettings(**options), cut="2")
 
 
 def test_the_log_has_one_line_a_step_and_the_report_one_entry_an_epoch(data, model, tmp_path):
