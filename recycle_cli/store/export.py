@@ -81,6 +81,8 @@ def _metadata(store: Store, cut: str) -> dict[str, str]:
     told = {"cut": cut, "dtype": store.recipe.dtype, "fingerprint": store.fingerprint}
     if store.recipe.dtype == "int4":
         told["row_shape"] = json.dumps(store.row_shape(cut))
+    if store.recipe.poolings:
+        told["pool"] = ",".join(store.recipe.poolings)
     return told
 
 
