@@ -104,13 +104,14 @@ def fill(
 
 def _sealing_early(writer: SegmentWriter, first: float | None) -> Callable[[], None]:
     """A function to call after each batch, which seals what was written once `first` seconds have passed, and then
-    whenever as much time has passed since the last seal as before it. If the process is killed, that costs at most half
-    of its work, or `first` seconds, for a few segments more. With None it leaves sealing to the writer."""
+    whenever half as much time has passed since the last seal as before it. If the process is killed, that costs at most
+    a third of its work and a batch, or `first` seconds, for a few segments more. With None it leaves sealing to the
+    writer."""
     began = sealed = time.monotonic()
 
     def seal_if_due() -> None:
         nonlocal sealed
-        if first is not None and time.monotonic() - sealed >= max(first, sealed - began):
+        if first is not None and time.monotonic() - sealed >= max(first, (sealed - began) / 2):
             writer.seal()
             sealed = time.monotonic()
 

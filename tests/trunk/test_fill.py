@@ -27,11 +27,11 @@ def seals(clock, first, seconds, batch):
     return sealed
 
 
-def test_what_is_not_sealed_is_at_most_as_much_as_what_is(clock):
-    assert seals(clock, 5.0, 100, batch=1) == [5, 10, 20, 40, 80]
-    assert seals(clock, 5.0, 100, batch=3) == [6, 12, 24, 48, 96]
+def test_what_is_not_sealed_is_at_most_half_as_much_as_what_is_and_a_batch(clock):
+    assert seals(clock, 5.0, 100, batch=1) == [5, 10, 15, 23, 35, 53, 80]
+    assert seals(clock, 5.0, 100, batch=3) == [6, 12, 18, 27, 42, 63, 96]
     assert seals(clock, 5.0, 4, batch=1) == []
-    assert seals(clock, 5.0, 3000, batch=300) == [300, 600, 1200, 2400]
+    assert seals(clock, 5.0, 3000, batch=300) == [300, 600, 900, 1500, 2400]
 
 
 def test_without_a_first_time_the_writer_seals_alone(clock):
