@@ -22,8 +22,8 @@ class PrecomputeSettings:
 
     window        samples that are sorted by length together
     first_window  as many of the first ones; None for fewer than in a window, so that the trunk starts soon
-    first_seal    seconds after which a first segment is sealed, and the next after half as long as all before it; None for
-                  full segments alone
+    first_seal    seconds after which a first segment is sealed, and the next after half as long as all before it; None
+                  for full segments alone
     batch_tokens  padded tokens a batch; None for what suits the device
     """
 
