@@ -1,7 +1,7 @@
 """The queue before a computing thread: counted in tokens, taken by budget, never waited for."""
 
 import threading
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from itertools import islice
 from time import perf_counter
@@ -10,7 +10,8 @@ import numpy as np
 
 from recycle_cli.errors import RecycleError
 from recycle_cli.runtime.memory import give_back_memory
-from recycle_cli.serve.jobs import Part
+from recycle_cli.serve.batch_costs import BatchCosts, of_like_lengths
+from recycle_cli.serve.jobs import Computing, Part
 from recycle_cli.trunk import by_token_budget
 
 LOOK_AHEAD = 512
@@ -53,6 +54,7 @@ class Queue:
         self._ending = False
         self.tokens = 0
         self._speed = 1000.0
+        self._costs: defaultdict[Computing, BatchCosts] = defaultdict(BatchCosts)
         self._thread = threading.Thread(target=self._run, name=f"recycle-{name}", daemon=True)
         self._thread.start()
 
@@ -87,11 +89,13 @@ class Queue:
         while batch := self._take():
             began = perf_counter()
             self._work(batch)
+            seconds = max(1e-6, perf_counter() - began)
             tokens = sum(part.cost for part in batch)
+            self._costs[batch[0].group].note(_padded(batch), seconds)
             if began > tidied + _TIDY_SECONDS:
                 tidied = began
                 give_back_memory()
-            self._speed += 0.2 * (tokens / max(1e-6, perf_counter() - began) - self._speed)
+            self._speed += 0.2 * (tokens / seconds - self._speed)
 
     def _take(self) -> list[Part]:
         """The oldest part and those that fit beside it; empty at the end."""
@@ -115,12 +119,19 @@ class Queue:
                     self._waiting.extend(back)
                     self.tokens += sum(part.cost for part in back)
             if chosen:
-                self._told(len(chosen), len(chosen) * max(part.cost for part in chosen))
+                self._told(len(chosen), _padded(chosen))
                 return chosen
 
     def _chosen(self, there: list[Part]) -> list[Part]:
         """Of the parts with the oldest one's scorer the batch of like lengths that the oldest is in."""
         alike = [part for part in there if part.scorer is there[0].scorer]
         costs = np.array([part.cost for part in alike], dtype=np.int64)
-        batch = next(members for members in by_token_budget(costs, self._budget) if 0 in members)
+        within = next(members for members in by_token_budget(costs, self._budget) if 0 in members)
+        overhead = self._costs[there[0].group].overhead
+        batch = next(within[some] for some in of_like_lengths(costs[within], overhead) if 0 in within[some])
         return [alike[place] for place in batch.tolist()]
+
+
+def _padded(batch: Sequence[Part]) -> int:
+    """Tokens of a batch, the padding included."""
+    return len(batch) * max(part.cost for part in batch)

@@ -156,7 +156,8 @@ def test_the_documents_of_the_endpoints_are_there(server):
 
 def test_the_figures_are_by_endpoint_and_by_run(server):
     server.client.get("/nowhere")
-    server.post("/runs/moods", {"inputs": ["the cell"]})
+    server.post("/runs/moods", {"inputs": ["the cell", HELD[0]["text"]]})
+    server.post("/v1/embeddings", {"model": "similar", "input": "the cell"})
     found = server.client.get("/metrics").text
     for line in (
         'recycle_requests_total{endpoint="/runs/{name}",status="200"}',

@@ -1,0 +1,56 @@
+"""Which parts are worth a batch of their own: padding them to the longest takes time, and so does one more batch."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+Numbers = npt.NDArray[np.int64]
+
+_FORGET = 0.98
+"""What a batch weighs when the next has come: speeds change with what else the machine does."""
+
+_FEWEST = 8
+"""Batches after which a line is drawn through them."""
+
+
+class BatchCosts:
+    """Learns from each batch what the next costs: seconds = a + b x padded tokens, by least squares."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._sums = np.zeros(5)
+
+    def note(self, tokens: int, seconds: float) -> None:
+        """A batch of so many padded tokens took so long."""
+        self._count += 1
+        self._sums *= _FORGET
+        self._sums += (1.0, tokens, seconds, tokens * tokens, tokens * seconds)
+
+    @property
+    def overhead(self) -> float:
+        """Padded tokens that take as long as starting a batch; infinite if that is not known, so that none is split."""
+        weight, tokens, seconds, squares, products = self._sums
+        spread = weight * squares - tokens * tokens
+        if self._count < _FEWEST or spread <= 1e-6 * squares * weight:
+            return float("inf")
+        each = (weight * products - tokens * seconds) / spread
+        start = (seconds - each * tokens) / weight
+        return float("inf") if each <= 0 else max(0.0, start / each)
+
+
+def of_like_lengths(lengths: Numbers, overhead: float) -> Iterator[slice]:
+    """Divide lengths, the longest first, so that the padded tokens of all parts and `overhead` for each are fewest."""
+    count = len(lengths)
+    if not np.isfinite(overhead):
+        yield slice(0, count)
+        return
+    least, first = np.zeros(count + 1), np.zeros(count + 1, np.int64)
+    for end in range(1, count + 1):
+        ending_here = least[:end] + overhead + (end - np.arange(end)) * lengths[:end]
+        first[end] = ending_here.argmin()
+        least[end] = ending_here[first[end]]
+    end = count
+    while end:
+        yield slice(int(first[end]), end)
+        end = int(first[end])
