@@ -13,6 +13,9 @@ _FORGET = 0.98
 _FEWEST = 8
 """Batches after which a line is drawn through them."""
 
+_WORTH = 0.9
+"""A batch is divided if that takes at most this share of its time; what was learnt is not exact."""
+
 
 class BatchCosts:
     """Learns from each batch what the next costs: seconds = a + b x padded tokens, by least squares."""
@@ -40,16 +43,17 @@ class BatchCosts:
 
 
 def of_like_lengths(lengths: Numbers, overhead: float) -> Iterator[slice]:
-    """Divide lengths, the longest first, so that the padded tokens of all parts and `overhead` for each are fewest."""
+    """Divide lengths, the longest first, so that the padded tokens of all parts and `overhead` for each are fewest, if
+    that saves enough."""
     count = len(lengths)
-    if not np.isfinite(overhead):
-        yield slice(0, count)
-        return
     least, first = np.zeros(count + 1), np.zeros(count + 1, np.int64)
     for end in range(1, count + 1):
         ending_here = least[:end] + overhead + (end - np.arange(end)) * lengths[:end]
         first[end] = ending_here.argmin()
         least[end] = ending_here[first[end]]
+    if not np.isfinite(overhead) or least[count] > _WORTH * (overhead + count * lengths[0]):
+        yield slice(0, count)
+        return
     end = count
     while end:
         yield slice(int(first[end]), end)

@@ -59,7 +59,7 @@ def _gc_of_bucket(store: Store, bucket: Bucket, began: float, *, damaged: bool, 
     left = [bucket.remove_unfinished(upload.name, dry_run=dry_run) for upload in store.place.unfinished()]
     aside = [bucket.remove_aside(name, dry_run=dry_run) for name in store.place.aside()] if damaged else []
     counts = {"duplicates": 0, "rewritten": 0, "removed": 0}
-    if doubled := (sum(segment.summary.samples for segment in store.segments) - len(store)):
+    if doubled := store.copies:
         say(
             f"{store.path}: {counted(doubled, 'sample')} stored twice stay, since no bucket has the lock under which "
             "segments are replaced; to drop them, run gc on a copy in a folder, and upload that to a new URL"

@@ -85,6 +85,11 @@ class Store:
         return len(self._base) + len(self._delta)
 
     @property
+    def copies(self) -> int:
+        """Samples that are stored twice: two writers computed them at the same time. A read gives one of the two."""
+        return sum(summary.samples for summary in self._summaries) - len(self)
+
+    @property
     def rows(self) -> int:
         """The number of stored rows of one cut, including samples that several writers stored."""
         return sum(summary.rows for summary in self._summaries)

@@ -19,13 +19,14 @@ def every_division(count):
 
 
 @pytest.mark.parametrize("overhead", [0.0, 5.0, 60.0, 1e6])
-def test_no_other_division_costs_less(overhead):
+def test_no_other_division_costs_less_and_none_is_made_that_saves_little(overhead):
     for _ in range(20):
         lengths = np.sort(DRAW.integers(1, 200, DRAW.integers(1, 9)))[::-1]
         found = list(of_like_lengths(lengths, overhead))
         assert sorted(place for part in found for place in range(part.start, part.stop)) == list(range(len(lengths)))
         least = min(cost(parts, lengths, overhead) for parts in every_division(len(lengths)))
-        assert cost(found, lengths, overhead) == pytest.approx(least)
+        whole = cost([slice(0, len(lengths))], lengths, overhead)
+        assert cost(found, lengths, overhead) == pytest.approx(least if least <= 0.9 * whole else whole)
 
 
 def test_equal_lengths_are_one_batch_and_so_is_all_while_nothing_is_known():

@@ -11,7 +11,7 @@ from recycle_cli.corpus import Corpus, is_pipe, paths_of
 from recycle_cli.disk import expanded
 from recycle_cli.errors import Interrupted, UsageError
 from recycle_cli.models import NamedModel
-from recycle_cli.reports import Bar, bar
+from recycle_cli.reports import Bar, bar, counted, say
 from recycle_cli.runtime.signals import Deferred, deferred_signals
 from recycle_cli.settings import CorpusSettings, EngineSettings, ModelSettings, PrecomputeSettings, Shard
 from recycle_cli.store import Store
@@ -83,6 +83,8 @@ def precompute_on_ray(
         handing_out = HandingOut(ray, division, _work(corpus, store, named, told, division.cpus), shards)
         _hand_out(handing_out, records, store.path, held.samples)
     _tell_failures(records, handing_out)
+    store.refresh()
+    _tell_copies(store)
     return _report(store, held, handing_out, division, began)
 
 
@@ -194,6 +196,14 @@ def _tell_failures(records: Corpus, handing_out: HandingOut) -> None:
         records.refuse_unused()
 
 
+def _tell_copies(store: Store) -> None:
+    if copies := store.copies:
+        say(
+            f"{store.path}: {counted(copies, 'sample')} stored twice, since two workers came upon the same content at "
+            "the same time; a read gives one of them, and `recycle store gc` removes the others from a folder"
+        )
+
+
 @dataclass(frozen=True)
 class _Held:
     """What a store holds at one time."""
@@ -210,7 +220,6 @@ class _Held:
 def _report(store: Store, held: _Held, handing_out: HandingOut, division: Division, began: float) -> PrecomputedOnRay:
     reports = [done.report for done in handing_out.done.values()]
     failed, used = sum(one.failed_samples for one in reports), sum(one.samples - one.failed_samples for one in reports)
-    store.refresh()
     now, seconds = _Held.of(store), time.monotonic() - began
     new, rows = now.samples - held.samples, now.rows - held.rows
     sums = {

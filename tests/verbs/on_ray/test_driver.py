@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
@@ -16,7 +17,7 @@ from recycle_cli.corpus import Corpus
 from recycle_cli.errors import DataError, MismatchError, StoreError, UsageError
 from recycle_cli.reports import be_quiet
 from recycle_cli.settings import CorpusSettings, EngineSettings, ModelSettings, PrecomputeSettings, Shard
-from recycle_cli.store import Store
+from recycle_cli.store import EncodedRows, Store
 from recycle_cli.verbs.on_ray import driver
 from recycle_cli.verbs.on_ray.cluster import Division, divided, joined
 from recycle_cli.verbs.on_ray.driver import precompute_on_ray, shards_of, windows_of
@@ -71,6 +72,20 @@ def test_workers_seal_before_their_shard_or_a_segment_is_full(ray, tmp_path, tin
     found = run(corpus, tmp_path / "s", tiny_bert)
     assert len(Store.open(str(tmp_path / "s")).segments) >= 2 * found.shards
     assert len(contents(tmp_path / "s")) == 90
+
+
+def test_content_that_two_workers_stored_is_told(ray, tmp_path, tiny_bert, capsys):
+    corpus = write(tmp_path / "texts.jsonl", records(20))
+    run(corpus, tmp_path / "s", tiny_bert)
+    assert "twice" not in capsys.readouterr().err
+    store = Store.open(str(tmp_path / "s"))
+    segment = store.segments[0]
+    rows = EncodedRows(store.read("2", 0))
+    with store.writer() as writer:
+        writer.append(store.keys(np.array([0])), segment.digests[:1], np.array([len(rows.values)]), {"2": rows})
+    run(corpus, tmp_path / "s", tiny_bert)
+    assert "1 sample stored twice" in capsys.readouterr().err
+    assert len(Store.open(str(tmp_path / "s"))) == 20
 
 
 def test_the_lists_of_failures_are_one_in_the_order_of_the_corpus(ray, tmp_path, tiny_bert):
