@@ -29,7 +29,7 @@ that have to be read from the start for each shard."""
 FEW_WINDOWS = 8
 """With fewer a shard, the first one is a whole one too: a small one starts the trunk sooner, but is sorted worse."""
 
-FIRST_SEAL = 5.0
+FIRST_SEAL = 2.0
 """Seconds after which a worker first seals what it has of a shard. A shard may be smaller than a segment, and if its
 worker is lost, most of what was done is to be found in the store."""
 
