@@ -14,11 +14,12 @@ from recycle_cli.bench.figures import Figure, figures_of
 from recycle_cli.bench.layout import Layout, layout
 from recycle_cli.bench.machine import machine, versions
 from recycle_cli.bench.subject import Subject, subject_of
-from recycle_cli.bench.timing import Runner, Unavailable, interleaved
+from recycle_cli.bench.timing import Runner, Unavailable, interleaved, turns_on
 from recycle_cli.errors import UsageError
 from recycle_cli.models import LoadedImages, NamedModel
 from recycle_cli.reports import Bar, bar
 from recycle_cli.requirements import parse_requirement
+from recycle_cli.runtime.signals import interrupted_as
 from recycle_cli.settings import BenchSettings, CorpusSettings, ModelSettings
 
 NOT_MEASURED = "by this bench, whose --json lists all figures"
@@ -74,6 +75,7 @@ def bench(
     with (
         _quiet_tokenizers(),
         TemporaryDirectory(prefix="recycle-bench-", dir=scratch) as folder,
+        interrupted_as("interrupted; a bench tells its figures together, and none was told"),
         bar("bench") as progress,
     ):
         progress.update(note="reading the corpus, loading the model")
@@ -93,11 +95,12 @@ def _measured(subject: Subject, layouts: Sequence[Layout], progress: Bar) -> dic
     repetitions = subject.settings.repetitions
     turns = sum(len(one.variants) for one in layouts) * (repetitions + 1)
     progress.update(total=turns, note="filling a store")
+    note = turns_on(progress)
     figures: dict[str, Figure] = {}
     for one in layouts:
         runners = RUNNERS[one.verb](subject)
         assert set(runners) == set(one.variants), f"{sorted(set(runners) ^ set(one.variants))}"
-        runs = interleaved(runners, repetitions, subject.device, _noting(progress))
+        runs = interleaved(runners, repetitions, subject.device, note)
         figures |= figures_of(one, runs, len(subject.data))
     return figures
 
@@ -114,10 +117,6 @@ def _check(settings: BenchSettings, corpus: CorpusSettings) -> None:
         raise UsageError(f"--codec {settings.codec}: a compressed store is measured by {named} alone; name one of them")
     if corpus.label_column is not None and settings.samples.task is None:
         raise UsageError(f"--label-column {corpus.label_column}: labels are invented here; name the --task they are of")
-
-
-def _noting(progress: Bar) -> Callable[[str], None]:
-    return lambda name: progress.update(1, note=name)
 
 
 def _settings(subject: Subject, corpus: CorpusSettings) -> dict[str, Any]:

@@ -5,11 +5,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import count
 
 import numpy as np
 import torch
 
 from recycle_cli.bench.memory import PeakMemory
+from recycle_cli.reports import Bar
 
 WARM_UP = -1
 """The number of the warm-up before the first repetition: a little of the same work, which does not count."""
@@ -42,6 +44,12 @@ class Unavailable:
 
 Runner = Callable[[int], Run]
 """A function that takes the number of the repetition (or WARM_UP), does the work of it and times that."""
+
+
+def turns_on(progress: Bar) -> Callable[[str], None]:
+    """Names each turn on a bar as it begins; a turn is counted when the next one begins."""
+    begun = count()
+    return lambda name: progress.update(min(next(begun), 1), note=name)
 
 
 @dataclass

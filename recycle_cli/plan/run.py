@@ -14,6 +14,7 @@ import numpy as np
 from recycle_cli.batches import Indices
 from recycle_cli.bench.machine import machine, versions
 from recycle_cli.bench.subject import Subject
+from recycle_cli.bench.timing import turns_on
 from recycle_cli.corpus import Corpus
 from recycle_cli.errors import UsageError
 from recycle_cli.keys import Sample
@@ -21,11 +22,12 @@ from recycle_cli.models import NamedModel, asks_for_several, bytes_per_sample, v
 from recycle_cli.plan.census import Census, Tokens, count, rows_of_images, tokens_of
 from recycle_cli.plan.cost import Epoch, epoch_of, padded, pays_back_in
 from recycle_cli.plan.states import HeadPlan, Scale, forecast, try_states
-from recycle_cli.plan.trial import Trial, try_out
+from recycle_cli.plan.trial import Trial, try_out, turns_of
 from recycle_cli.plan.verdict import verdict
 from recycle_cli.recipe import DTYPES
 from recycle_cli.reports import bar
 from recycle_cli.runtime.memory import free_memory
+from recycle_cli.runtime.signals import interrupted_as
 from recycle_cli.settings import BenchSettings, CorpusSettings, ModelSettings, PlanSettings
 from recycle_cli.settings.measuring import PLAN_IMAGES, PLAN_TEXTS
 from recycle_cli.tasks import read_samples
@@ -106,15 +108,18 @@ def plan(corpus: CorpusSettings, model: ModelSettings, settings: PlanSettings, s
     size = _sample_size(settings, images=named.modality == "image")
     records = read_samples(corpus, settings.samples, named)
     records.tell_columns()
-    with TemporaryDirectory(prefix="recycle-plan-", dir=scratch) as folder:
+    with (
+        TemporaryDirectory(prefix="recycle-plan-", dir=scratch) as folder,
+        interrupted_as("interrupted; a plan tells its figures together, and none was told"),
+    ):
         free = shutil.disk_usage(folder).free
         subject = Subject(corpus, model, _bench(settings), Path(folder))
         if any(map(asks_for_several, settings.cuts)):
             settings = replace(settings, cuts=subject.all_cuts.cuts)
             subject.settings = _bench(settings)
         census, lengths, tokens = _drawn(records, subject, size)
-        with bar("plan: trying") as progress:
-            trial = try_out(subject, lambda name: progress.update(1, note=name), views)
+        with bar("plan: trying", turns_of(subject.settings)) as progress:
+            trial = try_out(subject, turns_on(progress), views)
         forecast = Forecast(settings, subject, census, tokens, lengths, trial, free)
         report = _report(forecast, records.used, started)
         return replace(report, heads=forecast.heads(report.cuts)) if settings.states else report

@@ -16,6 +16,7 @@ from recycle_cli.corpus import Views
 from recycle_cli.models import SplitModel
 from recycle_cli.plan.coldread import cold_bytes_per_second
 from recycle_cli.plan.cost import Line, fit, padded
+from recycle_cli.settings import BenchSettings
 from recycle_cli.store import Store
 from recycle_cli.trunk import by_token_budget
 
@@ -73,7 +74,7 @@ def try_out(subject: Subject, note: Callable[[str], None], views: Views = ()) ->
         for one in cuts:
             ways |= {f"store {one.cut}": (one, True), f"frozen {one.cut}": (one, False)}
         for way, (one, stored) in ways.items():
-            note(way)
+            note(_told(way))
             found = _train(subject, one, stored, views, repetition, batches.get(way))
             if repetition == WARM_UP:
                 shortest = min(seconds for _, seconds in found)
@@ -88,6 +89,22 @@ def try_out(subject: Subject, note: Callable[[str], None], views: Views = ()) ->
         cold_rates={one.cut: one.cold_rate for one in cuts},
         steps={way: fit(*zip(*found, strict=True)) for way, found in steps.items()},
     )
+
+
+def turns_of(settings: BenchSettings) -> int:
+    """How often `try_out` notes what it does: in each repetition a filling and two trainings a cut, and one in full."""
+    return (settings.repetitions - WARM_UP) * (3 * len(settings.cuts) + 1)
+
+
+def _told(way: str) -> str:
+    """What is trained, in words."""
+    kind, _, cut = way.partition(" ")
+    words = {
+        "full": "training the whole model",
+        "store": "training from the store",
+        "frozen": "training, trunk in place",
+    }
+    return f"{words[kind]}, {cut}" if cut else words[kind]
 
 
 def _contestant(subject: Subject, cut: str) -> Contestant:

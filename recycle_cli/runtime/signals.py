@@ -95,6 +95,15 @@ def deferred_signals(grace: float = 0.0) -> Iterator[Deferred]:
             signal.signal(number, handler)
 
 
+@contextmanager
+def interrupted_as(said: str) -> Iterator[None]:
+    """However far the block has come when it is interrupted, these are the words for it."""
+    try:
+        yield
+    except Interrupted:
+        raise Interrupted(said) from None
+
+
 def _handle(handler: "signal._HANDLER") -> None:
     for number in _SIGNALS:
         signal.signal(number, handler)

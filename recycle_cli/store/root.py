@@ -1,5 +1,6 @@
 """The root of a store, which holds its recipe: made once in one atomic step, never changed, checked when read."""
 
+import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -55,7 +56,9 @@ def read_root(
     """
     where = place.where("")
     if not place.is_store():
-        raise StoreError(f"{where}: not a store (no {DOCUMENT}); name one made by `recycle precompute`")
+        is_missing = "://" not in where and not os.path.lexists(where)
+        said = "no such file or folder" if is_missing else f"not a store (no {DOCUMENT})"
+        raise StoreError(f"{where}: {said}; name a store made by `recycle precompute`")
     document = loads(place.document(DOCUMENT), place.where(DOCUMENT))
     check_version(document, where)
     record = unsealed(document, place.where(DOCUMENT))

@@ -120,7 +120,7 @@ def test_every_command_takes_a_file(recycle, tmp_path):
     (tmp_path / "my.toml").write_text('store = "none"\nsegments = true\n')
     done = recycle("store", "info", "--config", "my.toml", cwd=tmp_path)
     assert (done.code, done.err.count("\n")) == (4, 1)
-    assert "none: not a store" in done.err
+    assert "none: no such file or folder; name a store" in done.err
     done = recycle("store", "info", "--config", "none.toml", cwd=tmp_path)
     assert (done.code, done.err) == (2, "recycle: --config none.toml: No such file or directory; give a TOML file\n")
 

@@ -93,8 +93,11 @@ def test_another_recipe_is_refused_with_the_field(tmp_path, corpus):
 
 
 def test_what_is_no_store_is_refused(tmp_path, corpus):
-    with pytest.raises(StoreError, match="not a store"):
+    with pytest.raises(StoreError, match="none: no such file or folder; name a store"):
         Store.open(str(tmp_path / "none"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(StoreError, match=r"not a store \(no zarr.json\)"):
+        Store.open(str(tmp_path / "empty"))
     (tmp_path / "full").mkdir()
     (tmp_path / "full/photo.jpg").touch()
     with pytest.raises(StoreError, match="not empty"):

