@@ -59,24 +59,22 @@ def main() -> None:
     try:
         code = app(sys.argv[1:] or ["--help"], standalone_mode=False)
         flush_output()
-    except typer.Abort:
-        _fail(INTERRUPTED, "Interrupted", Interrupted.exit_code)
     except _PARSING as error:
         _fail(f"{_parsing(error) or 'name a command'} (see --help)", "UsageError", UsageError.exit_code, of_words=True)
     except RecycleError as error:
         _fail(str(error), type(error).__name__, error.exit_code, of_others=isinstance(error, RankError))
-    except Interrupted as stop:
-        _fail(str(stop) or INTERRUPTED, "Interrupted", stop.exit_code, of_others=True)
+    except (Interrupted, typer.Abort) as stop:
+        _fail(str(stop) or INTERRUPTED, "Interrupted", Interrupted.exit_code, of_others=True)
     except (PipeClosed, BrokenPipeError):
         _leave(PipeClosed.exit_code)
     except MemoryError as error:
-        said = " ".join(str(error).split()) or "all is taken"
-        _fail(f"not enough memory ({said}); use a smaller batch, --memory or --max-length", "MemoryError", 1)
+        why = " ".join(str(error).split()) or "all is taken"
+        _fail(f"not enough memory ({why}); use a smaller batch, --memory or --max-length", "MemoryError", 1)
     except OSError as error:
         # Whatever the system refuses, wherever: a disk, a folder or a stream has failed, not the program.
         where = f"{error.filename}: " if error.filename else ""
-        said = _REMEDIES.get(error.errno or 0) or error.strerror or str(error) or type(error).__name__
-        _fail(f"{where}{said}", StorageError.__name__, StorageError.exit_code)
+        why = _REMEDIES.get(error.errno or 0) or error.strerror or str(error) or type(error).__name__
+        _fail(f"{where}{why}", StorageError.__name__, StorageError.exit_code)
     _leave(code if isinstance(code, int) else 0)
 
 
@@ -109,11 +107,10 @@ def _fail(message: str, kind: str, code: int, *, of_others: bool = False, of_wor
     said = last_word(message, of_others=of_others, of_words=of_words)
     if said is None:
         _leave(code)
-    message = said
-    say(f"recycle: {message}", last=True)
+    say(f"recycle: {said}", last=True)
     if _asks_for_json():
         with suppress(RecycleError):  # stdout may be what has failed
-            show_json(error_in_json(message, kind, code))
+            show_json(error_in_json(said, kind, code))
     _leave(code)
 
 

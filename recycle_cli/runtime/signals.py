@@ -97,7 +97,7 @@ def deferred_signals(grace: float = 0.0) -> Iterator[Deferred]:
 
 @contextmanager
 def interrupted_as(said: str) -> Iterator[None]:
-    """However far the block has come when it is interrupted, these are the words for it."""
+    """Raise Interrupted with these words if the block is interrupted, whatever words it had until then."""
     try:
         yield
     except Interrupted:

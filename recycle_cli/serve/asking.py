@@ -129,13 +129,14 @@ async def embedded(
         raise Refusal("NotFound", f"{served.name} gives no embeddings; {remedy}", "model", "model_not_found")
     found, result = await found_for(request, served, values, truncate=truncate, param=param)
 
-    def normed() -> np.ndarray:
+    def stacked() -> np.ndarray:
         outputs = Outputs.of([one.outputs[served.name] for one in found])
         return (outputs.values if raw else served.run.task.vectors(outputs)).numpy()
 
-    vectors = await service.in_thread(normed)
-    if dimensions not in (None, width := vectors.shape[1]):
-        raise Refusal("Validation", f"dimensions {dimensions}: {served.name} has {width}", "dimensions")
+    vectors = await service.in_thread(stacked)
+    if dimensions not in (None, vectors.shape[1]):
+        message = f"dimensions {dimensions}: {served.name} has {vectors.shape[1]}"
+        raise Refusal("Validation", message, "dimensions")
     return vectors, result
 
 

@@ -1,24 +1,23 @@
-"""Which parts are worth a batch of their own: padding them to the longest takes time, and so does one more batch."""
+"""Decide which parts get a batch of their own: padding to the longest takes time, and so does another batch."""
 
 from collections.abc import Iterator
 
 import numpy as np
-import numpy.typing as npt
 
-Numbers = npt.NDArray[np.int64]
+from recycle_cli.batches import Indices
 
 _FORGET = 0.98
-"""What a batch weighs when the next has come: speeds change with what else the machine does."""
+"""Weight that a batch keeps with each later one: speeds change with what else the machine does."""
 
 _FEWEST = 8
 """Batches after which a line is drawn through them."""
 
 _WORTH = 0.9
-"""A batch is divided if that takes at most this share of its time; what was learnt is not exact."""
+"""A batch is divided if that takes at most this share of its time, since the estimate is not exact."""
 
 
 class BatchCosts:
-    """Learns from each batch what the next costs: seconds = a + b x padded tokens, by least squares."""
+    """Learns the seconds of a batch, a + b x padded tokens, by least squares over those computed, the latest most."""
 
     def __init__(self) -> None:
         self._count = 0
@@ -42,16 +41,19 @@ class BatchCosts:
         return float("inf") if each <= 0 else max(0.0, start / each)
 
 
-def of_like_lengths(lengths: Numbers, overhead: float) -> Iterator[slice]:
-    """Divide lengths, the longest first, so that the padded tokens of all parts and `overhead` for each are fewest, if
-    that saves enough."""
+def of_like_lengths(lengths: Indices, overhead: float) -> Iterator[slice]:
+    """Divide lengths, sorted with the longest first, into the parts that cost least in padded tokens and `overhead`
+    tokens a part. All of them are one part if dividing saves too little."""
     count = len(lengths)
+    if not np.isfinite(overhead):
+        yield slice(0, count)
+        return
     least, first = np.zeros(count + 1), np.zeros(count + 1, np.int64)
     for end in range(1, count + 1):
         ending_here = least[:end] + overhead + (end - np.arange(end)) * lengths[:end]
         first[end] = ending_here.argmin()
         least[end] = ending_here[first[end]]
-    if not np.isfinite(overhead) or least[count] > _WORTH * (overhead + count * lengths[0]):
+    if least[count] > _WORTH * (overhead + count * lengths[0]):
         yield slice(0, count)
         return
     end = count

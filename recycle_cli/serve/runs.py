@@ -172,6 +172,4 @@ async def _asked(request: Request, kind: type[Any]) -> Any:
     except HTTPException as error:
         message = f"the form cannot be read ({error.detail}); send files named image"
         raise Refusal("Validation", message, status=400) from None
-    except KeyError:
-        raise Refusal("Validation", "the header Content-Type of a form names its boundary", status=400) from None
     return kind.model_construct(inputs=[{"image": content} for content in contents], truncate=True, runs=None)

@@ -195,7 +195,7 @@ async def tokenize(request: Request) -> Response:
     service, asked = service_of(request), asked_in(request, TokenizeRequest)
     served = _chosen(request, service, lambda one: not one.reading.of_images, "takes texts")
     _refuse_prompt(asked.prompt_name)
-    values = [asked.inputs] if isinstance(asked.inputs, str) else asked.inputs
+    values = listed(asked.inputs)
     check_count(values, service, "inputs")
     found = await service.in_thread(lambda: served.group.finding.pieces(values, asked.add_special_tokens, MOST_TOKENS))
     if found is None:
@@ -255,7 +255,7 @@ def _chosen(request: Request, service: Service, fits: Callable[[Served], bool], 
     for one in service.served.values() if name is None else [service.find(name)]:
         if fits(one):
             return one
-    raise Refusal("Backend", f"{'nothing here' if name is None else f'{name} is none that'} {what}")
+    raise Refusal("Backend", f"{'no model here' if name is None else f'{name} is no model that'} {what}")
 
 
 async def _texts(

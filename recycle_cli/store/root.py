@@ -56,7 +56,7 @@ def read_root(
     """
     where = place.where("")
     if not place.is_store():
-        is_missing = "://" not in where and not os.path.lexists(where)
+        is_missing = place.is_local and not os.path.lexists(where)
         said = "no such file or folder" if is_missing else f"not a store (no {DOCUMENT})"
         raise StoreError(f"{where}: {said}; name a store made by `recycle precompute`")
     document = loads(place.document(DOCUMENT), place.where(DOCUMENT))

@@ -86,7 +86,7 @@ class Store:
 
     @property
     def copies(self) -> int:
-        """Samples that are stored twice: two writers computed them at the same time. A read gives one of the two."""
+        """Stored samples beyond the unique ones: several writers computed the same content at the same time."""
         return sum(summary.samples for summary in self._summaries) - len(self)
 
     @property

@@ -82,7 +82,7 @@ def test_predict_sorts_by_score_and_tells_pairs_from_batches(server):
 
 def test_a_run_that_cannot_answer_is_named_with_what_it_lacks(server):
     found = server.post("/embed?model=moods", {"inputs": "a"}).json()["error"]
-    assert found == "moods is none that gives embeddings"
+    assert found == "moods is no model that gives embeddings"
 
 
 def test_similarity_is_the_cosine(server):

@@ -199,8 +199,8 @@ def _tell_failures(records: Corpus, handing_out: HandingOut) -> None:
 def _tell_copies(store: Store) -> None:
     if copies := store.copies:
         say(
-            f"{store.path}: {counted(copies, 'sample')} stored twice, since two workers came upon the same content at "
-            "the same time; a read gives one of them, and `recycle store gc` removes the others from a folder"
+            f"{store.path}: {counted(copies, 'sample')} stored twice, since two writers computed the same content at "
+            "the same time; a read gives one of the two, and `recycle store gc` removes the other from a folder"
         )
 
 
