@@ -51,5 +51,10 @@ def keys_of(samples: Sequence[Sample]) -> tuple[Bytes16, Bytes16]:
     return _rows(keys), _rows(digests)
 
 
+def contents_of(keys: Bytes16, digests: Bytes16) -> list[bytes]:
+    """What each sample is known by: its key and digest, one after the other."""
+    return [key.tobytes() + digest.tobytes() for key, digest in zip(keys, digests, strict=True)]
+
+
 def _rows(joined: bytes) -> Bytes16:
     return np.frombuffer(joined, dtype=np.uint8).reshape(-1, KEY_BYTES)

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from recycle_cli.batches import Indices, StoredRows, widened
-from recycle_cli.errors import DamageError, DataError
-from recycle_cli.keys import Bytes16, Sample, keys_of
+from recycle_cli.errors import DamageError, DataError, RecycleError
+from recycle_cli.keys import Bytes16, Sample, contents_of, keys_of
 from recycle_cli.models import Preprocessor, SplitModel
 from recycle_cli.models.outputs import Outputs
 from recycle_cli.runtime.devices import autocast, batch_tokens_on, device_holding, pinned_for, to_device
@@ -64,13 +64,11 @@ class Scorer:
         other.store = store
         return other
 
-    def renewed(self, pending: set[bytes]) -> None:
-        """Take notice of segments that came or went while misses are written back. `pending`: contents that are being
-        written."""
+    def renewed(self, settled: Collection[bytes]) -> None:
+        """Take notice of segments that came or went while misses are written back. `settled`: contents that have been
+        sealed, or will not be."""
         if self._underway is not None and self.store is not None:
-            fresh = Underway(self.store.as_it_is_now())
-            fresh.contents = pending
-            self._underway = fresh
+            self._underway.settle(settled, self.store.as_it_is_now())
 
     def called(self, name: str) -> "Scorer":
         """The same with another name for its only RUN."""
@@ -239,11 +237,16 @@ class Scorer:
         assert self.store is not None
         keys, digests = window.keys[batch.members], window.digests[batch.members]
         samples = [window.samples[place] for place in batch.members.tolist()]
-        first = self._underway.first(Window(samples, keys, digests, self._underway.lookup(keys, digests)))
-        if len(first):
-            dtype, lengths = self.store.recipe.dtype, self.trunk.stored_lengths(batch.lengths[first])
+        first = self._underway.lacking(samples, keys, digests)
+        if not len(first):
+            return
+        dtype, lengths = self.store.recipe.dtype, self.trunk.stored_lengths(batch.lengths[first])
+        try:
             rows = {cut: rows_of(activations[cut][first], lengths, dtype) for cut in self.store.recipe.cuts}
             writer.append(keys[first], digests[first], lengths, rows)
+        except RecycleError:  # of one sample, perhaps, and the others are tried again
+            self._underway.settle(contents_of(keys[first], digests[first]))
+            raise
 
 
 def _not_a_number(answers: Answers) -> list[int]:

@@ -8,7 +8,7 @@ import torch
 
 from recycle_cli.batches import Indices
 from recycle_cli.errors import DataError, GoneError, MismatchError, RecycleError, StoreError
-from recycle_cli.keys import KEY_BYTES, Bytes16, Sample, keys_of
+from recycle_cli.keys import KEY_BYTES, Bytes16, Sample, contents_of, keys_of
 from recycle_cli.scorer import Scorer
 from recycle_cli.serve.jobs import Found, Job, Memory, Part
 from recycle_cli.serve.keeping import Keeping
@@ -92,8 +92,8 @@ class Group:
     def _not_remembered(self, job: Job, keys: Bytes16, digests: Bytes16, wanted: Collection[str]) -> list[int]:
         """Answer what is in memory; returns the places of the others."""
         rest = []
-        for place in range(len(keys)):
-            found = self.memory.get(keys[place].tobytes() + digests[place].tobytes(), wanted)
+        for place, content in enumerate(contents_of(keys, digests)):
+            found = self.memory.get(content, wanted)
             if found is None:
                 rest.append(place)
             else:
@@ -136,11 +136,12 @@ class Group:
             assert self.hits is not None
             return self.hits
 
-    def sealed(self, pending: set[bytes]) -> None:
-        """Take notice of segments that write-back has sealed or removed."""
+    def sealed(self, settled: Collection[bytes]) -> None:
+        """Take notice of segments that write-back has sealed or removed. `settled`: contents that no longer wait for
+        it."""
         if self.hits is not None:
             self._reopen(self.hits)
-        self.misses.renewed(pending)
+        self.misses.renewed(settled)
 
     def _measure(self, parts: Sequence[Part]) -> None:
         """Note how long parts are that the store holds."""

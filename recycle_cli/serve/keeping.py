@@ -2,7 +2,7 @@
 
 import queue
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from time import monotonic
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from recycle_cli.batches import Indices
 from recycle_cli.errors import RecycleError
-from recycle_cli.keys import Bytes16
+from recycle_cli.keys import Bytes16, contents_of
 from recycle_cli.store import EncodedRows, Origins, SegmentWriter, Store, evict
 
 _WAITING_BYTES = 64 << 20
@@ -37,13 +37,13 @@ class _Rows:
 
     @property
     def contents(self) -> list[bytes]:
-        return [key.tobytes() + digest.tobytes() for key, digest in zip(self.keys, self.digests, strict=True)]
+        return contents_of(self.keys, self.digests)
 
 
 class Keeping:
     """Appends rows to a store in a thread of its own. `close` seals what is left.
 
-    sealed   called after segments came or went, with the contents that are not sealed yet
+    sealed   called after segments came or went, with the contents that no longer wait: sealed, or not kept
     seconds  a segment is sealed at this age at the latest, so that a crash loses no more
     most     bytes that the store may take; then the segments that were used least recently are removed, whole
     """
@@ -55,7 +55,7 @@ class Keeping:
         segment_bytes: int,
         seconds: float,
         most: int | None,
-        sealed: Callable[[set[bytes]], None],
+        sealed: Callable[[Collection[bytes]], None],
         say: Callable[[str], None],
     ) -> None:
         self._store, self._origins, self._seconds, self._most = store, origins, seconds, most
@@ -65,7 +65,6 @@ class Keeping:
         self._room = threading.Condition()
         self._waiting = 0
         self._used: dict[str, float] = {}
-        self._pending: set[bytes] = set()
         self._drafted: list[bytes] = []
         self._drafted_bytes, self._began, self._asked = 0, 0.0, 0.0
         self._total = store.place.bytes_used()
@@ -82,7 +81,6 @@ class Keeping:
             if self.broken is not None:
                 return
             self._waiting += one.size
-            self._pending.update(one.contents)
         self._queue.put(one)
 
     def touch(self, segments: list[str]) -> None:
@@ -123,7 +121,7 @@ class Keeping:
             self._waiting -= one.size
             self._room.notify_all()
         if self._most is not None and not self._makes_room(writer, one.size, self._most):
-            self._no_longer_pending(one.contents)
+            self._sealed(one.contents)
             return True
         if not self._drafted:
             self._began = monotonic()
@@ -143,14 +141,8 @@ class Keeping:
         self._store.refresh()
         self._used |= {segment.id: self._asked for segment in self._store.segments if segment.id not in before}
         self._total = self._store.place.bytes_used()
-        self._sealed(self._no_longer_pending(self._drafted))
+        self._sealed(self._drafted)
         self._drafted, self._drafted_bytes = [], 0
-
-    def _no_longer_pending(self, contents: list[bytes]) -> set[bytes]:
-        """Forget contents that are sealed, or are not kept; returns those that are still to be written."""
-        with self._room:
-            self._pending.difference_update(contents)
-            return set(self._pending)
 
     def _makes_room(self, writer: SegmentWriter, coming: int, most: int) -> bool:
         """Whether what comes fits within the store's bytes, after segments had to go; a file system's own share of a
@@ -176,5 +168,5 @@ class Keeping:
             self._used.pop(name, None)
         self._store.refresh()
         self._total = self._store.place.bytes_used()
-        self._sealed(self._no_longer_pending([]))
+        self._sealed([])
         return True

@@ -4,6 +4,7 @@ import json
 import signal
 import threading
 import time
+from itertools import count
 from pathlib import Path
 from shutil import copytree
 
@@ -11,8 +12,9 @@ import httpx2
 import numpy as np
 import pytest
 
-from recycle_cli.errors import UsageError
+from recycle_cli.errors import DataError, UsageError
 from recycle_cli.keys import Sample, keys_of
+from recycle_cli.scorer import scorer
 from recycle_cli.serve.jobs import Memory
 from recycle_cli.settings import ServeSettings
 from recycle_cli.store import EncodedRows, SegmentWriter, Store, verify
@@ -80,28 +82,54 @@ def test_misses_are_sealed_by_age_and_are_hits_from_then_on(subject, store):
         assert server.samples("miss", "similar") == 0
 
 
-def test_what_is_asked_again_before_it_is_sealed_is_written_once(subject, store, monkeypatch):
-    begun, go = [threading.Event(), threading.Event()], [threading.Event(), threading.Event()]
-    usual, turns = SegmentWriter.seal, iter(range(2))
+def held_up(monkeypatch, owner, name, turn):
+    """Let a method's call of this number, from 0, wait. Returns what is set when it has begun, and what lets it go."""
+    begun, go, usual, turns = threading.Event(), threading.Event(), getattr(owner, name), count()
 
-    def seal(writer):
-        if (turn := next(turns, None)) is not None:
-            begun[turn].set()
-            assert go[turn].wait(20)
-        usual(writer)
+    def wait(one):
+        if next(turns) == turn:
+            begun.set()
+            assert go.wait(20)
+        return usual(one)
 
-    monkeypatch.setattr(SegmentWriter, "seal", seal)
+    monkeypatch.setattr(owner, name, wait)
+    return begun, go
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        pytest.param((SegmentWriter, "seal", 0), id="while the first are sealed"),
+        pytest.param((Store, "as_it_is_now", 1), id="while what was sealed is taken notice of"),
+    ],
+)
+def test_what_is_asked_again_before_it_is_sealed_is_written_once(subject, store, monkeypatch, step):
+    first, second = held_up(monkeypatch, *step), held_up(monkeypatch, SegmentWriter, "seal", 1)
     settings = ServeSettings(write_back=True, seal_seconds=60.0, segment_bytes=1, memory=1)
     with serving([subject.similar], [store], settings) as server:
         embed(server, OTHER_TEXTS[:2])
-        assert begun[0].wait(20)
-        embed(server, OTHER_TEXTS[2:5])  # waits behind the first seal
-        go[0].set()
-        assert begun[1].wait(20)
+        assert first[0].wait(20)
         embed(server, OTHER_TEXTS[2:5])
-        go[1].set()
-    assert len(Store.open(store)) == len(HELD) + 5
+        first[1].set()
+        assert second[0].wait(20)
+        embed(server, OTHER_TEXTS[2:5])
+        second[1].set()
+    assert (len(Store.open(store)), Store.open(store).copies) == (len(HELD) + 5, 0)
     assert held(store, OTHER_TEXTS[:5]) == 5
+
+
+def test_samples_are_kept_whose_batch_failed_because_of_another(subject, store, monkeypatch):
+    usual, calls = scorer.rows_of, count()
+
+    def fail_once(*arguments):
+        if not next(calls):
+            raise DataError("float16 cannot hold a value of one of them")
+        return usual(*arguments)
+
+    monkeypatch.setattr(scorer, "rows_of", fail_once)
+    with serving([subject.similar], [store], KEEPING) as server:
+        embed(server, OTHER_TEXTS[:4])
+    assert held(store, OTHER_TEXTS[:4]) == 4
 
 
 def test_a_write_back_that_fails_lets_nobody_wait(subject, store, monkeypatch):
@@ -201,7 +229,7 @@ def test_tenants_do_not_find_what_others_have_sent(subject, store):
         assert count == 4
         before = len(Store.open(subject.store))
         until(lambda: len(Store.open(store)) == before + 4)
-        until(lambda: server.service.groups[0].keeping._pending == set())
+        until(lambda: not server.service.groups[0].misses._underway.contents)
         time.sleep(0.2)
         assert misses(OTHER_TEXTS[:4], keys[0])[0] == 0
         count, bobs = misses(OTHER_TEXTS[:4], keys[1])
