@@ -8,9 +8,10 @@ the store at 50% (`layer2`), 75% (`layer3`) and head only (`avgpool`), and at 50
 with all of the data and with half. Last, at 50%: stored views, MixUp and CutMix on stored rows, and augmentation in the
 loop. The part `similarity` learns an embedding of the other five in the same ways (skip-connection layer, triplet loss
 with margin 0.5): retrieval R-precision over the test images, and `untrained` that of the pretrained trunk's pooled
-features. The part `ladders` trains small networks on the outputs of the four stages. The part `freezing` learns the
-other five classes by SGD with the first 0 to 6 of the eight blocks frozen from the start, and with blocks that freeze
-while the others train, in place and with their rows kept; its seconds, those of each phase too, are processor seconds.
+features. The part `ladders` trains small networks on the outputs of the four stages, the part `pooled` heads on these
+outputs pooled. The part `freezing` learns the other five classes by SGD with the first 0 to 6 of the eight blocks
+frozen from the start, and with blocks that freeze while the others train, in place and with their rows kept; its
+seconds, those of each phase too, are processor seconds.
 
 Every training runs all of its epochs; the test images are seen once, after the last. A result is one row of the JSON
 file, written as soon as it is there; the same command goes on after the rows that the file holds. `core_seconds` are
@@ -21,12 +22,14 @@ more than the time on the clock.
 import argparse
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
+from functools import reduce
 from pathlib import Path
 from shutil import rmtree
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -213,7 +216,10 @@ class Experiments:
     def freezing(self) -> None:
         """Frozen from the start, and freezing by the norm of the gradients, in place and with rows kept."""
         processor = SimpleNamespace(perf_counter=time.process_time)
-        loop.time = phases.time = processor  # type: ignore[assignment, attr-defined]
+        with patch.object(loop, "time", processor), patch.object(phases, "time", processor):
+            self._freezing()
+
+    def _freezing(self) -> None:
         sgd = {
             "optimizer": "sgd",
             "learning_rate": self.options.freezing_rate,
@@ -256,7 +262,7 @@ class Experiments:
             **scored.metrics,
             "core_seconds": seconds,
             "clock_seconds": done.train_seconds,
-            "phases": _sums([one["phases"] for one in done.epochs]),
+            "phases": reduce(phases.added, (one["phases"] for one in done.epochs), {}),
             "cuts": [(one.get("read_cut"), one.get("frozen_cut")) for one in done.epochs],
             "epoch_seconds": done.epoch_seconds,
         }
@@ -275,13 +281,6 @@ class Experiments:
     def _slices(self, name: str, classes: tuple[str, ...], each: int) -> CorpusSettings:
         source = self.options.test if "test" in name else self.options.train
         return slices(source, self.work / f"{name}.parquet", classes, each)
-
-
-def _sums(each: Sequence[Row]) -> Row:
-    """The sum of each number over the rows."""
-    return {
-        name: sum(one.get(name, 0.0) for one in each) for name in dict.fromkeys(name for one in each for name in one)
-    }
 
 
 def main() -> None:

@@ -10,10 +10,8 @@ from recycle_cli.settings.reading import names, size
 from recycle_cli.settings.tasks import HeadLayerSettings, Metric, TaskSettings
 
 RATE, LADDER_RATE, POOLED_RATE = 5e-5, 2e-3, 3e-4
-"""The highest learning rates by default: of pretrained layers, and of a ladder and a pooled head, which begin with
-random ones. Of adamw."""
-
-MOMENTUM = 0.9
+"""AdamW's peak learning rates by default: of pretrained layers, and of a ladder and a pooled head, which begin with
+random ones."""
 
 OnMissing = Literal["fail", "compute", "skip"]
 
@@ -96,13 +94,13 @@ class TrainingSettings:
     )
     optimizer: Literal["adamw", "sgd"] = option(
         "adamw",
-        "AdamW, or stochastic gradient descent with momentum (sgd), which has no learning rate by default.",
+        "AdamW, or stochastic gradient descent with momentum (sgd), which needs --learning-rate.",
         "Training",
         per_head=True,
     )
     momentum: float = option(
-        MOMENTUM,
-        "With sgd: the share of the last step in the next.",
+        0.9,
+        "Momentum of sgd.",
         "Training",
         minimum=0.0,
         maximum=1.0,
@@ -110,7 +108,7 @@ class TrainingSettings:
     )
     weight_decay: float = option(
         0.01,
-        "Weight decay, for weight matrices only: apart from the gradient with adamw, as a part of it with sgd.",
+        "Weight decay, for weight matrices only: decoupled with adamw, added to the gradient with sgd.",
         "Training",
         minimum=0.0,
         per_head=True,

@@ -11,7 +11,6 @@ from recycle_cli.errors import DataError, UsageError
 from recycle_cli.models import NamedModel
 from recycle_cli.settings import HeadSettings, Job, TrainingSettings, same_for_all_heads
 from recycle_cli.settings.option import each_option
-from recycle_cli.settings.training import MOMENTUM
 from recycle_cli.store import Store
 from recycle_cli.tasks import Task, check_layers, check_pooled, chosen_metric, task_of
 from recycle_cli.training.freezing.checks import refuse_of_freezing
@@ -114,9 +113,9 @@ def refuse_idle_options(job: Job, model: NamedModel, settings: TrainingSettings,
 
 def _refuse_of_optimizer(settings: TrainingSettings) -> None:
     if settings.optimizer == "sgd" and settings.learning_rate is None:
-        raise UsageError("--optimizer sgd: name the --learning-rate; those by default are for adamw")
-    if settings.optimizer != "sgd" and settings.momentum != MOMENTUM:
-        raise UsageError(f"--momentum {settings.momentum:g}: only --optimizer sgd has one; add it, or leave this out")
+        raise UsageError("--optimizer sgd: name the --learning-rate; the defaults are AdamW's")
+    if settings.optimizer != "sgd" and settings.momentum != TrainingSettings.momentum:
+        raise UsageError(f"--momentum {settings.momentum:g}: only --optimizer sgd has one; add that, or leave this out")
 
 
 def _refuse_of_adapters(settings: TrainingSettings, modality: str) -> None:

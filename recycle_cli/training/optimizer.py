@@ -14,8 +14,8 @@ Weights = Mapping[str, torch.nn.Parameter]
 def make_optimizer(
     weights: Weights, settings: TrainingSettings, layers: Sequence[Weights] = (), key: str = ""
 ) -> torch.optim.Optimizer:
-    """The optimizer; no decay on vectors (biases, norms), as is usual. The weights of each of the `layers` have groups
-    of their own, with the layer's number under `key`."""
+    """AdamW or SGD, as the settings say; no decay on vectors (biases, norms), as is usual. The weights of each of the
+    `layers` have groups of their own, with the layer's number under `key`."""
     apart = {name for own in layers for name in own}
     groups = _groups([one for name, one in weights.items() if name not in apart], settings)
     for number, own in enumerate(layers):
