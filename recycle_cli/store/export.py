@@ -46,7 +46,8 @@ def export(
     `keys` have 32 hexadecimal digits each, and `texts` are found by their content; without either, all samples are
     written in the order of the store. `limit` takes the first so many. `out` is a `.safetensors` file, `-` for one on
     stdout, or a folder of `.npy` files (bfloat16 as its bits in uint16). The memory needed does not grow with the
-    export. Values are as stored: int4 rows are bytes, and `row_shape` in the metadata is the shape of a row of numbers.
+    export. Values are as stored: int4 rows are bytes, and `row_shape` in the metadata is the shape of a row of numbers;
+    rows of a pooled store are one for each of the poolings in `pool`, in that order.
     Raises MissingError if a key or a text is not in the store, UsageError if `out` exists.
     """
     if out == STDOUT:

