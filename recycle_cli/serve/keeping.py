@@ -101,9 +101,9 @@ class Keeping:
                     pass
                 self._seal(writer)
         except Exception as error:  # noqa: BLE001 - whatever it is, nobody may wait for this thread any more
-            about = str(error) if isinstance(error, RecycleError) else f"{type(error).__name__}: {error}"
-            self._say(f"write-back has failed, and nothing more is kept: {about}")
-            self.broken = about
+            about = "" if isinstance(error, RecycleError) else f"{type(error).__name__}: "
+            self.broken = about + " ".join(str(error).split())
+            self._say(f"write-back has failed, and nothing more is kept: {self.broken}")
         with self._room:
             self._room.notify_all()
 

@@ -134,7 +134,7 @@ def test_samples_are_kept_whose_batch_failed_because_of_another(subject, store, 
 
 def test_a_write_back_that_fails_lets_nobody_wait(subject, store, monkeypatch):
     def fail(*_):
-        raise ValueError("nobody expects it")
+        raise ValueError("nobody\nexpects it")
 
     monkeypatch.setattr("recycle_cli.serve.keeping._WAITING_BYTES", 0)
     monkeypatch.setattr(SegmentWriter, "append", fail)
