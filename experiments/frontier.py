@@ -7,22 +7,27 @@ training; each value of `data` has a plot of its own, and the points of one `kin
 """
 
 import argparse
+import math
 from pathlib import Path
 
 import matplotlib
 import pandas
 
+COLUMNS = 2
 COLOURS = {"cuts": "#9e2a2b", "ladders": "#0b6e4f", "adapters": "#e09f3e", "pooled": "#3d5a80"}
 
 
 def draw(table: pandas.DataFrame, target: Path) -> None:
-    """A plot for each data set, beside each other."""
+    """A plot for each data set, two beside each other."""
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
     sets = list(dict.fromkeys(table["data"]))
-    figure, axes = pyplot.subplots(1, len(sets), figsize=(6 * len(sets), 4.5), squeeze=False)
-    for axis, data in zip(axes[0], sets, strict=True):
+    lines = math.ceil(len(sets) / COLUMNS)
+    figure, axes = pyplot.subplots(lines, COLUMNS, figsize=(7 * COLUMNS, 4.5 * lines), squeeze=False)
+    for axis in axes.flat[len(sets) :]:
+        axis.set_visible(False)
+    for axis, data in zip(axes.flat, sets, strict=False):
         own = table[table["data"] == data]
         for kind, points in own.groupby("kind", sort=False):
             points = points.sort_values("seconds")
@@ -37,7 +42,8 @@ def draw(table: pandas.DataFrame, target: Path) -> None:
         axis.set_xlabel("processor seconds of training")
         axis.grid(alpha=0.3)
         axis.legend(loc="best")
-    axes[0][0].set_ylabel("on the test set")
+    for axis in axes[:, 0]:
+        axis.set_ylabel("on the test set")
     figure.tight_layout()
     figure.savefig(target, dpi=110)
 
