@@ -75,7 +75,7 @@ def bench(
     with (
         _quiet_tokenizers(),
         TemporaryDirectory(prefix="recycle-bench-", dir=scratch) as folder,
-        interrupted_as("interrupted; a bench tells its figures together, and none was told"),
+        interrupted_as("interrupted; nothing is kept, as a bench shows its figures at the end"),
         bar("bench") as progress,
     ):
         progress.update(note="reading the corpus, loading the model")

@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from itertools import count
 
 import numpy as np
 import torch
@@ -48,8 +47,14 @@ Runner = Callable[[int], Run]
 
 def turns_on(progress: Bar) -> Callable[[str], None]:
     """Names each turn on a bar as it begins; a turn is counted when the next one begins."""
-    begun = count()
-    return lambda name: progress.update(min(next(begun), 1), note=name)
+    begun = False
+
+    def begin(name: str) -> None:
+        nonlocal begun
+        progress.update(1 if begun else 0, note=name)
+        begun = True
+
+    return begin
 
 
 @dataclass

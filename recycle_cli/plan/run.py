@@ -14,7 +14,6 @@ import numpy as np
 from recycle_cli.batches import Indices
 from recycle_cli.bench.machine import machine, versions
 from recycle_cli.bench.subject import Subject
-from recycle_cli.bench.timing import turns_on
 from recycle_cli.corpus import Corpus
 from recycle_cli.errors import UsageError
 from recycle_cli.keys import Sample
@@ -22,7 +21,7 @@ from recycle_cli.models import NamedModel, asks_for_several, bytes_per_sample, v
 from recycle_cli.plan.census import Census, Tokens, count, rows_of_images, tokens_of
 from recycle_cli.plan.cost import Epoch, epoch_of, padded, pays_back_in
 from recycle_cli.plan.states import HeadPlan, Scale, forecast, try_states
-from recycle_cli.plan.trial import Trial, try_out, turns_of
+from recycle_cli.plan.trial import Trial, try_out
 from recycle_cli.plan.verdict import verdict
 from recycle_cli.recipe import DTYPES
 from recycle_cli.reports import bar
@@ -110,7 +109,7 @@ def plan(corpus: CorpusSettings, model: ModelSettings, settings: PlanSettings, s
     records.tell_columns()
     with (
         TemporaryDirectory(prefix="recycle-plan-", dir=scratch) as folder,
-        interrupted_as("interrupted; a plan tells its figures together, and none was told"),
+        interrupted_as("interrupted; nothing is kept, as a plan shows its figures at the end"),
     ):
         free = shutil.disk_usage(folder).free
         subject = Subject(corpus, model, _bench(settings), Path(folder))
@@ -118,8 +117,8 @@ def plan(corpus: CorpusSettings, model: ModelSettings, settings: PlanSettings, s
             settings = replace(settings, cuts=subject.all_cuts.cuts)
             subject.settings = _bench(settings)
         census, lengths, tokens = _drawn(records, subject, size)
-        with bar("plan: trying", turns_of(subject.settings)) as progress:
-            trial = try_out(subject, turns_on(progress), views)
+        with bar("plan: trying") as progress:
+            trial = try_out(subject, progress, views)
         forecast = Forecast(settings, subject, census, tokens, lengths, trial, free)
         report = _report(forecast, records.used, started)
         return replace(report, heads=forecast.heads(report.cuts)) if settings.states else report

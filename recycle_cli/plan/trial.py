@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from statistics import median
@@ -11,12 +11,12 @@ from typing import Any
 from recycle_cli.batches import RowSource, StoredRows, shuffled
 from recycle_cli.bench.epoch import epoch_seconds, slice_for, training
 from recycle_cli.bench.subject import WHOLE, Subject, discard
-from recycle_cli.bench.timing import WARM_UP, Clock
+from recycle_cli.bench.timing import WARM_UP, Clock, turns_on
 from recycle_cli.corpus import Views
 from recycle_cli.models import SplitModel
 from recycle_cli.plan.coldread import cold_bytes_per_second
 from recycle_cli.plan.cost import Line, fit, padded
-from recycle_cli.settings import BenchSettings
+from recycle_cli.reports import Bar
 from recycle_cli.store import Store
 from recycle_cli.trunk import by_token_budget
 
@@ -56,7 +56,7 @@ class Contestant:
         return self.store
 
 
-def try_out(subject: Subject, note: Callable[[str], None], views: Views = ()) -> Trial:
+def try_out(subject: Subject, progress: Bar, views: Views = ()) -> Trial:
     """Fill a store at each cut and train with and without it, and train the whole model, all in turns.
 
     `views` make the augmented views of an image: with a store they are stored beside it, without one they are drawn in
@@ -64,17 +64,20 @@ def try_out(subject: Subject, note: Callable[[str], None], views: Views = ()) ->
     """
     full = Contestant(subject.whole(), WHOLE)
     cuts = [_contestant(subject, cut) for cut in subject.settings.cuts]
+    ways = {"full": (full, False, "training the whole model")}
+    for one in cuts:
+        ways[f"store {one.cut}"] = one, True, f"training from the store at {one.cut}"
+        ways[f"frozen {one.cut}"] = one, False, f"training with the trunk in place, cut at {one.cut}"
+    progress.update(total=(subject.settings.repetitions - WARM_UP) * (len(cuts) + len(ways)))
+    note = turns_on(progress)
     steps: dict[str, Steps] = {}
     batches: dict[str, int] = {}
     for repetition in range(WARM_UP, subject.settings.repetitions):
         for one in cuts:
             note(f"filling at {one.cut}")
             _fill(subject, one, views, repetition)
-        ways: dict[str, tuple[Contestant, bool]] = {"full": (full, False)}
-        for one in cuts:
-            ways |= {f"store {one.cut}": (one, True), f"frozen {one.cut}": (one, False)}
-        for way, (one, stored) in ways.items():
-            note(_told(way))
+        for way, (one, stored, said) in ways.items():
+            note(said)
             found = _train(subject, one, stored, views, repetition, batches.get(way))
             if repetition == WARM_UP:
                 shortest = min(seconds for _, seconds in found)
@@ -89,22 +92,6 @@ def try_out(subject: Subject, note: Callable[[str], None], views: Views = ()) ->
         cold_rates={one.cut: one.cold_rate for one in cuts},
         steps={way: fit(*zip(*found, strict=True)) for way, found in steps.items()},
     )
-
-
-def turns_of(settings: BenchSettings) -> int:
-    """How often `try_out` notes what it does: in each repetition a filling and two trainings a cut, and one in full."""
-    return (settings.repetitions - WARM_UP) * (3 * len(settings.cuts) + 1)
-
-
-def _told(way: str) -> str:
-    """What is trained, in words."""
-    kind, _, cut = way.partition(" ")
-    words = {
-        "full": "training the whole model",
-        "store": "training from the store",
-        "frozen": "training, trunk in place",
-    }
-    return f"{words[kind]}, {cut}" if cut else words[kind]
 
 
 def _contestant(subject: Subject, cut: str) -> Contestant:

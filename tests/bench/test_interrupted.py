@@ -44,7 +44,7 @@ def test_it_says_that_nothing_is_kept_and_leaves_no_files(verb, tmp_path, tiny_b
             corpus, model, BenchSettings(("finetune",), ("50%",), batch_size=8), scratch=str(scratch)
         ),
     }
-    with pytest.raises(Interrupted, match=rf"^interrupted; a {verb} tells its figures together, and none was told$"):
+    with pytest.raises(Interrupted, match=rf"^interrupted; nothing is kept, as a {verb} shows its figures at the end$"):
         started[verb]()
     assert len(steps) == 1
     assert list(scratch.iterdir()) == []
