@@ -26,7 +26,7 @@ from recycle_cli.models.ladder import Layout, new_ladder
 from recycle_cli.settings import BenchSettings, CorpusSettings, LadderSettings, ModelSettings
 from recycle_cli.store import Store
 from recycle_cli.training import Destination, Head, LadderHead, loop, train
-from recycle_cli.training.ladder_head import row_shapes
+from recycle_cli.training.states_head import row_shapes
 
 Way = tuple[Callable[[], Head], RowSource]
 """Makes a new head, and reads what it learns from."""
