@@ -33,11 +33,16 @@ def draw(table: pandas.DataFrame, target: Path) -> None:
             points = points.sort_values("seconds")
             joined = "-" if kind in ("cuts", "ladders") else ""
             axis.plot(points["seconds"], points["quality"], f"o{joined}", color=COLOURS[kind], label=kind)
-            beside = (6, 5) if kind == "ladders" else (6, -11)
+            last = points["seconds"].max()
             for name, x, y in zip(points["name"], points["seconds"], points["quality"], strict=True):
-                axis.annotate(name, (x, y), xytext=beside, textcoords="offset points", fontsize=8)
+                # Ladders lie close together: all but the slowest have their names on the left.
+                left = kind == "ladders" and x < last
+                place = (
+                    {"xytext": (-7, -3), "ha": "right"} if left else {"xytext": (6, 5 if kind == "ladders" else -11)}
+                )
+                axis.annotate(name, (x, y), textcoords="offset points", fontsize=8, **place)
         axis.margins(0.15)
-        axis.set_xlim(left=0)
+        axis.set_xlim(left=-0.12 * own["seconds"].max())
         axis.set_title(data)
         axis.set_xlabel("processor seconds of training")
         axis.grid(alpha=0.3)
