@@ -36,11 +36,13 @@ def draw(table: pandas.DataFrame, target: Path) -> None:
             last = points["seconds"].max()
             for name, x, y in zip(points["name"], points["seconds"], points["quality"], strict=True):
                 # Ladders lie close together: all but the slowest have their names on the left.
-                left = kind == "ladders" and x < last
-                place = (
-                    {"xytext": (-7, -3), "ha": "right"} if left else {"xytext": (6, 5 if kind == "ladders" else -11)}
-                )
-                axis.annotate(name, (x, y), textcoords="offset points", fontsize=8, **place)
+                if kind != "ladders":
+                    offset, side = (6, -11), "left"
+                elif x < last:
+                    offset, side = (-7, -3), "right"
+                else:
+                    offset, side = (6, 5), "left"
+                axis.annotate(name, (x, y), xytext=offset, ha=side, textcoords="offset points", fontsize=8)
         axis.margins(0.15)
         axis.set_xlim(left=-0.12 * own["seconds"].max())
         axis.set_title(data)
