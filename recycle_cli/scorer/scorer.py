@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from recycle_cli.batches import Indices, StoredRows, widened
-from recycle_cli.errors import DamageError, DataError, RecycleError
+from recycle_cli.errors import DamageError, DataError
 from recycle_cli.keys import Bytes16, Sample, contents_of, keys_of
 from recycle_cli.models import Preprocessor, SplitModel
 from recycle_cli.models.outputs import Outputs
@@ -244,7 +244,7 @@ class Scorer:
         try:
             rows = {cut: rows_of(activations[cut][first], lengths, dtype) for cut in self.store.recipe.cuts}
             writer.append(keys[first], digests[first], lengths, rows)
-        except RecycleError:  # of one sample, perhaps, and the others are tried again
+        except Exception:  # whatever it is, it may be of one sample, and the others are tried again
             self._underway.settle(contents_of(keys[first], digests[first]))
             raise
 

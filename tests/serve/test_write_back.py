@@ -118,12 +118,13 @@ def test_what_is_asked_again_before_it_is_sealed_is_written_once(subject, store,
     assert held(store, OTHER_TEXTS[:5]) == 5
 
 
-def test_samples_are_kept_whose_batch_failed_because_of_another(subject, store, monkeypatch):
+@pytest.mark.parametrize("error", [DataError("float16 cannot hold one of them"), MemoryError(), ValueError("other")])
+def test_samples_are_kept_whose_batch_failed_because_of_another(subject, store, monkeypatch, error):
     usual, calls = scorer.rows_of, count()
 
     def fail_once(*arguments):
         if not next(calls):
-            raise DataError("float16 cannot hold a value of one of them")
+            raise error
         return usual(*arguments)
 
     monkeypatch.setattr(scorer, "rows_of", fail_once)
