@@ -190,6 +190,28 @@ class WindowedSettings(TaskSettings):
 
 
 @dataclass(frozen=True)
+class SmoothingSettings:
+    """Label smoothing (Szegedy et al., Rethinking the Inception Architecture, 2016). `share`: of each target, spread
+    evenly over all classes; of a label that is there or not, over both."""
+
+    share: float = option(
+        0.0,
+        "Spread this share of each label evenly over all classes, so that scores become less certain; for a ladder of "
+        "tags try 0.1.",
+        "Task",
+        name="label-smoothing",
+        minimum=0.0,
+        maximum=0.9,
+        per_head=True,
+    )
+
+    @property
+    def identity(self) -> dict[str, float]:
+        """The option by its name in a task's identity, which is older than it; nothing for no smoothing."""
+        return {"label_smoothing": self.share} if self.share else {}
+
+
+@dataclass(frozen=True)
 class ClassificationSettings(TaskSettings):
     """The options of classification. `class_weights` balanced gives samples of rare classes more weight."""
 
@@ -203,6 +225,7 @@ class ClassificationSettings(TaskSettings):
     numbers_as_classes: bool = option(
         False, "Take a label column of many different numbers for names of classes.", "Task", per_head=True
     )
+    smoothing: SmoothingSettings = SmoothingSettings()
 
 
 @dataclass(frozen=True)
@@ -234,6 +257,7 @@ class TokenSettings(WindowedSettings):
         "For token classification: learn a word's tag at all of its pieces; by default at the first alone.",
         "Task",
     )
+    smoothing: SmoothingSettings = SmoothingSettings()
 
 
 @dataclass(frozen=True)

@@ -88,7 +88,10 @@ class Classification(Task):
         self, outputs: Outputs, targets: torch.Tensor, weights: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Cross-entropy: logits (B, C), targets (B,), class weights (C,) or None; each sample counts its weight."""
-        total = F.cross_entropy(outputs.values.float(), targets, weight=weights, reduction="sum")
+        smoothing = self.settings.smoothing.share
+        total = F.cross_entropy(
+            outputs.values.float(), targets, weight=weights, reduction="sum", label_smoothing=smoothing
+        )
         return total, total.new_tensor(len(targets)) if weights is None else weights[targets].sum()
 
     def scores(self) -> DenseScores:
@@ -124,4 +127,5 @@ class Classification(Task):
 
     def identity(self) -> dict[str, Any]:
         """The options by their names in version 1 of `recycle.json`."""
-        return {"multi_label": False, "class_weights": self.settings.class_weights}
+        own = self.settings
+        return {"multi_label": False, "class_weights": own.class_weights, **own.smoothing.identity}

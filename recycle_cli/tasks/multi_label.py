@@ -79,8 +79,9 @@ class MultiLabel(Task):
         self, outputs: Outputs, targets: torch.Tensor, weights: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Binary cross-entropy, the mean over the classes: logits and targets (B, C), weights (C,) or None."""
+        wanted = torch.lerp(targets, torch.full_like(targets, 0.5), self.settings.smoothing.share)
         each = F.binary_cross_entropy_with_logits(
-            outputs.values.float(), targets, pos_weight=weights, reduction="none"
+            outputs.values.float(), wanted, pos_weight=weights, reduction="none"
         ).mean(dim=1)
         return each.sum(), each.new_tensor(len(each))
 
@@ -120,7 +121,8 @@ class MultiLabel(Task):
 
     def identity(self) -> dict[str, Any]:
         """The options by their names in version 1 of `recycle.json`."""
-        return {"multi_label": True, "class_weights": self.settings.class_weights}
+        own = self.settings
+        return {"multi_label": True, "class_weights": own.class_weights, **own.smoothing.identity}
 
     def at_threshold(self, threshold: float) -> "MultiLabel":
         """The same task with another threshold."""

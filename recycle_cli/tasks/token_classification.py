@@ -60,7 +60,13 @@ class TokenClassification(Task):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Cross-entropy: logits (B, L, C), targets (B, up to L); each row that has a tag counts one."""
         logits = outputs.values[:, : targets.shape[1]].float()
-        total = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum")
+        total = F.cross_entropy(
+            logits.flatten(0, 1),
+            targets.flatten(),
+            ignore_index=IGNORED,
+            reduction="sum",
+            label_smoothing=self.settings.smoothing.share,
+        )
         return total, (targets != IGNORED).sum()
 
     def scores(self) -> "TagScores":
@@ -89,6 +95,7 @@ class TokenClassification(Task):
             "label_all_pieces": own.label_all_pieces,
             "tag_names": list(own.tag_names),
             "stride": own.windows.stride,
+            **own.smoothing.identity,
         }
 
     def described(self, names: Sequence[str]) -> str:

@@ -11,7 +11,14 @@ from recycle_cli.errors import DataError, UsageError
 from recycle_cli.keys import Sample
 from recycle_cli.models.outputs import Outputs
 from recycle_cli.settings import TASKS as TASKS_OF_SETTINGS
-from recycle_cli.settings import ClassificationSettings, Metric, PairSettings, SimilaritySettings
+from recycle_cli.settings import (
+    ClassificationSettings,
+    Metric,
+    PairSettings,
+    SimilaritySettings,
+    SmoothingSettings,
+    TokenSettings,
+)
 from recycle_cli.tasks import (
     KINDS,
     Classification,
@@ -23,6 +30,8 @@ from recycle_cli.tasks import (
     is_better,
     task_of,
 )
+from recycle_cli.tasks.targets import IGNORED
+from recycle_cli.tasks.token_classification import TokenClassification
 
 NAMES = ["a", "b", "c"]
 SINGLE = ["b", "a", "c", "b", "a", "a"]
@@ -170,6 +179,46 @@ def test_accuracy_f1_and_class_weights_are_their_definitions():
     assert weights.tolist() == pytest.approx([6 / 9, 6 / 6, 6 / 3])
     _, weight = task.loss(Outputs(OUTPUTS), torch.from_numpy(targets), weights)
     assert float(weight) == pytest.approx(float(weights[targets].sum()))
+
+
+SMOOTH = SmoothingSettings(0.2)
+
+
+@pytest.mark.parametrize("weights", ["none", "balanced"])
+def test_label_smoothing_is_cross_entropy_with_labels_that_are_spread(weights):
+    task = Classification(ClassificationSettings(class_weights=weights, smoothing=SMOOTH))
+    targets = torch.from_numpy(task.targets(SINGLE, NAMES))
+    classes = task.weights(Targets(targets.numpy()), NAMES)
+    spread = 0.8 * torch.nn.functional.one_hot(targets, 3) + 0.2 / 3
+    each = -(spread * (torch.ones(3) if classes is None else classes) * OUTPUTS.log_softmax(dim=1))
+    assert float(task.loss(Outputs(OUTPUTS), targets, classes)[0]) == pytest.approx(float(each.sum()), rel=1e-5)
+    assert task.figures(OUTPUTS, targets) == Classification().figures(OUTPUTS, targets)
+
+
+def test_label_smoothing_of_several_labels_spreads_each_over_there_and_not_there():
+    task = MultiLabel(settings=ClassificationSettings(multi_label=True, smoothing=SMOOTH))
+    targets = torch.from_numpy(task.targets(SEVERAL, NAMES))
+    scores, spread = torch.sigmoid(OUTPUTS), 0.8 * targets + 0.1
+    each = -(spread * scores.log() + (1 - spread) * (1 - scores).log()).mean(dim=1)
+    assert float(task.loss(Outputs(OUTPUTS), targets, None)[0]) == pytest.approx(float(each.sum()), rel=1e-5)
+
+
+def test_label_smoothing_of_tags_leaves_rows_without_a_tag_out():
+    task = TokenClassification(TokenSettings(smoothing=SMOOTH))
+    logits = OUTPUTS.reshape(2, 3, 3)
+    targets = torch.tensor([[IGNORED, 2, 0], [1, IGNORED, IGNORED]])
+    spread = 0.8 * torch.eye(3)[[2, 0, 1]] + 0.2 / 3
+    each = -(spread * OUTPUTS[[1, 2, 3]].log_softmax(dim=1))
+    total, weight = task.loss(Outputs(logits, torch.tensor([3, 3])), targets, None)
+    assert float(total) == pytest.approx(float(each.sum()), rel=1e-5)
+    assert float(weight) == 3
+
+
+@pytest.mark.parametrize("kind", ["text-classification", "token-classification"])
+def test_label_smoothing_is_part_of_what_a_resumed_training_must_have(kind):
+    settings = KINDS[kind].settings
+    assert "label_smoothing" not in task_of(kind, "text", settings()).identity()
+    assert task_of(kind, "text", settings(smoothing=SMOOTH)).identity()["label_smoothing"] == 0.2
 
 
 # Multi-label

@@ -16,7 +16,7 @@ from recycle_cli.errors import DamageError, MismatchError, UsageError
 from recycle_cli.keys import Sample, keys_of
 from recycle_cli.models import load
 from recycle_cli.models.ladder import Ladder
-from recycle_cli.models.ladder.network import Shape
+from recycle_cli.models.ladder.network import Block, Shape
 from recycle_cli.models.standardising import Measure, standardise_by
 from recycle_cli.runs import read_info
 from recycle_cli.scorer import open_scorer
@@ -380,6 +380,39 @@ def test_a_ladder_is_its_formula():
     other = states.clone()
     other[:, 1, 3:] = 100.0
     torch.testing.assert_close(ladder(other, lengths), expected)
+
+
+def test_a_block_is_a_convolution_attention_and_a_feed_forward_layer():
+    torch.manual_seed(0)
+    width, lengths = 64, [5, 3, 1]
+    block = Block(width, dropout=0.5, attends=True).eval()
+    convolution = torch.nn.Conv1d(width, width, 3, padding=1)
+    attention = torch.nn.MultiheadAttention(width, num_heads=2, batch_first=True)
+    with torch.no_grad():
+        convolution.weight.copy_(block.convolution.weight.unflatten(1, (3, width)).transpose(1, 2))
+        convolution.bias.copy_(block.convolution.bias)
+        attention.in_proj_weight.copy_(block.attention.queries_keys_values.weight)
+        attention.in_proj_bias.copy_(block.attention.queries_keys_values.bias)
+    attention.out_proj = block.attention.output
+    rows = torch.randn(3, 5, width)
+    inside = torch.arange(5) < torch.tensor(lengths)[:, None]
+    found = block(rows, inside[:, None, None])
+    without = Block(width, dropout=0.5, attends=False).eval()
+    without.load_state_dict({name: own for name, own in block.state_dict().items() if "attention" not in name})
+    found_without = without(rows, inside[:, None, None])
+    for place, length in enumerate(lengths):
+        own = rows[place : place + 1, :length]
+        mixed = own + torch.nn.functional.gelu(convolution(own.transpose(1, 2))).transpose(1, 2)
+        attended = mixed + attention(mixed, mixed, mixed, need_weights=False)[0]
+        for got, h in [(found, attended), (found_without, mixed)]:
+            h = block.norm_before(h)
+            expected = block.norm(h + block.outer(torch.nn.functional.gelu(block.inner(h))))
+            torch.testing.assert_close(got[place, :length], expected[0])
+
+
+def test_the_last_block_alone_attends():
+    ladder = Ladder(Shape(4, 8, 8, 3, 2))
+    assert [block.attention is not None for block in ladder.blocks] == [False, False, True]
 
 
 def test_a_channel_that_is_always_the_same_stays_finite():

@@ -25,6 +25,9 @@ CONFIG, WEIGHTS = "config.json", "model.safetensors"
 HEAD_WIDTH = 32
 """Numbers of an attention head, about."""
 
+INNER = 2
+"""How many times as wide as the rows the feed-forward layer of a block is inside."""
+
 
 @dataclass(frozen=True)
 class Shape:
@@ -71,7 +74,10 @@ class Ladder(nn.Module):
         self.down = nn.Parameter(torch.randn(shape.states, shape.inputs, shape.width) / math.sqrt(shape.inputs))
         self.bias = nn.Parameter(torch.zeros(shape.states, shape.width))
         self.gates = nn.Parameter(torch.zeros(shape.states - 1))
-        self.blocks = nn.ModuleList(Block(shape.width, shape.dropout) for _ in range(shape.blocks))
+        last = shape.blocks - 1
+        self.blocks = nn.ModuleList(
+            Block(shape.width, shape.dropout, attends=number == last) for number in range(shape.blocks)
+        )
         self.norm = nn.LayerNorm(shape.width)
         pooled = (1 + shape.queries) * shape.width
         self.queries = nn.Linear(shape.width, shape.queries) if shape.queries else None
@@ -142,27 +148,43 @@ class Ladder(nn.Module):
 
 
 class Block(nn.Module):
-    """Rows (B, L, width) to rows: to each its neighbours are added, then attention and a feed-forward layer, each added
-    to what it is given and normalised, as in a block of BERT. Every row sees all rows of its sample."""
+    """Rows (B, L, width) to rows: a convolution over each row and its two neighbours is added, then in a block that
+    attends attention over all rows of the sample, then a feed-forward layer. The latter two are each added to what they
+    are given and normalised, as in a block of BERT."""
 
-    def __init__(self, width: int, dropout: float) -> None:
+    def __init__(self, width: int, dropout: float, *, attends: bool) -> None:
         super().__init__()
-        every_second = torch.arange(width) % 2
-        self.before, self.behind = nn.Parameter(0.5 * every_second), nn.Parameter(0.5 * (1 - every_second))
-        self.heads = next(count for count in range(max(1, width // HEAD_WIDTH), 0, -1) if width % count == 0)
-        self.queries_keys_values = nn.Linear(width, 3 * width)
-        self.attended = nn.Linear(width, width)
-        self.norm_attended = nn.LayerNorm(width)
-        self.inner, self.outer = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+        self.convolution = nn.Linear(3 * width, width)
+        self.attention = Attention(width) if attends else None
+        self.norm_before = nn.LayerNorm(width)
+        self.inner, self.outer = nn.Linear(width, INNER * width), nn.Linear(INNER * width, width)
         self.norm = nn.LayerNorm(width)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, rows: Tensor, inside: Tensor) -> Tensor:
         """`inside` (B, 1, 1, L): which rows are a sample's own."""
         own = rows * inside[:, 0, 0, :, None]
-        rows = own + self.before * F.pad(own[:, :-1], (0, 0, 1, 0)) + self.behind * F.pad(own[:, 1:], (0, 0, 0, 1))
-        apart = self.queries_keys_values(rows).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        found = F.scaled_dot_product_attention(apart[0], apart[1], apart[2], attn_mask=inside)
-        rows = self.norm_attended(rows + self.dropout(self.attended(found.transpose(1, 2).flatten(2))))
+        before, behind = F.pad(own[:, :-1], (0, 0, 1, 0)), F.pad(own[:, 1:], (0, 0, 0, 1))
+        rows = own + F.gelu(self.convolution(torch.cat([before, own, behind], dim=-1)))
+        if self.attention is not None:
+            rows = rows + self.dropout(self.attention(rows, inside))
+        rows = self.norm_before(rows)
         normed: Tensor = self.norm(rows + self.dropout(self.outer(F.gelu(self.inner(rows)))))
         return normed
+
+
+class Attention(nn.Module):
+    """Rows (B, L, width) to rows, each a mean over all rows of its sample, by several heads."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.heads = next(count for count in range(max(1, width // HEAD_WIDTH), 0, -1) if width % count == 0)
+        self.queries_keys_values = nn.Linear(width, 3 * width)
+        self.output = nn.Linear(width, width)
+
+    def forward(self, rows: Tensor, inside: Tensor) -> Tensor:
+        """`inside` (B, 1, 1, L): which rows are a sample's own."""
+        apart = self.queries_keys_values(rows).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        found = F.scaled_dot_product_attention(apart[0], apart[1], apart[2], attn_mask=inside)
+        output: Tensor = self.output(found.transpose(1, 2).flatten(2))
+        return output
