@@ -28,6 +28,10 @@ Metric = Literal[
 ]
 
 
+LADDER_SMOOTHING = 0.1
+"""The label smoothing of a ladder by default: it begins with random weights and learns few texts by heart."""
+
+
 @dataclass(frozen=True)
 class LadderSettings:
     """The sizes of a ladder.
@@ -189,30 +193,40 @@ class WindowedSettings(TaskSettings):
     windows: WindowSettings = WindowSettings()
 
 
-@dataclass(frozen=True)
-class SmoothingSettings:
-    """Label smoothing (Szegedy et al., Rethinking the Inception Architecture, 2016). `share`: of each target, spread
-    evenly over all classes; of a label that is there or not, over both."""
+@dataclass(frozen=True, kw_only=True)
+class SmoothedSettings(TaskSettings):
+    """The options of a task that learns classes.
 
-    share: float = option(
-        0.0,
-        "Spread this share of each label evenly over all classes, so that scores become less certain; for a ladder of "
-        "tags try 0.1.",
+    label_smoothing  the share of each label that is spread evenly over all classes; of a label that is there or not,
+                     over both. None for the default of the layers that train. (Szegedy et al., Rethinking the Inception
+                     Architecture, 2016.)
+    """
+
+    label_smoothing: float | None = option(
+        None,
+        "Spread this share of each label evenly over all classes, which makes scores less certain; by default 0.1 for "
+        "--head ladder, else 0.",
         "Task",
-        name="label-smoothing",
         minimum=0.0,
         maximum=0.9,
         per_head=True,
     )
 
     @property
-    def identity(self) -> dict[str, float]:
-        """The option by its name in a task's identity, which is older than it; nothing for no smoothing."""
-        return {"label_smoothing": self.share} if self.share else {}
+    def smoothing(self) -> float:
+        """The share that is spread."""
+        if self.label_smoothing is not None:
+            return self.label_smoothing
+        return LADDER_SMOOTHING if self.layers.kind == "ladder" else 0.0
+
+    @property
+    def kept_smoothing(self) -> dict[str, float]:
+        """The share by its name in a task's identity, which is older than it; nothing for 0."""
+        return {"label_smoothing": self.smoothing} if self.smoothing else {}
 
 
 @dataclass(frozen=True)
-class ClassificationSettings(TaskSettings):
+class ClassificationSettings(SmoothedSettings):
     """The options of classification. `class_weights` balanced gives samples of rare classes more weight."""
 
     multi_label: bool = option(False, "A record may have several labels: a list, or text a|b.", "Task", usual=True)
@@ -225,7 +239,6 @@ class ClassificationSettings(TaskSettings):
     numbers_as_classes: bool = option(
         False, "Take a label column of many different numbers for names of classes.", "Task", per_head=True
     )
-    smoothing: SmoothingSettings = SmoothingSettings()
 
 
 @dataclass(frozen=True)
@@ -242,7 +255,7 @@ class RegressionSettings(TaskSettings):
 
 
 @dataclass(frozen=True)
-class TokenSettings(WindowedSettings):
+class TokenSettings(WindowedSettings, SmoothedSettings):
     """The options of token classification. `tag_names`: the names of tags that are numbers; `label_all_pieces`: learn a
     word's tag at all of its pieces, not only at the first."""
 
@@ -257,7 +270,6 @@ class TokenSettings(WindowedSettings):
         "For token classification: learn a word's tag at all of its pieces; by default at the first alone.",
         "Task",
     )
-    smoothing: SmoothingSettings = SmoothingSettings()
 
 
 @dataclass(frozen=True)

@@ -88,7 +88,7 @@ class Classification(Task):
         self, outputs: Outputs, targets: torch.Tensor, weights: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Cross-entropy: logits (B, C), targets (B,), class weights (C,) or None; each sample counts its weight."""
-        smoothing = self.settings.smoothing.share
+        smoothing = self.settings.smoothing
         total = F.cross_entropy(
             outputs.values.float(), targets, weight=weights, reduction="sum", label_smoothing=smoothing
         )
@@ -128,4 +128,4 @@ class Classification(Task):
     def identity(self) -> dict[str, Any]:
         """The options by their names in version 1 of `recycle.json`."""
         own = self.settings
-        return {"multi_label": False, "class_weights": own.class_weights, **own.smoothing.identity}
+        return {"multi_label": False, "class_weights": own.class_weights, **own.kept_smoothing}

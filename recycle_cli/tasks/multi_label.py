@@ -79,7 +79,7 @@ class MultiLabel(Task):
         self, outputs: Outputs, targets: torch.Tensor, weights: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Binary cross-entropy, the mean over the classes: logits and targets (B, C), weights (C,) or None."""
-        wanted = torch.lerp(targets, torch.full_like(targets, 0.5), self.settings.smoothing.share)
+        wanted = torch.lerp(targets, torch.full_like(targets, 0.5), self.settings.smoothing)
         each = F.binary_cross_entropy_with_logits(
             outputs.values.float(), wanted, pos_weight=weights, reduction="none"
         ).mean(dim=1)
@@ -122,7 +122,7 @@ class MultiLabel(Task):
     def identity(self) -> dict[str, Any]:
         """The options by their names in version 1 of `recycle.json`."""
         own = self.settings
-        return {"multi_label": True, "class_weights": own.class_weights, **own.smoothing.identity}
+        return {"multi_label": True, "class_weights": own.class_weights, **own.kept_smoothing}
 
     def at_threshold(self, threshold: float) -> "MultiLabel":
         """The same task with another threshold."""

@@ -65,7 +65,7 @@ class TokenClassification(Task):
             targets.flatten(),
             ignore_index=IGNORED,
             reduction="sum",
-            label_smoothing=self.settings.smoothing.share,
+            label_smoothing=self.settings.smoothing,
         )
         return total, (targets != IGNORED).sum()
 
@@ -95,7 +95,7 @@ class TokenClassification(Task):
             "label_all_pieces": own.label_all_pieces,
             "tag_names": list(own.tag_names),
             "stride": own.windows.stride,
-            **own.smoothing.identity,
+            **own.kept_smoothing,
         }
 
     def described(self, names: Sequence[str]) -> str:

@@ -13,10 +13,10 @@ from recycle_cli.models.outputs import Outputs
 from recycle_cli.settings import TASKS as TASKS_OF_SETTINGS
 from recycle_cli.settings import (
     ClassificationSettings,
+    HeadLayerSettings,
     Metric,
     PairSettings,
     SimilaritySettings,
-    SmoothingSettings,
     TokenSettings,
 )
 from recycle_cli.tasks import (
@@ -181,12 +181,9 @@ def test_accuracy_f1_and_class_weights_are_their_definitions():
     assert float(weight) == pytest.approx(float(weights[targets].sum()))
 
 
-SMOOTH = SmoothingSettings(0.2)
-
-
 @pytest.mark.parametrize("weights", ["none", "balanced"])
 def test_label_smoothing_is_cross_entropy_with_labels_that_are_spread(weights):
-    task = Classification(ClassificationSettings(class_weights=weights, smoothing=SMOOTH))
+    task = Classification(ClassificationSettings(class_weights=weights, label_smoothing=0.2))
     targets = torch.from_numpy(task.targets(SINGLE, NAMES))
     classes = task.weights(Targets(targets.numpy()), NAMES)
     spread = 0.8 * torch.nn.functional.one_hot(targets, 3) + 0.2 / 3
@@ -196,7 +193,7 @@ def test_label_smoothing_is_cross_entropy_with_labels_that_are_spread(weights):
 
 
 def test_label_smoothing_of_several_labels_spreads_each_over_there_and_not_there():
-    task = MultiLabel(settings=ClassificationSettings(multi_label=True, smoothing=SMOOTH))
+    task = MultiLabel(settings=ClassificationSettings(multi_label=True, label_smoothing=0.2))
     targets = torch.from_numpy(task.targets(SEVERAL, NAMES))
     scores, spread = torch.sigmoid(OUTPUTS), 0.8 * targets + 0.1
     each = -(spread * scores.log() + (1 - spread) * (1 - scores).log()).mean(dim=1)
@@ -204,7 +201,7 @@ def test_label_smoothing_of_several_labels_spreads_each_over_there_and_not_there
 
 
 def test_label_smoothing_of_tags_leaves_rows_without_a_tag_out():
-    task = TokenClassification(TokenSettings(smoothing=SMOOTH))
+    task = TokenClassification(TokenSettings(label_smoothing=0.2))
     logits = OUTPUTS.reshape(2, 3, 3)
     targets = torch.tensor([[IGNORED, 2, 0], [1, IGNORED, IGNORED]])
     spread = 0.8 * torch.eye(3)[[2, 0, 1]] + 0.2 / 3
@@ -218,7 +215,13 @@ def test_label_smoothing_of_tags_leaves_rows_without_a_tag_out():
 def test_label_smoothing_is_part_of_what_a_resumed_training_must_have(kind):
     settings = KINDS[kind].settings
     assert "label_smoothing" not in task_of(kind, "text", settings()).identity()
-    assert task_of(kind, "text", settings(smoothing=SMOOTH)).identity()["label_smoothing"] == 0.2
+    assert task_of(kind, "text", settings(label_smoothing=0.2)).identity()["label_smoothing"] == 0.2
+
+
+def test_a_ladder_smooths_labels_unless_told_otherwise():
+    ladder = HeadLayerSettings("ladder")
+    assert [ClassificationSettings(layers=one).smoothing for one in (ladder, HeadLayerSettings())] == [0.1, 0.0]
+    assert TokenSettings(layers=ladder, label_smoothing=0.0).smoothing == 0.0
 
 
 # Multi-label
