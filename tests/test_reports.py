@@ -14,7 +14,7 @@ from time import sleep
 import pytest
 from rich.console import Console
 
-from recycle_cli.reports import bar, be_quiet, counted, progress, show_fields, show_rows, spinner, tables
+from recycle_cli.reports import bar, be_quiet, counted, human, progress, show_fields, show_rows, spinner, tables
 
 
 @pytest.fixture(autouse=True)
@@ -198,3 +198,8 @@ def test_a_terminal_of_few_marks_is_written_to_as_well(environment):
     assert "Traceback" not in shown
     assert "epoch 1 of 3" in shown
     assert ("caf\\xe9" in shown) or ("café" in shown)
+
+
+def test_bytes_are_read_in_binary_units_wherever_they_are_named():
+    assert human("bytes_per_sample", 393216) == human("bytes", 393216) == "384.0 KiB"
+    assert human("bytes_per_second", 5) == "5"

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 
 from recycle_cli.errors import StoreError
 from recycle_cli.models.embedding import EmbeddingLayer, numbered
-from recycle_cli.models.ladder import Ladder
+from recycle_cli.models.ladder import Ladder, OtherFormatError
 from recycle_cli.models.probe import Probe
 from recycle_cli.models.task_layer import TaskLayer
 
@@ -79,11 +79,14 @@ def save_network(folder: Path, kept: Kept[N], network: N, base: Base) -> None:
 
 
 def load_network(folder: Path, kept: Kept[N]) -> tuple[N, Base]:
-    """The network of a RUN, and the pretrained model that it was trained on. Raises StoreError if it is damaged."""
+    """The network of a RUN, and the pretrained model that it was trained on. Raises StoreError if it is damaged, or if
+    another version has saved it."""
     target = folder / kept.folder
     try:
         base = Base(**json.loads((target / ABOUT).read_text(encoding="utf-8")))
         return kept.kind.load(target).eval(), base
+    except OtherFormatError as error:
+        raise StoreError(f"{target}: {error}; train the run again") from error
     except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
         said = " ".join(str(error).split())
         raise StoreError(f"{target} is damaged ({said}); train the run again") from error

@@ -26,7 +26,7 @@ def human(name: str, value: Any) -> str:
         return printable(str(value))
     if "share" in words:
         return f"{value:.1%}"
-    if "bytes" in words:
+    if "bytes" in words and words[-1] != "second":
         return size(value)
     if words[-1] == "seconds":
         return f"{value:,.3g} s" if value < 100 else f"{value:,.0f} s"

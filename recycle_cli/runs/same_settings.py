@@ -7,10 +7,13 @@ from typing import Any
 from recycle_cli.errors import UsageError
 from recycle_cli.settings import TrainingSettings, decisive
 
+LATER = {"label_smoothing": 0.0, "ladder_format": 1}
+"""What trainings had whose settings are older than these names."""
+
 
 def same_settings(then: Mapping[str, Any], now: Mapping[str, Any], where: str = "") -> None:
     """Raise UsageError naming the first setting that differs. Options that `then` does not have had their defaults."""
-    defaults = decisive(TrainingSettings())
+    defaults = {**LATER, **decisive(TrainingSettings())}
     then, now = (json.loads(json.dumps(_completed(one, defaults))) for one in (then, now))
     for name in sorted({*then, *now}):
         if then.get(name) != now.get(name):

@@ -29,7 +29,7 @@ Metric = Literal[
 
 
 LADDER_SMOOTHING = 0.1
-"""The label smoothing of a ladder by default: it begins with random weights and learns few texts by heart."""
+"""The label smoothing of a ladder by default: its weights begin at random, and overfit a small training set."""
 
 
 @dataclass(frozen=True)
@@ -204,8 +204,8 @@ class SmoothedSettings(TaskSettings):
 
     label_smoothing: float | None = option(
         None,
-        "Spread this share of each label evenly over all classes, which makes scores less certain; by default 0.1 for "
-        "--head ladder, else 0.",
+        "Spread this share of each label in training evenly over all classes (with --multi-label: over yes and no), "
+        "which makes scores less certain; by default 0.1 for --head ladder, else 0.",
         "Task",
         minimum=0.0,
         maximum=0.9,
@@ -218,11 +218,6 @@ class SmoothedSettings(TaskSettings):
         if self.label_smoothing is not None:
             return self.label_smoothing
         return LADDER_SMOOTHING if self.layers.kind == "ladder" else 0.0
-
-    @property
-    def kept_smoothing(self) -> dict[str, float]:
-        """The share by its name in a task's identity, which is older than it; nothing for 0."""
-        return {"label_smoothing": self.smoothing} if self.smoothing else {}
 
 
 @dataclass(frozen=True)

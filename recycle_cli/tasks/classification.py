@@ -89,10 +89,12 @@ class Classification(Task):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Cross-entropy: logits (B, C), targets (B,), class weights (C,) or None; each sample counts its weight."""
         smoothing = self.settings.smoothing
-        total = F.cross_entropy(
-            outputs.values.float(), targets, weight=weights, reduction="sum", label_smoothing=smoothing
-        )
-        return total, total.new_tensor(len(targets)) if weights is None else weights[targets].sum()
+        each = F.cross_entropy(outputs.values.float(), targets, reduction="none", label_smoothing=smoothing)
+        if weights is None:
+            return each.sum(), each.new_tensor(len(targets))
+        # `weight` of cross_entropy would weigh each class's share of a smoothed label by the weight of that class.
+        own = weights[targets]
+        return (own * each).sum(), own.sum()
 
     def scores(self) -> DenseScores:
         """Keeps the logits."""
@@ -128,4 +130,4 @@ class Classification(Task):
     def identity(self) -> dict[str, Any]:
         """The options by their names in version 1 of `recycle.json`."""
         own = self.settings
-        return {"multi_label": False, "class_weights": own.class_weights, **own.kept_smoothing}
+        return {"multi_label": False, "class_weights": own.class_weights, "label_smoothing": own.smoothing}

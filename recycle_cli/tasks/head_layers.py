@@ -6,6 +6,7 @@ from typing import Any
 
 from recycle_cli.errors import UsageError
 from recycle_cli.models import TaskLayer
+from recycle_cli.models.ladder import FORMAT
 from recycle_cli.settings import HeadLayerSettings, PooledSettings, decisive
 from recycle_cli.settings.option import changed_options
 
@@ -60,7 +61,8 @@ def identity_of_layers(layers: HeadLayerSettings) -> dict[str, Any]:
     if layers == USUAL:
         return {}
     if layers.kind == "ladder":
-        return {"head": "ladder", **{f"ladder_{name}": value for name, value in decisive(layers.ladder).items()}}
+        own = {**decisive(layers.ladder), "format": FORMAT}
+        return {"head": "ladder", **{f"ladder_{name}": value for name, value in own.items()}}
     if layers.kind == "pooled":
         own = {**decisive(layers.pooled), "pool": list(layers.pooled.pool)}
         return {"head": "pooled", **{f"pooled_{name}": value for name, value in own.items()}}

@@ -79,10 +79,11 @@ class MultiLabel(Task):
         self, outputs: Outputs, targets: torch.Tensor, weights: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Binary cross-entropy, the mean over the classes: logits and targets (B, C), weights (C,) or None."""
-        wanted = torch.lerp(targets, torch.full_like(targets, 0.5), self.settings.smoothing)
-        each = F.binary_cross_entropy_with_logits(
-            outputs.values.float(), wanted, pos_weight=weights, reduction="none"
-        ).mean(dim=1)
+        smoothed = torch.lerp(targets, torch.full_like(targets, 0.5), self.settings.smoothing)
+        each = F.binary_cross_entropy_with_logits(outputs.values.float(), smoothed, reduction="none")
+        if weights is not None:
+            each = each * torch.where(targets > 0, weights, 1.0)  # `pos_weight` would weigh what smoothing adds
+        each = each.mean(dim=1)
         return each.sum(), each.new_tensor(len(each))
 
     def scores(self) -> DenseScores:
@@ -122,7 +123,7 @@ class MultiLabel(Task):
     def identity(self) -> dict[str, Any]:
         """The options by their names in version 1 of `recycle.json`."""
         own = self.settings
-        return {"multi_label": True, "class_weights": own.class_weights, **own.kept_smoothing}
+        return {"multi_label": True, "class_weights": own.class_weights, "label_smoothing": own.smoothing}
 
     def at_threshold(self, threshold: float) -> "MultiLabel":
         """The same task with another threshold."""

@@ -95,7 +95,7 @@ class TokenClassification(Task):
             "label_all_pieces": own.label_all_pieces,
             "tag_names": list(own.tag_names),
             "stride": own.windows.stride,
-            **own.kept_smoothing,
+            "label_smoothing": own.smoothing,
         }
 
     def described(self, names: Sequence[str]) -> str:

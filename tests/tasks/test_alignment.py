@@ -153,5 +153,10 @@ def test_a_tag_that_training_has_not_seen_is_told_with_its_word():
 def test_options_are_the_runs():
     settings = TokenSettings(WindowSettings(5), ("O", "B-A"), True)
     task = TokenClassification(settings)
-    assert task.identity() == {"label_all_pieces": True, "tag_names": ["O", "B-A"], "stride": 5}
+    assert task.identity() == {
+        "label_all_pieces": True,
+        "tag_names": ["O", "B-A"],
+        "stride": 5,
+        "label_smoothing": 0.0,
+    }
     assert task.samples_as("token-classification").windows.stride == 5

@@ -187,17 +187,47 @@ def test_label_smoothing_is_cross_entropy_with_labels_that_are_spread(weights):
     targets = torch.from_numpy(task.targets(SINGLE, NAMES))
     classes = task.weights(Targets(targets.numpy()), NAMES)
     spread = 0.8 * torch.nn.functional.one_hot(targets, 3) + 0.2 / 3
-    each = -(spread * (torch.ones(3) if classes is None else classes) * OUTPUTS.log_softmax(dim=1))
-    assert float(task.loss(Outputs(OUTPUTS), targets, classes)[0]) == pytest.approx(float(each.sum()), rel=1e-5)
+    each = -(spread * OUTPUTS.log_softmax(dim=1)).sum(dim=1)
+    own = torch.ones(6) if classes is None else classes[targets]
+    total, weight = task.loss(Outputs(OUTPUTS), targets, classes)
+    assert float(total) == pytest.approx(float((own * each).sum()), rel=1e-5)
+    assert float(weight) == pytest.approx(float(own.sum()))
     assert task.figures(OUTPUTS, targets) == Classification().figures(OUTPUTS, targets)
 
 
-def test_label_smoothing_of_several_labels_spreads_each_over_there_and_not_there():
-    task = MultiLabel(settings=ClassificationSettings(multi_label=True, label_smoothing=0.2))
+@pytest.mark.parametrize("weights", ["none", "balanced"])
+def test_label_smoothing_of_several_labels_moves_each_target_towards_one_half(weights):
+    settings = ClassificationSettings(multi_label=True, class_weights=weights, label_smoothing=0.2)
+    task = MultiLabel(settings=settings)
     targets = torch.from_numpy(task.targets(SEVERAL, NAMES))
+    classes = task.weights(Targets(targets.numpy()), NAMES)
     scores, spread = torch.sigmoid(OUTPUTS), 0.8 * targets + 0.1
-    each = -(spread * scores.log() + (1 - spread) * (1 - scores).log()).mean(dim=1)
-    assert float(task.loss(Outputs(OUTPUTS), targets, None)[0]) == pytest.approx(float(each.sum()), rel=1e-5)
+    each = -(spread * scores.log() + (1 - spread) * (1 - scores).log())
+    if classes is not None:
+        each = each * (1 + targets * (classes - 1))
+    found = float(task.loss(Outputs(OUTPUTS), targets, classes)[0])
+    assert found == pytest.approx(float(each.mean(dim=1).sum()), rel=1e-5)
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_balanced_weights_and_label_smoothing_together_still_learn_the_common_class(several):
+    settings = ClassificationSettings(multi_label=several, class_weights="balanced", label_smoothing=0.1)
+    task = MultiLabel(settings=settings) if several else Classification(settings)
+    labels = [("a",), *[()] * 99] if several else ["a", *["b"] * 99]
+    targets = torch.from_numpy(task.targets(labels, ["a", "b"]))
+    if several:
+        targets[:, 1] = 1 - targets[:, 0]  # each class is there or not, and one of them seldom
+    weights = task.weights(Targets(targets.numpy()), ["a", "b"])
+    logits = torch.zeros(100, 2, requires_grad=True)
+    optimizer = torch.optim.Adam([logits], lr=0.1)
+    for _ in range(300):
+        optimizer.zero_grad()
+        task.loss(Outputs(logits), targets, weights)[0].backward()
+        optimizer.step()
+    wanted = targets if several else torch.nn.functional.one_hot(targets, 2)
+    assert torch.equal((logits > logits.flip(1)).long(), wanted.long())
+    if several:
+        assert torch.equal((logits > 0).long(), wanted.long())
 
 
 def test_label_smoothing_of_tags_leaves_rows_without_a_tag_out():
@@ -211,17 +241,23 @@ def test_label_smoothing_of_tags_leaves_rows_without_a_tag_out():
     assert float(weight) == 3
 
 
-@pytest.mark.parametrize("kind", ["text-classification", "token-classification"])
-def test_label_smoothing_is_part_of_what_a_resumed_training_must_have(kind):
-    settings = KINDS[kind].settings
-    assert "label_smoothing" not in task_of(kind, "text", settings()).identity()
-    assert task_of(kind, "text", settings(label_smoothing=0.2)).identity()["label_smoothing"] == 0.2
+LADDER = HeadLayerSettings("ladder")
 
 
-def test_a_ladder_smooths_labels_unless_told_otherwise():
-    ladder = HeadLayerSettings("ladder")
-    assert [ClassificationSettings(layers=one).smoothing for one in (ladder, HeadLayerSettings())] == [0.1, 0.0]
-    assert TokenSettings(layers=ladder, label_smoothing=0.0).smoothing == 0.0
+@pytest.mark.parametrize(
+    ("kind", "given", "share"),
+    [
+        ("text-classification", {}, 0.0),
+        ("text-classification", {"label_smoothing": 0.2}, 0.2),
+        ("text-classification", {"layers": LADDER}, 0.1),
+        ("text-classification", {"layers": LADDER, "label_smoothing": 0.0}, 0.0),
+        ("text-classification", {"multi_label": True, "layers": LADDER}, 0.1),
+        ("token-classification", {"layers": LADDER}, 0.1),
+        ("token-classification", {}, 0.0),
+    ],
+)
+def test_the_smoothing_is_a_ladders_by_default_and_is_part_of_what_a_training_is_known_by(kind, given, share):
+    assert task_of(kind, "text", KINDS[kind].settings(**given)).identity()["label_smoothing"] == share
 
 
 # Multi-label

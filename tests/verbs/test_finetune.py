@@ -261,6 +261,10 @@ def begun(train, test, store, tmp_path_factory):
         ({"seed": 1}, "seed was 0"),
         ({"metric": "accuracy"}, "metric was loss"),
         ({"task": ClassificationSettings(class_weights="balanced")}, "class_weights was none"),
+        (
+            {"task": ClassificationSettings(label_smoothing=0.1)},
+            "label_smoothing was 0.0 when .* is 0.1 now",
+        ),
     ],
 )
 def test_another_setting_is_refused_by_name(fit, begun, change, message):

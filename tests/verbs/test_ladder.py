@@ -4,7 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -12,12 +12,14 @@ import torch
 import transformers
 
 from recycle_cli.batches import Shuffled, at_cut, source_at
-from recycle_cli.errors import DamageError, MismatchError, UsageError
+from recycle_cli.errors import DamageError, MismatchError, StoreError, UsageError
 from recycle_cli.keys import Sample, keys_of
 from recycle_cli.models import load
-from recycle_cli.models.ladder import Ladder
+from recycle_cli.models.ladder import Ladder, OtherFormatError
 from recycle_cli.models.ladder.network import Block, Shape
 from recycle_cli.models.standardising import Measure, standardise_by
+from recycle_cli.models.state_network import LADDER as KEPT_LADDER
+from recycle_cli.models.state_network import Base, load_network
 from recycle_cli.runs import read_info
 from recycle_cli.scorer import open_scorer
 from recycle_cli.settings import (
@@ -300,6 +302,19 @@ def test_several_ladders_train_from_one_read(trained, tmp_path):
         finetune_heads(replace(job, output=str(tmp_path / "mixed")), ModelSettings(), [heads[0], other])
 
 
+def test_heads_of_one_training_smooth_their_labels_each_in_its_own_way(trained, tmp_path):
+    tried, _ = trained
+    shares = {"plain": 0.0, "smooth": 0.3}
+    heads = [
+        HeadSettings(name, replace(SETTINGS, task=ClassificationSettings(layers=LADDER, label_smoothing=share)))
+        for name, share in shares.items()
+    ]
+    finetune_heads(Job(tried.train, str(tmp_path), tried.store, tensorboard=False), ModelSettings(), heads)
+    kept = {name: json.loads((tmp_path / name / "recycle.json").read_text())["settings"] for name in shares}
+    assert {name: one["label_smoothing"] for name, one in kept.items()} == shares
+    assert losses(tmp_path / "plain")[0] != losses(tmp_path / "smooth")[0]
+
+
 @pytest.mark.parametrize(
     ("layers", "changes", "said"),
     [
@@ -405,9 +420,50 @@ def test_a_block_is_a_convolution_attention_and_a_feed_forward_layer():
         mixed = own + torch.nn.functional.gelu(convolution(own.transpose(1, 2))).transpose(1, 2)
         attended = mixed + attention(mixed, mixed, mixed, need_weights=False)[0]
         for got, h in [(found, attended), (found_without, mixed)]:
-            h = block.norm_before(h)
+            h = block.norm_mixed(h)
             expected = block.norm(h + block.outer(torch.nn.functional.gelu(block.inner(h))))
             torch.testing.assert_close(got[place, :length], expected[0])
+
+
+@pytest.mark.parametrize("attends", [True, False])
+def test_a_block_drops_some_of_what_it_adds_while_it_trains(attends):
+    torch.manual_seed(0)
+    rows, inside = torch.randn(2, 4, 32), torch.ones(2, 1, 1, 4, dtype=torch.bool)
+    block = Block(32, dropout=0.5, attends=attends).train()
+    assert not torch.equal(block(rows, inside), block(rows, inside))
+    assert torch.equal(block.eval()(rows, inside), block(rows, inside))
+
+
+@pytest.mark.parametrize("norms", ["as the device has them", "in float32"])
+def test_a_ladder_computes_in_mixed_precision(norms, monkeypatch):
+    """CUDA's norms give float32 there, the CPU's bfloat16."""
+    torch.manual_seed(0)
+    ladder = Ladder(Shape(3, 6, 32, 2, 4, queries=2))
+    states, lengths = torch.randn(3, 2, 5, 6), torch.tensor([5, 3])
+    expected = ladder.eval()(states, lengths)
+    if norms == "in float32":
+        normed = torch.nn.LayerNorm.forward
+        monkeypatch.setattr(torch.nn.LayerNorm, "forward", lambda own, rows: normed(own, rows).float())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = ladder(states, lengths)
+        found.float().sum().backward()
+    torch.testing.assert_close(found.float(), expected, rtol=0.1, atol=0.1)
+    assert torch.isfinite(ladder.down.grad).all()
+
+
+def test_a_ladder_of_an_earlier_version_is_refused_by_name(tmp_path):
+    Ladder(Shape(2, 4, 8, 1, 2)).save(tmp_path)
+    sizes = json.loads((tmp_path / "config.json").read_text())
+    assert Ladder.load(tmp_path).shape == Shape(2, 4, 8, 1, 2)
+    del sizes["format"]
+    (tmp_path / "config.json").write_text(json.dumps(sizes))
+    with pytest.raises(OtherFormatError, match="the ladder has format 1, and this version reads format 2"):
+        Ladder.load(tmp_path)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "ladder").symlink_to(tmp_path)
+    (tmp_path / "base.json").write_text(json.dumps(asdict(Base({}, {}, [], []))))
+    with pytest.raises(StoreError, match=r"ladder: the ladder has format 1, .*; train the run again"):
+        load_network(tmp_path / "run", KEPT_LADDER)
 
 
 def test_the_last_block_alone_attends():

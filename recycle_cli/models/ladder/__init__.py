@@ -2,6 +2,6 @@
 
 from recycle_cli.models.ladder.build import new_ladder
 from recycle_cli.models.ladder.layout import Layout
-from recycle_cli.models.ladder.network import Ladder
+from recycle_cli.models.ladder.network import FORMAT, Ladder, OtherFormatError
 
-__all__ = ["Ladder", "Layout", "new_ladder"]
+__all__ = ["FORMAT", "Ladder", "Layout", "OtherFormatError", "new_ladder"]

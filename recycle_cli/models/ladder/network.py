@@ -22,11 +22,18 @@ from torch.nn import functional as F  # noqa: N812 - the name everybody knows it
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
+FORMAT = 2
+"""Of a saved ladder. Those of format 1 do not name it; each of their blocks attended, and none had a convolution."""
+
 HEAD_WIDTH = 32
 """Numbers of an attention head, about."""
 
 INNER = 2
-"""How many times as wide as the rows the feed-forward layer of a block is inside."""
+"""The inner width of a block's feed-forward layer, in widths of a row."""
+
+
+class OtherFormatError(Exception):
+    """A ladder that another version has saved."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +46,7 @@ class Shape:
     blocks   its blocks; the states behind the first join between them, evenly spread
     outputs  of a sample, or of each row if `per_row`
     hidden   whether a layer of tanh stands before the outputs of a sample, as in a classifier of BERT
-    dropout  before the outputs, and behind each half of a block
+    dropout  behind attention and feed-forward layers, and before the outputs
     queries  how many weighted means of a sample's rows stand beside the plain one, each by learnt weights
     """
 
@@ -93,7 +100,8 @@ class Ladder(nn.Module):
         for number, block in enumerate(self.blocks, 1):
             h = block(h, inside[:, None, None, :])
             for k in self._joining(number):
-                h = torch.lerp(rungs[k], h, torch.sigmoid(self.gates[k - 1]))
+                # In mixed precision the norms give other numbers than the products, as devices differ.
+                h = torch.lerp(rungs[k].to(h.dtype), h, torch.sigmoid(self.gates[k - 1]).to(h.dtype))
         h = self.norm(h)
         if not self.shape.per_row:
             h = self._pooled(h, inside[..., None], lengths[:, None])
@@ -134,29 +142,33 @@ class Ladder(nn.Module):
 
     def save(self, folder: Path) -> None:
         """Write the sizes and the weights into a folder."""
-        (folder / CONFIG).write_text(json.dumps(asdict(self.shape), indent=2) + "\n", encoding="utf-8")
+        sizes = {"format": FORMAT, **asdict(self.shape)}
+        (folder / CONFIG).write_text(json.dumps(sizes, indent=2) + "\n", encoding="utf-8")
         tensors = {name: one.detach().cpu().contiguous() for name, one in self.state_dict().items()}
         save_file(tensors, folder / WEIGHTS, {"format": "pt"})
 
     @classmethod
     def load(cls, folder: str | Path) -> "Ladder":
-        """Read a ladder that was saved."""
-        shape = Shape(**json.loads((Path(folder) / CONFIG).read_text(encoding="utf-8")))
-        ladder = cls(shape)
+        """Read a ladder that was saved. Raises OtherFormatError if another version has saved it."""
+        sizes = json.loads((Path(folder) / CONFIG).read_text(encoding="utf-8"))
+        found = sizes.pop("format", 1)
+        if found != FORMAT:
+            raise OtherFormatError(f"the ladder has format {found}, and this version reads format {FORMAT}")
+        ladder = cls(Shape(**sizes))
         ladder.load_state_dict(load_file(Path(folder) / WEIGHTS))
         return ladder
 
 
 class Block(nn.Module):
-    """Rows (B, L, width) to rows: a convolution over each row and its two neighbours is added, then in a block that
-    attends attention over all rows of the sample, then a feed-forward layer. The latter two are each added to what they
-    are given and normalised, as in a block of BERT."""
+    """Rows (B, L, width) to rows. A GELU of a convolution over each row and its two neighbours is added to it; if the
+    block attends, attention over all rows of the sample is added too; the sum is normalised. A feed-forward layer
+    follows, added and normalised as in BERT."""
 
     def __init__(self, width: int, dropout: float, *, attends: bool) -> None:
         super().__init__()
         self.convolution = nn.Linear(3 * width, width)
         self.attention = Attention(width) if attends else None
-        self.norm_before = nn.LayerNorm(width)
+        self.norm_mixed = nn.LayerNorm(width)
         self.inner, self.outer = nn.Linear(width, INNER * width), nn.Linear(INNER * width, width)
         self.norm = nn.LayerNorm(width)
         self.dropout = nn.Dropout(dropout)
@@ -168,7 +180,7 @@ class Block(nn.Module):
         rows = own + F.gelu(self.convolution(torch.cat([before, own, behind], dim=-1)))
         if self.attention is not None:
             rows = rows + self.dropout(self.attention(rows, inside))
-        rows = self.norm_before(rows)
+        rows = self.norm_mixed(rows)
         normed: Tensor = self.norm(rows + self.dropout(self.outer(F.gelu(self.inner(rows)))))
         return normed
 
