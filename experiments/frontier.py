@@ -2,8 +2,9 @@
 
     python experiments/frontier.py docs/frontier.csv docs/frontier.png
 
-The table has the columns `data`, `kind`, `name`, `seconds` (of processor, the whole command) and `quality`, a line a
-training; each value of `data` has a plot of its own, and the points of one `kind` a line.
+The table has the columns `data`, `kind`, `name`, `seconds` (of processor, the whole command), `half` (those of the 50%
+head on the same machine in the same hours) and `quality`, a line a training; each value of `data` has a plot of its
+own, and the points of one `kind` a line. Times are drawn as `seconds` divided by `half`.
 """
 
 import argparse
@@ -20,6 +21,7 @@ COLOURS = {"cuts": "#9e2a2b", "ladders": "#0b6e4f", "adapters": "#e09f3e", "pool
 def draw(table: pandas.DataFrame, target: Path) -> None:
     """A plot for each data set, two beside each other."""
     matplotlib.use("Agg")
+    table = table.assign(time=table["seconds"] / table["half"])
     from matplotlib import pyplot
 
     sets = list(dict.fromkeys(table["data"]))
@@ -30,11 +32,11 @@ def draw(table: pandas.DataFrame, target: Path) -> None:
     for axis, data in zip(axes.flat, sets, strict=False):
         own = table[table["data"] == data]
         for kind, points in own.groupby("kind", sort=False):
-            points = points.sort_values("seconds")
+            points = points.sort_values("time")
             joined = "-" if kind in ("cuts", "ladders") else ""
-            axis.plot(points["seconds"], points["quality"], f"o{joined}", color=COLOURS[kind], label=kind)
-            last = points["seconds"].max()
-            for name, x, y in zip(points["name"], points["seconds"], points["quality"], strict=True):
+            axis.plot(points["time"], points["quality"], f"o{joined}", color=COLOURS[kind], label=kind)
+            last = points["time"].max()
+            for name, x, y in zip(points["name"], points["time"], points["quality"], strict=True):
                 # Ladders lie close together: all but the slowest have their names on the left.
                 if kind != "ladders":
                     offset, side = (6, -11), "left"
@@ -44,9 +46,9 @@ def draw(table: pandas.DataFrame, target: Path) -> None:
                     offset, side = (6, 5), "left"
                 axis.annotate(name, (x, y), xytext=offset, ha=side, textcoords="offset points", fontsize=8)
         axis.margins(0.15)
-        axis.set_xlim(left=-0.12 * own["seconds"].max())
+        axis.set_xlim(left=-0.12 * own["time"].max())
         axis.set_title(data)
-        axis.set_xlabel("processor seconds of training")
+        axis.set_xlabel("time of training, 50% head = 1")
         axis.grid(alpha=0.3)
         axis.legend(loc="best")
     for axis in axes[:, 0]:

@@ -4,6 +4,7 @@ from recycle_cli.settings.config import config_of, words_of
 from recycle_cli.settings.corpus import LABEL_SEPARATOR, CorpusSettings, FileSettings
 from recycle_cli.settings.engine import EngineSettings
 from recycle_cli.settings.freezing import FreezeSettings
+from recycle_cli.settings.head_layers import HeadLayerSettings, LadderSettings, PooledSettings
 from recycle_cli.settings.measuring import BenchSettings, LayersSettings, PlanSettings
 from recycle_cli.settings.model import MINILM, ImageSettings, ModelSettings, ViewSettings
 from recycle_cli.settings.option import decisive, same_for_all_heads
@@ -13,11 +14,8 @@ from recycle_cli.settings.tasks import (
     TASKS,
     ClassificationSettings,
     EmbeddingSettings,
-    HeadLayerSettings,
-    LadderSettings,
     Metric,
     PairSettings,
-    PooledSettings,
     QuestionAnsweringSettings,
     RegressionSettings,
     SampleSettings,

@@ -4,10 +4,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from recycle_cli.settings.freezing import FreezeSettings
+from recycle_cli.settings.head_layers import HeadLayerSettings
 from recycle_cli.settings.model import ViewSettings
 from recycle_cli.settings.option import option
 from recycle_cli.settings.reading import names, size
-from recycle_cli.settings.tasks import HeadLayerSettings, Metric, TaskSettings
+from recycle_cli.settings.tasks import Metric, TaskSettings
 
 RATE, LADDER_RATE, POOLED_RATE = 5e-5, 2e-3, 3e-4
 """AdamW's peak learning rates by default: of pretrained layers, and of a ladder and a pooled head, which begin with
