@@ -1,6 +1,7 @@
 """A ladder as a head: from rows of several cuts to outputs, without anything of the model."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -39,8 +40,8 @@ class LadderHead(StatesHead):
         values: Tensor = self.network(states, lengths)
         return Outputs(values, lengths if self.network.shape.per_row else None)
 
-    def given(self, batch: Tensors) -> tuple[Tensor, Tensor]:
-        """The states (S, B, L, width) of a batch, and their lengths (B,)."""
+    def given(self, batch: Tensors) -> tuple[list[Tensor], Tensor]:
+        """The states (B, L, width) of a batch, and their lengths (B,)."""
         if self.reads != INPUTS:
             return self.layout.states([at_cut(batch, cut)["rows"] for cut in self.cuts], batch["lengths"])
         rows = self.split.trunk(batch)
@@ -48,10 +49,11 @@ class LadderHead(StatesHead):
         if lengths is None:
             first = rows[self.cuts[0]]
             lengths = torch.ones(len(first), dtype=torch.int64, device=first.device)
-        return self.layout.states([rows[cut].float() for cut in self.cuts], lengths)
+        # Copies, since the trunk computes in inference mode, whose tensors no gradient can be taken through.
+        return self.layout.states([rows[cut].to(torch.float32, copy=True) for cut in self.cuts], lengths)
 
-    def standardised(self, *given: Tensor) -> Tensor:
+    def standardised(self, *given: Any) -> Tensor:
         """The rows (S, n, width) of all samples, without the padding."""
         states, lengths = given
-        inside = torch.arange(states.shape[2], device=states.device) < lengths[:, None]
-        return states[:, inside]
+        inside = torch.arange(states[0].shape[1], device=lengths.device) < lengths[:, None]
+        return torch.stack([own[inside] for own in states])

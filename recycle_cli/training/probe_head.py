@@ -1,6 +1,7 @@
 """A probe as a head: from pooled vectors of several states, or from rows that it pools, to outputs."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -54,7 +55,7 @@ class ProbeHead(StatesHead):
         """The features (B, inputs) of a batch."""
         return (self.features(batch),)
 
-    def standardised(self, *given: Tensor) -> Tensor:
+    def standardised(self, *given: Any) -> Tensor:
         """The features."""
         return given[0]
 

@@ -55,11 +55,11 @@ class StatesHead(Head):
         head.reads = INPUTS
         return head
 
-    def given(self, batch: Tensors) -> tuple[Tensor, ...]:
+    def given(self, batch: Tensors) -> tuple[Any, ...]:
         """What the network is given of a batch of rows in float32, or of inputs."""
         raise NotImplementedError
 
-    def standardised(self, *given: Tensor) -> Tensor:
+    def standardised(self, *given: Any) -> Tensor:
         """The numbers (..., n, width) that the network standardises, of what it is given."""
         raise NotImplementedError
 

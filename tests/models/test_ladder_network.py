@@ -51,6 +51,7 @@ def test_a_ladder_is_its_formula():
     pooled = torch.stack([torch.cat(own) for own in means])
     expected = ladder.output(torch.tanh(ladder.dense(pooled)))
     torch.testing.assert_close(ladder(states, lengths), expected)
+    torch.testing.assert_close(ladder(list(states), lengths), expected)
     other = states.clone()
     other[:, 1, 3:] = 100.0
     torch.testing.assert_close(ladder(other, lengths), expected)

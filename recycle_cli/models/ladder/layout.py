@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from math import prod
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the name everybody knows it by
 
@@ -52,12 +51,12 @@ class Layout:
             return 0
         return self.side**2 or max(self._places(shape) for shape in self.shapes)
 
-    def states(self, rows: Sequence[Tensor], lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Rows (B, L, *shape) of each cut, and lengths (B,), to states (S, B, L', width) and their lengths (B,)."""
+    def states(self, rows: Sequence[Tensor], lengths: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Rows (B, L, *shape) of each cut, and lengths (B,), to states (B, L', width) and their lengths (B,)."""
         if not self.places:
-            return torch.stack([self._wide(own) for own in rows]), lengths
+            return [self._wide(own) for own in rows], lengths
         each = [self._wide(self._placed(own.flatten(0, 1))) for own in rows]
-        return torch.stack(each), lengths.new_full((len(each[0]),), self.places)
+        return each, lengths.new_full((len(each[0]),), self.places)
 
     def _placed(self, images: Tensor) -> Tensor:
         """Images (B, *shape) to their places (B, places, channels)."""

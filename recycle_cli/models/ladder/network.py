@@ -12,6 +12,7 @@ rather than many thin ones.
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -62,7 +63,8 @@ class Shape:
 
 
 class Ladder(nn.Module):
-    """States (S, B, L, inputs) with lengths (B,) to outputs (B, C), or (B, L, C) if they are per row.
+    """S states (B, L, inputs), one tensor or several, with lengths (B,) to outputs (B, C), or (B, L, C) if they are per
+    row.
 
     z_k = W_k (x_k - mean_k) / deviation_k + b_k;  h = z_0;  for each block: h = block(h), and where state k joins
     h = g_k h + (1 - g_k) z_k, g_k = sigmoid(a_k). B samples, L rows of the longest; rows beyond a sample's length may
@@ -92,9 +94,9 @@ class Ladder(nn.Module):
         self.dropout = nn.Dropout(shape.dropout)
         self.output: nn.Module = nn.Linear(shape.width, shape.outputs)
 
-    def forward(self, states: Tensor, lengths: Tensor) -> Tensor:
+    def forward(self, states: Tensor | Sequence[Tensor], lengths: Tensor) -> Tensor:
         """States and lengths to outputs."""
-        inside = torch.arange(states.shape[2], device=states.device) < lengths[:, None]
+        inside = torch.arange(states[0].shape[1], device=states[0].device) < lengths[:, None]
         rungs = self._projected(states)
         h = rungs[0]
         for number, block in enumerate(self.blocks, 1):
@@ -110,21 +112,24 @@ class Ladder(nn.Module):
         outputs: Tensor = self.output(self.dropout(h))
         return outputs
 
-    def _projected(self, states: Tensor) -> Tensor:
-        """Each state's rows in the ladder's width (S, B, L, width), by one batched product.
+    def _projected(self, states: Tensor | Sequence[Tensor]) -> list[Tensor]:
+        """Each state's rows (B, L, width) in the ladder's width.
 
         The standardisation is put into the weights, which are far fewer than the rows; but not in mixed precision,
         whose rounding the rows would then meet before they are standardised.
         """
-        down: Tensor = self.down
-        bias = self.bias[:, None, :]
-        rows = states.flatten(1, 2)
-        if torch.is_autocast_enabled(states.device.type):
-            rows = (rows - self.mean[:, None, :]) / self.deviation[:, None, :]
-        else:
-            down = down / self.deviation[..., None]
-            bias = bias - self.mean[:, None, :] @ down
-        return torch.baddbmm(bias, rows, down).unflatten(1, states.shape[1:3])
+        rungs = []
+        for rows, down, bias, mean, deviation in zip(
+            states, self.down, self.bias, self.mean, self.deviation, strict=True
+        ):
+            flat = rows.flatten(0, 1)
+            if torch.is_autocast_enabled(rows.device.type):
+                flat = (flat - mean) / deviation
+            else:
+                down = down / deviation[:, None]
+                bias = bias - mean @ down
+            rungs.append(torch.addmm(bias, flat, down).unflatten(0, rows.shape[:2]))
+        return rungs
 
     def _pooled(self, rows: Tensor, inside: Tensor, lengths: Tensor) -> Tensor:
         """The means of each sample's rows (B, (1 + queries) * width)."""
