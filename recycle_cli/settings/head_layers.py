@@ -12,7 +12,7 @@ class LadderSettings:
     """The sizes of a ladder.
 
     width   of the ladder's rows; None for a third of the width of the rows that it reads
-    blocks  of the ladder; None for one fewer than the cuts that it reads
+    blocks  of the ladder; None for one fewer than the cuts that it reads, at least 1
     """
 
     width: int | None = option(
@@ -25,7 +25,7 @@ class LadderSettings:
     )
     blocks: int | None = option(
         None,
-        "For --head ladder: its number of blocks; by default one fewer than the cuts that it reads.",
+        "For --head ladder: its number of blocks; by default one fewer than the cuts that it reads, at least 1.",
         "Task",
         name="ladder-blocks",
         minimum=1,

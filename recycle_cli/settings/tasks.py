@@ -72,8 +72,8 @@ class SmoothedSettings(TaskSettings):
 
     label_smoothing: float | None = option(
         None,
-        "Spread this share of each label in training evenly over all classes (with --multi-label: over yes and no), "
-        "which makes scores less certain; by default 0.1 for --head ladder, else 0.",
+        "Spread this share (0 to 0.9) of each label evenly over all classes in training, with --multi-label over yes "
+        "and no, which makes scores less certain; by default 0.1 for --head ladder, else 0.",
         "Task",
         minimum=0.0,
         maximum=0.9,

@@ -9,6 +9,7 @@ from recycle_cli.corpus import Views
 from recycle_cli.errors import MismatchError, RecycleError, UsageError
 from recycle_cli.models import AnyLoaded, NamedModel, Network, SplitModel, TaskLayer
 from recycle_cli.models.eval_mode import freeze
+from recycle_cli.reports import say
 from recycle_cli.runtime.devices import device_of
 from recycle_cli.settings import Job, TrainingSettings
 from recycle_cli.store import Store
@@ -86,6 +87,8 @@ def set_up_states(job: Job, store: Store | None, model: NamedModel, heads: int, 
         split = network.stored(tuple(store.recipe.cuts), store.recipe.dtype, store.recipe.poolings if pooled else ())
         expect(store, split.recipe.computed_in(store.recipe.precision), model.name)
         cuts = split.cuts if job.cut is None else _those(job.cut, network, store)
+    if not pooled and len(cuts) == 1:
+        say(f"a ladder is meant for several cuts, and reads {cuts[0]} alone here; precompute --cut every:2 keeps more")
     freeze(split.model, split.model.parameters(), split.model.modules())
     split.model.to(device_of(model.settings.device))
     return [Setup(model, network.loaded, split, ",".join(cuts), store, network.provenance)] * heads
@@ -151,7 +154,10 @@ def _chosen(cut: str | None, network: Network, split: SplitModel, store: Store |
     where = store.path if store is not None else "the model"
     if cut is None:
         if len(split.cuts) > 1:
-            raise UsageError(f"{where} holds the cuts {', '.join(split.cuts)}; choose one with --cut")
+            raise UsageError(
+                f"{where} holds the cuts {', '.join(split.cuts)}; choose one with --cut, "
+                "or read several with --head ladder or pooled"
+            )
         return split.cuts[0]
     found = network.resolve(cut, split)
     if found not in split.cuts:

@@ -347,3 +347,12 @@ def test_the_commands_and_the_options_that_a_run_keeps(recycle, tiny_bert, tmp_p
     assert first["metrics"] == again["metrics"]
     assert recycle.json("predict", data, "run", "--store", "acts.zarr", cwd=tmp_path)["hit_share"] == 1
     assert "ladder/ladder.py" in (tmp_path / "run" / "README.md").read_text()
+
+
+def test_a_ladder_of_one_cut_trains_and_says_that_it_is_meant_for_several(tmp_path, tiny_bert, capsys):
+    tried = classes(tmp_path, tiny_bert)
+    tried.fill(cut="50%")
+    tried.fit("one", replace(SETTINGS, epochs=1))
+    assert "a ladder is meant for several cuts, and reads 2 alone here" in capsys.readouterr().err
+    sizes = json.loads((tmp_path / "one" / "ladder" / "config.json").read_text())
+    assert (sizes["states"], sizes["blocks"]) == (1, 1)
