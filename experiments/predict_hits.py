@@ -35,8 +35,9 @@ def main() -> None:
         parser.add_argument(name)
     parser.add_argument("--limit", type=int, default=600)
     parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--batch-tokens", type=int, help="as in `recycle predict`")
     options = parser.parse_args()
-    settings = PredictSettings(parity_check=False)
+    settings = PredictSettings(parity_check=False, batch_tokens=options.batch_tokens)
     scorers = {
         "the whole model": open_scorer(options.full, None, ModelSettings(), settings),
         "the ladder, hits": open_scorer(options.ladder, options.store, ModelSettings(), settings),
