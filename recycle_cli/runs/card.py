@@ -44,13 +44,13 @@ _REUSING = (
 
 LADDER = (
     "It is a ladder, a small network in `ladder` that reads hidden states of {base}, and no ordinary checkpoint: "
-    "`recycle predict` puts the two together. `ladder/ladder.py` loads it with PyTorch alone."
+    "`recycle predict` puts the two together. `ladder/ladder.py` loads it with PyTorch and safetensors alone."
 )
 
 
 POOLED_HEAD = (
     "It is a pooled head, in `pooled`, that reads vectors of hidden states of {base}, and no ordinary checkpoint: "
-    "`recycle predict` puts the two together. `pooled/probe.py` loads it with PyTorch alone."
+    "`recycle predict` puts the two together. `pooled/probe.py` loads it with PyTorch and safetensors alone."
 )
 
 

@@ -155,7 +155,7 @@ class Ladder(nn.Module):
     @classmethod
     def load(cls, folder: str | Path) -> "Ladder":
         """Read a ladder that was saved. Raises OtherFormatError if another version has saved it."""
-        sizes = json.loads((Path(folder) / CONFIG).read_text(encoding="utf-8"))
+        sizes = dict(json.loads((Path(folder) / CONFIG).read_text(encoding="utf-8")))
         found = sizes.pop("format", 1)
         if found != FORMAT:
             raise OtherFormatError(f"the ladder has format {found}, and this version reads format {FORMAT}")
