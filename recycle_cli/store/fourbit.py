@@ -97,18 +97,21 @@ def _least_moving(magnitudes: Floats) -> Array:
     while len(largest) > magnitudes.size // GROUP:
         # Halving them takes a fifth of the time of a maximum over an axis of 16.
         largest = np.maximum(largest[::2], largest[1::2])
-    # Beyond the largest scale are only errors of rounding, large for row scales that are too small to be exact.
+    # Beyond the largest scale are only errors of rounding, as they are for row scales too small to be exact.
     nearest = np.searchsorted(_BETWEEN_SCALES, largest.reshape(magnitudes.shape[:2]) / CODES.max()).astype("u1")
     chosen, least = nearest, _moved(magnitudes, nearest)
     for steps in _TRIED:
-        tried = np.where(nearest < _LAST, np.clip(nearest + np.int16(steps), 0, _LAST), _LAST).astype("u1")
+        tried = np.where(nearest < _LAST, np.clip(nearest + np.int16(steps), 1, _LAST), _LAST).astype("u1")
         moved = _moved(magnitudes, tried)
         chosen, least = np.where(moved < least, tried, chosen), np.minimum(moved, least)
     return chosen
 
 
 def _moved(magnitudes: Floats, scales: Array) -> Floats:
-    """How far each group (n, g) of magnitudes (n, g, 16) moves in these scales: squares, summed, to about a tenth."""
+    """How far each group (n, g) of magnitudes (n, g, 16) moves in these scales, by sixteenths: squares, summed.
+
+    0 for a scale of 0, which only groups have that are too small for the least one.
+    """
     steps = magnitudes * (_PER_SCALE[scales] * _FINE)[:, :, None]
     steps += 0.5
     squares = np.take(_SQUARES, np.minimum(steps, 255).astype("u1"))

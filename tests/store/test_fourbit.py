@@ -44,8 +44,30 @@ def test_each_number_is_the_nearest_of_its_group():
     units = (GROUP_SCALES[encoded.values[:, 192:]] * encoded.scales[:, None]).reshape(-1)
     nearest = np.abs(groups[:, :, None] - CODES * units[:, None, None]).min(axis=2)
     np.testing.assert_allclose(np.abs(groups - back), nearest, rtol=1e-4, atol=1e-7)
-    np.testing.assert_allclose(units, np.abs(groups).max(axis=1) / 6, rtol=1 / 16)
-    assert np.linalg.norm(groups - back) / np.linalg.norm(groups) < 0.1
+    assert np.linalg.norm(groups - back) / np.linalg.norm(groups) < 0.09
+
+
+def test_a_group_has_nearly_the_best_of_all_scales():
+    """Compared with each of the 127, and with the usual choice, a sixth of the group's largest magnitude."""
+    rows = np.random.default_rng(0).standard_normal((200, 384)).astype("<f4")
+    encoded = encode(rows, "int4")
+    magnitudes = np.abs(rows).reshape(-1, 16)
+    units = GROUP_SCALES * np.repeat(encoded.scales, 24)[:, None]
+    moved = np.stack([squares_in(magnitudes, one) for one in units.T], axis=1)
+    chosen = np.take_along_axis(moved, encoded.values[:, 192:].reshape(-1, 1).astype(int), axis=1)[:, 0]
+    usual = np.abs(units - magnitudes.max(axis=1, keepdims=True) / 6).argmin(axis=1)
+    by_usual = moved[np.arange(len(moved)), usual]
+    assert (chosen <= 1.2 * by_usual).all()  # the movements are compared in rounded numbers
+    assert chosen.sum() < 0.85 * by_usual.sum()
+    assert chosen.sum() < 1.1 * moved.min(axis=1).sum()
+
+
+def squares_in(magnitudes, units):
+    """How far the nearest codes in these units are from each group of 16 magnitudes, squared and summed."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        steps = np.where(units[:, None] > 0, magnitudes / units[:, None], 0)
+    nearest = np.abs(steps[..., None] - CODES[:8]).argmin(axis=-1)
+    return ((magnitudes - CODES[nearest] * units[:, None]) ** 2).sum(axis=1)
 
 
 def test_the_page_tells_how_to_read_them():
@@ -91,7 +113,7 @@ def test_the_largest_numbers_stay_finite(dtype):
     np.testing.assert_allclose(back[:, 0], LARGEST_FLOAT, rtol=1e-6)
 
 
-@pytest.mark.parametrize("small", [1e-3, 2e-6, 3e-7, 1e-9])
+@pytest.mark.parametrize("small", [1e-3, 5e-6, 4e-6, 2e-6, 3e-7, 1e-9])
 def test_small_groups_of_a_large_row_have_subnormal_scales_or_none(small):
     rows = np.full((1, 32), small, "<f4")
     rows[0, 0] = 1
