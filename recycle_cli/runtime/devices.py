@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
-CPU_BATCH_TOKENS = 4096
+CPU_BATCH_TOKENS = 2048
 """The fastest size measured on two cores (docs/performance.md); larger batches do not fit the caches."""
 
 ACCELERATOR_BATCH_TOKENS = 32768

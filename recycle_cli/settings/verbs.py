@@ -53,7 +53,7 @@ class PrecomputeSettings:
     )
     batch_tokens: int | None = option(
         None,
-        "Put at most this many tokens into a batch, padding included; by default 4096 on a CPU, 32768 elsewhere.",
+        "Put at most this many tokens into a batch, padding included; by default 2048 on a CPU, 32768 elsewhere.",
         "Model and cut",
         minimum=1,
     )

@@ -133,12 +133,12 @@ class Ladder(nn.Module):
 
     def _pooled(self, rows: Tensor, inside: Tensor, lengths: Tensor) -> Tensor:
         """The means of each sample's rows (B, (1 + queries) * width)."""
-        mean = (rows * inside).sum(dim=1) / lengths
-        if self.queries is None:
-            return mean
-        weights = self.queries(rows).masked_fill(~inside, float("-inf")).softmax(dim=1)
-        means: Tensor = weights.transpose(1, 2) @ (rows * inside)
-        return torch.cat([mean, means.flatten(1)], dim=1)
+        weights = inside / lengths[..., None]
+        if self.queries is not None:
+            own = self.queries(rows).masked_fill(~inside, float("-inf")).softmax(dim=1)
+            weights = torch.cat([weights.to(own.dtype), own], dim=2)
+        means: Tensor = weights.to(rows.dtype).transpose(1, 2) @ rows
+        return means.flatten(1)
 
     def _joining(self, number: int) -> range:
         """The states that join behind the block of this number, counted from 1."""
@@ -181,8 +181,8 @@ class Block(nn.Module):
     def forward(self, rows: Tensor, inside: Tensor) -> Tensor:
         """`inside` (B, 1, 1, L): which rows are a sample's own."""
         own = rows * inside[:, 0, 0, :, None]
-        before, behind = F.pad(own[:, :-1], (0, 0, 1, 0)), F.pad(own[:, 1:], (0, 0, 0, 1))
-        rows = own + F.gelu(self.convolution(torch.cat([before, own, behind], dim=-1)))
+        threes = F.pad(own, (0, 0, 1, 1)).unfold(1, 3, 1).transpose(2, 3)
+        rows = own + F.gelu(self.convolution(threes.flatten(2)))
         if self.attention is not None:
             rows = rows + self.dropout(self.attention(rows, inside))
         rows = self.norm_mixed(rows)
