@@ -28,14 +28,14 @@ class Command(TyperCommand):
         super().__init__(*arguments, **options)
         few = len(self.params) <= FEW
         self._usual = [one for one in self.params if few or not getattr(one, "hidden", False)]
-        self._more = len(self.params) - len(self._usual)
+        self.more = len(self.params) - len(self._usual)
         self._help_all = TyperOption(
             param_decls=["--help-all"],
             is_flag=True,
             is_eager=True,
             expose_value=False,
             callback=self._show_all,
-            help=f"Show {self._more} more options and exit.",
+            help=f"Show {self.more} more options and exit.",
             rich_help_panel="Output",
         )
 
@@ -54,9 +54,9 @@ class Command(TyperCommand):
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Print the screen of `--help`; its last words say how to see the rest."""
-        more = f"These are the usual options; {ctx.command_path} --help-all shows {self._more} more. "
-        shown = [*self._usual, self._help_all] if self._more else self._usual
-        _show(self, ctx, map(_row, shown), (more if self._more else "") + _by_variables(shown))
+        more = f"These are the usual options; {ctx.command_path} --help-all shows {self.more} more. "
+        shown = [*self._usual, self._help_all] if self.more else self._usual
+        _show(self, ctx, map(_row, shown), (more if self.more else "") + _by_variables(shown))
 
     def _show_all(self, ctx: Any, _: Any, asked: bool) -> None:
         if asked and not ctx.resilient_parsing:

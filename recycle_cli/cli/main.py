@@ -60,7 +60,8 @@ def main() -> None:
         code = app(sys.argv[1:] or ["--help"], standalone_mode=False)
         flush_output()
     except _PARSING as error:
-        _fail(f"{_parsing(error) or 'name a command'} (see --help)", "UsageError", UsageError.exit_code, of_words=True)
+        message = f"{_parsing(error) or 'name a command'} (see {_help_on(error)})"
+        _fail(message, "UsageError", UsageError.exit_code, of_words=True)
     except RecycleError as error:
         _fail(str(error), type(error).__name__, error.exit_code, of_others=isinstance(error, RankError))
     except (Interrupted, typer.Abort) as stop:
@@ -90,6 +91,13 @@ def _parsing(error: Any) -> str:
             message = f"Missing argument: {' and '.join(needed)} are needed."
         message += f" {' '.join(context.get_usage().split())}"
     return message
+
+
+def _help_on(error: Any) -> str:
+    """The option that lists what an error is about: `--help` leaves some out, and an unknown one may be any."""
+    parameter, context = getattr(error, "param", None), error.ctx
+    more = context is not None and getattr(context.command, "more", 0)
+    return "--help-all" if more and (parameter is None or getattr(parameter, "hidden", False)) else "--help"
 
 
 def _given(parameter: Any, context: Any) -> str:

@@ -64,7 +64,7 @@ def card_of(loaded: AnyLoaded, info: RunInfo, pipeline: str, outputs: str) -> st
         model=in_line(info.model),
         cut=in_line(info.cut),
         recycle=__version__,
-        library=loaded.library,
+        library="recycle" if info.ladder or info.pooled or info.apart or info.reuse else loaded.library,
         how_to_load=_how_to_load(loaded, info),
         source=" of stored activations" if info.store else "",
         weights=f" The weights it began with: {in_line(loaded.weights)}." if isinstance(loaded, LoadedImages) else "",

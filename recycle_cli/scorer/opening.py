@@ -99,7 +99,10 @@ def _store_for(named: Store | str, info: RunInfo) -> Store:
         made_with = store.provenance.get("model")
         of_model = "" if made_with is None else f" of {made_with}"
         held, needed = ", ".join(store.recipe.cuts), ", ".join(info.cuts)
-        raise MismatchError(f"{path} holds the cut {held}{of_model}; this run needs {needed} of {info.model}")
+        raise MismatchError(
+            f"{path} holds the cut {held}{of_model}; this run needs {needed} of {info.model}: fill another store by "
+            f"`recycle precompute` with --cut {','.join(info.cuts)}, or leave out --store"
+        )
     return store
 
 

@@ -104,3 +104,20 @@ def test_no_line_is_wider_than_the_terminal_and_no_word_is_cut(command, width):
 @pytest.mark.parametrize("command", LARGE)
 def test_no_default_is_empty(command):
     assert "default: ]" not in " ".join(screen(command, "--help-all", 200))
+
+
+@pytest.mark.parametrize(
+    ("command", "screen"),
+    [
+        (("finetune", "data", "--epochs", "x"), "--help"),
+        (("finetune", "data", "--ladder-width", "x"), "--help-all"),
+        (("finetune", "data", "--nowhere"), "--help-all"),
+        (("finetune",), "--help"),
+        (("store", "stats", "s", "--nowhere"), "--help"),
+        (("nowhere",), "--help"),
+    ],
+)
+def test_an_error_names_the_screen_that_lists_what_it_is_about(recycle, command, screen):
+    done = recycle(*command)
+    assert done.code == 2
+    assert done.err.strip().endswith(f"(see {screen})")

@@ -161,6 +161,7 @@ def test_no_other_loader_takes_the_run_for_a_whole_model(run, tmp_path):
     assert base(torch.tensor([[2, 7, 3]])).logits.isnan().all()
     card = (output / "README.md").read_text()
     assert "no ordinary checkpoint" in card
+    assert "library_name: recycle\n" in card
     assert "It is an ordinary checkpoint" not in card
 
 
