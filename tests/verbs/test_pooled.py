@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from recycle_cli.batches import InOrder, source_at
 from recycle_cli.errors import MismatchError, UsageError
@@ -266,6 +267,18 @@ def test_a_head_that_was_interrupted_is_solved_again(solved):
     assert [line["loss"] for line in log_of(tried.folder / "run") if "loss" in line] == [report.epochs[0]["epoch_loss"]]
 
 
+def last_layer_of(run, texts):
+    """What the classifier of a RUN reads for each text, and its weights, by transformers alone."""
+    model = AutoModelForSequenceClassification.from_pretrained(run).eval()
+    tokenizer = AutoTokenizer.from_pretrained(run)
+    read = []
+    model.classifier.register_forward_pre_hook(lambda layer, inputs: read.append(inputs[0]))
+    with torch.inference_mode():
+        for text in texts:
+            model(**tokenizer(text, truncation=True, max_length=16, return_tensors="pt"))
+    return torch.cat(read).double().numpy(), model.classifier.weight.detach().double().numpy()
+
+
 def test_a_classifier_begins_where_a_pooled_head_has_got_to(solved, tmp_path):
     tried, _ = solved
     rows = replace(tried, folder=tmp_path, precomputed={}, settings=ClassificationSettings())
@@ -274,6 +287,17 @@ def test_a_classifier_begins_where_a_pooled_head_has_got_to(solved, tmp_path):
     plain = rows.fit("plain", still)
     begun = rows.fit("begun", still, head_init=str(tried.folder / "run"))
     assert begun.epochs[0]["epoch_loss"] < 0.95 * plain.epochs[0]["epoch_loss"]
+    read, weights = last_layer_of(tmp_path / "begun", [row["text"] for row in records(60, 0)])
+    scores = [
+        [row[f"score_{name}"] for name in begun.classes] for row in tried.score("run", tried.store, test=tried.train)[1]
+    ]
+    logits = np.log(scores)
+    logits -= logits.mean(axis=1, keepdims=True)  # softmax leaves the differences between them
+    centred = read - read.mean(axis=0)
+    width = read.shape[1]
+    penalty = np.eye(width) * np.sqrt((centred**2).sum(axis=0).mean())  # ridge regression as plain least squares
+    expected, *_ = np.linalg.lstsq(np.vstack([centred, penalty]), np.vstack([logits, np.zeros((width, 3))]))
+    np.testing.assert_allclose(weights - weights.mean(axis=0), expected.T, rtol=1e-3, atol=1e-4)
     with pytest.raises(UsageError, match="it is no pooled head"):
         rows.fit("none", still, head_init=str(tmp_path / "plain"))
     with pytest.raises(UsageError, match="begins so"):
