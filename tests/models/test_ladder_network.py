@@ -7,10 +7,12 @@ import pytest
 import torch
 
 from recycle_cli.errors import StoreError
-from recycle_cli.models.ladder import Ladder, OtherFormatError
+from recycle_cli.models.ladder import Ladder, Layout, OtherFormatError, new_ladder
 from recycle_cli.models.ladder.network import Block, Shape
 from recycle_cli.models.standardising import Measure, standardise_by
 from recycle_cli.models.state_network import LADDER, Base, load_network
+from recycle_cli.models.task_layer import TaskLayer
+from recycle_cli.settings import LadderSettings
 
 
 @pytest.mark.parametrize(
@@ -28,12 +30,14 @@ def test_each_state_joins_once_and_in_order(states, blocks, joining):
     assert [list(ladder._joining(number)) for number in range(1, blocks + 1)] == joining
 
 
-def test_a_ladder_is_its_formula():
+@pytest.mark.parametrize("together", [False, True])
+def test_a_ladder_is_its_formula(together):
     torch.manual_seed(0)
-    ladder = Ladder(Shape(3, 6, 8, 2, 4, queries=2)).eval()
+    ladder = Ladder(Shape(3, 6, 8, 2, 4, queries=2, together=together)).eval()
     with torch.no_grad():
         ladder.mean.normal_()
         ladder.deviation.uniform_(0.5, 2)
+        ladder.bias.normal_()
         ladder.gates.normal_()
     states, lengths = torch.randn(3, 2, 5, 6), torch.tensor([5, 3])
     inside = torch.arange(5) < lengths[:, None]
@@ -41,10 +45,12 @@ def test_a_ladder_is_its_formula():
         ((x - m) / d) @ w + b
         for x, m, d, w, b in zip(states, ladder.mean, ladder.deviation, ladder.down, ladder.bias, strict=True)
     ]
-    h = z[0]
+    h = z[0] + z[1] + z[2] if together else z[0]
     for number, block in enumerate(ladder.blocks):
-        gate = torch.sigmoid(ladder.gates[number])
-        h = gate * block(h, inside[:, None, None]) + (1 - gate) * z[number + 1]
+        h = block(h, inside[:, None, None])
+        if not together:
+            gate = torch.sigmoid(ladder.gates[number])
+            h = gate * h + (1 - gate) * z[number + 1]
     h = ladder.norm(h)
     each = [h[0], h[1, :3]]
     means = [[rows.mean(0), *(ladder.queries(rows).softmax(dim=0).T @ rows)] for rows in each]
@@ -55,6 +61,14 @@ def test_a_ladder_is_its_formula():
     other = states.clone()
     other[:, 1, 3:] = 100.0
     torch.testing.assert_close(ladder(other, lengths), expected)
+
+
+def test_states_of_outputs_of_each_row_are_added_at_the_start():
+    layout = Layout(((8,),) * 3)
+    tags = new_ladder(TaskLayer(labels=("O", "B"), per_row=True), layout, LadderSettings(), 0)
+    classes = new_ladder(TaskLayer(labels=("good", "bad")), layout, LadderSettings(), 0)
+    assert (tags.shape.together, tags.gates.shape) == (True, (0,))
+    assert (classes.shape.together, classes.gates.shape) == (False, (2,))
 
 
 def test_a_block_is_a_convolution_attention_and_a_feed_forward_layer():
@@ -94,11 +108,12 @@ def test_a_block_drops_some_of_what_it_adds_while_it_trains(attends):
     assert torch.equal(block.eval()(rows, inside), block(rows, inside))
 
 
+@pytest.mark.parametrize("together", [False, True])
 @pytest.mark.parametrize("norms", ["as the device has them", "in float32"])
-def test_a_ladder_computes_in_mixed_precision(norms, monkeypatch):
+def test_a_ladder_computes_in_mixed_precision(norms, together, monkeypatch):
     """CUDA's norms give float32 there, the CPU's bfloat16."""
     torch.manual_seed(0)
-    ladder = Ladder(Shape(3, 6, 32, 2, 4, queries=2))
+    ladder = Ladder(Shape(3, 6, 32, 2, 4, queries=2, together=together))
     states, lengths = torch.randn(3, 2, 5, 6), torch.tensor([5, 3])
     expected = ladder.eval()(states, lengths)
     if norms == "in float32":
@@ -114,6 +129,9 @@ def test_a_ladder_computes_in_mixed_precision(norms, monkeypatch):
 def test_a_ladder_of_an_earlier_version_is_refused_by_name(tmp_path):
     Ladder(Shape(2, 4, 8, 1, 2)).save(tmp_path)
     sizes = json.loads((tmp_path / "config.json").read_text())
+    assert Ladder.load(tmp_path).shape == Shape(2, 4, 8, 1, 2)
+    del sizes["together"]  # ladders had none of these at first
+    (tmp_path / "config.json").write_text(json.dumps(sizes))
     assert Ladder.load(tmp_path).shape == Shape(2, 4, 8, 1, 2)
     del sizes["format"]
     (tmp_path / "config.json").write_text(json.dumps(sizes))

@@ -31,7 +31,7 @@ def new_ladder(layer: TaskLayer, layout: Layout, settings: LadderSettings, seed:
             ladder = Ladder(shape)
             ladder.output = output
             return ladder
-        queries = 0 if layer.per_row else QUERIES
-        return Ladder(
-            Shape(states, layout.width, width, blocks, len(layer.labels or ()), layer.per_row, queries=queries)
-        )
+        # Tags were better with all states at the start, classes with the deepest one at the end (docs/notes.md).
+        queries, together = (0, True) if layer.per_row else (QUERIES, False)
+        sizes = (states, layout.width, width, blocks, len(layer.labels or ()), layer.per_row)
+        return Ladder(Shape(*sizes, queries=queries, together=together))

@@ -44,11 +44,13 @@ class Shape:
     states   how many hidden states it reads
     inputs   the width of a row of each of them
     width    of a row of its own
-    blocks   its blocks; the states behind the first join between them, evenly spread
+    blocks   its blocks
     outputs  of a sample, or of each row if `per_row`
     hidden   whether a layer of tanh stands before the outputs of a sample, as in a classifier of BERT
     dropout  behind attention and feed-forward layers, and before the outputs
     queries  how many weighted means of a sample's rows stand beside the plain one, each by learnt weights
+    together whether all states are added up before the first block; else the first begins, and the others join behind
+             the blocks, evenly spread
     """
 
     states: int
@@ -60,16 +62,19 @@ class Shape:
     hidden: bool = True
     dropout: float = 0.1
     queries: int = 0
+    together: bool = False
 
 
 class Ladder(nn.Module):
     """S states (B, L, inputs), one tensor or several, with lengths (B,) to outputs (B, C), or (B, L, C) if they are per
     row.
 
-    z_k = W_k (x_k - mean_k) / deviation_k + b_k;  h = z_0;  for each block: h = block(h), and where state k joins
-    h = g_k h + (1 - g_k) z_k, g_k = sigmoid(a_k). B samples, L rows of the longest; rows beyond a sample's length may
-    hold anything that is finite. Outputs of a sample are made of the mean of its rows, and of their means by weights
+    z_k = W_k (x_k - mean_k) / deviation_k + b_k. If they are added `together`: h = sum z_k, and for each block
+    h = block(h). Else h = z_0, and for each block h = block(h), and where state k joins h = g_k h + (1 - g_k) z_k,
+    g_k = sigmoid(a_k). Outputs of a sample are made of the mean of its rows, and of their means by weights
     softmax(q_j . h) for each query q_j.
+
+    B samples, L rows of the longest; rows beyond a sample's length may hold anything that is finite.
     """
 
     mean: Tensor
@@ -82,7 +87,7 @@ class Ladder(nn.Module):
         self.register_buffer("deviation", torch.ones(shape.states, shape.inputs))
         self.down = nn.Parameter(torch.randn(shape.states, shape.inputs, shape.width) / math.sqrt(shape.inputs))
         self.bias = nn.Parameter(torch.zeros(shape.states, shape.width))
-        self.gates = nn.Parameter(torch.zeros(shape.states - 1))
+        self.gates = nn.Parameter(torch.zeros(0 if shape.together else shape.states - 1))
         last = shape.blocks - 1
         self.blocks = nn.ModuleList(
             Block(shape.width, shape.dropout, attends=number == last) for number in range(shape.blocks)
@@ -98,7 +103,7 @@ class Ladder(nn.Module):
         """States and lengths to outputs."""
         inside = torch.arange(states[0].shape[1], device=states[0].device) < lengths[:, None]
         rungs = self._projected(states)
-        h = rungs[0]
+        h = sum(rungs[1:], rungs[0]) if self.shape.together else rungs[0]
         for number, block in enumerate(self.blocks, 1):
             h = block(h, inside[:, None, None, :])
             for k in self._joining(number):
@@ -142,7 +147,7 @@ class Ladder(nn.Module):
 
     def _joining(self, number: int) -> range:
         """The states that join behind the block of this number, counted from 1."""
-        rest, blocks = self.shape.states - 1, self.shape.blocks
+        rest, blocks = len(self.gates), self.shape.blocks
         return range((number - 1) * rest // blocks + 1, number * rest // blocks + 1)
 
     def save(self, folder: Path) -> None:
