@@ -94,10 +94,20 @@ def _parsing(error: Any) -> str:
 
 
 def _help_on(error: Any) -> str:
-    """The option that lists what an error is about: `--help` leaves some out, and an unknown one may be any."""
-    parameter, context = getattr(error, "param", None), error.ctx
-    more = context is not None and getattr(context.command, "more", 0)
-    return "--help-all" if more and (parameter is None or getattr(parameter, "hidden", False)) else "--help"
+    """The help option that lists what an error is about: `--help-all` if that option is hidden or unknown."""
+    command = error.ctx.command if error.ctx is not None else _command_of(sys.argv[1:])
+    named = getattr(error, "option_name", None)
+    parameter = getattr(error, "param", None) or next((one for one in command.params if named in one.opts), None)
+    hidden = parameter is None or getattr(parameter, "hidden", False)
+    return "--help-all" if getattr(command, "more", 0) and hidden else "--help"
+
+
+def _command_of(words: list[str]) -> Any:
+    """The command that words name: some errors do not know theirs."""
+    command: Any = typer.main.get_command(app)
+    for word in words:
+        command = getattr(command, "commands", {}).get(word, command)
+    return command
 
 
 def _given(parameter: Any, context: Any) -> str:

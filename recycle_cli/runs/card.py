@@ -56,7 +56,7 @@ POOLED_HEAD = (
 
 def card_of(loaded: AnyLoaded, info: RunInfo, pipeline: str, outputs: str) -> str:
     """The card as Markdown. `pipeline`: the hub's tag for such a model; `outputs`: a sentence on its outputs."""
-    report = info.report
+    report, (library, how_to_load) = info.report, _how_to_load(loaded, info)
     figures = {**report["metrics"], "train seconds": report["train_seconds"], "samples": report["samples"]}
     return _CARD.format(
         task=info.task,
@@ -64,8 +64,8 @@ def card_of(loaded: AnyLoaded, info: RunInfo, pipeline: str, outputs: str) -> st
         model=in_line(info.model),
         cut=in_line(info.cut),
         recycle=__version__,
-        library="recycle" if info.ladder or info.pooled or info.apart or info.reuse else loaded.library,
-        how_to_load=_how_to_load(loaded, info),
+        library=library,
+        how_to_load=how_to_load,
         source=" of stored activations" if info.store else "",
         weights=f" The weights it began with: {in_line(loaded.weights)}." if isinstance(loaded, LoadedImages) else "",
         outputs=in_line(outputs),
@@ -74,17 +74,17 @@ def card_of(loaded: AnyLoaded, info: RunInfo, pipeline: str, outputs: str) -> st
     )
 
 
-def _how_to_load(loaded: AnyLoaded, info: RunInfo) -> str:
-    """A sentence on how to load the RUN without recycle."""
+def _how_to_load(loaded: AnyLoaded, info: RunInfo) -> tuple[str, str]:
+    """The library that loads the RUN, and a sentence on how to load it without recycle."""
     if info.reuse is not None:
-        return _REUSING.format(in_line(info.reuse["provenance"]["model"]))
+        return "recycle", _REUSING.format(in_line(info.reuse["provenance"]["model"]))
     if info.ladder:
-        return LADDER.format(base=f"`{in_line(info.model)}`")
+        return "recycle", LADDER.format(base=f"`{in_line(info.model)}`")
     if info.pooled:
-        return POOLED_HEAD.format(base=f"`{in_line(info.model)}`")
+        return "recycle", POOLED_HEAD.format(base=f"`{in_line(info.model)}`")
     if info.apart:
-        return _APART
-    return (_POOLED if isinstance(loaded, LoadedPooled) else _WHOLE).format(loaded.loads_with)
+        return "recycle", _APART
+    return loaded.library, (_POOLED if isinstance(loaded, LoadedPooled) else _WHOLE).format(loaded.loads_with)
 
 
 def _measured(info: RunInfo) -> str:

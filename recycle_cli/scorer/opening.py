@@ -1,5 +1,6 @@
 """Open a RUN, or a model without one, so that it is ready to score samples."""
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -98,12 +99,22 @@ def _store_for(named: Store | str, info: RunInfo) -> Store:
     if any(cut not in store.recipe.cuts for cut in info.cuts):
         made_with = store.provenance.get("model")
         of_model = "" if made_with is None else f" of {made_with}"
-        held, needed = ", ".join(store.recipe.cuts), ", ".join(info.cuts)
+        held = ", ".join(store.recipe.cuts)
         raise MismatchError(
-            f"{path} holds the cut {held}{of_model}; this run needs {needed} of {info.model}: fill another store by "
-            f"`recycle precompute` with --cut {','.join(info.cuts)}, or leave out --store"
+            f"{path} holds cut {held}{of_model}; this RUN needs cut {', '.join(info.cuts)} of {info.model}: fill a "
+            f"store by `recycle precompute CORPUS STORE {_filling(info)}`, or leave out --store"
         )
     return store
+
+
+def _filling(info: RunInfo) -> str:
+    """The options of a precompute whose store a RUN can read."""
+    options = ["--model", info.model, "--cut", ",".join(info.cuts)]
+    if info.max_length is not None:
+        options += ["--max-length", str(info.max_length)]
+    if info.pooled and info.recipe and "pool" in info.recipe["extra"]:
+        options += ["--pool", info.recipe["extra"]["pool"]]
+    return shlex.join(options)
 
 
 def _load_run(run: str, info: RunInfo, named: NamedModel, store: Store | None, *, every_cut: bool) -> LoadedRun:

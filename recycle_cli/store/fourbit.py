@@ -41,18 +41,18 @@ _BETWEEN_SCALES = (GROUP_SCALES[:-1] + GROUP_SCALES[1:]) / 2
 _LAST = len(GROUP_SCALES) - 1
 
 _PER_SCALE: Floats = np.concatenate([[0], 1 / GROUP_SCALES[1:]]).astype("<f4")
-"""(127,) what turns a number into units of a scale; nothing of it is left in units of 0."""
+"""(127,) what turns a number into units of a scale; only groups of zeros have the scale 0."""
 
 _TRIED = (5, 4, -1)
 """Steps from a group's scale to others that are tried. They give most of what all of them would (docs/notes.md)."""
 
 _FINE = 16
-_SQUARES: Floats = ((_fine := np.arange(256) / _FINE) - _HALVES[np.abs(_fine[:, None] - _HALVES).argmin(axis=1)]) ** 2
-_SQUARES = _SQUARES.astype("<f4")
-"""(256,) how far a whole number of sixteenths is from the nearest code, squared."""
+_fine = np.arange(256) / _FINE
+_SQUARES: Floats = (np.abs(_fine[:, None] - _HALVES).min(axis=1) ** 2).astype("<f4")
+"""(256,) the squared error of a whole number of sixteenths, rounded to the nearest code."""
 
-_AT_ONCE = 512
-"""Rows that are packed at once; more would not stay in the processor's cache."""
+_AT_ONCE = 12_288
+"""Groups that are packed at once; more would not stay in the processor's cache."""
 
 PAIRS: Floats = CODES[np.arange(256)[:, None] >> (0, 4) & 15]
 """(256, 2) the two numbers of each byte of codes."""
@@ -69,52 +69,53 @@ _NEAREST += 8 * ((_NEAREST > 0) & (_fourths < 0)).astype("u1")
 def pack(rows: Floats, scales: Floats) -> Array:
     """Pack rows (n, numbers), all finite, to bytes (n, 9 g). `scales` (n,): their largest magnitudes over LARGEST.
 
-    A group gets the scale, of a few, that moves its numbers least. Numbers round to the nearest code.
+    A group gets the scale, of a few, with the least squared error. Numbers round to the nearest code.
     """
     groups = -(-rows.shape[1] // GROUP)
-    packed = np.empty((len(rows), groups * GROUP_BYTES), "u1")
-    for start in range(0, len(rows), _AT_ONCE):
+    relative = np.zeros((len(rows), groups * GROUP), "<f4")
+    np.divide(rows, scales[:, None], out=relative[:, : rows.shape[1]], where=scales[:, None] > 0)
+    every = relative.reshape(-1, GROUP)
+    codes, own = np.empty((len(every), GROUP // 2), "u1"), np.empty(len(every), "u1")
+    for start in range(0, len(every), _AT_ONCE):
         part = slice(start, start + _AT_ONCE)
-        relative = np.zeros((len(rows[part]), groups, GROUP), "<f4")
-        within = relative.reshape(len(relative), groups * GROUP)[:, : rows.shape[1]]
-        np.divide(rows[part], scales[part, None], out=within, where=scales[part, None] > 0)
-        own = _least_moving(np.abs(relative))
-        fourths = (relative * (_PER_SCALE[own] * _STEPS)[:, :, None]).astype("i1")
-        codes = np.take(_NEAREST, fourths.view("u1")).reshape(len(relative), groups * GROUP)
-        packed[part] = np.concatenate([codes[:, ::2] | codes[:, 1::2] << 4, own], axis=1)
-    return packed
+        own[part] = _best_scales(np.abs(every[part]))
+        fourths = (every[part] * (_PER_SCALE[own[part]] * _STEPS)[:, None]).astype("i1")
+        found = np.take(_NEAREST, fourths.view("u1"))
+        codes[part] = found[:, ::2] | found[:, 1::2] << 4
+    return np.concatenate([codes.reshape(len(rows), groups * GROUP // 2), own.reshape(len(rows), groups)], axis=1)
 
 
-def _least_moving(magnitudes: Floats) -> Array:
-    """The scale (n, g) of each group of magnitudes (n, g, 16), relative to the scale of their row.
+def _best_scales(magnitudes: Floats) -> Array:
+    """The scale (n,) of each group of magnitudes (n, 16), which are multiples of the scale of their row.
 
     Tried are the one nearest to a sixth of the group's largest magnitude and those of _TRIED around it: codes lie close
     together below 2 and far apart above 4, so that a larger scale may suit most of the numbers better, and a smaller
-    one may be worth cutting off the largest. The row's largest number keeps the largest scale, and with it its value:
-    rows that were packed before are packed to the same numbers again.
+    one may be worth cutting off the largest. The group of the row's largest number keeps the largest scale, and with it
+    that number its value: rows that were packed before are packed to the same numbers again, but for groups below
+    a ten-thousandth of that number, whose scales are few.
     """
     largest = magnitudes.reshape(-1)
-    while len(largest) > magnitudes.size // GROUP:
+    while len(largest) > len(magnitudes):
         # Halving them takes a fifth of the time of a maximum over an axis of 16.
         largest = np.maximum(largest[::2], largest[1::2])
     # Beyond the largest scale are only errors of rounding, as they are for row scales too small to be exact.
-    nearest = np.searchsorted(_BETWEEN_SCALES, largest.reshape(magnitudes.shape[:2]) / CODES.max()).astype("u1")
-    chosen, least = nearest, _moved(magnitudes, nearest)
+    nearest = np.maximum(np.searchsorted(_BETWEEN_SCALES, largest / CODES.max()), largest > 0).astype("u1")
+    best, least = nearest, _squared_errors(magnitudes, nearest)
     for steps in _TRIED:
         tried = np.where(nearest < _LAST, np.clip(nearest + np.int16(steps), 1, _LAST), _LAST).astype("u1")
-        moved = _moved(magnitudes, tried)
-        chosen, least = np.where(moved < least, tried, chosen), np.minimum(moved, least)
-    return chosen
+        errors = _squared_errors(magnitudes, tried)
+        best, least = np.where(errors < least, tried, best), np.minimum(errors, least)
+    return best
 
 
-def _moved(magnitudes: Floats, scales: Array) -> Floats:
-    """How far each group (n, g) of magnitudes (n, g, 16) moves in these scales, by sixteenths: squares, summed.
+def _squared_errors(magnitudes: Floats, scales: Array) -> Floats:
+    """The squared error (n,) of each group of magnitudes (n, 16) in these scales (n,), taken from their sixteenths.
 
-    0 for a scale of 0, which only groups have that are too small for the least one.
+    No magnitude is beyond 15 units of a scale: 6, and what the coarsest of the scales are too small by.
     """
-    steps = magnitudes * (_PER_SCALE[scales] * _FINE)[:, :, None]
+    steps = magnitudes * (_PER_SCALE[scales] * _FINE)[:, None]
     steps += 0.5
-    squares = np.take(_SQUARES, np.minimum(steps, 255).astype("u1"))
+    squares = np.take(_SQUARES, steps.astype("u1"))
     summed: Floats = (squares @ np.ones(GROUP, "<f4")) * GROUP_SCALES[scales] ** 2
     return summed
 

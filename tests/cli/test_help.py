@@ -107,17 +107,20 @@ def test_no_default_is_empty(command):
 
 
 @pytest.mark.parametrize(
-    ("command", "screen"),
+    ("command", "said", "screen"),
     [
-        (("finetune", "data", "--epochs", "x"), "--help"),
-        (("finetune", "data", "--ladder-width", "x"), "--help-all"),
-        (("finetune", "data", "--nowhere"), "--help-all"),
-        (("finetune",), "--help"),
-        (("store", "stats", "s", "--nowhere"), "--help"),
-        (("nowhere",), "--help"),
+        (("finetune", "data", "--epochs", "x"), "--epochs: 'x' is not", "--help"),
+        (("finetune", "data", "--ladder-width", "x"), "--ladder-width: 'x' is not", "--help-all"),
+        (("finetune", "data", "--epochs"), "'--epochs' requires an argument", "--help"),
+        (("finetune", "data", "--ladder-width"), "'--ladder-width' requires an argument", "--help-all"),
+        (("finetune", "data", "--nowhere"), "No such option: --nowhere", "--help-all"),
+        (("finetune",), "Missing argument", "--help"),
+        (("store", "info", "s", "--nowhere"), "No such option: --nowhere", "--help"),
+        (("nowhere",), "No such command", "--help"),
     ],
 )
-def test_an_error_names_the_screen_that_lists_what_it_is_about(recycle, command, screen):
+def test_an_error_names_the_screen_that_lists_what_it_is_about(recycle, command, said, screen):
     done = recycle(*command)
     assert done.code == 2
+    assert said in done.err
     assert done.err.strip().endswith(f"(see {screen})")

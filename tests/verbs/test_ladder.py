@@ -346,7 +346,9 @@ def test_the_commands_and_the_options_that_a_run_keeps(recycle, tiny_bert, tmp_p
     assert first["cut"] == again["cut"] == "0,2,4"
     assert first["metrics"] == again["metrics"]
     assert recycle.json("predict", data, "run", "--store", "acts.zarr", cwd=tmp_path)["hit_share"] == 1
-    assert "ladder/ladder.py" in (tmp_path / "run" / "README.md").read_text()
+    card = (tmp_path / "run" / "README.md").read_text()
+    assert "ladder/ladder.py" in card
+    assert "library_name: recycle\n" in card
 
 
 def test_a_ladder_of_one_cut_trains_and_says_that_it_is_meant_for_several(tmp_path, tiny_bert, capsys):

@@ -1,6 +1,8 @@
 """A pooled head learns from pooled vectors of several states, or from rows that it pools, and its RUN is exact."""
 
 import json
+import re
+import shlex
 import subprocess
 import sys
 from dataclasses import replace
@@ -259,6 +261,23 @@ def test_rows_are_no_pooled_head(solved):
     tagging = replace(tried, name="token-classification", settings=TokenSettings(layers=POOLED))
     with pytest.raises(UsageError, match="--head pooled gives one output a sample"):
         tagging.fit("none", SOLVED)
+
+
+def test_a_store_of_other_cuts_is_refused_with_the_command_that_fills_a_fitting_one(solved, recycle, tmp_path):
+    tried, _ = solved
+    assert "library_name: recycle\n" in (tried.folder / "run" / "README.md").read_text()
+    other, fitting = str(tmp_path / "other"), str(tmp_path / "fitting")
+    tried.precompute(other, [tried.test], "1")
+    with pytest.raises(MismatchError, match="holds cut 1 of") as caught:
+        tried.score("run", other)
+    command = re.search("`recycle precompute CORPUS STORE (.*)`", str(caught.value)).group(1)
+    assert recycle("precompute", *tried.test.source, fitting, *shlex.split(command)).code == 0
+    report, rows = tried.score("run", fitting)
+    assert (report.hits, report.misses) == (20, 0)
+    assert Store.open(fitting).recipe.poolings == ("mean", "cls", "max")
+    expected = tried.score("run")[1]
+    for row, own in zip(rows, expected, strict=True):
+        assert row["score"] == pytest.approx(own["score"], abs=1e-2)
 
 
 def test_a_head_that_was_interrupted_is_solved_again(solved):

@@ -257,7 +257,9 @@ def test_pairs_of_texts_end_to_end(model, tmp_path):
 
 def test_a_store_of_another_cut_or_length_is_refused_by_the_field(run, test, model, tmp_path):
     precompute(test, str(tmp_path / "cut"), model, PrecomputeSettings(("3",), "float32"))
-    with pytest.raises(MismatchError, match=r"holds the cut 3 of .*; this run needs 2 of .*: fill .* with --cut 2, or"):
+    with pytest.raises(
+        MismatchError, match=r"holds cut 3 of .*; this RUN needs cut 2 of .*: fill a store by"
+    ):
         score(test, run, tmp_path / "out.csv", tmp_path / "cut")
     fill(test, tmp_path / "length", replace(model, max_length=12))
     with pytest.raises(MismatchError, match="max_length: 12 in the store, 16 asked for"):

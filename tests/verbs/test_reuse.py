@@ -291,5 +291,7 @@ def test_the_command(recycle, classes, tiny_bert, consumer, tmp_path):
     report = recycle.json("predict", test, run, "--store", classes.store)
     assert (report["hits"], report["misses"]) == (16, 0)
     assert 'reuse = "' in (run / "config.toml").read_text()
-    assert "which alone gives other outputs" in (run / "README.md").read_text()
+    card = (run / "README.md").read_text()
+    assert "which alone gives other outputs" in card
+    assert "library_name: recycle\n" in card
     assert not list(run.glob("*.safetensors"))

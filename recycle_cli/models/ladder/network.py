@@ -138,12 +138,12 @@ class Ladder(nn.Module):
 
     def _pooled(self, rows: Tensor, inside: Tensor, lengths: Tensor) -> Tensor:
         """The means of each sample's rows (B, (1 + queries) * width)."""
-        weights = inside / lengths[..., None]
-        if self.queries is not None:
-            own = self.queries(rows).masked_fill(~inside, float("-inf")).softmax(dim=1)
-            weights = torch.cat([weights.to(own.dtype), own], dim=2)
-        means: Tensor = weights.to(rows.dtype).transpose(1, 2) @ rows
-        return means.flatten(1)
+        mean = (rows * inside).sum(dim=1) / lengths
+        if self.queries is None:
+            return mean
+        weights = self.queries(rows).masked_fill(~inside, float("-inf")).softmax(dim=1)
+        means: Tensor = weights.transpose(1, 2).to(rows.dtype) @ rows
+        return torch.cat([mean, means.flatten(1).to(mean.dtype)], dim=1)
 
     def _joining(self, number: int) -> range:
         """The states that join behind the block of this number, counted from 1."""
