@@ -11,13 +11,13 @@ from recycle_cli.settings.reading import poolings
 class LadderSettings:
     """The sizes of a ladder.
 
-    width   of the ladder's rows; None for a third of the width of the rows that it reads
+    width   of the ladder's rows; None for a quarter of the width of the rows that it reads
     blocks  of the ladder; None for one fewer than the cuts that it reads, at least 1
     """
 
     width: int | None = option(
         None,
-        "For --head ladder: the width of its rows; by default a third of that of the stored ones.",
+        "For --head ladder: the width of its rows; by default a quarter of that of the stored ones.",
         "Task",
         name="ladder-width",
         minimum=1,

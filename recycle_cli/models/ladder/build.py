@@ -8,7 +8,7 @@ from recycle_cli.models.ladder.network import Ladder, Shape
 from recycle_cli.models.task_layer import TaskLayer
 from recycle_cli.settings import LadderSettings
 
-NARROWER = 3
+NARROWER = 4
 """How many times as wide as a ladder's the rows are that it reads, by default."""
 
 QUERIES = 4
