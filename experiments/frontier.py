@@ -15,7 +15,13 @@ import matplotlib
 import pandas
 
 COLUMNS = 2
-COLOURS = {"cuts": "#9e2a2b", "ladders": "#0b6e4f", "adapters": "#e09f3e", "pooled": "#3d5a80"}
+COLOURS = {
+    "cuts": "#9e2a2b",
+    "cuts, more epochs": "#6d6875",
+    "ladders": "#0b6e4f",
+    "adapters": "#e09f3e",
+    "pooled": "#3d5a80",
+}
 
 
 def draw(table: pandas.DataFrame, target: Path) -> None:
@@ -35,10 +41,12 @@ def draw(table: pandas.DataFrame, target: Path) -> None:
             points = points.sort_values("time")
             joined = "-" if kind in ("cuts", "ladders") else ""
             axis.plot(points["time"], points["quality"], f"o{joined}", color=COLOURS[kind], label=kind)
-            last = points["time"].max()
+            last, rightmost = points["time"].max(), own["time"].max()
             for name, x, y in zip(points["name"], points["time"], points["quality"], strict=True):
                 # Ladders lie close together: all but the slowest have their names on the left.
-                if kind != "ladders":
+                if kind != "ladders" and x == rightmost:
+                    offset, side = (0, -14), "center"
+                elif kind != "ladders":
                     offset, side = (6, -11), "left"
                 elif x < last:
                     offset, side = (-7, -3), "right"
