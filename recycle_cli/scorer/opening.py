@@ -14,6 +14,7 @@ from recycle_cli.models.adapters import put_back
 from recycle_cli.models.ladder import Layout
 from recycle_cli.models.probe import Probe
 from recycle_cli.models.state_network import LADDER, PROBE, Kept, N, load_network
+from recycle_cli.reports import say
 from recycle_cli.runs import RunInfo, check_files, read_info
 from recycle_cli.runtime.devices import device_of
 from recycle_cli.scorer.loaded_run import LoadedRun
@@ -104,6 +105,11 @@ def _store_for(named: Store | str, info: RunInfo) -> Store:
             f"{path} holds cut {held}{of_model}; this RUN needs cut {', '.join(info.cuts)} of {info.model}: fill a "
             f"store by `recycle precompute CORPUS STORE {_filling(info)}`, or leave out --store"
         )
+    if info.recipe is not None and info.recipe["dtype"] != store.recipe.dtype:
+        say(
+            f"{path} has rows of {store.recipe.dtype}, and this RUN learnt from {info.recipe['dtype']}: scores differ "
+            "by what that rounds"
+        )
     return store
 
 
@@ -112,8 +118,10 @@ def _filling(info: RunInfo) -> str:
     options = ["--model", info.model, "--cut", ",".join(info.cuts)]
     if info.max_length is not None:
         options += ["--max-length", str(info.max_length)]
-    if info.pooled and info.recipe and "pool" in info.recipe["extra"]:
-        options += ["--pool", info.recipe["extra"]["pool"]]
+    if info.recipe is not None:
+        options += ["--dtype", info.recipe["dtype"]]
+        if info.pooled and "pool" in info.recipe["extra"]:
+            options += ["--pool", info.recipe["extra"]["pool"]]
     return shlex.join(options)
 
 

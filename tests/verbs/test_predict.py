@@ -257,9 +257,7 @@ def test_pairs_of_texts_end_to_end(model, tmp_path):
 
 def test_a_store_of_another_cut_or_length_is_refused_by_the_field(run, test, model, tmp_path):
     precompute(test, str(tmp_path / "cut"), model, PrecomputeSettings(("3",), "float32"))
-    with pytest.raises(
-        MismatchError, match=r"holds cut 3 of .*; this RUN needs cut 2 of .*: fill a store by"
-    ):
+    with pytest.raises(MismatchError, match=r"holds cut 3 of .*; this RUN needs cut 2 of .*: fill a store by"):
         score(test, run, tmp_path / "out.csv", tmp_path / "cut")
     fill(test, tmp_path / "length", replace(model, max_length=12))
     with pytest.raises(MismatchError, match="max_length: 12 in the store, 16 asked for"):
@@ -286,3 +284,14 @@ def test_what_is_no_run_is_refused(test, tmp_path, tiny_bert):
 def test_write_back_without_a_store_is_refused(run, test, tmp_path):
     with pytest.raises(UsageError, match="--write-back needs a --store"):
         score(test, run, tmp_path / "out.csv", write_back=True)
+
+
+def test_a_store_of_another_dtype_than_the_runs_is_told(test, model, tmp_path, capsys):
+    for dtype in ("float32", "int4"):
+        fill(test, tmp_path / dtype, model, dtype)
+    run = str(tmp_path / "run")
+    finetune(Job(test, run, str(tmp_path / "float32"), tensorboard=False), ModelSettings(), TrainingSettings(epochs=1))
+    for dtype, told in (("float32", False), ("int4", True)):
+        capsys.readouterr()
+        assert score(test, run, tmp_path / "out.csv", tmp_path / dtype)[0].misses == 0
+        assert ("int4 has rows of int4, and this RUN learnt from float32" in capsys.readouterr().err) == told
