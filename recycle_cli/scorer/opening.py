@@ -103,18 +103,19 @@ def _store_for(named: Store | str, info: RunInfo) -> Store:
         held = ", ".join(store.recipe.cuts)
         raise MismatchError(
             f"{path} holds cut {held}{of_model}; this RUN needs cut {', '.join(info.cuts)} of {info.model}: fill a "
-            f"store by `recycle precompute CORPUS STORE {_filling(info)}`, or leave out --store"
+            f"store by `recycle precompute CORPUS STORE {_filling(info)}`, and what else its own store was made with, or "
+            "leave out --store"
         )
     if info.recipe is not None and info.recipe["dtype"] != store.recipe.dtype:
         say(
-            f"{path} has rows of {store.recipe.dtype}, and this RUN learnt from {info.recipe['dtype']}: scores differ "
-            "by what that rounds"
+            f"{path} has rows of {store.recipe.dtype}, and this RUN was trained on {info.recipe['dtype']}: scores may "
+            "differ by the rounding"
         )
     return store
 
 
 def _filling(info: RunInfo) -> str:
-    """The options of a precompute whose store a RUN can read."""
+    """The usual options of a precompute whose store a RUN can read."""
     options = ["--model", info.model, "--cut", ",".join(info.cuts)]
     if info.max_length is not None:
         options += ["--max-length", str(info.max_length)]

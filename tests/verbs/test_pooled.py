@@ -270,7 +270,7 @@ def test_a_store_of_other_cuts_is_refused_with_the_command_that_fills_a_fitting_
     tried.precompute(other, [tried.test], "1")
     with pytest.raises(MismatchError, match="holds cut 1 of") as caught:
         tried.score("run", other)
-    command = re.search("`recycle precompute CORPUS STORE (.*)`", str(caught.value)).group(1)
+    command = re.search("`recycle precompute CORPUS STORE ([^`]*)`", str(caught.value)).group(1)
     assert recycle("precompute", *tried.test.source, fitting, *shlex.split(command)).code == 0
     report, rows = tried.score("run", fitting)
     assert (report.hits, report.misses) == (20, 0)

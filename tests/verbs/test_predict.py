@@ -294,4 +294,4 @@ def test_a_store_of_another_dtype_than_the_runs_is_told(test, model, tmp_path, c
     for dtype, told in (("float32", False), ("int4", True)):
         capsys.readouterr()
         assert score(test, run, tmp_path / "out.csv", tmp_path / dtype)[0].misses == 0
-        assert ("int4 has rows of int4, and this RUN learnt from float32" in capsys.readouterr().err) == told
+        assert ("int4 has rows of int4, and this RUN was trained on float32" in capsys.readouterr().err) == told
