@@ -103,8 +103,8 @@ def _store_for(named: Store | str, info: RunInfo) -> Store:
         held = ", ".join(store.recipe.cuts)
         raise MismatchError(
             f"{path} holds cut {held}{of_model}; this RUN needs cut {', '.join(info.cuts)} of {info.model}: fill a "
-            f"store by `recycle precompute CORPUS STORE {_filling(info)}`, and what else its own store was made with, or "
-            "leave out --store"
+            f"store by `recycle precompute CORPUS STORE {_filling(info)}`, and what else its own store was made with, "
+            "or leave out --store"
         )
     if info.recipe is not None and info.recipe["dtype"] != store.recipe.dtype:
         say(
