@@ -46,8 +46,8 @@ def expect(store: Store, recipe: Recipe, model: str, cut: str | None = None) -> 
     held = store.recipe if cut is None else store.recipe.at(cut)
     if held.poolings and not recipe.poolings:
         raise MismatchError(
-            f"{store.path} holds pooled vectors ({', '.join(held.poolings)}) and no rows; train a head from it with "
-            "--head pooled, or precompute a store without --pool"
+            f"{store.path} holds pooled vectors ({', '.join(held.poolings)}) and no rows: only a head trained with "
+            "--head pooled reads them; for any other, precompute a store without --pool"
         )
     made_with = store.provenance.get("model")
     # A store knows a model's folder by its whole path.
