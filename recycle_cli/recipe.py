@@ -106,18 +106,17 @@ class Recipe:
         return f"made with the model {made_with}, not with {asked_with} ({difference}): use that one, or another store"
 
     def difference(self, asked: "Recipe") -> str | None:
-        """Name the first field in which `asked` differs from this recipe of a store; None if they are equal.
+        """Name the fields in which `asked` differs from this recipe of a store; None if they are equal.
 
-        The form is `field: A in the store, B asked for`. If the names of the cuts differ, they are shown, else the
-        digests.
+        The form is `field: A in the store, B asked for; another: ...`. If the names of the cuts differ, they alone are
+        shown, and of another model the first field.
         """
         mine, asked_for = _flat(self.to_json()), _flat(asked.to_json())
         if self.cuts.keys() != asked.cuts.keys() and not self.of_another_model(asked):
             return _differing("cuts", ", ".join(self.cuts), ", ".join(asked.cuts) or None)
-        for name in [*mine, *(name for name in asked_for if name not in mine)]:
-            if mine.get(name) != asked_for.get(name):
-                return _differing(name, mine.get(name), asked_for.get(name))
-        return None
+        names = [name for name in dict.fromkeys([*mine, *asked_for]) if mine.get(name) != asked_for.get(name)]
+        shown = names[:1] if self.of_another_model(asked) else names
+        return "; ".join(_differing(name, mine.get(name), asked_for.get(name)) for name in shown) or None
 
 
 def stored_shape(row_shape: Sequence[int], dtype: str) -> tuple[int, ...]:

@@ -37,6 +37,11 @@ def test_json_keeps_a_recipe():
         ({"cuts": {"2": "aa"}}, "cuts: 2, 3 in the store, 2 asked for"),
         ({"max_length": 8}, "max_length: 16 in the store, 8 asked for"),
         ({"dtype": "int8"}, "dtype: float16 in the store, int8 asked for"),
+        (
+            {"max_length": 8, "dtype": "int8"},
+            "dtype: float16 in the store, int8 asked for; max_length: 16 in the store, 8 asked for",
+        ),
+        ({"architecture": {}, "dtype": "int8"}, "architecture.hidden_size: 32 in the store, nothing asked for"),
         ({"extra": {"precision": "bfloat16"}}, "extra.precision: nothing in the store, bfloat16 asked for"),
     ],
 )

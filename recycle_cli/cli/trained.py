@@ -36,7 +36,7 @@ def show_finetuned(report: "Finetuned", *, as_json: bool, missed: BarError | Non
     left_out = {"epochs", "epoch_seconds", "metric", "best_step"}
     if fields["solved_with"] is None:
         left_out.add("solved_with")
-    if fields["metric"] is None:  # nothing was compared
+    if fields["metric"] is None or _is_solved(fields):  # nothing was compared
         left_out.add("best_epoch")
     fields["labels"] = fields.pop("classes")  # of a regression they are what is predicted, no classes
     if (freezing := fields.pop("freezing", None)) is not None:
@@ -72,7 +72,7 @@ def show_heads(report: "FinetunedHeads", *, as_json: bool, missed: BarError | No
         {
             "head": head["name"],
             **{_title(name): head["metrics"].get(name, "") for name in metrics},
-            "best_epoch": f"{head['best_epoch']} of {len(head['epoch_seconds'])}",
+            **({} if _is_solved(head) else {"best_epoch": f"{head['best_epoch']} of {len(head['epoch_seconds'])}"}),
             **{name: head.get(name) for name in own},
         }
         for head in heads
@@ -81,9 +81,15 @@ def show_heads(report: "FinetunedHeads", *, as_json: bool, missed: BarError | No
     show_fields("Fine-tuned", {**shared, **fields})
 
 
+def _is_solved(report: Fields) -> bool:
+    """Whether a head was brought to its optimum at once, in no epochs."""
+    return report.get("solved_with") is not None
+
+
 def _show_epochs(reports: Sequence[Fields]) -> None:
     """The epochs of a training, or of several heads side by side, of which only the deciding metric is shown; --quiet
-    leaves them out."""
+    leaves them out, and a head that was solved has none."""
+    reports = [report for report in reports if not _is_solved(report)]
     numbers = [number for report in reports for number in (one["epoch"] for one in report.get("epochs", ()))]
     if not numbers or is_quiet():  # of a head that another version has trained there are none
         return

@@ -86,6 +86,17 @@ def test_without_an_evaluation_no_epoch_is_the_best(shown):
     assert not [line for line in lines if "best epoch" in line], "nothing was compared"
 
 
+def test_a_head_that_was_solved_has_no_epochs(shown):
+    solved = report([epoch(1, 0.25, 0.875)], best=1, solved_with=0.0)
+    lines = shown(show_finetuned, solved)
+    assert ["macro f1", "0.8750"] in lines
+    assert not [line for line in lines if "epoch" in line[0].lower()]
+    several = [vars(solved) | {"name": name} for name in ("one", "two")]
+    lines = shown(show_heads, FinetunedHeads(several, 6.0, 80.0, "runs"))
+    assert ["head", "macro f1", "eval loss"] in lines
+    assert ["Epochs"] not in lines
+
+
 def test_of_many_epochs_the_last_and_the_best_are_listed(shown):
     many = [epoch(number, 0.5, 0.5) for number in range(1, 101)]
     lines = shown(show_finetuned, report(many, best=7))

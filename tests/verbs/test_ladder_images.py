@@ -1,12 +1,14 @@
 """A ladder over the states of image models: patches of one length, and maps on one grid."""
 
+import re
+import shlex
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from recycle_cli.errors import UsageError
+from recycle_cli.errors import MismatchError, UsageError
 from recycle_cli.models.ladder import Layout
 from recycle_cli.settings import (
     ClassificationSettings,
@@ -68,6 +70,23 @@ def test_a_ladder_learns_from_stored_images_what_it_learns_in_place(family, shap
         found = predict(val, stored.output, where, output, ModelSettings(device="cpu"), PredictSettings())
         assert found.metrics == pytest.approx(stored.metrics, abs=1e-3)
         assert (found.hits > 0) == (where is not None)
+
+
+def test_a_store_of_other_cuts_is_refused_with_the_command_that_fills_a_fitting_one(shapes, recycle, tmp_path):
+    (tmp_path / "model").mkdir()
+    model, store, other = saved(tmp_path / "model"), str(tmp_path / "store"), str(tmp_path / "other")
+    train, val = (CorpusSettings((str(shapes / name),)) for name in ("train", "val"))
+    for path, cuts in ((store, "every"), (other, "50%")):
+        precompute(train, path, model, PrecomputeSettings((cuts,), "float32"))
+    job = Job(train, str(tmp_path / "run"), store, task="image-classification", tensorboard=False)
+    trained = finetune(job, ModelSettings(device="cpu"), SETTINGS)
+    output, fitting = str(tmp_path / "p.csv"), str(tmp_path / "fitting")
+    with pytest.raises(MismatchError, match="this RUN needs cut ") as caught:
+        predict(val, trained.output, other, output, ModelSettings(device="cpu"), PredictSettings())
+    command = re.search("`recycle precompute CORPUS STORE ([^`]*)`", str(caught.value)).group(1)
+    assert recycle("precompute", shapes / "val", fitting, *shlex.split(command)).code == 0
+    found = predict(val, trained.output, fitting, output, ModelSettings(device="cpu"), PredictSettings())
+    assert (found.misses, found.hits > 0) == (0, True)
 
 
 def test_maps_become_places_of_one_grid():
