@@ -109,7 +109,7 @@ class Recipe:
         """Name the fields in which `asked` differs from this recipe of a store; None if they are equal.
 
         The form is `field: A in the store, B asked for; another: ...`. If the names of the cuts differ, they alone are
-        shown, and of another model the first field.
+        shown, and for another model the first field alone.
         """
         mine, asked_for = _flat(self.to_json()), _flat(asked.to_json())
         if self.cuts.keys() != asked.cuts.keys() and not self.of_another_model(asked):

@@ -36,7 +36,7 @@ def show_finetuned(report: "Finetuned", *, as_json: bool, missed: BarError | Non
     left_out = {"epochs", "epoch_seconds", "metric", "best_step"}
     if fields["solved_with"] is None:
         left_out.add("solved_with")
-    if fields["metric"] is None or _is_solved(fields):  # nothing was compared
+    if fields["metric"] is None or _is_solved(fields):  # no epoch was chosen
         left_out.add("best_epoch")
     fields["labels"] = fields.pop("classes")  # of a regression they are what is predicted, no classes
     if (freezing := fields.pop("freezing", None)) is not None:
@@ -68,12 +68,13 @@ def show_heads(report: "FinetunedHeads", *, as_json: bool, missed: BarError | No
     shared = {name: heads[0].get(name) for name in named if len({repr(head.get(name)) for head in heads}) == 1}
     own = [name for name in named if name not in shared]
     metrics = dict.fromkeys(name for head in heads for name in head["metrics"])
+    epochs = [] if all(map(_is_solved, heads)) else ["best_epoch"]
     rows: list[Fields] = [
         {
             "head": head["name"],
             **{_title(name): head["metrics"].get(name, "") for name in metrics},
-            **({} if _is_solved(head) else {"best_epoch": f"{head['best_epoch']} of {len(head['epoch_seconds'])}"}),
-            **{name: head.get(name) for name in own},
+            **{name: _best_epoch(head) for name in epochs},
+            **{name: "" if name == "solved_with" and not _is_solved(head) else head.get(name) for name in own},
         }
         for head in heads
     ]
@@ -84,6 +85,11 @@ def show_heads(report: "FinetunedHeads", *, as_json: bool, missed: BarError | No
 def _is_solved(report: Fields) -> bool:
     """Whether a head was brought to its optimum at once, in no epochs."""
     return report.get("solved_with") is not None
+
+
+def _best_epoch(head: Fields) -> str:
+    """Which epoch's weights a head of several has, of how many; nothing for one that was solved."""
+    return "" if _is_solved(head) else f"{head['best_epoch']} of {len(head['epoch_seconds'])}"
 
 
 def _show_epochs(reports: Sequence[Fields]) -> None:

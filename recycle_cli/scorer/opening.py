@@ -14,13 +14,14 @@ from recycle_cli.models.adapters import put_back
 from recycle_cli.models.ladder import Layout
 from recycle_cli.models.probe import Probe
 from recycle_cli.models.state_network import LADDER, PROBE, Kept, N, load_network
+from recycle_cli.recipe import Recipe
 from recycle_cli.reports import say
 from recycle_cli.runs import RunInfo, check_files, read_info
 from recycle_cli.runtime.devices import device_of
 from recycle_cli.scorer.loaded_run import LoadedRun
 from recycle_cli.scorer.pooled_embedding import PooledEmbedding
 from recycle_cli.scorer.scorer import Scorer
-from recycle_cli.settings import ModelSettings, PredictSettings
+from recycle_cli.settings import ModelSettings, PrecomputeSettings, PredictSettings, words_of
 from recycle_cli.store import Store
 from recycle_cli.tasks import task_of, task_of_run
 from recycle_cli.training import LadderHead, ProbeHead, base_again, poolings_of
@@ -103,27 +104,37 @@ def _store_for(named: Store | str, info: RunInfo) -> Store:
         held = ", ".join(store.recipe.cuts)
         raise MismatchError(
             f"{path} holds cut {held}{of_model}; this RUN needs cut {', '.join(info.cuts)} of {info.model}: fill a "
-            f"store by `recycle precompute CORPUS STORE {_filling(info)}`, and what else its own store was made with, "
-            "or leave out --store"
-        )
-    if info.recipe is not None and info.recipe["dtype"] != store.recipe.dtype:
-        say(
-            f"{path} has rows of {store.recipe.dtype}, and this RUN was trained on {info.recipe['dtype']}: scores may "
-            "differ by the rounding"
+            f"store with `recycle precompute CORPUS STORE {_filling(info)}`, with the options about columns and images "
+            "that the RUN's own store was filled with, or leave out --store"
         )
     return store
 
 
 def _filling(info: RunInfo) -> str:
-    """The usual options of a precompute whose store a RUN can read."""
-    options = ["--model", info.model, "--cut", ",".join(info.cuts)]
-    if info.max_length is not None:
-        options += ["--max-length", str(info.max_length)]
-    if info.recipe is not None:
-        options += ["--dtype", info.recipe["dtype"]]
-        if info.pooled and "pool" in info.recipe["extra"]:
-            options += ["--pool", info.recipe["extra"]["pool"]]
-    return shlex.join(options)
+    """The options of a precompute whose store a RUN can read, but for those that no RUN keeps: about the files of the
+    corpus, and the transform of images."""
+    recipe = None if info.recipe is None else Recipe.from_json(info.recipe)
+    task = task_of_run(info.task, None if recipe is None else recipe.modality, info.to_json())
+    computed: dict[str, Any] = {} if recipe is None else {"precision": recipe.precision}
+    held: dict[str, Any] = {} if recipe is None else {"dtype": recipe.dtype, "pool": recipe.poolings}
+    model = ModelSettings(info.model, info.revision, info.max_length, **computed)
+    return shlex.join(words_of(model, PrecomputeSettings(info.cuts, samples=task.samples_as(info.task), **held)))
+
+
+def _tell_rounding(store: Store, info: RunInfo) -> None:
+    """Say if the rows of a store are rounded in another way than those that a RUN was trained on."""
+    if info.recipe is None:  # it was trained on the inputs, in the precision of the training
+        trained, held = _kept_as("float32"), _kept_as(store.recipe.dtype)
+    else:
+        recipe = Recipe.from_json(info.recipe)
+        trained, held = (_kept_as(one.dtype, one.precision) for one in (recipe, store.recipe))
+    if trained != held:
+        say(f"{store.path} has {held}, and this RUN was trained on {trained}: scores may differ a little")
+
+
+def _kept_as(dtype: str, precision: str = "float32") -> str:
+    """How rows were computed and kept, in words."""
+    return f"rows of {dtype}" + ("" if precision == "float32" else f", computed in {precision}")
 
 
 def _load_run(run: str, info: RunInfo, named: NamedModel, store: Store | None, *, every_cut: bool) -> LoadedRun:
@@ -141,6 +152,7 @@ def _load_run(run: str, info: RunInfo, named: NamedModel, store: Store | None, *
     else:
         split = _split_for(network, info.cut, store, every_cut=every_cut)
         expect(store, split.recipe.at(info.cut).computed_in(store.recipe.precision), info.model, info.cut)
+        _tell_rounding(store, info)
     split.model.to(device_of(named.settings.device)).eval()
     return LoadedRun(
         info,
@@ -164,6 +176,7 @@ def _load_network(
     if store is not None:
         for cut in info.cuts:
             expect(store, split.recipe.at(cut).computed_in(store.recipe.precision), info.model, cut)
+        _tell_rounding(store, info)
     split.model.to(device_of(computing.settings.device)).eval()
     reads = INPUTS if store is None else info.cuts
     if isinstance(network, Probe):

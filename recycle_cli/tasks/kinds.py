@@ -110,9 +110,10 @@ def task_of(name: str, modality: str, settings: TaskSettings | None = None, take
     return kind.build(settings or kind.settings(), FORMS[modality])
 
 
-def task_of_run(name: str, modality: str, about: Mapping[str, Any]) -> Task:
-    """The task of a RUN. Raises StoreError for one that this version does not know."""
+def task_of_run(name: str, modality: str | None, about: Mapping[str, Any]) -> Task:
+    """The task of a RUN. `modality`: of its inputs, None for any that the task takes. Raises StoreError for a task that
+    this version does not know."""
     if name not in KINDS:
         known = ", ".join(KINDS)
         raise StoreError(f"the run's task {name!r} is not known here (known are {known}); update recycle")
-    return task_of(name, modality, KINDS[name].reopened(about))
+    return task_of(name, modality or next(iter(KINDS[name].modalities)), KINDS[name].reopened(about))

@@ -97,6 +97,19 @@ def test_a_head_that_was_solved_has_no_epochs(shown):
     assert ["Epochs"] not in lines
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_beside_a_head_that_was_solved_the_other_has_its_epochs(shown, order):
+    solved = vars(report([epoch(1, 0.25, 0.875)], best=1, solved_with=0.5, epoch_seconds=[1.0])) | {"name": "linear"}
+    other = vars(report(THREE[:2])) | {"name": "hidden"}
+    lines = shown(show_heads, FinetunedHeads([solved, other][::order], 6.0, 80.0, "runs"))
+    assert ["head", "macro f1", "eval loss", "best epoch", "solved with"] in lines
+    assert [line for line in lines if line[0] in ("linear", "hidden")] == [
+        ["linear", "0.8750", "0.2500", "", "0.5000"],
+        ["hidden", "0.8750", "0.2500", "2 of 2", ""],
+    ][::order]
+    assert ["epoch", "hidden: macro f1", "seconds"] in lines
+
+
 def test_of_many_epochs_the_last_and_the_best_are_listed(shown):
     many = [epoch(number, 0.5, 0.5) for number in range(1, 101)]
     lines = shown(show_finetuned, report(many, best=7))

@@ -1,6 +1,8 @@
 """A ladder learns from the rows of several cuts as with the trunk in place, whatever the task, and its RUN is exact."""
 
 import json
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -279,6 +281,21 @@ def test_what_the_store_lacks_is_computed_at_every_cut(trained, tmp_path):
     assert found.misses > 0
     again, _ = short.score("run", short.store, test=CorpusSettings((str(lacking),)))
     assert again.misses == 0
+
+
+@pytest.mark.parametrize("task", ["tags", "questions"])
+def test_a_store_of_other_cuts_is_refused_with_the_command_that_fills_a_fitting_one(task, tmp_path, tiny_bert, recycle):
+    tried = TASKS[task](tmp_path, tiny_bert)
+    tried.fill(**EVERY)
+    tried.fit("run", SETTINGS)
+    other, fitting = str(tmp_path / "other"), str(tmp_path / "fitting")
+    tried.precompute(other, [tried.test], "1")
+    with pytest.raises(MismatchError, match="this RUN needs cut 0, 2, 4 of") as caught:
+        tried.score("run", other)
+    command = re.search("`recycle precompute CORPUS STORE ([^`]*)`", str(caught.value)).group(1)
+    assert recycle("precompute", *tried.test.source, fitting, *shlex.split(command)).code == 0
+    report, _ = tried.score("run", fitting)
+    assert (report.hits > 0, report.misses) == (True, 0)
 
 
 def test_several_ladders_train_from_one_read(trained, tmp_path):

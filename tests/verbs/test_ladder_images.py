@@ -85,6 +85,7 @@ def test_a_store_of_other_cuts_is_refused_with_the_command_that_fills_a_fitting_
         predict(val, trained.output, other, output, ModelSettings(device="cpu"), PredictSettings())
     command = re.search("`recycle precompute CORPUS STORE ([^`]*)`", str(caught.value)).group(1)
     assert recycle("precompute", shapes / "val", fitting, *shlex.split(command)).code == 0
+    assert Store.open(fitting).recipe.dtype == "float32"
     found = predict(val, trained.output, fitting, output, ModelSettings(device="cpu"), PredictSettings())
     assert (found.misses, found.hits > 0) == (0, True)
 
