@@ -96,7 +96,7 @@ class Recipe:
             return None
         if not self.of_another_model(asked) or made_with is None or asked_with is None:
             remedy = "use the options it was made with"
-            if self.cuts.keys() != asked.cuts.keys():
+            if difference.startswith("cuts:") and ";" not in difference:
                 remedy = f"take {' '.join(f'--cut {cut}' for cut in self.cuts)}, with which it was made"
             return f"made with another recipe ({difference}): {remedy}, or another store"
         if difference.startswith("cuts."):
@@ -108,14 +108,17 @@ class Recipe:
     def difference(self, asked: "Recipe") -> str | None:
         """Name the fields in which `asked` differs from this recipe of a store; None if they are equal.
 
-        The form is `field: A in the store, B asked for; another: ...`. If the names of the cuts differ, they alone are
-        shown, and for another model the first field alone.
+        The form is `field: A in the store, B asked for; another: ...`. If the names of the cuts differ, they are shown
+        in place of the digests, and for another model the first field alone.
         """
-        mine, asked_for = _flat(self.to_json()), _flat(asked.to_json())
-        if self.cuts.keys() != asked.cuts.keys() and not self.of_another_model(asked):
-            return _differing("cuts", ", ".join(self.cuts), ", ".join(asked.cuts) or None)
+        another = self.of_another_model(asked)
+        mine, asked_for = (_flat(one.to_json()) for one in (self, asked))
+        if self.cuts.keys() != asked.cuts.keys() and not another:
+            mine, asked_for = (
+                {"cuts": ", ".join(one.cuts) or None, **_flat({**one.to_json(), "cuts": {}})} for one in (self, asked)
+            )
         names = [name for name in dict.fromkeys([*mine, *asked_for]) if mine.get(name) != asked_for.get(name)]
-        shown = names[:1] if self.of_another_model(asked) else names
+        shown = names[:1] if another else names
         return "; ".join(_differing(name, mine.get(name), asked_for.get(name)) for name in shown) or None
 
 

@@ -35,6 +35,10 @@ def test_json_keeps_a_recipe():
             "architecture.nested.a: 1 in the store, 2 asked for",
         ),
         ({"cuts": {"2": "aa"}}, "cuts: 2, 3 in the store, 2 asked for"),
+        (
+            {"cuts": {"2": "aa"}, "dtype": "int8"},
+            "cuts: 2, 3 in the store, 2 asked for; dtype: float16 in the store, int8 asked for",
+        ),
         ({"max_length": 8}, "max_length: 16 in the store, 8 asked for"),
         ({"dtype": "int8"}, "dtype: float16 in the store, int8 asked for"),
         (

@@ -100,8 +100,8 @@ def base_again(
     split = model.open().stored(cuts, dtype, store.recipe.poolings if store is not None and pooled else ())
     now = replace(split.recipe.at(*cut.split(",")).unpooled, dtype=kept.dtype)
     if difference := kept.difference(now):
-        was, is_now = difference.replace(" in the store", " then").replace(" asked for", " now").split(",", 1)
+        changes = difference.replace(" in the store", " then").replace(" asked for", " now")
         raise MismatchError(
-            f"{run}: its pretrained model {name} is not what it was in the training ({was},{is_now}); put that one back"
+            f"{run}: its pretrained model {name} is not what it was in the training ({changes}); put that one back"
         )
     return model, split
