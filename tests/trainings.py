@@ -3,6 +3,8 @@ store, training from it and in place, and predicting."""
 
 import itertools
 import json
+import re
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
@@ -144,3 +146,9 @@ def resumes_exactly(tried: Tried, *, saves: int = 1) -> None:
     resumed = tried.fit("resumed", resume=True)
     assert tried.losses("resumed") == tried.losses("stored")
     assert resumed.metrics == untouched.metrics
+
+
+def fill_as_told(recycle: Any, refused: Any, source: Path | str, store: str) -> None:
+    """Run the precompute that a refusal names, over a source and into a store of one's own."""
+    command = re.search("`recycle precompute CORPUS STORE ([^`]*)`", str(refused.value)).group(1)
+    assert recycle("precompute", source, store, *shlex.split(command)).code == 0

@@ -1,8 +1,6 @@
 """A ladder learns from the rows of several cuts as with the trunk in place, whatever the task, and its RUN is exact."""
 
 import json
-import re
-import shlex
 import shutil
 import subprocess
 import sys
@@ -44,7 +42,7 @@ from tests.records import records, write_csv
 from tests.tasks.regressions import numbered_texts
 from tests.tasks.tagged import tagged, write_conll
 from tests.tasks.test_question_answering import STRIDE, make
-from tests.trainings import Tried, log_of, losses, resumes_exactly
+from tests.trainings import Tried, fill_as_told, log_of, losses, resumes_exactly
 
 LADDER = HeadLayerSettings("ladder", ladder=LadderSettings(width=16))
 SETTINGS = TrainingSettings(epochs=2, batch_size=8)
@@ -292,8 +290,7 @@ def test_a_store_of_other_cuts_is_refused_with_the_command_that_fills_a_fitting_
     tried.precompute(other, [tried.test], "1")
     with pytest.raises(MismatchError, match="this RUN needs cut 0, 2, 4 of") as caught:
         tried.score("run", other)
-    command = re.search("`recycle precompute CORPUS STORE ([^`]*)`", str(caught.value)).group(1)
-    assert recycle("precompute", *tried.test.source, fitting, *shlex.split(command)).code == 0
+    fill_as_told(recycle, caught, *tried.test.source, fitting)
     report, _ = tried.score("run", fitting)
     assert (report.hits > 0, report.misses) == (True, 0)
 

@@ -1,7 +1,5 @@
 """A ladder over the states of image models: patches of one length, and maps on one grid."""
 
-import re
-import shlex
 from dataclasses import replace
 
 import numpy as np
@@ -26,7 +24,7 @@ from recycle_cli.verbs.precompute import precompute
 from recycle_cli.verbs.predict import predict
 from tests.models.vision.test_transformers import saved
 from tests.tasks.corpora import shapes as images_of
-from tests.trainings import losses, stopped_after
+from tests.trainings import fill_as_told, losses, stopped_after
 
 LADDER = ClassificationSettings(layers=HeadLayerSettings("ladder", ladder=LadderSettings(16)))
 SETTINGS = TrainingSettings(epochs=2, batch_size=16, seed=3, task=LADDER)
@@ -83,8 +81,7 @@ def test_a_store_of_other_cuts_is_refused_with_the_command_that_fills_a_fitting_
     output, fitting = str(tmp_path / "p.csv"), str(tmp_path / "fitting")
     with pytest.raises(MismatchError, match="this RUN needs cut ") as caught:
         predict(val, trained.output, other, output, ModelSettings(device="cpu"), PredictSettings())
-    command = re.search("`recycle precompute CORPUS STORE ([^`]*)`", str(caught.value)).group(1)
-    assert recycle("precompute", shapes / "val", fitting, *shlex.split(command)).code == 0
+    fill_as_told(recycle, caught, shapes / "val", fitting)
     assert Store.open(fitting).recipe.dtype == "float32"
     found = predict(val, trained.output, fitting, output, ModelSettings(device="cpu"), PredictSettings())
     assert (found.misses, found.hits > 0) == (0, True)

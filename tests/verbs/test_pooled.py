@@ -1,8 +1,6 @@
 """A pooled head learns from pooled vectors of several states, or from rows that it pools, and its RUN is exact."""
 
 import json
-import re
-import shlex
 import subprocess
 import sys
 from dataclasses import replace
@@ -37,7 +35,7 @@ from recycle_cli.store import Store
 from recycle_cli.verbs.finetune import Job, finetune_heads
 from tests.records import records, write_csv
 from tests.tasks.regressions import numbered_texts
-from tests.trainings import Tried, log_of, resumes_exactly, trained
+from tests.trainings import Tried, fill_as_told, log_of, resumes_exactly, trained
 
 POOLED = HeadLayerSettings("pooled")
 SOLVED = TrainingSettings(batch_size=8)
@@ -270,8 +268,7 @@ def test_a_store_of_other_cuts_is_refused_with_the_command_that_fills_a_fitting_
     tried.precompute(other, [tried.test], "1")
     with pytest.raises(MismatchError, match="holds cut 1 of") as caught:
         tried.score("run", other)
-    command = re.search("`recycle precompute CORPUS STORE ([^`]*)`", str(caught.value)).group(1)
-    assert recycle("precompute", *tried.test.source, fitting, *shlex.split(command)).code == 0
+    fill_as_told(recycle, caught, *tried.test.source, fitting)
     report, rows = tried.score("run", fitting)
     assert (report.hits, report.misses) == (20, 0)
     assert Store.open(fitting).recipe.poolings == ("mean", "cls", "max")
