@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from recycle_cli.errors import Interrupted
+from recycle_cli.errors import Interrupted, MismatchError
 from recycle_cli.settings import (
     CorpusSettings,
     ModelSettings,
@@ -152,3 +152,13 @@ def fill_as_told(recycle: Any, refused: Any, source: Path | str, store: str) -> 
     """Run the precompute that a refusal names, over a source and into a store of one's own."""
     command = re.search("`recycle precompute CORPUS STORE ([^`]*)`", str(refused.value)).group(1)
     assert recycle("precompute", source, store, *shlex.split(command)).code == 0
+
+
+def scored_as_told(tried: Tried, recycle: Any, store: str) -> tuple[Predicted, list[dict[str, Any]]]:
+    """The RUN `run` scored from a store that is filled as the refusal of one of another cut tells."""
+    other = f"{store}-other"
+    tried.precompute(other, [tried.test], "1")
+    with pytest.raises(MismatchError, match=r"holds cut 1 of .*; this RUN needs cut ") as refused:
+        tried.score("run", other)
+    fill_as_told(recycle, refused, *tried.test.source, store)
+    return tried.score("run", store)

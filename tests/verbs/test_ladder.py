@@ -42,7 +42,7 @@ from tests.records import records, write_csv
 from tests.tasks.regressions import numbered_texts
 from tests.tasks.tagged import tagged, write_conll
 from tests.tasks.test_question_answering import STRIDE, make
-from tests.trainings import Tried, fill_as_told, log_of, losses, resumes_exactly
+from tests.trainings import Tried, log_of, losses, resumes_exactly, scored_as_told
 
 LADDER = HeadLayerSettings("ladder", ladder=LadderSettings(width=16))
 SETTINGS = TrainingSettings(epochs=2, batch_size=8)
@@ -286,12 +286,7 @@ def test_a_store_of_other_cuts_is_refused_with_the_command_that_fills_a_fitting_
     tried = TASKS[task](tmp_path, tiny_bert)
     tried.fill(**EVERY)
     tried.fit("run", SETTINGS)
-    other, fitting = str(tmp_path / "other"), str(tmp_path / "fitting")
-    tried.precompute(other, [tried.test], "1")
-    with pytest.raises(MismatchError, match="this RUN needs cut 0, 2, 4 of") as caught:
-        tried.score("run", other)
-    fill_as_told(recycle, caught, *tried.test.source, fitting)
-    report, _ = tried.score("run", fitting)
+    report, _ = scored_as_told(tried, recycle, str(tmp_path / "fitting"))
     assert (report.hits > 0, report.misses) == (True, 0)
 
 

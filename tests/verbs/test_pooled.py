@@ -35,7 +35,7 @@ from recycle_cli.store import Store
 from recycle_cli.verbs.finetune import Job, finetune_heads
 from tests.records import records, write_csv
 from tests.tasks.regressions import numbered_texts
-from tests.trainings import Tried, fill_as_told, log_of, resumes_exactly, trained
+from tests.trainings import Tried, log_of, resumes_exactly, scored_as_told, trained
 
 POOLED = HeadLayerSettings("pooled")
 SOLVED = TrainingSettings(batch_size=8)
@@ -264,12 +264,8 @@ def test_rows_are_no_pooled_head(solved):
 def test_a_store_of_other_cuts_is_refused_with_the_command_that_fills_a_fitting_one(solved, recycle, tmp_path):
     tried, _ = solved
     assert "library_name: recycle\n" in (tried.folder / "run" / "README.md").read_text()
-    other, fitting = str(tmp_path / "other"), str(tmp_path / "fitting")
-    tried.precompute(other, [tried.test], "1")
-    with pytest.raises(MismatchError, match="holds cut 1 of") as caught:
-        tried.score("run", other)
-    fill_as_told(recycle, caught, *tried.test.source, fitting)
-    report, rows = tried.score("run", fitting)
+    fitting = str(tmp_path / "fitting")
+    report, rows = scored_as_told(tried, recycle, fitting)
     assert (report.hits, report.misses) == (20, 0)
     assert Store.open(fitting).recipe.poolings == ("mean", "cls", "max")
     expected = tried.score("run")[1]
