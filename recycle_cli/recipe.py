@@ -96,7 +96,7 @@ class Recipe:
             return None
         if not self.of_another_model(asked) or made_with is None or asked_with is None:
             remedy = "use the options it was made with"
-            if difference.startswith("cuts:") and ";" not in difference:
+            if self.cuts.keys() != asked.cuts.keys() and replace(self, cuts=asked.cuts) == asked:
                 remedy = f"take {' '.join(f'--cut {cut}' for cut in self.cuts)}, with which it was made"
             return f"made with another recipe ({difference}): {remedy}, or another store"
         if difference.startswith("cuts."):
